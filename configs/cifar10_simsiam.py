@@ -1,0 +1,20 @@
+"""SimSiam and LoGo around it: ResNet-18, CIFAR-10, 200 epochs, batch 512.
+
+Published: SimSiam-LoGo kNN 87.67 % (paper's Table 1; k unknown). SimSiam alone: 81.9 %
+half way of 800 epochs (Chen & He 2021, Fig. D.1). Ours at this size: not yet run; at a
+size a laptop finishes: docs/results.md.
+
+    python -m logo_jax.prepare cifar10
+    python -m logo_jax.main --config=configs/cifar10_simsiam.py --workdir=runs/simsiam
+
+Variants: `--config=configs/cifar10_simsiam.py:baseline`, `:multicrop`, `:all_pairs`,
+`:logo` (default).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(variant: str = "logo") -> ConfigDict:
+    return base.get_config("simsiam", variant or "logo")

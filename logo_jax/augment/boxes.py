@@ -1,0 +1,113 @@
+"""Where to cut: random crop boxes with torchvision's RandomResizedCrop distribution.
+
+A box is (top, left, height, width) in pixels: whole numbers held as float32.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+_NUM_TRIES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class CropSpec:
+    """One group of crops of an image.
+
+    Attributes:
+        count: crops per image, >= 0.
+        size: side of the square output, in pixels.
+        scale: area of the cut as a fraction of the image, (min, max), in (0, 1].
+        aspect: width / height of the cut, (min, max).
+
+    Raises:
+        ValueError: if a field is out of range.
+    """
+
+    count: int
+    size: int
+    scale: tuple[float, float]
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self):
+        if self.count < 0:
+            raise ValueError(
+                f"crop count={self.count} must not be negative; use 0 for no crops"
+            )
+        if self.size < 1:
+            raise ValueError(
+                f"crop size={self.size} must be at least 1 pixel; use e.g. 32"
+            )
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(
+                f"crop scale={self.scale} must satisfy 0 < min <= max <= 1; "
+                "use e.g. (0.2, 1.0)"
+            )
+        if not 0 < self.aspect[0] <= self.aspect[1] < float("inf"):
+            raise ValueError(
+                f"crop aspect={self.aspect} must satisfy 0 < min <= max; "
+                "use e.g. (0.75, 1.33)"
+            )
+
+
+def sample_box(
+    key: PRNGKeyArray, height: int, width: int, spec: CropSpec
+) -> Float[Array, " 4"]:
+    """Draws a box of random area, shape and place inside a height x width image.
+
+    Area is uniform in `spec.scale`, aspect log-uniform in `spec.aspect`, the place
+    uniform over all whole-pixel offsets. The first of ten draws that fits the image is
+    taken; if none fits, the largest centred box whose aspect is allowed.
+
+    Args:
+        key: randomness of this box.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        spec: the ranges; its count and size play no part.
+
+    Returns:
+        (top, left, height, width), in pixels.
+
+    Source: pytorch/vision@torchvision/transforms/transforms.py, RandomResizedCrop.
+    """
+    extent_key, place_key = jax.random.split(key)
+    extents = _sample_extents(extent_key, height, width, spec)
+    image = jnp.array([height, width], jnp.float32)
+    fits = jnp.all((extents > 0) & (extents <= image[None]), axis=1)
+    extent = extents[jnp.argmax(fits)]
+    place = jnp.floor(jax.random.uniform(place_key, (2,)) * (image - extent + 1))
+    box = jnp.concatenate([place, extent])
+    return jnp.where(jnp.any(fits), box, centre_box(height, width, spec.aspect))
+
+
+def centre_box(
+    height: int, width: int, aspect: tuple[float, float]
+) -> Float[np.ndarray, " 4"]:
+    """Returns the largest centred box whose width / height lies in `aspect`.
+
+    An image whose own aspect is in the range is taken whole.
+
+    Source: the fallback of pytorch/vision@torchvision/transforms/transforms.py,
+        RandomResizedCrop.
+    """
+    box_height = min(height, max(1, round(width / aspect[0])))
+    box_width = min(width, max(1, round(height * aspect[1])))
+    top, left = (height - box_height) // 2, (width - box_width) // 2
+    return np.array([top, left, box_height, box_width], np.float32)
+
+
+def _sample_extents(
+    key: PRNGKeyArray, height: int, width: int, spec: CropSpec
+) -> Float[Array, "tries 2"]:
+    """Draws candidate (height, width) of a box; some may not fit the image."""
+    area_key, aspect_key = jax.random.split(key)
+    low, high = spec.scale
+    area = jax.random.uniform(area_key, (_NUM_TRIES,), minval=low, maxval=high)
+    area = area * float(height * width)
+    low, high = np.log(spec.aspect).tolist()
+    log_aspect = jax.random.uniform(aspect_key, (_NUM_TRIES,), minval=low, maxval=high)
+    aspect = jnp.exp(log_aspect)
+    return jnp.round(jnp.sqrt(jnp.stack([area / aspect, area * aspect], axis=1)))

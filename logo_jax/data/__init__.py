@@ -1,0 +1,1 @@
+"""Where images come from: decoded images as arrays, whatever stores them."""

@@ -1,0 +1,1 @@
+"""Frozen features to named numbers; knows encoders only as functions."""

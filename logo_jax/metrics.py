@@ -1,0 +1,218 @@
+"""Writes what a run measures: metrics.jsonl, metrics.csv, TensorBoard, a progress line.
+
+metrics.jsonl is the record and the other two are views of it: one object a line, `step`
+and then flat names such as `loss` or `knn/k20_t0.07/top1`.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self, SupportsFloat, TextIO
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+Row = dict[str, Any]
+
+
+class MetricWriter:
+    """The metrics of one run, in a form for each reader; a context manager.
+
+    A run that resumes goes on as if it had never stopped: what it will measure again
+    is dropped when the files are opened, and so is a line torn by a kill. So write what
+    was measured up to a step before saving that step's checkpoint.
+
+    Numbers that are not finite are null in metrics.jsonl, because strict JSON has no
+    word for them, empty in metrics.csv, and left out of TensorBoard.
+
+    Args:
+        workdir: the run's folder; made if absent.
+        resume_step: updates done so far; later lines are dropped, and 0 drops all.
+
+    Raises:
+        ValueError: if metrics.jsonl has a broken line before its last.
+    """
+
+    def __init__(self, workdir: str | Path, *, resume_step: int):
+        workdir = Path(workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+        self._jsonl = workdir / "metrics.jsonl"
+        self._csv = workdir / "metrics.csv"
+        rows = _kept(_read_rows(self._jsonl), resume_step)
+        _replace(self._jsonl, "".join(map(_json_line, rows)))
+        self._columns = _write_table(self._csv, rows)
+        self._tensorboard = SummaryWriter(
+            str(workdir / "tensorboard"),
+            purge_step=resume_step + 1 if resume_step else 0,
+            flush_secs=10,
+            # Files are named by the second: two quick starts must not share one.
+            filename_suffix=f".from{resume_step}",
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        """Adds one line to each file; it is there for every reader on return.
+
+        TensorBoard's file alone may lag, by ten seconds at most.
+
+        Args:
+            step: updates done so far.
+            values: numbers by flat name; anything that float() takes.
+        """
+        row: Row = {"step": step}
+        row |= {name: _finite_or_none(float(value)) for name, value in values.items()}
+        _append(self._jsonl, _json_line(row))
+        if row.keys() <= set(self._columns):
+            _append(self._csv, _csv_lines(self._columns, [row]))
+        else:
+            self._columns = _write_table(self._csv, _read_rows(self._jsonl))
+        for name in values:
+            if row[name] is not None:
+                self._tensorboard.add_scalar(name, row[name], step)
+
+    def close(self) -> None:
+        """Finishes the TensorBoard file."""
+        self._tensorboard.close()
+
+
+class Progress:
+    """A live line on a terminal, plain lines elsewhere; a context manager.
+
+    Args:
+        total: updates in the whole run.
+        initial: updates done before this process began.
+        quiet: shows no progress; what is said with `say` still appears.
+        stream: where lines go; standard error if None.
+        clock: seconds from any origin, for the time left in plain lines.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        initial: int = 0,
+        quiet: bool = False,
+        *,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._total, self._initial = total, initial
+        self._stream = stream or sys.stderr
+        self._clock, self._start = clock, clock()
+        live = self._stream.isatty()
+        self._plain = not (quiet or live)
+        self._bar = tqdm(
+            total=total,
+            initial=initial,
+            file=self._stream,
+            disable=quiet or not live,
+            dynamic_ncols=True,
+            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}"
+            " [{elapsed}<{remaining}{postfix}]",
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def update(self, step: int, **shown: float) -> None:
+        """Moves on to step, and shows the latest numbers.
+
+        Without numbers only the live line moves, so this may be called at every step.
+
+        Args:
+            step: updates done so far.
+            **shown: numbers by the name to show; `**{"images/s": 512.0}` works too.
+        """
+        text = "  ".join(f"{name} {_short(value)}" for name, value in shown.items())
+        if self._plain and shown:
+            left = tqdm.format_interval(self._seconds_left(step))
+            self.say(f"step {step}/{self._total}  {text}  {left} left")
+        elif not self._bar.disable:
+            if shown:
+                self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(step - self._bar.n)
+
+    def say(self, text: str) -> None:
+        """Prints a line of its own, above the live line where there is one."""
+        tqdm.write(text, file=self._stream)
+        self._stream.flush()
+
+    def _seconds_left(self, step: int) -> float:
+        done = max(step - self._initial, 1)
+        return (self._clock() - self._start) / done * (self._total - step)
+
+
+def _read_rows(path: Path) -> list[Row]:
+    """The rows of a metrics.jsonl; a last line that was never finished is left out."""
+    if not path.exists():
+        return []
+    *lines, _torn = path.read_bytes().split(b"\n")
+    return [_parsed(line, f"{path} line {i}") for i, line in enumerate(lines, 1)]
+
+
+def _parsed(line: bytes, where: str) -> Row:
+    try:
+        row = json.loads(line)
+        return {"step": row["step"], **row}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{where} must be a JSON object with a step, and is not; "
+            "repair or remove that line"
+        ) from error
+
+
+def _kept(rows: Iterable[Row], resume_step: int) -> list[Row]:
+    return [row for row in rows if resume_step and row["step"] <= resume_step]
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _json_line(row: Row) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
+
+
+def _write_table(path: Path, rows: list[Row]) -> list[str]:
+    """Writes rows as a CSV file with the union of their columns, and returns those."""
+    columns = list(dict.fromkeys(["step", *(name for row in rows for name in row)]))
+    header = dict(zip(columns, columns, strict=True))
+    _replace(path, _csv_lines(columns, [header, *rows]))
+    return columns
+
+
+def _csv_lines(columns: list[str], rows: Iterable[Row]) -> str:
+    text = io.StringIO()
+    csv.DictWriter(text, columns, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("a", encoding="utf-8", newline="") as file:
+        file.write(line)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8", newline="")
+    os.replace(partial, path)
+
+
+def _short(value: float) -> str:
+    if isinstance(value, int) or abs(value) >= 1e4:
+        return f"{value:.0f}"
+    return f"{value:.4g}"

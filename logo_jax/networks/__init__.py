@@ -1,0 +1,5 @@
+"""Networks as Flax linen modules.
+
+In training a network's input has the view on its first axis and the batch on its
+second, [v, b, ...]; in evaluation it may have any leading axes. Everything is NHWC.
+"""

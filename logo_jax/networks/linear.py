@@ -1,0 +1,47 @@
+"""Fully connected layers, initialised as PyTorch does."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+# uniform in +-1/sqrt(fan_in), torch.nn.Linear's default
+torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class Linear(nn.Module):
+    """A linear layer: weights and bias start uniform in +-1/sqrt(inputs).
+
+    Attributes:
+        features: size of the output.
+        use_bias: whether to add a bias.
+        kernel_init: initialiser of the weights.
+        dtype: of the computation; parameters are float32.
+
+    Source: torch.nn.Linear.
+    """
+
+    features: int
+    use_bias: bool = True
+    kernel_init: Callable[..., jax.Array] = torch_uniform
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """X [..., inputs] times the kernel, plus the bias."""
+        inputs = x.shape[-1]
+        kernel = self.param("kernel", self.kernel_init, (inputs, self.features))
+        y = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", _uniform(inputs**-0.5), (self.features,))
+        return y + bias.astype(self.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+def _uniform(bound):
+    """Initialiser: uniform in +-bound."""
+    return lambda key, shape: jax.random.uniform(
+        key, shape, minval=-bound, maxval=bound
+    )

@@ -1,0 +1,117 @@
+"""Batch normalisation whose statistics belong to a view, and to a group of images.
+
+PyTorch's rules: epsilon 1e-5, running statistics move by 0.1, the running variance is
+the unbiased one.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class BatchNorm(nn.Module):
+    """Normalises each view of a stack [v, b, ..., c] by statistics of its own.
+
+    Views behave as if they passed one after the other: each is normalised alone, and the
+    running statistics move once for each, in order.
+
+    Attributes:
+        axis_name: device axis over which statistics are shared; None: each device's
+            own (the train step then averages the running ones).
+        splits: equal, contiguous groups of the batch with statistics of their own, as
+            if each were on a device of its own; running statistics move by the groups'
+            mean.
+        use_scale: whether to learn a factor.
+        zero_scale: whether that factor starts at 0 instead of 1.
+        use_bias: whether to learn an offset.
+        momentum: how much of the running statistics each view keeps.
+        epsilon: added to the variance.
+        dtype: of the output; statistics are float32 always.
+
+    Source: torch.nn.BatchNorm2d; groups as in facebookresearch/moco's CIFAR-10 notebook
+        (SplitBatchNorm).
+    """
+
+    axis_name: str | None = None
+    splits: int = 1
+    use_scale: bool = True
+    zero_scale: bool = False
+    use_bias: bool = True
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Normalised x; in training x is [v, b, ..., c] and the statistics move."""
+        channels = x.shape[-1]
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        first = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
+        scale = self._param("scale", self.use_scale, first, channels)
+        bias = self._param("bias", self.use_bias, nn.initializers.zeros, channels)
+        if not train:
+            mean = _along_last(running_mean.value, x.ndim)
+            var = _along_last(running_var.value, x.ndim)
+            return self._normalize(x, mean, var, scale, bias)
+        groups = self._group(x)
+        mean, var, count = self._statistics(groups)
+        if not self.is_initializing():
+            unbiased = var * (count / max(1, count - 1))
+            running_mean.value = self._move(running_mean.value, mean)
+            running_var.value = self._move(running_var.value, unbiased)
+        return self._normalize(groups, mean, var, scale, bias).reshape(x.shape)
+
+    def _param(self, name, used, init, channels):
+        """A learned vector [channels], or None."""
+        return self.param(name, init, (channels,)) if used else None
+
+    def _group(self, x):
+        """[v, b, ..., c] as [v, splits, b / splits, ..., c]."""
+        views, batch = x.shape[:2]
+        if batch % self.splits:
+            raise ValueError(
+                f"batch_norm=split:{self.splits} needs a batch per device divisible by "
+                f"{self.splits}, not {batch}; change data.batch_size"
+            )
+        return x.reshape(views, self.splits, batch // self.splits, *x.shape[2:])
+
+    def _statistics(self, groups):
+        """Mean and variance [v, splits, 1..., c] and the number of values behind each."""
+        axes = tuple(range(2, groups.ndim - 1))
+        values = groups.astype(jnp.float32)
+        count = math.prod(groups.shape[a] for a in axes)
+        mean = values.mean(axes, keepdims=True)
+        if self.axis_name is not None:
+            mean = jax.lax.pmean(mean, self.axis_name)
+            count *= jax.lax.axis_size(self.axis_name)
+        var = jnp.square(values - mean).mean(axes, keepdims=True)
+        if self.axis_name is not None:
+            var = jax.lax.pmean(var, self.axis_name)
+        return mean, var, count
+
+    def _move(self, running, batch_value):
+        """Running statistics after every view has moved them once, in order."""
+        views, channels = batch_value.shape[0], batch_value.shape[-1]
+        of_view = batch_value.reshape(views, self.splits, channels).mean(1)
+        age = np.arange(views - 1, -1, -1)
+        weights = jnp.asarray((1 - self.momentum) * self.momentum**age, jnp.float32)
+        return self.momentum**views * running + weights @ of_view
+
+    def _normalize(self, x, mean, var, scale, bias):
+        """(x - mean) / sqrt(var + epsilon) * scale + bias, computed in float32."""
+        factor = jax.lax.rsqrt(var + self.epsilon)
+        if scale is not None:
+            factor = factor * _along_last(scale, x.ndim)
+        y = (x.astype(jnp.float32) - mean) * factor
+        if bias is not None:
+            y = y + _along_last(bias, x.ndim)
+        return y.astype(self.dtype)
+
+
+def _along_last(vector, ndim):
+    """A vector [c] as [1, ..., 1, c]."""
+    return vector.reshape((1,) * (ndim - 1) + (-1,))

@@ -1,0 +1,149 @@
+"""ResNet-18, 34 and 50 as torchvision has them, and with the CIFAR stem."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from logo_jax.networks.norm import BatchNorm
+
+Norm = Callable[..., BatchNorm]
+
+# Source: torchvision's ResNet: He-normal by the fan-out, the gain of a ReLU
+he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def conv(features: int, size: int, stride: int, dtype: Any, name: str) -> nn.Conv:
+    """A convolution without bias, padded by (size - 1) / 2 as in torchvision."""
+    return nn.Conv(
+        features,
+        (size, size),
+        strides=stride,
+        padding=(size - 1) // 2,
+        use_bias=False,
+        kernel_init=he_normal,
+        dtype=dtype,
+        name=name,
+    )
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (ResNet-18 and 34).
+
+    Attributes:
+        features: channels of the block's convolutions.
+        stride: of the first one.
+        norm: constructor of the batch norms.
+        zero_init: whether the last batch norm's scale starts at 0.
+        dtype: of the computation.
+    """
+
+    features: int
+    stride: int
+    norm: Norm
+    zero_init: bool
+    dtype: Any
+    expansion = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The block's output; half the side where stride is 2."""
+        y = conv(self.features, 3, self.stride, self.dtype, "conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y, train=train))
+        y = conv(self.features, 3, 1, self.dtype, "conv2")(y)
+        return _add_shortcut(self, x, y, "bn2", train)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions and a shortcut (ResNet-50), stride on the 3x3.
+
+    Attributes:
+        features: channels of the middle; the output has four times as many.
+        stride: of the middle convolution.
+        norm: constructor of the batch norms.
+        zero_init: whether the last batch norm's scale starts at 0.
+        dtype: of the computation.
+    """
+
+    features: int
+    stride: int
+    norm: Norm
+    zero_init: bool
+    dtype: Any
+    expansion = 4
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The block's output; half the side where stride is 2."""
+        y = conv(self.features, 1, 1, self.dtype, "conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y, train=train))
+        y = conv(self.features, 3, self.stride, self.dtype, "conv2")(y)
+        y = nn.relu(self.norm(name="bn2")(y, train=train))
+        y = conv(4 * self.features, 1, 1, self.dtype, "conv3")(y)
+        return _add_shortcut(self, x, y, "bn3", train)
+
+
+def _add_shortcut(block, x, y, last_norm, train):
+    """Normalises y, adds x (projected where shapes differ), rectifies."""
+    y = block.norm(name=last_norm, zero_scale=block.zero_init)(y, train=train)
+    if x.shape != y.shape:
+        x = conv(y.shape[-1], 1, block.stride, block.dtype, "downsample_conv")(x)
+        x = block.norm(name="downsample_bn")(x, train=train)
+    return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """A ResNet without its classifier: images to globally pooled features.
+
+    Attributes:
+        stage_sizes: blocks in each stage.
+        block: BasicBlock or Bottleneck.
+        width: channels of the first stage, 64 in the paper.
+        stem: "imagenet" (7x7 stride 2, max-pool) or "cifar" (3x3, no pool).
+        zero_init_residual: start each block as its shortcut, as SimSiam does.
+        norm: constructor of the batch norms.
+        dtype: of the computation; statistics and the pooling are float32.
+
+    Source: torchvision.models.resnet; stem as in
+        facebookresearch/moco's CIFAR-10 notebook.
+    """
+
+    stage_sizes: tuple[int, ...]
+    block: type[BasicBlock] | type[Bottleneck]
+    width: int = 64
+    stem: str = "imagenet"
+    zero_init_residual: bool = False
+    norm: Norm = BatchNorm
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """Features [..., width * 8 * expansion] of images [..., h, w, 3]."""
+        norm = functools.partial(self.norm, dtype=self.dtype)
+        x = images.astype(self.dtype)
+        size, stride = (3, 1) if self.stem == "cifar" else (7, 2)
+        x = conv(self.width, size, stride, self.dtype, "conv1")(x)
+        x = nn.relu(norm(name="bn1")(x, train=train))
+        if self.stem == "imagenet":
+            # zeros pad like -inf behind a ReLU
+            padding = [(0, 0)] * (x.ndim - 3) + [(1, 1), (1, 1), (0, 0)]
+            x = nn.max_pool(jnp.pad(x, padding), (3, 3), (2, 2))
+        for i, blocks in enumerate(self.stage_sizes):
+            for j in range(blocks):
+                x = self.block(
+                    features=self.width * 2**i,
+                    stride=2 if i > 0 and j == 0 else 1,
+                    norm=norm,
+                    zero_init=self.zero_init_residual,
+                    dtype=self.dtype,
+                    name=f"layer{i + 1}_{j}",
+                )(x, train=train)
+        return x.astype(jnp.float32).mean((-3, -2))
+
+
+resnet18 = functools.partial(ResNet, stage_sizes=(2, 2, 2, 2), block=BasicBlock)
+resnet34 = functools.partial(ResNet, stage_sizes=(3, 4, 6, 3), block=BasicBlock)
+resnet50 = functools.partial(ResNet, stage_sizes=(3, 4, 6, 3), block=Bottleneck)

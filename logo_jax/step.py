@@ -1,0 +1,207 @@
+"""Devices and gradients: the mesh, the one gradient step, the compiled train step.
+
+The only module that knows the name of the device axis and the only place that averages
+gradients.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from logo_jax.state import (
+    BaseMethod,
+    Batch,
+    Forward,
+    Metrics,
+    Params,
+    TrainState,
+    Update,
+    with_forward,
+)
+
+AXIS = "data"
+
+Aux = tuple[TrainState, Metrics]
+LossFn = Callable[[Params], tuple[jax.Array, Aux]]
+Term = Callable[[TrainState, Forward], tuple[jax.Array, Aux]]
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A one-axis mesh over the devices given, or over all of them."""
+    return Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """First axis split over the devices of the mesh."""
+    return NamedSharding(mesh, P(AXIS))
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """The tree with one copy of every leaf on each device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, P()))
+
+
+def per_device(params: Any) -> Any:
+    """Params marked as each device's own copy, so that gradients stay local.
+
+    Without it `jax.grad` inside `shard_map` returns gradients already summed over
+    devices, and averaging them would leave them too large by their number.
+    """
+    return jax.lax.pcast(params, AXIS, to="varying")
+
+
+def global_size(local: int) -> int:
+    """Rows on all devices together where each has `local`."""
+    return local * jax.lax.axis_size(AXIS)
+
+
+def gather(x: jax.Array, axis: int = 0) -> jax.Array:
+    """All devices' x, end to end along axis, the same on every device."""
+    return jax.lax.all_gather(x, AXIS, axis=axis, tiled=True, to="invarying")
+
+
+def local_rows(x: jax.Array, axis: int = 0) -> jax.Array:
+    """This device's share of a value that all devices hold, split along axis."""
+    size = x.shape[axis] // global_size(1)
+    start = jax.lax.axis_index(AXIS) * size
+    return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
+
+
+def reverse_batch(x: jax.Array, axis: int) -> jax.Array:
+    """The global batch in reverse order, this device's share of it."""
+    last = global_size(1) - 1
+    return jax.lax.ppermute(
+        jnp.flip(x, axis), AXIS, [(i, last - i) for i in range(last + 1)]
+    )
+
+
+def apply_gradients(
+    state: TrainState,
+    grads: dict[str, Any],
+    *,
+    tx: optax.GradientTransformationExtraArgs,
+    slot: str,
+    **extra: Any,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Averages grads over devices and moves the parameters they are named after.
+
+    Args:
+        state: the train state.
+        grads: this device's gradients, by network.
+        tx: the optimiser.
+        slot: the name of its state in `state.opt_states`.
+        **extra: passed to `tx.update`.
+
+    Returns:
+        The new state, and the norm of the averaged gradient of each network.
+    """
+    grads = jax.lax.pmean(grads, AXIS)
+    params = {name: state.params[name] for name in grads}
+    updates, opt_state = tx.update(grads, state.opt_states[slot], params, **extra)
+    state = state.replace(
+        params=state.params | jax.tree.map(jnp.add, params, updates),
+        opt_states=state.opt_states | {slot: opt_state},
+    )
+    return state, {name: optax.tree.norm(grad) for name, grad in grads.items()}
+
+
+def gradient_step(
+    state: TrainState,
+    loss_fn: LossFn,
+    *,
+    trains: tuple[str, ...],
+    tx: optax.GradientTransformationExtraArgs,
+    slot: str,
+) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
+    """Steps params[trains] down the gradient of loss_fn.
+
+    Args:
+        state: the train state.
+        loss_fn: from this device's copy of params[trains] to the loss, and, as
+            auxiliary values, the state its pass leaves and metrics.
+        trains: names of the networks to move.
+        tx: their optimiser.
+        slot: the name of its state.
+
+    Returns:
+        The new state, the metrics, the norm of each network's gradient.
+    """
+    params = per_device({name: state.params[name] for name in trains})
+    grads, (state, metrics) = jax.grad(loss_fn, has_aux=True)(params)
+    state, grad_norms = apply_gradients(state, grads, tx=tx, slot=slot)
+    return state, metrics, grad_norms
+
+
+def no_term(state: TrainState, forward: Forward) -> tuple[jax.Array, Aux]:
+    """The term that adds nothing to a base method's loss."""
+    del forward
+    return jnp.zeros(()), (state, {})
+
+
+def base_update(
+    method: BaseMethod,
+    state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+    term: Term = no_term,
+) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
+    """One gradient step of a base method on its loss plus a term.
+
+    Args:
+        method: the base method.
+        state: the train state.
+        batch: this device's rows.
+        key: the same on all devices.
+        term: adds to the loss a value computed from the state and the forward pass;
+            the state it returns (with, say, another network's update) is kept.
+
+    Returns:
+        The new state, metrics, and the norm of each network's gradient.
+    """
+    state = method.prepare(state)
+
+    def loss_fn(params):
+        loss, forward = method.loss(params, state, batch, key)
+        extra, (after, metrics) = term(with_forward(state, forward), forward)
+        metrics = {"loss": loss + extra} | forward.metrics | metrics
+        return loss + extra, (after, metrics)
+
+    return gradient_step(
+        state, loss_fn, trains=method.trains, tx=method.tx, slot="base"
+    )
+
+
+def make_train_step(
+    update: Update,
+    make_batch: Callable[..., Batch],
+    mesh: Mesh,
+    key: jax.Array,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """The compiled step `(state, examples, epoch) -> (state, metrics)` of any method.
+
+    Args:
+        update: a method's update.
+        make_batch: turns this device's examples and the epoch into crops.
+        mesh: the devices; the first axis of all examples is split over them.
+        key: the run's; each step's is folded from it, the same on all devices.
+
+    Returns:
+        A function that donates the state, keeps it equal on all devices and averages
+        running statistics and metrics over them.
+    """
+
+    def train_step(state, examples, epoch):
+        step_key = jax.random.fold_in(key, state.step)
+        state, metrics = update(state, make_batch(examples, epoch), step_key)
+        stats, metrics = jax.lax.pmean((state.batch_stats, metrics), AXIS)
+        return state.replace(step=state.step + 1, batch_stats=stats), metrics
+
+    in_specs = (P(), P(AXIS), P())
+    mapped = jax.shard_map(train_step, mesh=mesh, in_specs=in_specs, out_specs=P())
+    return jax.jit(mapped, donate_argnums=0)

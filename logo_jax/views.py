@@ -1,0 +1,123 @@
+"""Pairings of views as matrices of weights, and encoding over views.
+
+A view is an augmented crop; views are numbered with the global ones first. A pairing is
+a matrix: row s is a view that predicts (MoCo: a query), column t a view that is the
+target (a key), the entry the weight of that directed pair's loss. Weights sum to one,
+so that the learning rate means the same for every pairing.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from logo_jax.state import Batch, Metrics
+
+PAIRINGS = ("one_way", "symmetric", "global_targets", "all_pairs")
+
+
+def pair_weights(pairing: str, num_global: int, num_local: int) -> np.ndarray:
+    """Weights [g + l, targets] of every directed pair of views, summing to one.
+
+    Args:
+        pairing: `one_way`: view 0 predicts view 1 (MoCo v1 and v2); `symmetric`: global
+            views predict each other (SimSiam); `global_targets`: every view predicts
+            every other global view (LoGo; SwAV's and DINO's multi-crop); `all_pairs`:
+            every view predicts every other view (the supplement's "SwAV-style").
+        num_global: global views of an image, >= 2.
+        num_local: local views of an image.
+
+    Returns:
+        Targets are the global views, or all views for `all_pairs`.
+
+    Raises:
+        ValueError: for an unknown pairing or too few global views.
+
+    Source: LoGo, Eqs. 3 and 4, and supplement section 2.
+
+    >>> print(pair_weights("one_way", 2, 0))
+    [[0. 1.]
+     [0. 0.]]
+    """
+    if pairing not in PAIRINGS:
+        raise ValueError(f"pairing={pairing!r} must be one of {', '.join(PAIRINGS)}")
+    if num_global < 2:
+        raise ValueError(f"{num_global} global crops make no pair; use 2 or more")
+    num_views = num_global + num_local
+    weights = 1.0 - np.eye(num_views, num_views)
+    if pairing != "all_pairs":
+        weights = weights[:, :num_global]
+    if pairing == "one_way":
+        weights[:, 0] = weights[1:] = weights[:, 2:] = 0.0
+    if pairing == "symmetric":
+        weights[num_global:] = 0.0
+    return weights / weights.sum()
+
+
+def predicting(weights: np.ndarray) -> list[int]:
+    """Views that predict at least one target, in order."""
+    return np.flatnonzero(weights.any(axis=1)).tolist()
+
+
+def targeted(weights: np.ndarray) -> list[int]:
+    """Views that are the target of at least one other, in order."""
+    return np.flatnonzero(weights.any(axis=0)).tolist()
+
+
+def split_views(batch: Batch) -> list[jax.Array]:
+    """The views of a batch, each [b, h, w, c], global ones first."""
+    return [
+        crops[:, i]
+        for crops in (batch.global_crops, batch.local_crops)
+        for i in range(crops.shape[1])
+    ]
+
+
+def encode_views(
+    module: Any, params: Any, batch_stats: Any, views: Sequence[jax.Array]
+) -> tuple[jax.Array, Any]:
+    """Embeddings [s, b, d] of views in training mode, and the new running statistics.
+
+    Neighbours of one shape go through the network in one call, as a leading axis that
+    its batch norms keep apart: the result is that of encoding view after view.
+
+    Args:
+        module: a network called as `module.apply(variables, x, train=True)`.
+        params: its parameters.
+        batch_stats: its running statistics; may be empty.
+        views: arrays [b, ...], at least one.
+    """
+    embeddings = []
+    start = 0
+    while start < len(views):
+        stop = start + 1
+        while stop < len(views) and views[stop].shape == views[start].shape:
+            stop += 1
+        stacked = jnp.stack(views[start:stop])
+        output, updated = module.apply(
+            {"params": params, "batch_stats": batch_stats},
+            stacked,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        batch_stats = updated.get("batch_stats", batch_stats)
+        embeddings.append(output)
+        start = stop
+    return jnp.concatenate(embeddings), batch_stats
+
+
+def pair_metrics(
+    weights: Float[np.ndarray, "s t"], losses: Float[Array, "s t"], num_global: int
+) -> Metrics:
+    """Mean loss over the weighted global-global pairs and over the local-global ones."""
+    used = weights > 0
+    is_local = np.arange(weights.shape[0]) >= num_global
+    to_global = np.arange(weights.shape[1]) < num_global
+    kinds = {
+        "loss_global_global": used & ~is_local[:, None] & to_global,
+        "loss_local_global": used & is_local[:, None] & to_global,
+    }
+    return {name: losses[pairs].mean() for name, pairs in kinds.items() if pairs.any()}

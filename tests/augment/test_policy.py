@@ -1,0 +1,215 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from logo_jax.augment import (
+    AugmentSpec,
+    CropSpec,
+    augment_crop,
+    crop_boxes,
+    make_views,
+    ops,
+    prepare_eval,
+    resized_crop,
+)
+
+_KEY = jax.random.key(7)
+_GLOBAL = CropSpec(count=2, size=12, scale=(0.4, 1.0))
+_LOCAL = CropSpec(count=3, size=8, scale=(0.1, 0.4))
+_NOTHING = AugmentSpec(
+    flip_prob=0.0,
+    jitter_prob=0.0,
+    grayscale_prob=0.0,
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+)
+_EVERYTHING = AugmentSpec(blur_prob=0.5, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+_IDS = jnp.array([5, 11, 2, 40])
+
+
+def _images(seed=0):
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(rng.integers(0, 256, (4, 16, 20, 3), dtype=np.uint8))
+
+
+def _planes(height=6, width=8):
+    return jax.random.uniform(jax.random.key(0), (3, height, width))
+
+
+@functools.cache
+def _jitted(augment=_EVERYTHING, local_crops=_LOCAL):
+    return jax.jit(
+        functools.partial(
+            make_views,
+            global_crops=_GLOBAL,
+            local_crops=local_crops,
+            augment=augment,
+        )
+    )
+
+
+def _views(images, ids, key=_KEY):
+    return _jitted()(key, images, ids)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _boxes(ids, height, width, local_crops=_LOCAL):
+    return crop_boxes(
+        _KEY, ids, height, width, global_crops=_GLOBAL, local_crops=local_crops
+    )
+
+
+def _to_planes(image):
+    return jnp.asarray(np.asarray(image).transpose(2, 0, 1), jnp.float32) / 255.0
+
+
+def _augmented(spec, num):
+    augment = functools.partial(augment_crop, planes=_planes(), spec=spec)
+    return jax.jit(jax.vmap(augment))(jax.random.split(_KEY, num))
+
+
+def test_views_have_the_sizes_and_counts_of_their_specs():
+    global_views, local_views = _views(_images(), _IDS)
+    assert global_views.shape == (4, 2, 12, 12, 3)
+    assert local_views.shape == (4, 3, 8, 8, 3)
+    assert global_views.dtype == local_views.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("size", [8, 12])
+def test_no_local_crops_is_an_empty_array(size):
+    none = CropSpec(count=0, size=size, scale=(0.1, 0.4))
+    views = _jitted(_NOTHING, none)(_KEY, _images(), _IDS)
+    assert views[1].shape == (4, 0, size, size, 3)
+    expected = _jitted(_NOTHING)(_KEY, _images(), _IDS)
+    np.testing.assert_allclose(views[0], expected[0], atol=1e-6)
+
+
+def test_crops_of_one_size_are_the_crops_of_two_passes():
+    same_size = dataclasses.replace(_LOCAL, size=_GLOBAL.size)
+    together = _jitted(_NOTHING, same_size)(_KEY, _images(), _IDS)
+    apart = _jitted(_NOTHING)(_KEY, _images(), _IDS)
+    np.testing.assert_allclose(together[0], apart[0], atol=1e-6)
+    boxes = _boxes(_IDS, 16, 20, same_size)
+    cut = resized_crop(_to_planes(_images()[1]), boxes[1][1, 2], 12)
+    np.testing.assert_allclose(together[1][1, 2].transpose(2, 0, 1), cut, atol=1e-6)
+
+
+def test_same_key_gives_the_same_views_and_another_epoch_others():
+    first, again = _views(_images(), _IDS), _views(_images(), _IDS)
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    other = _views(_images(), _IDS, jax.random.key(8))
+    assert not np.allclose(first[0], other[0])
+
+
+def test_permuting_the_batch_permutes_its_views():
+    order = jnp.array([2, 0, 3, 1])
+    views = _views(_images(), _IDS)
+    permuted = _views(_images()[order], _IDS[order])
+    for expected, actual in zip(views, permuted, strict=True):
+        np.testing.assert_array_equal(actual, expected[order])
+
+
+def test_views_of_an_example_do_not_depend_on_the_rest_of_its_batch():
+    views = _views(_images(), _IDS)
+    alone = _views(_images()[2:3], _IDS[2:3])
+    for expected, actual in zip(views, alone, strict=True):
+        np.testing.assert_allclose(actual, expected[2:3], atol=1e-5)
+
+
+def test_examples_and_crops_draw_different_boxes():
+    for group in _boxes(jnp.arange(200), 224, 224):
+        flat = np.asarray(group).reshape(-1, 4)
+        assert len(np.unique(flat, axis=0)) == len(flat)
+
+
+def test_views_are_cut_at_the_reported_boxes():
+    # Each pixel holds its own position, so that a shifted box shows.
+    rows, columns = np.meshgrid(np.arange(16), np.arange(20), indexing="ij")
+    image = np.stack([rows * 12, columns * 12, rows + columns], axis=-1)
+    images = jnp.asarray(np.tile(image[None], (4, 1, 1, 1)), jnp.uint8)
+    boxes = _boxes(_IDS, 16, 20)
+    views = _jitted(_NOTHING)(_KEY, images, _IDS)
+    for group_boxes, group in zip(boxes, views, strict=True):
+        for index in np.ndindex(group.shape[:2]):
+            cut = resized_crop(_to_planes(image), group_boxes[index], group.shape[2])
+            np.testing.assert_allclose(group[index], cut.transpose(1, 2, 0), atol=1e-5)
+
+
+def test_global_and_local_boxes_keep_to_their_own_area_range():
+    global_boxes, local_boxes = _boxes(jnp.arange(200), 224, 224)
+    global_area = global_boxes[..., 2] * global_boxes[..., 3] / 224**2
+    local_area = local_boxes[..., 2] * local_boxes[..., 3] / 224**2
+    assert global_area.min() > 0.39
+    assert local_area.max() < 0.41
+    assert local_area.min() > 0.09
+
+
+def test_augmentation_of_probability_zero_only_normalises():
+    spec = dataclasses.replace(_NOTHING, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    expected = ops.normalize(_planes(), spec.mean, spec.std)
+    np.testing.assert_allclose(augment_crop(_KEY, _planes(), spec), expected, atol=1e-6)
+
+
+def test_pixels_stay_in_the_normalised_range_of_zero_to_one():
+    for views in _views(_images(), _IDS):
+        assert views.min() >= -1 - 1e-5
+        assert views.max() <= 1 + 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("flip_prob", lambda planes: planes[:, :, ::-1]),
+        ("grayscale_prob", ops.grayscale),
+    ],
+)
+def test_a_step_happens_with_its_probability(name, change):
+    augmented = _augmented(dataclasses.replace(_NOTHING, **{name: 0.3}), num=1000)
+    changed = np.abs(augmented - change(_planes())[None]).max((1, 2, 3)) < 1e-5
+    same = np.abs(augmented - _planes()[None]).max((1, 2, 3)) < 1e-5
+    assert np.all(changed ^ same)
+    assert abs(changed.mean() - 0.3) < 0.06
+
+
+@pytest.mark.parametrize("name", ["jitter_prob", "blur_prob"])
+def test_a_random_step_happens_with_its_probability(name):
+    augmented = _augmented(dataclasses.replace(_NOTHING, **{name: 0.3}), num=1000)
+    same = np.abs(augmented - _planes()[None]).max((1, 2, 3)) < 1e-5
+    # A sigma below about 0.2 blurs nothing: one in twenty.
+    assert abs((1 - same.mean()) - 0.3) < 0.08
+
+
+def test_colour_is_jittered_before_it_is_dropped():
+    spec = dataclasses.replace(
+        _NOTHING, jitter=(0.0, 0.0, 0.0, 0.5), jitter_prob=1.0, grayscale_prob=1.0
+    )
+    augmented = _augmented(spec, num=20)
+    np.testing.assert_allclose(augmented[:, 0], augmented[:, 1], atol=1e-6)
+    # Turning the hue of a grey image would leave all twenty crops alike.
+    assert augmented.std(0).mean() > 0.02
+
+
+def test_prepare_eval_only_scales_and_normalises():
+    spec = AugmentSpec(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    expected = (np.asarray(_images()) / 255.0 - spec.mean) / spec.std
+    np.testing.assert_allclose(prepare_eval(_images(), spec), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"flip_prob": 1.5}, "flip_prob=1.5 must be in"),
+        ({"blur_prob": -0.1}, "blur_prob=-0.1 must be in"),
+        ({"jitter": (0.4, 0.4, -0.4, 0.1)}, "jitter=.* must be four strengths"),
+        ({"jitter": (0.4, 0.4, 0.4, 0.6)}, "hue at most 0.5"),
+        ({"blur_sigma": (0.0, 2.0)}, "blur_sigma=.* must satisfy 0 < min <= max"),
+        ({"std": (0.2, 0.0, 0.2)}, "std=.* std positive"),
+    ],
+)
+def test_augment_spec_names_the_bad_value(changes, message):
+    with pytest.raises(ValueError, match=message):
+        AugmentSpec(**changes)

@@ -1,0 +1,38 @@
+"""A CIFAR-10 of a few random images: as arrays in a folder, and prepared for TFDS."""
+
+import numpy as np
+import pytest
+
+from logo_jax.data.builders import cifar10
+
+SIZES = {"train": 23, "test": 11}
+
+
+@pytest.fixture(scope="session")
+def arrays():
+    """Random images and labels of each split."""
+    rng = np.random.default_rng(0)
+    return {
+        split: (
+            rng.integers(256, size=(n, 32, 32, 3), dtype=np.uint8),
+            np.arange(n) % 10,
+        )
+        for split, n in SIZES.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def arrays_dir(arrays, tmp_path_factory):
+    """Folder of train.npz and test.npz."""
+    folder = tmp_path_factory.mktemp("arrays")
+    for split, (images, labels) in arrays.items():
+        np.savez(folder / f"{split}.npz", images=images, labels=labels)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_dir(arrays_dir, tmp_path_factory):
+    """A TFDS data_dir in which cifar10 is prepared from arrays_dir."""
+    folder = tmp_path_factory.mktemp("tfds")
+    cifar10.from_arrays(folder, arrays_dir)
+    return folder

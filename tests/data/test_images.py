@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+
+from logo_jax.data.images import checked, require_split
+
+IMAGES = np.zeros((3, 4, 5, 3), np.uint8)
+
+
+def test_labels_of_any_integer_type_become_int32():
+    checked_set = checked(IMAGES, np.array([0, 200, 1], np.uint8), origin="here")
+    assert checked_set.labels is not None
+    assert checked_set.labels.dtype == np.int32
+    assert checked_set.labels.tolist() == [0, 200, 1]
+
+
+def test_images_without_labels_are_valid_and_not_copied():
+    checked_set = checked(IMAGES, origin="here")
+    assert checked_set.labels is None
+    assert checked_set.images is IMAGES
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "rule"),
+    [
+        (IMAGES.astype(np.float32), None, "uint8"),
+        (IMAGES[0], None, r"\[n, h, w, 3\]"),
+        (IMAGES[..., :1], None, r"\[n, h, w, 3\]"),
+        (IMAGES[:0], None, "at least one"),
+        (IMAGES, [0, 1], "2 labels for 3 images"),
+        (IMAGES, [0, 1, -1], "negative"),
+        (IMAGES, [0.0, 1.0, 2.0], "integers"),
+        (IMAGES, [[0], [1], [2]], "integers"),
+    ],
+)
+def test_arrays_that_break_a_rule_are_refused_by_that_rule(images, labels, rule):
+    with pytest.raises(ValueError, match=f"^here: .*{rule}"):
+        checked(images, labels, origin="here")
+
+
+def test_an_unknown_split_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="'val' must be one of train, test"):
+        require_split("val")
