@@ -52,7 +52,7 @@ def get_config(method: str, variant: str = "logo") -> ConfigDict:
     config.batch_norm = "global"  # global, per_device, or split:N groups a device
 
     config.logo = ConfigDict()
-    config.logo.update = "released"  # released, joint, or none: no repulsion
+    config.logo.update_kind = "released"  # released, joint, or none: no repulsion
     config.logo.affinity = "regressor"  # what repels: regressor or cosine
     config.logo.regressor_loss = "jensen_shannon"  # or difference (relaxed MINE)
     config.logo.regressor_width = 256
@@ -93,7 +93,7 @@ def get_config(method: str, variant: str = "logo") -> ConfigDict:
     if variant == "all_pairs":
         config.pairing = "all_pairs"
     if variant != "logo":
-        config.logo.update = "none"
+        config.logo.update_kind = "none"
     config.lock()
     return config
 

@@ -290,13 +290,13 @@ def _with_logo(
     plain = ("affinity", "weight", "clip_ratio", "noise", "normalize")
     fields |= {name: getattr(logo, name) for name in plain}
     fields |= {"prepare_before_repel": logo.prepare_before_repel}
-    if logo.update == "none":
+    if logo.update_kind == "none":
         return base
     return LoGo(
         base=base,
         encoder=encoder,
         regressor=regressor,
-        update_kind=logo.update,
+        update_kind=logo.update_kind,
         **fields,
     )
 

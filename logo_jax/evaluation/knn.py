@@ -88,7 +88,8 @@ def knn_accuracy(
         scores = class_votes(
             queries, bank, votes, settings=settings, num_classes=num_classes
         )
-        hits += _hits(scores, jnp.asarray(test.labels[rows].astype(np.int32)))
+        labels = jnp.asarray(test.labels[rows].astype(np.int32))
+        hits += np.asarray(_hits(scores, labels))
     accuracy = 100 * hits / len(test.features)
     return {
         f"k{k}_t{t:g}/top{top}": float(accuracy[i, j])

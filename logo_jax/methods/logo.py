@@ -88,7 +88,7 @@ class LoGo:
     def __post_init__(self):
         if self.update_kind not in UPDATES:
             raise ValueError(
-                f"logo.update={self.update_kind!r} must be one of {UPDATES}"
+                f"logo.update_kind={self.update_kind!r} must be one of {UPDATES}"
             )
         if self.affinity not in AFFINITIES:
             raise ValueError(f"logo.affinity={self.affinity!r} must be in {AFFINITIES}")
@@ -271,8 +271,8 @@ class LoGo:
         """Raises where base's loss leaves local crops out, so that none is at hand."""
         if not self.base.pair_weights[-num_local:].any(axis=1).all():
             raise ValueError(
-                "logo.update='joint' needs a pairing that reads every local crop; use "
-                "pairing='global_targets', or logo.update='released'"
+                "logo.update_kind='joint' needs a pairing that reads every local crop; use "
+                "pairing='global_targets', or logo.update_kind='released'"
             )
 
 

@@ -50,7 +50,7 @@ class SmallAlexNet(nn.Module):
             x = nn.relu(norm(name=f"bn{i}")(x, train=train))
             if i in (1, 2, 5):
                 x = nn.max_pool(x, (3, 3), (2, 2))
-        self.sow("intermediates", "conv5", x)
+        self.sow("intermediates", "block5", x)
         x = x.reshape(*x.shape[:-3], -1)
         for i in (6, 7):
             x = Linear(

@@ -1,0 +1,107 @@
+"""Every method, bare and wrapped, small enough to compile in seconds."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from logo_jax import optim, step
+from logo_jax.methods import LoGo, MoCo, SimSiam
+from logo_jax.networks import heads
+from logo_jax.networks.encoder import Encoder
+from logo_jax.networks.norm import BatchNorm
+from logo_jax.state import Batch, Method
+from logo_jax.views import pair_weights
+from tests.golden.tiny import TinyBackbone
+
+BATCH, DIM = 8, 8
+
+
+def sgd(make=optim.sgd):
+    return make(0.05, momentum=0.9, weight_decay=1e-3)
+
+
+def norm(axis_name, splits=1):
+    return lambda **fields: BatchNorm(axis_name, splits, **fields)
+
+
+def simsiam(axis_name=step.AXIS, pairing="global_targets", num_local=2):
+    encoder = Encoder(
+        TinyBackbone((4, 8), axis_name),
+        heads.simsiam_head(2, 8, DIM, norm=norm(axis_name)),
+    )
+    predictor = heads.simsiam_predictor(4, DIM, norm=norm(axis_name))
+    return SimSiam(encoder, predictor, sgd(), pair_weights(pairing, 2, num_local))
+
+
+def moco(axis_name=step.AXIS, pairing="global_targets", num_local=2, **fields):
+    encoder = Encoder(TinyBackbone((4, 8), axis_name), heads.moco_head(8, DIM))
+    weights = pair_weights(pairing, 2, num_local)
+    fields = {"queue_size": 64, "momentum": 0.9, "temperature": 0.2} | fields
+    return MoCo(encoder, sgd(), weights, **fields)
+
+
+def logo(base, axis_name=step.AXIS, **fields):
+    fields = {"update_kind": "released", "weight": 0.5, "clip_ratio": 0.3} | fields
+    return LoGo(
+        base=base,
+        encoder=base.encoder,
+        regressor=heads.Regressor(8, 2, norm=norm(axis_name)),
+        regressor_tx=sgd(),
+        repel_tx=sgd(optim.clipped_sgd),
+        **fields,
+    )
+
+
+METHODS: dict[str, Callable[..., Method]] = {
+    "simsiam": simsiam,
+    "moco": moco,
+    "moco_one_way": lambda **f: moco(pairing="one_way", **f),
+    "moco_shuffled": lambda **f: moco(shuffle=True, **f),
+    "simsiam_all_pairs": lambda **f: simsiam(pairing="all_pairs", **f),
+    "moco_all_pairs": lambda **f: moco(pairing="all_pairs", **f),
+    "logo_simsiam": lambda **f: logo(simsiam(**f), **f),
+    "logo_simsiam_joint": lambda **f: logo(simsiam(**f), update_kind="joint", **f),
+    "logo_moco": lambda **f: logo(moco(**f), prepare_before_repel=True, **f),
+    "logo_moco_joint": lambda **f: logo(moco(**f), update_kind="joint", **f),
+    "logo_cosine": lambda **f: logo(simsiam(**f), affinity="cosine", **f),
+}
+
+
+def batch(seed=0):
+    keys = jax.random.split(jax.random.key(seed))
+    return Batch(
+        jax.random.normal(keys[0], (BATCH, 2, 8, 8, 3)),
+        jax.random.normal(keys[1], (BATCH, 2, 4, 4, 3)),
+    )
+
+
+@dataclasses.dataclass
+class Trainer:
+    """A method compiled on the first so many devices; counts its traces."""
+
+    method: Method
+    num_devices: int = 1
+    traces: int = 0
+
+    def __post_init__(self):
+        def counted(state, examples, key):
+            self.traces += 1
+            return self.method.update(state, examples, key)
+
+        self.mesh = step.make_mesh(jax.devices()[: self.num_devices])
+        self.compiled = step.make_train_step(
+            counted, lambda examples, epoch: examples, self.mesh, jax.random.key(7)
+        )
+
+    def init(self):
+        state = jax.jit(self.method.init)(jax.random.key(1), batch())
+        return step.replicate(state, self.mesh)
+
+    def run(self, state, steps, start=0):
+        metrics = {}
+        for i in range(start, start + steps):
+            examples = jax.device_put(batch(i), step.batch_sharding(self.mesh))
+            state, metrics = self.compiled(state, examples, jnp.int32(0))
+        return state, metrics

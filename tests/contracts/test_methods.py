@@ -1,0 +1,156 @@
+"""What must hold for every method, bare and wrapped."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from logo_jax.checkpoints import Checkpoints
+from tests.contracts import cases
+
+every_method = pytest.mark.parametrize("name", cases.METHODS)
+
+
+def assert_equal(a, b, tolerance=0.0):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for (path, x), y in zip(
+        jax.tree.leaves_with_path(a), jax.tree.leaves(b), strict=True
+    ):
+        where = jax.tree_util.keystr(path)
+        np.testing.assert_allclose(x, y, rtol=0, atol=tolerance, err_msg=where)
+
+
+@every_method
+def test_a_run_keeps_its_structure_traces_once_and_resumes_bit_equal(name, tmp_path):
+    trainer = cases.Trainer(cases.METHODS[name](axis_name=None))
+    first = trainer.init()
+    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), first)
+    before = jax.device_get(first)
+    state, metrics = trainer.run(first, 2)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == shapes
+    assert int(state.step) == 2
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert_every_statistic_moved(before.batch_stats, state.batch_stats)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(2, state)
+    uninterrupted, _ = trainer.run(state, 2, start=2)
+    with Checkpoints(tmp_path) as checkpoints:
+        found = checkpoints.restore_latest(trainer.init())
+    assert found is not None
+    resumed, _ = trainer.run(found[1], 2, start=2)
+    assert_equal(resumed, uninterrupted)
+    assert trainer.traces == 1
+
+
+def assert_every_statistic_moved(before, after):
+    for (path, x), y in zip(
+        jax.tree.leaves_with_path(before), jax.tree.leaves(after), strict=True
+    ):
+        assert np.any(x != np.asarray(y)), f"{jax.tree_util.keystr(path)} stood still"
+
+
+@every_method
+def test_four_devices_do_what_one_does_with_global_batch_norm(name):
+    one, four = (
+        cases.Trainer(cases.METHODS[name](), num_devices) for num_devices in (1, 4)
+    )
+    (a, a_metrics), (b, b_metrics) = (t.run(t.init(), 3) for t in (one, four))
+    assert_equal(jax.device_get(a), jax.device_get(b), tolerance=2e-5)
+    for key in a_metrics:
+        np.testing.assert_allclose(a_metrics[key], b_metrics[key], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["logo_moco", "moco_shuffled", "logo_simsiam_joint"])
+def test_replicas_stay_equal_with_batch_norm_per_device(name):
+    trainer = cases.Trainer(cases.METHODS[name](axis_name=None), 4)
+    state, _ = trainer.run(trainer.init(), 3)
+    for leaf in jax.tree.leaves(state):
+        copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        assert len(copies) == 4
+        for copy in copies[1:]:
+            np.testing.assert_array_equal(copies[0], copy)
+
+
+@pytest.mark.parametrize("base", [cases.simsiam, cases.moco])
+@pytest.mark.parametrize("update_kind", ["released", "joint"])
+def test_logo_with_zero_repulsion_equals_its_base_exactly(base, update_kind):
+    base = base(axis_name=None)
+    method = cases.logo(
+        base, None, update_kind=update_kind, weight=0.0, clip_ratio=0.0
+    )
+    if update_kind == "released":
+        still = cases.optim.clipped_sgd(0.05, momentum=0.0, weight_decay=0.0)
+        method = dataclasses.replace(method, repel_tx=still)
+    bare, wrapped = cases.Trainer(base), cases.Trainer(method)
+    a = bare.init()
+    b = wrapped.init()
+    b = b.replace(  # a copy: both runs donate their state
+        params=b.params | jax.tree.map(jnp.array, a.params),
+        memory=b.memory | jax.tree.map(jnp.array, a.memory),
+    )
+    a, _ = bare.run(a, 3)
+    b, _ = wrapped.run(b, 3)
+    assert_equal(a.params, {name: b.params[name] for name in a.params})
+    assert_equal(a.memory, {name: b.memory[name] for name in a.memory})
+
+
+def test_the_repulsion_moves_the_encoder():
+    base = cases.simsiam(axis_name=None)
+    bare, wrapped = cases.Trainer(base), cases.Trainer(cases.logo(base, None))
+    a, b = bare.init(), wrapped.init()
+    b = b.replace(params=b.params | jax.tree.map(jnp.array, a.params))
+    a, b = bare.run(a, 2)[0], wrapped.run(b, 2)[0]
+    moved = jax.tree.map(
+        lambda x, y: float(abs(x - y).max()), a.params["encoder"], b.params["encoder"]
+    )
+    assert max(jax.tree.leaves(moved)) > 1e-5
+
+
+def test_momentum_one_freezes_the_key_encoder():
+    trainer = cases.Trainer(cases.moco(axis_name=None, momentum=1.0))
+    before = jax.device_get(trainer.init().memory["key_encoder"])
+    state, _ = trainer.run(trainer.init(), 2)
+    assert_equal(before, jax.device_get(state.memory["key_encoder"]))
+
+
+def test_the_queue_takes_global_keys_in_order_and_wraps():
+    trainer = cases.Trainer(cases.moco(axis_name=None, queue_size=32))
+    start = trainer.init()
+    before = np.asarray(start.memory["queue"])
+    once, _ = trainer.run(start, 1)
+    queue = np.asarray(once.memory["queue"])
+    assert int(once.memory["cursor"]) == 16
+    np.testing.assert_array_equal(queue[16:], before[16:])
+    assert np.abs(queue[:16] - before[:16]).min(axis=1).max() > 0
+    np.testing.assert_allclose(np.linalg.norm(queue, axis=1), 1.0, rtol=1e-5)
+    twice, _ = trainer.run(once, 1, start=1)
+    assert int(twice.memory["cursor"]) == 0
+
+
+def test_a_queue_that_does_not_fit_is_refused_with_a_remedy():
+    method = cases.moco(queue_size=60)
+    with pytest.raises(ValueError, match="queue_size=60 .*multiple of the 16 .*use 64"):
+        method.init(jax.random.key(0), cases.batch())
+
+
+def test_joint_logo_refuses_a_pairing_that_leaves_local_crops_out():
+    method = cases.logo(cases.simsiam(pairing="symmetric"), update_kind="joint")
+    with pytest.raises(ValueError, match="global_targets"):
+        method.init(jax.random.key(0), cases.batch())
+
+
+def test_split_batch_norm_on_one_device_equals_four_devices_with_their_own():
+    def method(splits):
+        base = cases.moco(axis_name=None)
+        encoder = dataclasses.replace(
+            base.encoder,
+            backbone=cases.TinyBackbone((4, 8), splits=splits, parent=None),
+            parent=None,
+        )
+        return dataclasses.replace(base, encoder=encoder)
+
+    one, four = cases.Trainer(method(4)), cases.Trainer(method(1), 4)
+    a, b = one.run(one.init(), 3)[0], four.run(four.init(), 3)[0]
+    assert_equal(jax.device_get(a), jax.device_get(b), tolerance=2e-5)

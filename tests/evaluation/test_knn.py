@@ -1,0 +1,70 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from logo_jax.evaluation import knn
+from logo_jax.evaluation.features import Features
+
+CLASSES = 7
+SETTINGS = ((1, 0.1), (4, 0.07), (9, 1.0))
+
+
+def data_set(seed, size, dim=5):
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(size, dim)).astype(np.float32)
+    return Features(features, rng.integers(0, CLASSES, size).astype(np.int32))
+
+
+def unit(x):
+    x = x.astype(np.float64)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def oracle_votes(queries, train, k, temperature):
+    votes = np.zeros((len(queries), CLASSES))
+    for i, query in enumerate(unit(queries)):
+        similarity = unit(train.features) @ query
+        for j in np.argsort(-similarity)[:k]:
+            votes[i, train.labels[j]] += np.exp(similarity[j] / temperature)
+    return votes
+
+
+def test_votes_equal_loops_in_float64():
+    train, test = data_set(0, 12), data_set(1, 6)
+    votes = knn.class_votes(
+        jnp.asarray(unit(test.features), jnp.float32),
+        jnp.asarray(unit(train.features), jnp.float32),
+        jnp.asarray(train.labels),
+        settings=SETTINGS,
+        num_classes=CLASSES,
+    )
+    for got, (k, temperature) in zip(votes, SETTINGS, strict=True):
+        expected = oracle_votes(test.features, train, k, temperature)
+        np.testing.assert_allclose(got, expected, rtol=1e-4)
+
+
+def test_accuracy_counts_every_query_over_several_tables(monkeypatch):
+    train, test = data_set(0, 12), data_set(1, 10)
+    monkeypatch.setattr(knn, "QUERIES_AT_ONCE", 4)
+    accuracy = knn.knn_accuracy(train, test, SETTINGS, num_classes=CLASSES)
+    for k, temperature in SETTINGS:
+        votes = oracle_votes(test.features, train, k, temperature)
+        right = votes.argmax(1) == test.labels
+        expected = pytest.approx(100 * right.mean())
+        assert accuracy[f"k{k}_t{temperature:g}/top1"] == expected
+
+
+def test_neighbours_are_found_by_angle_not_by_length():
+    bank = Features(
+        np.array([[1.0, 0.0], [50.0, 50.0]], np.float32), np.array([0, 1], np.int32)
+    )
+    query = Features(np.array([[2.0, 0.1]], np.float32), np.array([0], np.int32))
+    accuracy = knn.knn_accuracy(bank, query, [(1, 0.1)], num_classes=2)
+    assert accuracy["k1_t0.1/top1"] == 100.0
+
+
+def test_more_neighbours_than_the_bank_has_are_refused():
+    with pytest.raises(ValueError, match="k=13 neighbours exceed the bank of 12"):
+        knn.knn_accuracy(
+            data_set(0, 12), data_set(1, 3), [(1, 0.1), (13, 0.1)], num_classes=CLASSES
+        )
