@@ -121,7 +121,6 @@ def _moco(config: ConfigDict, variant: str) -> None:
     config.method.shuffle = True  # keys' images change places between norm groups
     config.method.encode_idle_views = False  # as released: for running statistics
     config.encoder.zero_init_residual = False
-    config.encoder.head_layers = 2
     config.encoder.head_hidden = 512
     config.encoder.embedding_dim = 128
     config.batch_norm = "split:8"

@@ -194,15 +194,12 @@ def _norm(batch_norm: str) -> resnet.Norm:
 
 def _encoder(read: Reader, method: str, norm: resnet.Norm) -> Encoder:
     dtype = read.choice("dtype", DTYPES)
-    sizes = (
-        read.at_least(2, "head_layers"),
-        read.at_least(1, "head_hidden"),
-        read.at_least(1, "embedding_dim"),
-    )
+    sizes = read.at_least(1, "head_hidden"), read.at_least(1, "embedding_dim")
     if method == "moco":
         head = heads.moco_head(*sizes, dtype=dtype)
     else:
-        head = heads.simsiam_head(*sizes, norm=norm, dtype=dtype)
+        layers = read.at_least(2, "head_layers")
+        head = heads.simsiam_head(layers, *sizes, norm=norm, dtype=dtype)
     return Encoder(_backbone(read, norm, dtype), head)
 
 

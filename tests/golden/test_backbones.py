@@ -15,6 +15,9 @@ from tests.golden import torch_names as names
 
 # float32 convolutions in another order, of the largest feature
 TOLERANCE = 1e-4
+# in training a batch norm over four nearly equal rows of fc6 magnifies the rounding of
+# the convolutions; a wrong order of fc6's inputs is off by 1
+ALEXNET_TOLERANCE = {"eval": TOLERANCE, "train": 2e-3}
 
 RESNETS = {
     "resnet18_cifar": (resnet.resnet18(stem="cifar"), "x32", "layer4_1/bn2"),
@@ -112,9 +115,9 @@ def passes(module, variables, images):
     return evaluated, trained
 
 
-def assert_close(got, want):
+def assert_close(got, want, tolerance=TOLERANCE):
     error = np.abs(np.asarray(got).reshape(want.shape) - want).max()
-    assert error <= TOLERANCE * np.abs(want).max()
+    assert error <= tolerance * np.abs(want).max()
 
 
 def count(params):
@@ -153,4 +156,4 @@ def test_small_alexnet_features_are_wang_and_isolas():
     for mode, (fc7, collected) in zip(("eval", "train"), results, strict=True):
         (block5,) = collected["intermediates"]["block5"]
         assert_close(block5, golden[f"{mode}/conv5"])
-        assert_close(fc7, golden[f"{mode}/fc7"])
+        assert_close(fc7, golden[f"{mode}/fc7"], ALEXNET_TOLERANCE[mode])

@@ -1,0 +1,25 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: setup format check test quickstart
+
+setup:
+	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q -e ".[dev]"
+
+format:
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check:
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+	$(BIN)/codespell README.md CHANGELOG.md docs configs logo_jax tests --skip "*.npz,__pycache__"
+
+test:
+	$(BIN)/python -m pytest
+
+quickstart:
+	$(BIN)/python -m logo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
