@@ -43,7 +43,7 @@ def get_config(method: str, variant: str = "logo") -> ConfigDict:
     config.augment.std = (0.2023, 0.1994, 0.2010)
 
     config.encoder = ConfigDict()
-    config.encoder.backbone = "resnet18"  # resnet18, resnet34, resnet50, alexnet
+    config.encoder.backbone = "resnet18"  # resnet10 18 34 50, alexnet
     config.encoder.stem = "cifar"  # cifar (3x3, no pool) or imagenet; resnets only
     config.encoder.width = 64  # channels of the first stage; resnets only
     config.encoder.dtype = "float32"  # of the computation: float32 or bfloat16

@@ -33,6 +33,7 @@ from logo_jax.train import Plan
 from logo_jax.views import pair_weights
 
 RESNETS = {
+    "resnet10": resnet.resnet10,
     "resnet18": resnet.resnet18,
     "resnet34": resnet.resnet34,
     "resnet50": resnet.resnet50,

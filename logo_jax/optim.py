@@ -20,11 +20,11 @@ def cosine_schedule(
     >>> print(f"{cosine_schedule(0.1, num_steps=100)(50).item():.4f}")
     0.0500
     """
-    decay = optax.cosine_decay_schedule(peak, max(1, num_steps - warmup_steps))
+    schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, num_steps)
     if warmup_steps == 0:
-        return decay
-    warmup = optax.linear_schedule(0.0, peak, warmup_steps)
-    return optax.join_schedules([warmup, decay], [warmup_steps])
+        schedule = optax.cosine_decay_schedule(peak, num_steps)
+    # optax divides the integer count, which strict promotion refuses
+    return lambda count: schedule(jnp.asarray(count, jnp.float32))
 
 
 def step_schedule(

@@ -1,4 +1,4 @@
-"""ResNet-18, 34 and 50 as torchvision has them, and with the CIFAR stem."""
+"""ResNet-18, 34, 50 as torchvision has them, a 10, and the CIFAR stem."""
 
 import functools
 from collections.abc import Callable
@@ -144,6 +144,7 @@ class ResNet(nn.Module):
         return x.astype(jnp.float32).mean((-3, -2))
 
 
+resnet10 = functools.partial(ResNet, stage_sizes=(1, 1, 1, 1), block=BasicBlock)
 resnet18 = functools.partial(ResNet, stage_sizes=(2, 2, 2, 2), block=BasicBlock)
 resnet34 = functools.partial(ResNet, stage_sizes=(3, 4, 6, 3), block=BasicBlock)
 resnet50 = functools.partial(ResNet, stage_sizes=(3, 4, 6, 3), block=Bottleneck)
