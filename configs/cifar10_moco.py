@@ -1,8 +1,8 @@
 """MoCo and LoGo around it: ResNet-18, CIFAR-10, 200 epochs, batch 512.
 
 Published: MoCo's own CIFAR-10 notebook, kNN after 200 epochs 82.6 % (asymmetric) and
-85.3 % (symmetric), on the 128-d output. MoCo-LoGo: not known. Ours at this size: not yet
-run; at a size a laptop finishes: docs/results.md.
+85.3 % (symmetric), on the 128-d output. MoCo-LoGo: not known. Ours at this size: not
+yet run; at a size a laptop finishes: docs/results.md.
 
     python -m logo_jax.prepare cifar10
     python -m logo_jax.main --config=configs/cifar10_moco.py --workdir=runs/moco

@@ -148,7 +148,9 @@ def _crop_spec(read: Reader, name: str) -> CropSpec:
     value = getattr(read, name)
     match value:
         case (int(count), int(size), (int() | float(), int() | float()) as scale):
-            return CropSpec(count=count, size=size, scale=tuple(map(float, scale)))
+            return CropSpec(
+                count=count, size=size, scale=(float(scale[0]), float(scale[1]))
+            )
     raise ValueError(
         f"config.crops.{name}={value} must be (crops per image, side in pixels, "
         "(min area, max area)); use e.g. (2, 32, (0.4, 1.0))"
@@ -378,8 +380,10 @@ def knn_monitor(
     fields = description.monitor
     limits = (fields["train_examples"], fields["test_examples"])
     bank, queries = (
-        (part.images[: n or None], part.labels[: n or None])
-        for part, n in zip((train, test), limits, strict=True)
+        (part.images[: n or None], labels[: n or None])
+        for part, labels, n in zip(
+            (train, test), (train.labels, test.labels), limits, strict=True
+        )
     )
     return KnnMonitor(
         encode_with=make_encode_with(

@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> None:
     """Restores, evaluates, prints one line a number."""
     del argv
     command.keep_compiled_code()
-    folder = pathlib.Path(WORKDIR.value).absolute()
+    folder = pathlib.Path(str(WORKDIR.value)).absolute()
     with command.input_errors():
         step_number, values = evaluate(folder)
     print(f"step {step_number} of {folder}, protocol {PROTOCOL.value}")

@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> None:
     """Builds, restores, trains."""
     del argv
     command.keep_compiled_code()
-    folder = pathlib.Path(WORKDIR.value).absolute()
+    folder = pathlib.Path(str(WORKDIR.value)).absolute()
     with command.input_errors():
         experiment = build.experiment(CONFIG.value, make_mesh())
         workdir.claim(folder, CONFIG.value.to_dict())

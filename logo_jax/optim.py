@@ -1,6 +1,6 @@
 """Optimisers and schedules: SGD in PyTorch's order, clipping to a given norm."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,7 @@ def sgd(
 
 
 def by_network(
-    transforms: Mapping[str, optax.GradientTransformation],
+    transforms: Mapping[Hashable, optax.GradientTransformation],
 ) -> optax.GradientTransformationExtraArgs:
     """An optimiser of its own for each network of a dictionary of parameters."""
     return optax.multi_transform(dict(transforms), {name: name for name in transforms})
@@ -74,9 +74,9 @@ def clip_to_norm() -> optax.GradientTransformationExtraArgs:
     Source: torch.nn.utils.clip_grad_norm_, whose 1e-6 keeps a zero gradient at zero.
     """
 
-    def update(updates, state, params=None, *, max_norm: jax.Array, **extra):
-        del params, extra
-        factor = jnp.minimum(1.0, max_norm / (optax.tree.norm(updates) + 1e-6))
+    def update(updates, state, params=None, **extra):
+        del params
+        factor = jnp.minimum(1.0, extra["max_norm"] / (optax.tree.norm(updates) + 1e-6))
         return jax.tree.map(lambda g: g * factor, updates), state
 
     return optax.GradientTransformationExtraArgs(

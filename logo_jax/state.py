@@ -1,7 +1,7 @@
 """The vocabulary: what a batch, a train state and a method are."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
@@ -13,8 +13,8 @@ PREDICTOR = "predictor"
 REGRESSOR = "regressor"
 KEY_ENCODER = "key_encoder"
 
-Metrics = dict[str, jax.Array]
-Params = dict[str, Any]
+Metrics: TypeAlias = dict[str, jax.Array]
+Params: TypeAlias = dict[str, Any]
 
 
 class Batch(NamedTuple):

@@ -5,7 +5,7 @@ gradients.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +27,12 @@ from logo_jax.state import (
 
 AXIS = "data"
 
-Aux = tuple[TrainState, Metrics]
-LossFn = Callable[[Params], tuple[jax.Array, Aux]]
-Term = Callable[[TrainState, Forward], tuple[jax.Array, Aux]]
+Aux: TypeAlias = tuple[TrainState, Metrics]
+LossFn: TypeAlias = Callable[[Params], tuple[jax.Array, Aux]]
+Term: TypeAlias = Callable[[TrainState, Forward], tuple[jax.Array, Aux]]
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A one-axis mesh over the devices given, or over all of them."""
     return Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,))
 

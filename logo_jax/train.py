@@ -160,6 +160,6 @@ class Log:
             if not np.isfinite(metrics["loss"]):
                 raise FloatingPointError(
                     f"the loss of step {step} is {metrics['loss']}, that of step "
-                    f"{step - 1} was finite; lower optimizer.learning_rate and train on "
-                    "from the last checkpoint in a new workdir"
+                    f"{step - 1} was finite; lower optimizer.learning_rate and train "
+                    "again in a new workdir"
                 )

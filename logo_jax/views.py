@@ -112,7 +112,7 @@ def encode_views(
 def pair_metrics(
     weights: Float[np.ndarray, "s t"], losses: Float[Array, "s t"], num_global: int
 ) -> Metrics:
-    """Mean loss over the weighted global-global pairs and over the local-global ones."""
+    """Mean loss of the weighted global-global pairs and of the local-global ones."""
     used = weights > 0
     is_local = np.arange(weights.shape[0]) >= num_global
     to_global = np.arange(weights.shape[1]) < num_global

@@ -75,7 +75,7 @@ def run(config, folder, *, until=None):
                 checkpoints=checkpoints,
                 writer=writer,
                 progress=progress,
-                clock=lambda count=iter(range(1000)): float(next(count)),
+                clock=map(float, range(1000)).__next__,
             )
 
 

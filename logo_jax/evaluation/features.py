@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-Encode = Callable[[jax.Array], dict[str, jax.Array]]
+Encode = Callable[[np.ndarray], dict[str, jax.Array]]
 
 
 class Features(NamedTuple):

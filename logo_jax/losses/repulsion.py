@@ -2,8 +2,8 @@
 
 A score is the regressor's raw output for one pair of local crops: large where it takes
 the two for crops of one image. The regressor minimises `jensen_shannon` (released code)
-or `mine_difference` (paper); the encoder minimises `different_image` of pairs that *are*
-from one image, which pushes them apart.
+or `mine_difference` (paper); the encoder minimises `different_image` of pairs that
+*are* from one image, which pushes them apart.
 """
 
 import jax

@@ -271,8 +271,8 @@ class LoGo:
         """Raises where base's loss leaves local crops out, so that none is at hand."""
         if not self.base.pair_weights[-num_local:].any(axis=1).all():
             raise ValueError(
-                "logo.update_kind='joint' needs a pairing that reads every local crop; use "
-                "pairing='global_targets', or logo.update_kind='released'"
+                "logo.update_kind='joint' needs a pairing that reads every local crop; "
+                "use pairing='global_targets', or logo.update_kind='released'"
             )
 
 

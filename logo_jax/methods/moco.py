@@ -59,9 +59,9 @@ class MoCo:
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature} must be > 0; try 0.1")
 
-    def init(self, prng_key: jax.Array, batch: Batch) -> TrainState:
+    def init(self, key: jax.Array, batch: Batch) -> TrainState:
         """State before the first step; the queue holds random unit vectors."""
-        encoder_key, queue_key = jax.random.split(prng_key)
+        encoder_key, queue_key = jax.random.split(key)
         view = batch.global_crops[:1, 0]
         embedding, encoder = self.encoder.init_with_output(
             encoder_key, view, train=False
@@ -94,21 +94,19 @@ class MoCo:
         return state.replace(memory=state.memory | {KEY_ENCODER: moved})
 
     def loss(
-        self, params: Params, state: TrainState, batch: Batch, prng_key: jax.Array
+        self, params: Params, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Forward]:
         """Weighted InfoNCE of queries against other views' keys and the queue."""
         views = split_views(batch)
         num_global = batch.global_crops.shape[1]
-        rows, columns = self._encoded(len(views), num_global)
+        rows, columns = self._encoded(len(views))
         embeddings, query_stats = encode_views(
             self.encoder,
             params[ENCODER],
             state.batch_stats[ENCODER],
             [views[s] for s in rows],
         )
-        keys, key_stats = self._encode_keys(
-            state, [views[t] for t in columns], prng_key
-        )
+        keys, key_stats = self._encode_keys(state, [views[t] for t in columns], key)
         queries = l2_normalize(embeddings)
         columns = [t for t in columns if t < self.pair_weights.shape[1]]
         losses = info_nce(
@@ -126,9 +124,8 @@ class MoCo:
             metrics=pair_metrics(weights, losses, num_global),
         )
 
-    def _encoded(self, num_views, num_global):
+    def _encoded(self, num_views):
         """Views that become queries, and views that become keys."""
-        del num_global
         if self.encode_idle_views:
             return list(range(num_views)), list(range(num_views))
         return predicting(self.pair_weights), targeted(self.pair_weights)
@@ -150,7 +147,7 @@ class MoCo:
         return l2_normalize(keys), stats
 
     def _check_queue(self, batch_size, num_global):
-        """Raises where a step's keys would not fit the queue a whole number of times."""
+        """Raises where a step's keys do not fit the queue a whole number of times."""
         count = len(self._enqueued(num_global))
         added = count * batch_size
         if self.queue_size % added:
@@ -162,7 +159,7 @@ class MoCo:
 
     def _enqueued(self, num_global):
         """Views whose keys are remembered: the global ones among those encoded."""
-        _, columns = self._encoded(len(self.pair_weights), num_global)
+        _, columns = self._encoded(len(self.pair_weights))
         return [t for t in columns if t < num_global]
 
 

@@ -15,8 +15,8 @@ import numpy as np
 class BatchNorm(nn.Module):
     """Normalises each view of a stack [v, b, ..., c] by statistics of its own.
 
-    Views behave as if they passed one after the other: each is normalised alone, and the
-    running statistics move once for each, in order.
+    Views behave as if they passed one after the other: each is normalised alone, and
+    the running statistics move once for each, in order.
 
     Attributes:
         axis_name: device axis over which statistics are shared; None: each device's
@@ -80,7 +80,7 @@ class BatchNorm(nn.Module):
         return x.reshape(views, self.splits, batch // self.splits, *x.shape[2:])
 
     def _statistics(self, groups):
-        """Mean and variance [v, splits, 1..., c] and the number of values behind each."""
+        """Mean and variance [v, splits, 1..., c], and how many values are behind."""
         axes = tuple(range(2, groups.ndim - 1))
         values = groups.astype(jnp.float32)
         count = math.prod(groups.shape[a] for a in axes)

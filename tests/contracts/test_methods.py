@@ -77,9 +77,7 @@ def test_replicas_stay_equal_with_batch_norm_per_device(name):
 @pytest.mark.parametrize("update_kind", ["released", "joint"])
 def test_logo_with_zero_repulsion_equals_its_base_exactly(base, update_kind):
     base = base(axis_name=None)
-    method = cases.logo(
-        base, None, update_kind=update_kind, weight=0.0, clip_ratio=0.0
-    )
+    method = cases.logo(base, None, update_kind=update_kind, weight=0.0, clip_ratio=0.0)
     if update_kind == "released":
         still = cases.optim.clipped_sgd(0.05, momentum=0.0, weight_decay=0.0)
         method = dataclasses.replace(method, repel_tx=still)
