@@ -3,12 +3,13 @@
 Exit codes: 0 done, 2 bad input (one line on stderr), 1 anything else.
 """
 
+import argparse
 import contextlib
 import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -47,6 +48,15 @@ def input_errors() -> Iterator[None]:
         yield
     except (ValueError, TypeError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line on stderr and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program."""
+        print("error:", message, file=sys.stderr)
         sys.exit(2)
 
 

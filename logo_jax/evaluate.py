@@ -4,25 +4,24 @@ python -m logo_jax.evaluate --workdir=runs/quickstart --protocol=knn
 """
 
 import pathlib
-from collections.abc import Sequence
-
-from absl import flags
 
 from logo_jax import build, command, step, workdir
 from logo_jax.checkpoints import Checkpoints
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-PROTOCOL = flags.DEFINE_enum("protocol", "knn", ["knn"], "What to measure.")
+PROTOCOLS = ("knn",)
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Restores, evaluates, prints one line a number."""
-    del argv
+    parser = command.OneLineParser(prog="logo_jax.evaluate", description=__doc__)
+    parser.add_argument("--workdir", required=True, type=pathlib.Path)
+    parser.add_argument("--protocol", default="knn", choices=PROTOCOLS)
+    flags = parser.parse_args()
     command.keep_compiled_code()
-    folder = pathlib.Path(str(WORKDIR.value)).absolute()
+    folder = flags.workdir.absolute()
     with command.input_errors():
         step_number, values = evaluate(folder)
-    print(f"step {step_number} of {folder}, protocol {PROTOCOL.value}")
+    print(f"step {step_number} of {folder}, protocol {flags.protocol}")
     for name, value in values.items():
         print(f"{name:32s} {value:6.2f} %")
 
@@ -52,4 +51,4 @@ def evaluate(folder: pathlib.Path) -> tuple[int, dict[str, float]]:
 
 
 if __name__ == "__main__":
-    command.run(main, required=("workdir",))
+    main()
