@@ -260,6 +260,14 @@ def _moco(read, encoder, norm, tx, rate, weights) -> MoCo:
     return MoCo(encoder, tx, weights, **fields)
 
 
+LOGO_FIELDS = (
+    "affinity",
+    "weight",
+    "clip_ratio",
+    "noise",
+    "normalize",
+    "prepare_before_repel",
+)
 BASES = {"simsiam": _simsiam, "moco": _moco}
 
 
@@ -287,9 +295,7 @@ def _with_logo(
         ),
         "repel_tx": _optimizer(read.optimizer, schedule, optim.clipped_sgd),
     }
-    plain = ("affinity", "weight", "clip_ratio", "noise", "normalize")
-    fields |= {name: getattr(logo, name) for name in plain}
-    fields |= {"prepare_before_repel": logo.prepare_before_repel}
+    fields |= {name: getattr(logo, name) for name in LOGO_FIELDS}
     if logo.update_kind == "none":
         return base
     return LoGo(

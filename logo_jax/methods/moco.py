@@ -116,7 +116,7 @@ class MoCo:
             temperature=self.temperature,
         ).mean(-1)
         weights = self.pair_weights[np.ix_(rows, columns)]
-        enqueued = keys[: sum(t < num_global for t in columns)]
+        enqueued = keys[: len(self._enqueued(num_global))]
         return jnp.sum(weights * losses), Forward(
             embeddings=embeddings,
             batch_stats={ENCODER: query_stats, KEY_ENCODER: key_stats},
