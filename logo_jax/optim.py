@@ -1,4 +1,4 @@
-"""Optimisers and schedules: SGD in PyTorch's order, clipping to a given norm."""
+"""Optimisers and schedules: SGD in PyTorch's order, LARS, clipping to a given norm."""
 
 from collections.abc import Hashable, Mapping, Sequence
 
@@ -42,22 +42,106 @@ def step_schedule(
     return lambda count: peak * factor ** jnp.sum(count >= boundaries)
 
 
+def momentum_schedule(base: float, *, num_steps: int) -> optax.Schedule:
+    """Momentum of BYOL's target at each step: from base up half a cosine to 1.
+
+    Args:
+        base: the first step's, in [0, 1].
+        num_steps: steps until the target stands still.
+
+    Raises:
+        ValueError: if base lies outside [0, 1].
+
+    Source: Grill et al. 2020, section 3.2, https://arxiv.org/abs/2006.07733;
+        google-deepmind/deepmind-research@byol/utils/schedules.py (target_ema).
+
+    >>> print(f"{momentum_schedule(0.99, num_steps=100)(50).item():.4f}")
+    0.9950
+    """
+    if not 0 <= base <= 1:
+        raise ValueError(f"momentum={base} must lie in [0, 1]; try 0.99")
+    share = cosine_schedule(1 - base, num_steps=num_steps)
+    return lambda count: 1 - share(count)
+
+
 def sgd(
-    learning_rate: ScalarOrSchedule, *, momentum: float, weight_decay: float
+    learning_rate: ScalarOrSchedule,
+    *,
+    momentum: float,
+    weight_decay: float,
+    frozen_steps: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """SGD as PyTorch has it: decay is added, then momentum, then the rate applied.
 
     Every parameter decays, biases and batch-norm scales too, as in the released MoCo,
     SimSiam and LoGo.
 
+    Args:
+        learning_rate: a number, or a schedule, which counts frozen steps too.
+        momentum: how much of the last step's direction stays.
+        weight_decay: added to the gradient, times the parameter.
+        frozen_steps: steps at first that move nothing and leave no momentum, as where
+            PyTorch has no gradient (SwAV's prototypes).
+
     Source: torch.optim.SGD.
     """
+    decay = optax.add_decayed_weights(weight_decay)
+    return _descent(decay, learning_rate, momentum, frozen_steps)
+
+
+def lars(
+    learning_rate: ScalarOrSchedule,
+    *,
+    momentum: float,
+    weight_decay: float,
+    frozen_steps: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """SGD behind `layerwise_rates`: LARS as SwAV trains by it; arguments as `sgd`'s.
+
+    Source: facebookresearch/swav@main_swav.py; You et al. 2017,
+        https://arxiv.org/abs/1708.03888.
+    """
+    adapt = layerwise_rates(weight_decay)
+    return _descent(adapt, learning_rate, momentum, frozen_steps)
+
+
+def layerwise_rates(
+    weight_decay: float, trust_coefficient: float = 1e-3
+) -> optax.GradientTransformation:
+    """Decayed gradients scaled to trust_coefficient times their parameter's norm.
+
+    Unlike optax.lars it adds the norms of gradient and decay, not the two vectors, and
+    leaves the gradient as it is, undecayed, where parameter or gradient is zero.
+
+    Source: NVIDIA/apex@apex/parallel/LARC.py with clip=False.
+    """
+
+    def adapt(gradient, param):
+        size, slope = optax.tree.norm(param), optax.tree.norm(gradient)
+        rate = trust_coefficient * size / (slope + weight_decay * size + 1e-8)
+        adapted = rate * (gradient + weight_decay * param)
+        return jnp.where((size > 0) & (slope > 0), adapted, gradient)
+
+    return optax.stateless_with_tree_map(adapt)
+
+
+def _descent(
+    decay: optax.GradientTransformation,
+    learning_rate: ScalarOrSchedule,
+    momentum: float,
+    frozen_steps: int,
+) -> optax.GradientTransformationExtraArgs:
+    """Decay, momentum and rate in PyTorch's order, the first two idle while frozen."""
+    direction = [decay, optax.trace(momentum)]
+    if frozen_steps:
+        direction = [
+            optax.conditionally_mask(
+                optax.chain(*direction),
+                lambda step, **extra: jnp.greater_equal(step, frozen_steps),
+            )
+        ]
     return optax.with_extra_args_support(
-        optax.chain(
-            optax.add_decayed_weights(weight_decay),
-            optax.trace(momentum),
-            optax.scale_by_learning_rate(learning_rate),
-        )
+        optax.chain(*direction, optax.scale_by_learning_rate(learning_rate))
     )
 
 

@@ -95,3 +95,73 @@ def test_each_network_has_its_own_rate():
     (moved,) = steps(tx, params, [gradients])
     np.testing.assert_allclose(moved["encoder"]["fc"]["kernel"], [2.9], rtol=1e-6)
     np.testing.assert_allclose(moved["predictor"]["fc"]["kernel"], [2.0], rtol=1e-6)
+
+
+def test_targets_momentum_goes_from_base_through_its_middle_to_one_and_stays():
+    momentum = optim.momentum_schedule(0.9, num_steps=8)
+    values = [float(momentum(jnp.int32(i))) for i in (0, 2, 4, 8, 9)]
+    quarter = 1 - 0.1 * (np.cos(np.pi / 4) + 1) / 2
+    np.testing.assert_allclose(values, [0.9, quarter, 0.95, 1.0, 1.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("base", [-0.1, 1.1])
+def test_a_momentum_out_of_range_is_refused(base):
+    with pytest.raises(ValueError, match=rf"momentum={base} must lie in \[0, 1\]"):
+        optim.momentum_schedule(base, num_steps=8)
+
+
+KINDS = pytest.mark.parametrize("make", [optim.sgd, optim.lars])
+RATES = jnp.array([0.1, 0.2, 0.3, 0.4])
+
+
+@KINDS
+def test_frozen_parameters_then_move_as_if_training_began_but_for_the_rate(make):
+    fields = {"momentum": 0.5, "weight_decay": 0.1}
+    frozen = make(lambda count: RATES[count], frozen_steps=2, **fields)
+    fresh = make(lambda count: RATES[count + 2], **fields)
+    start = jnp.array([3.0, -4.0])
+    gradients = [jnp.array([g, 1.0]) for g in (5.0, 4.0, -1.0, 2.0)]
+    followed = list(steps(frozen, start, gradients))
+    np.testing.assert_array_equal(followed[:2], [start, start])
+    np.testing.assert_allclose(followed[2:], [*steps(fresh, start, gradients[2:])])
+    assert jnp.abs(followed[2] - start).min() > 0
+
+
+def larc_in_numpy(param, gradients, rate, momentum, weight_decay):
+    """The apex wrapper and torch.optim.SGD inside it, in float64."""
+    buffer = np.zeros_like(param)
+    for gradient in gradients:
+        size, slope = np.linalg.norm(param), np.linalg.norm(gradient)
+        if size and slope:
+            adaptive = 0.001 * size / (slope + size * weight_decay + 1e-8)
+            gradient = adaptive * (gradient + weight_decay * param)
+        buffer = momentum * buffer + gradient
+        param = param - rate * buffer
+        yield param
+
+
+PARAMS = {"kernel": np.array([[3.0, -4.0], [1.0, 2.0]]), "bias": np.zeros(2)}
+
+
+def test_lars_adapts_each_array_then_gathers_momentum_then_applies_the_rate():
+    fields = {"momentum": 0.9, "weight_decay": 0.1}
+    random = np.random.default_rng(0)
+    gradients = [
+        {name: random.normal(size=value.shape) for name, value in PARAMS.items()}
+        for _ in range(3)
+    ]
+    single = [
+        {name: jnp.asarray(value, jnp.float32) for name, value in tree.items()}
+        for tree in (PARAMS, *gradients)
+    ]
+    followed = list(steps(optim.lars(4.8, **fields), single[0], single[1:]))
+    for name, start in PARAMS.items():
+        ours = [params[name] for params in followed]
+        theirs = larc_in_numpy(start, [g[name] for g in gradients], 4.8, **fields)
+        np.testing.assert_allclose(ours, [*theirs], rtol=1e-5)
+
+
+def test_lars_leaves_a_parameter_without_a_gradient_undecayed():
+    tx = optim.lars(1.0, momentum=0.9, weight_decay=0.1)
+    (moved,) = steps(tx, jnp.array([2.0]), [jnp.zeros(1)])
+    assert moved.tolist() == [2.0]
