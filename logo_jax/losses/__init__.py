@@ -15,6 +15,7 @@ from logo_jax.losses.repulsion import (
     same_image,
 )
 from logo_jax.losses.similarity import l2_normalize, negative_cosine
+from logo_jax.losses.swav import sinkhorn, swapped_prediction
 
 __all__ = [
     "cosine_affinity",
@@ -26,4 +27,6 @@ __all__ = [
     "mine_difference",
     "negative_cosine",
     "same_image",
+    "sinkhorn",
+    "swapped_prediction",
 ]
