@@ -12,6 +12,8 @@ ENCODER = "encoder"
 PREDICTOR = "predictor"
 REGRESSOR = "regressor"
 KEY_ENCODER = "key_encoder"
+TARGET_ENCODER = "target_encoder"
+PROTOTYPES = "prototypes"
 
 Metrics: TypeAlias = dict[str, jax.Array]
 Params: TypeAlias = dict[str, Any]
@@ -35,12 +37,13 @@ class TrainState(struct.PyTreeNode):
     Attributes:
         step: updates done so far, [].
         params: what an optimiser moves, by network: "encoder", "predictor",
-            "regressor".
+            "prototypes", "regressor".
         batch_stats: batch-norm running statistics, by network.
         opt_states: optimiser states, by the update that owns them: "base", "repel",
             "regressor".
         memory: what a method remembers and no gradient moves: MoCo's "key_encoder",
-            "queue", "cursor"; LoGo's "grad_norm"; empty for SimSiam.
+            "queue", "cursor"; BYOL's "target_encoder"; SwAV's "queue", where it has
+            one; LoGo's "grad_norm"; empty for SimSiam.
     """
 
     step: Any
@@ -101,7 +104,7 @@ class BaseMethod(Method, Protocol):
         ...
 
     def prepare(self, state: TrainState) -> TrainState:
-        """State at the start of an update: where MoCo's key encoder moves."""
+        """State at the start of an update: where slow encoders move."""
         ...
 
     def loss(

@@ -1,7 +1,9 @@
 """Self-supervised methods: frozen descriptions with `init` and `update`."""
 
+from logo_jax.methods.byol import BYOL
 from logo_jax.methods.logo import LoGo
 from logo_jax.methods.moco import MoCo
 from logo_jax.methods.simsiam import SimSiam
+from logo_jax.methods.swav import SwAV
 
-__all__ = ["LoGo", "MoCo", "SimSiam"]
+__all__ = ["BYOL", "LoGo", "MoCo", "SimSiam", "SwAV"]

@@ -1,4 +1,4 @@
-"""What sits on a backbone: projection heads, SimSiam's predictor, LoGo's regressor."""
+"""What sits on a backbone: projection heads, predictors, LoGo's regressor."""
 
 import functools
 from typing import Any
@@ -74,10 +74,31 @@ def simsiam_head(
     )
 
 
+def byol_head(
+    hidden: int,
+    dim: int,
+    norm: Norm = BatchNorm,
+    dtype: Any = jnp.float32,
+    **names: Any,
+) -> MLP:
+    """BYOL's and SwAV's projector: Linear, batch norm, ReLU, Linear.
+
+    The layer before the batch norm has no bias, which would be idle; the last one has,
+    as SwAV's.
+
+    Source: google-deepmind/deepmind-research@byol/utils/networks.py (MLP);
+        facebookresearch/swav@src/resnet50.py (projection_head).
+    """
+    return MLP((hidden, dim), norm=norm, hidden_bias=False, dtype=dtype, **names)
+
+
 def simsiam_predictor(
     hidden: int, dim: int, norm: Norm = BatchNorm, dtype: Any = jnp.float32
 ) -> MLP:
-    """SimSiam's predictor: a bottleneck of two layers, batch norm on the first."""
+    """SimSiam's and BYOL's predictor: two layers, batch norm on the first.
+
+    SimSiam's is a bottleneck; BYOL's has `hidden` far above `dim`.
+    """
     return MLP((hidden, dim), norm=norm, hidden_bias=False, dtype=dtype)
 
 

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from logo_jax import optim, step
-from logo_jax.methods import LoGo, MoCo, SimSiam
+from logo_jax.methods import BYOL, LoGo, MoCo, SimSiam, SwAV
 from logo_jax.networks import heads
 from logo_jax.networks.encoder import Encoder
 from logo_jax.networks.norm import BatchNorm
-from logo_jax.state import Batch, Method
+from logo_jax.state import ENCODER, PROTOTYPES, Batch, Method
 from logo_jax.views import pair_weights
 from tests.golden.tiny import TinyBackbone
 
@@ -42,6 +42,33 @@ def moco(axis_name=step.AXIS, pairing="global_targets", num_local=2, **fields):
     return MoCo(encoder, sgd(), weights, **fields)
 
 
+def byol(axis_name=step.AXIS, pairing="global_targets", num_local=2, **fields):
+    encoder = Encoder(
+        TinyBackbone((4, 8), axis_name), heads.byol_head(8, DIM, norm=norm(axis_name))
+    )
+    predictor = heads.simsiam_predictor(8, DIM, norm=norm(axis_name))
+    fields = {"momentum": optim.momentum_schedule(0.5, num_steps=8)} | fields
+    weights = pair_weights(pairing, 2, num_local)
+    return BYOL(encoder, predictor, sgd(), weights, **fields)
+
+
+def swav(axis_name=step.AXIS, pairing="global_targets", num_local=2, **fields):
+    encoder = Encoder(
+        TinyBackbone((4, 8), axis_name), heads.byol_head(8, DIM, norm=norm(axis_name))
+    )
+    weights = pair_weights(pairing, 2, num_local)
+    fields = {"tx": sgd(), "num_prototypes": 6} | fields
+    return SwAV(encoder, pair_weights=weights, **fields)
+
+
+def freezing(steps):
+    """Optimisers of SwAV that leave the prototypes alone at first."""
+    rates = {"momentum": 0.9, "weight_decay": 1e-3}
+    encoder = optim.lars(0.5, **rates)
+    prototypes = optim.sgd(0.05, frozen_steps=steps, **rates)
+    return optim.by_network({ENCODER: encoder, PROTOTYPES: prototypes})
+
+
 def logo(base, axis_name=step.AXIS, **fields):
     fields = {"update_kind": "released", "weight": 0.5, "clip_ratio": 0.3} | fields
     return LoGo(
@@ -61,10 +88,16 @@ METHODS: dict[str, Callable[..., Method]] = {
     "moco_shuffled": lambda **f: moco(shuffle=True, **f),
     "simsiam_all_pairs": lambda **f: simsiam(pairing="all_pairs", **f),
     "moco_all_pairs": lambda **f: moco(pairing="all_pairs", **f),
+    "byol": byol,
+    "swav": swav,
+    "swav_queue": lambda **f: swav(queue_size=2 * BATCH, tx=freezing(1), **f),
     "logo_simsiam": lambda **f: logo(simsiam(**f), **f),
     "logo_simsiam_joint": lambda **f: logo(simsiam(**f), update_kind="joint", **f),
     "logo_moco": lambda **f: logo(moco(**f), prepare_before_repel=True, **f),
     "logo_moco_joint": lambda **f: logo(moco(**f), update_kind="joint", **f),
+    "logo_byol": lambda **f: logo(byol(**f), **f),
+    "logo_byol_joint": lambda **f: logo(byol(**f), update_kind="joint", **f),
+    "logo_swav_joint": lambda **f: logo(swav(**f), update_kind="joint", **f),
     "logo_cosine": lambda **f: logo(simsiam(**f), affinity="cosine", **f),
 }
 

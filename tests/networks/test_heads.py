@@ -63,6 +63,15 @@ def test_simsiam_heads_output_is_normalised():
     np.testing.assert_allclose(y.std(0), 1.0, atol=1e-2)
 
 
+def test_byol_head_has_a_norm_in_the_middle_alone_and_a_bias_at_the_end_alone():
+    variables = init(heads.byol_head(6, 3), 4)
+    assert shapes(variables["params"]) == {
+        "fc0": {"kernel": (4, 6)},
+        "bn0": NORM,
+        "fc1": {"kernel": (6, 3), "bias": (3,)},
+    }
+
+
 def test_simsiam_predictor_is_a_bottleneck_with_a_free_output():
     variables = init(heads.simsiam_predictor(6, 3), 3)
     assert shapes(variables["params"]) == {

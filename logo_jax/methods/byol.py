@@ -1,0 +1,119 @@
+"""BYOL: a predictor chases the embeddings of a slow copy of the encoder."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from logo_jax.losses import negative_cosine
+from logo_jax.methods.simsiam import SimSiam
+from logo_jax.state import (
+    ENCODER,
+    PREDICTOR,
+    TARGET_ENCODER,
+    Batch,
+    Forward,
+    Params,
+    TrainState,
+)
+from logo_jax.step import base_update
+from logo_jax.views import (
+    encode_views,
+    pair_metrics,
+    predicting,
+    split_views,
+    targeted,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class BYOL:
+    """BYOL, for any pairing of views.
+
+    Its loss is the negative cosine of prediction and target: half of BYOL's squared
+    distance of unit vectors, minus one; and the mean over pairs where BYOL has the sum.
+
+    Attributes:
+        encoder: images to embeddings [.., d]; the target encoder is a slow copy.
+        predictor: embeddings to predictions of the same size.
+        tx: optimiser of both.
+        pair_weights: weight of each directed pair of views, [s, t].
+        momentum: from a step to the share that the target encoder's parameters keep
+            after it, in [0, 1]; its running statistics are its own.
+
+    Source: Grill et al. 2020, https://arxiv.org/abs/2006.07733;
+        google-deepmind/deepmind-research@byol/byol_experiment.py.
+    """
+
+    encoder: nn.Module
+    predictor: nn.Module
+    tx: optax.GradientTransformationExtraArgs
+    pair_weights: np.ndarray
+    momentum: optax.Schedule
+
+    trains = (ENCODER, PREDICTOR)
+
+    def init(self, key: jax.Array, batch: Batch) -> TrainState:
+        """SimSiam's state before the first step, and a target equal to the encoder.
+
+        The released code draws the target's parameters anew, and sees no difference.
+        """
+        simsiam = SimSiam(self.encoder, self.predictor, self.tx, self.pair_weights)
+        state = simsiam.init(key, batch)
+        stats = state.batch_stats
+        return state.replace(
+            batch_stats=stats | {TARGET_ENCODER: stats[ENCODER]},
+            memory={TARGET_ENCODER: state.params[ENCODER]},
+        )
+
+    def update(self, state: TrainState, batch: Batch, key: jax.Array):
+        """Moves the target encoder, then takes a gradient step."""
+        state, metrics, grad_norms = base_update(self, state, batch, key)
+        return state, metrics | {"grad_norm": grad_norms[ENCODER]}
+
+    def prepare(self, state: TrainState) -> TrainState:
+        """The target encoder moves towards the encoder, before targets are made."""
+        # BYOL moves it at the end of a step: the same values, with that step's
+        # momentum. Before the first step the two are equal and nothing moves.
+        momentum = self.momentum(jnp.maximum(state.step - 1, 0))
+        moved = optax.incremental_update(
+            state.params[ENCODER], state.memory[TARGET_ENCODER], 1 - momentum
+        )
+        return state.replace(memory=state.memory | {TARGET_ENCODER: moved})
+
+    def loss(
+        self, params: Params, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Forward]:
+        """Weighted negative cosine of predictions with other views' targets."""
+        del key  # nothing random beyond the crops
+        views, stats = split_views(batch), state.batch_stats
+        rows, columns = predicting(self.pair_weights), targeted(self.pair_weights)
+        embeddings, encoder_stats = encode_views(
+            self.encoder, params[ENCODER], stats[ENCODER], [views[s] for s in rows]
+        )
+        predictions, predictor_stats = encode_views(
+            self.predictor, params[PREDICTOR], stats[PREDICTOR], [*embeddings]
+        )
+        targets, target_stats = encode_views(
+            self.encoder,
+            state.memory[TARGET_ENCODER],
+            stats[TARGET_ENCODER],
+            [views[t] for t in columns],
+        )
+        losses = negative_cosine(
+            *jnp.broadcast_arrays(predictions[:, None], targets[None])
+        ).mean(-1)
+        weights = self.pair_weights[np.ix_(rows, columns)]
+        return jnp.sum(weights * losses), Forward(
+            embeddings=embeddings,
+            batch_stats={
+                ENCODER: encoder_stats,
+                PREDICTOR: predictor_stats,
+                TARGET_ENCODER: target_stats,
+            },
+            memory={},
+            metrics=pair_metrics(weights, losses, batch.global_crops.shape[1]),
+        )

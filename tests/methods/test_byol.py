@@ -1,0 +1,70 @@
+import jax
+import numpy as np
+import optax
+
+from logo_jax.losses import negative_cosine
+from logo_jax.methods import SimSiam
+from logo_jax.optim import momentum_schedule
+from logo_jax.state import ENCODER, PREDICTOR, TARGET_ENCODER, BaseMethod
+from logo_jax.views import encode_views, split_views
+from tests.contracts import cases
+
+
+def assert_close(a, b, tolerance=1e-6):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=tolerance), a, b)
+
+
+def test_byol_is_a_base_method():
+    assert isinstance(cases.byol(), BaseMethod)
+
+
+def test_target_moves_after_each_step_by_that_steps_momentum():
+    momentum = momentum_schedule(0.5, num_steps=4)
+    trainer = cases.Trainer(cases.byol(None, momentum=momentum))
+    state = trainer.init()
+    expected = jax.device_get(state.memory[TARGET_ENCODER])
+    assert_close(expected, jax.device_get(state.params[ENCODER]), tolerance=0)
+    for i in range(4):
+        if i:  # what the step before left is taken in before this one's targets
+            keep = 1 - 0.5 * (np.cos(np.pi * (i - 1) / 4) + 1) / 2
+            encoder = jax.device_get(state.params[ENCODER])
+            expected = jax.tree.map(
+                lambda t, e, m=keep: m * t + (1 - m) * e, expected, encoder
+            )
+        state, _ = trainer.run(state, 1, start=i)
+        assert_close(jax.device_get(state.memory[TARGET_ENCODER]), expected)
+
+
+def test_byol_whose_target_keeps_nothing_is_simsiam():
+    byol = cases.byol(None, momentum=optax.constant_schedule(0.0))
+    simsiam = SimSiam(byol.encoder, byol.predictor, byol.tx, byol.pair_weights)
+    ours, theirs = cases.Trainer(byol), cases.Trainer(simsiam)
+    (a, a_metrics), (b, b_metrics) = (t.run(t.init(), 3) for t in (ours, theirs))
+    assert_close(a.params, b.params)
+    assert_close(a_metrics, b_metrics)
+
+
+def test_encoder_sees_the_views_that_predict_and_target_only_their_targets():
+    method = cases.byol(None, pairing="one_way")
+    trainer = cases.Trainer(method)
+    start = jax.device_get(trainer.init())
+    start = start.replace(  # a target unlike the encoder
+        memory={TARGET_ENCODER: jax.tree.map(lambda x: x[::-1], start.params[ENCODER])},
+        step=np.int32(1),
+    )
+    after, metrics = trainer.run(start, 1)
+    target = jax.device_get(after.memory[TARGET_ENCODER])
+    first, second = split_views(cases.batch())[:2]
+    encoder, predictor = trainer.method.encoder, trainer.method.predictor
+    z, stats = encode_views(
+        encoder, start.params[ENCODER], start.batch_stats[ENCODER], [first]
+    )
+    p, _ = encode_views(
+        predictor, start.params[PREDICTOR], start.batch_stats[PREDICTOR], [*z]
+    )
+    t, target_stats = encode_views(
+        encoder, target, start.batch_stats[TARGET_ENCODER], [second]
+    )
+    assert_close(metrics["loss"], negative_cosine(p, t).mean())
+    assert_close(after.batch_stats[ENCODER], stats)
+    assert_close(after.batch_stats[TARGET_ENCODER], target_stats)
