@@ -37,9 +37,13 @@ def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     return Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,))
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """First axis split over the devices of the mesh."""
-    return NamedSharding(mesh, P(AXIS))
+def batch_sharding(mesh: Mesh, several: bool = False) -> NamedSharding:
+    """First axis split over the devices of the mesh; the second, for several seeds."""
+    return NamedSharding(mesh, _batch_spec(several))
+
+
+def _batch_spec(several):
+    return P(None, AXIS) if several else P(AXIS)
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
@@ -79,6 +83,20 @@ def reverse_batch(x: jax.Array, axis: int) -> jax.Array:
     return jax.lax.ppermute(
         jnp.flip(x, axis), AXIS, [(i, last - i) for i in range(last + 1)]
     )
+
+
+def roll_batch(x: jax.Array, shift: jax.Array, axis: int) -> jax.Array:
+    """The global batch, each row moved up by `shift`; this device's share of it."""
+    return local_rows(jnp.roll(gather(x, axis), shift, axis), axis)
+
+
+def as_mean_over_devices(loss: jax.Array) -> jax.Array:
+    """A loss of gathered values, whose gradients may be averaged like all others.
+
+    Each device's gradient of such a loss is its own examples' part of the whole: the
+    parts add up, and their mean is too small by the number of devices.
+    """
+    return loss + (global_size(1) - 1) * (loss - jax.lax.stop_gradient(loss))
 
 
 def apply_gradients(
@@ -181,27 +199,36 @@ def make_train_step(
     update: Update,
     make_batch: Callable[..., Batch],
     mesh: Mesh,
-    key: jax.Array,
+    keys: jax.Array,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """The compiled step `(state, examples, epoch) -> (state, metrics)` of any method.
 
     Args:
         update: a method's update.
-        make_batch: turns this device's examples and the epoch into crops.
-        mesh: the devices; the first axis of all examples is split over them.
-        key: the run's; each step's is folded from it, the same on all devices.
+        make_batch: `(key, examples, epoch)`: turns this device's examples into crops.
+        mesh: the devices; examples are split over them as `batch_sharding` says.
+        keys: the run's, one for crops and one for steps, [2], the same on all devices;
+            or [n, 2] for n seeds at once, which then lead the state, the examples and
+            the metrics.
 
     Returns:
         A function that donates the state, keeps it equal on all devices and averages
         running statistics and metrics over them.
     """
 
-    def train_step(state, examples, epoch):
-        step_key = jax.random.fold_in(key, state.step)
-        state, metrics = update(state, make_batch(examples, epoch), step_key)
+    def train_step(state, examples, epoch, keys):
+        batch = make_batch(keys[0], examples, epoch)
+        step_key = jax.random.fold_in(keys[1], state.step)
+        state, metrics = update(state, batch, step_key)
         stats, metrics = jax.lax.pmean((state.batch_stats, metrics), AXIS)
         return state.replace(step=state.step + 1, batch_stats=stats), metrics
 
-    in_specs = (P(), P(AXIS), P())
+    several = keys.ndim == 2
+    if several:
+        train_step = jax.vmap(train_step, in_axes=(0, 0, None, 0))
+    in_specs = (P(), _batch_spec(several), P(), P())
     mapped = jax.shard_map(train_step, mesh=mesh, in_specs=in_specs, out_specs=P())
-    return jax.jit(mapped, donate_argnums=0)
+    return jax.jit(
+        lambda state, examples, epoch: mapped(state, examples, epoch, keys),
+        donate_argnums=0,
+    )

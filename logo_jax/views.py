@@ -3,7 +3,8 @@
 A view is an augmented crop; views are numbered with the global ones first. A pairing is
 a matrix: row s is a view that predicts (MoCo: a query), column t a view that is the
 target (a key), the entry the weight of that directed pair's loss. Weights sum to one,
-so that the learning rate means the same for every pairing.
+so that the learning rate means the same for every pairing; the paper's own sum,
+`summed`, is the exception.
 """
 
 from collections.abc import Sequence
@@ -16,22 +17,26 @@ from jaxtyping import Array, Float
 
 from logo_jax.state import Batch, Metrics
 
-PAIRINGS = ("one_way", "symmetric", "global_targets", "all_pairs")
+PAIRINGS = ("one_way", "symmetric", "global_targets", "all_pairs", "summed")
 
 
 def pair_weights(pairing: str, num_global: int, num_local: int) -> np.ndarray:
-    """Weights [g + l, targets] of every directed pair of views, summing to one.
+    """Weights [g + l, targets] of every directed pair of views.
 
     Args:
         pairing: `one_way`: view 0 predicts view 1 (MoCo v1 and v2); `symmetric`: global
             views predict each other (SimSiam); `global_targets`: every view predicts
             every other global view (LoGo; SwAV's and DINO's multi-crop); `all_pairs`:
-            every view predicts every other view (the supplement's "SwAV-style").
+            every view predicts every other view (the supplement's "SwAV-style");
+            `summed`: `global_targets` as Eqs. 3 and 4 have it, a mean over global
+            pairs plus the sum over all pairs of a local crop with a global one.
         num_global: global views of an image, >= 2.
         num_local: local views of an image.
 
     Returns:
-        Targets are the global views, or all views for `all_pairs`.
+        Targets are the global views, or all views for `all_pairs`. Weights sum to one,
+        but for `summed`, which has one for the global pairs and one for each pair with
+        a local crop.
 
     Raises:
         ValueError: for an unknown pairing or too few global views.
@@ -54,6 +59,9 @@ def pair_weights(pairing: str, num_global: int, num_local: int) -> np.ndarray:
         weights[:, 0] = weights[1:] = weights[:, 2:] = 0.0
     if pairing == "symmetric":
         weights[num_global:] = 0.0
+    if pairing == "summed":
+        weights[:num_global] /= weights[:num_global].sum()
+        return weights
     return weights / weights.sum()
 
 
@@ -77,7 +85,12 @@ def split_views(batch: Batch) -> list[jax.Array]:
 
 
 def encode_views(
-    module: Any, params: Any, batch_stats: Any, views: Sequence[jax.Array]
+    module: Any,
+    params: Any,
+    batch_stats: Any,
+    views: Sequence[jax.Array],
+    *,
+    moving: int | None = None,
 ) -> tuple[jax.Array, Any]:
     """Embeddings [s, b, d] of views in training mode, and the new running statistics.
 
@@ -89,12 +102,19 @@ def encode_views(
         params: its parameters.
         batch_stats: its running statistics; may be empty.
         views: arrays [b, ...], at least one.
+        moving: how many of them, the first ones, move the running statistics; None:
+            all.
     """
+    moving = len(views) if moving is None else moving
     embeddings = []
     start = 0
     while start < len(views):
         stop = start + 1
-        while stop < len(views) and views[stop].shape == views[start].shape:
+        while (
+            stop < len(views)
+            and stop != moving
+            and views[stop].shape == views[start].shape
+        ):
             stop += 1
         stacked = jnp.stack(views[start:stop])
         output, updated = module.apply(
@@ -103,7 +123,8 @@ def encode_views(
             train=True,
             mutable=["batch_stats"],
         )
-        batch_stats = updated.get("batch_stats", batch_stats)
+        if start < moving:
+            batch_stats = updated.get("batch_stats", batch_stats)
         embeddings.append(output)
         start = stop
     return jnp.concatenate(embeddings), batch_stats

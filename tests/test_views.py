@@ -29,7 +29,7 @@ def some_pairs(shape, pairs):
 
 
 @pytest.mark.parametrize("counts", COUNTS)
-@pytest.mark.parametrize("pairing", views.PAIRINGS)
+@pytest.mark.parametrize("pairing", [p for p in views.PAIRINGS if p != "summed"])
 def test_weights_sum_to_one_and_no_view_predicts_itself(pairing, counts):
     weights = views.pair_weights(pairing, *counts)
     assert weights.shape == (sum(counts), sum(counts) if pairing == "all_pairs" else 2)
@@ -144,3 +144,28 @@ def test_pair_metrics_leave_out_kinds_without_a_pair():
     weights = views.pair_weights("symmetric", 2, 0)
     metrics = views.pair_metrics(weights, jnp.ones((2, 2)), 2)
     assert list(metrics) == ["loss_global_global"]
+
+
+def test_summed_weighs_global_pairs_by_one_and_each_local_pair_by_one():
+    weights = views.pair_weights("summed", 2, 2)
+    np.testing.assert_array_equal(weights, [[0, 0.5], [0.5, 0], [1, 1], [1, 1]])
+    baseline = views.pair_weights("summed", 2, 0)
+    np.testing.assert_array_equal(baseline, views.pair_weights("symmetric", 2, 0))
+
+
+def test_views_beyond_the_moving_ones_leave_running_statistics_alone():
+    module = BatchNorm()
+    views_ = list(jax.random.normal(jax.random.key(0), (4, 8, 3)))
+    variables = module.init(jax.random.key(1), views_[0][None], train=True)
+    params, stats = variables["params"], variables["batch_stats"]
+
+    def encode(some, moving=None):
+        return views.encode_views(module, params, stats, some, moving=moving)
+
+    everything, _ = encode(views_)
+    embeddings, moved = encode(views_, moving=2)
+    np.testing.assert_allclose(embeddings, everything, atol=1e-6)
+    _, globals_only = encode(views_[:2])
+    jax.tree.map(np.testing.assert_array_equal, moved, globals_only)
+    _, still = encode(views_, moving=0)
+    jax.tree.map(np.testing.assert_array_equal, still, stats)

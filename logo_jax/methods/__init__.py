@@ -1,9 +1,18 @@
 """Self-supervised methods: frozen descriptions with `init` and `update`."""
 
+from logo_jax.methods.affinity import CosineAffinity, LearnedAffinity
 from logo_jax.methods.byol import BYOL
 from logo_jax.methods.logo import LoGo
 from logo_jax.methods.moco import MoCo
 from logo_jax.methods.simsiam import SimSiam
 from logo_jax.methods.swav import SwAV
 
-__all__ = ["BYOL", "LoGo", "MoCo", "SimSiam", "SwAV"]
+__all__ = [
+    "BYOL",
+    "CosineAffinity",
+    "LearnedAffinity",
+    "LoGo",
+    "MoCo",
+    "SimSiam",
+    "SwAV",
+]

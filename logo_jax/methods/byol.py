@@ -43,6 +43,7 @@ class BYOL:
         pair_weights: weight of each directed pair of views, [s, t].
         momentum: from a step to the share that the target encoder's parameters keep
             after it, in [0, 1]; its running statistics are its own.
+        stats_from_globals: local crops leave the encoder's running statistics alone.
 
     Source: Grill et al. 2020, https://arxiv.org/abs/2006.07733;
         google-deepmind/deepmind-research@byol/byol_experiment.py.
@@ -53,6 +54,7 @@ class BYOL:
     tx: optax.GradientTransformationExtraArgs
     pair_weights: np.ndarray
     momentum: optax.Schedule
+    stats_from_globals: bool = False
 
     trains = (ENCODER, PREDICTOR)
 
@@ -91,8 +93,14 @@ class BYOL:
         del key  # nothing random beyond the crops
         views, stats = split_views(batch), state.batch_stats
         rows, columns = predicting(self.pair_weights), targeted(self.pair_weights)
+        num_global = batch.global_crops.shape[1]
+        num_global_rows = sum(s < num_global for s in rows)
         embeddings, encoder_stats = encode_views(
-            self.encoder, params[ENCODER], stats[ENCODER], [views[s] for s in rows]
+            self.encoder,
+            params[ENCODER],
+            stats[ENCODER],
+            [views[s] for s in rows],
+            moving=num_global_rows if self.stats_from_globals else None,
         )
         predictions, predictor_stats = encode_views(
             self.predictor, params[PREDICTOR], stats[PREDICTOR], [*embeddings]
@@ -115,5 +123,5 @@ class BYOL:
                 TARGET_ENCODER: target_stats,
             },
             memory={},
-            metrics=pair_metrics(weights, losses, batch.global_crops.shape[1]),
+            metrics=pair_metrics(weights, losses, num_global),
         )

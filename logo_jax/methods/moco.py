@@ -37,6 +37,8 @@ class MoCo:
         encode_idle_views: also encode views that no pair uses, and enqueue the keys of
             all global ones, as the released code does; only running statistics and the
             queue feel it.
+        stats_from_globals: local crops leave the query encoder's running statistics
+            alone.
 
     Source: He et al. 2020, https://arxiv.org/abs/1911.05722, Algorithm 1;
         facebookresearch/moco@moco/builder.py.
@@ -50,6 +52,7 @@ class MoCo:
     temperature: float = 0.07
     shuffle: bool = False
     encode_idle_views: bool = False
+    stats_from_globals: bool = False
 
     trains = (ENCODER,)
 
@@ -100,11 +103,13 @@ class MoCo:
         views = split_views(batch)
         num_global = batch.global_crops.shape[1]
         rows, columns = self._encoded(len(views))
+        num_global_rows = sum(s < num_global for s in rows)
         embeddings, query_stats = encode_views(
             self.encoder,
             params[ENCODER],
             state.batch_stats[ENCODER],
             [views[s] for s in rows],
+            moving=num_global_rows if self.stats_from_globals else None,
         )
         keys, key_stats = self._encode_keys(state, [views[t] for t in columns], key)
         queries = l2_normalize(embeddings)

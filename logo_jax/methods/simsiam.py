@@ -23,6 +23,7 @@ class SimSiam:
         predictor: embeddings to predictions of the same size.
         tx: optimiser of both.
         pair_weights: weight of each directed pair of views, [s, t].
+        stats_from_globals: local crops leave the encoder's running statistics alone.
 
     Source: Chen & He 2021, https://arxiv.org/abs/2011.10566;
         facebookresearch/simsiam@simsiam/builder.py.
@@ -32,6 +33,7 @@ class SimSiam:
     predictor: nn.Module
     tx: optax.GradientTransformationExtraArgs
     pair_weights: np.ndarray
+    stats_from_globals: bool = False
 
     trains = (ENCODER, PREDICTOR)
 
@@ -70,13 +72,17 @@ class SimSiam:
     ) -> tuple[jax.Array, Forward]:
         """Weighted negative cosine of predictions with other views' embeddings."""
         del key  # nothing random beyond the crops
-        num_targets = self.pair_weights.shape[1]
+        num_global, num_targets = (
+            batch.global_crops.shape[1],
+            self.pair_weights.shape[1],
+        )
         rows = predicting(self.pair_weights)
         embeddings, encoder_stats = encode_views(
             self.encoder,
             params[ENCODER],
             state.batch_stats[ENCODER],
             split_views(batch)[: len(self.pair_weights)],
+            moving=num_global if self.stats_from_globals else None,
         )
         predictions, predictor_stats = encode_views(
             self.predictor,
@@ -93,5 +99,5 @@ class SimSiam:
             embeddings=embeddings,
             batch_stats={ENCODER: encoder_stats, PREDICTOR: predictor_stats},
             memory={},
-            metrics=pair_metrics(weights, losses, batch.global_crops.shape[1]),
+            metrics=pair_metrics(weights, losses, num_global),
         )

@@ -40,6 +40,7 @@ class SwAV:
             the prototypes by itself; 0 for none.
         queue_start: step from which they do so, if the queue is full by then. It fills
             from the first step on; the released code's from its start on.
+        stats_from_globals: local crops leave the encoder's running statistics alone.
 
     Source: Caron et al. 2020, https://arxiv.org/abs/2006.09882;
         facebookresearch/swav@main_swav.py.
@@ -54,6 +55,7 @@ class SwAV:
     iterations: int = 3
     queue_size: int = 0
     queue_start: int = 0
+    stats_from_globals: bool = False
 
     trains = (ENCODER, PROTOTYPES)
 
@@ -110,12 +112,14 @@ class SwAV:
         del key  # nothing random beyond the crops
         rows, columns = predicting(self.pair_weights), targeted(self.pair_weights)
         used = sorted({*rows, *columns})
-        views = split_views(batch)
+        views, num_global = split_views(batch), batch.global_crops.shape[1]
+        num_global_used = sum(i < num_global for i in used)
         embeddings, stats = encode_views(
             self.encoder,
             params[ENCODER],
             state.batch_stats[ENCODER],
             [views[i] for i in used],
+            moving=num_global_used if self.stats_from_globals else None,
         )
         embeddings, targets = (
             embeddings[np.isin(used, part)] for part in (rows, columns)
@@ -130,7 +134,7 @@ class SwAV:
             temperature=self.temperature,
         ).mean(-1)
         weights = self.pair_weights[np.ix_(rows, columns)]
-        metrics = pair_metrics(weights, losses, batch.global_crops.shape[1])
+        metrics = pair_metrics(weights, losses, num_global)
         return jnp.sum(weights * losses), Forward(
             embeddings=embeddings,
             batch_stats={ENCODER: stats},

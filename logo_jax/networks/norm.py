@@ -112,6 +112,22 @@ class BatchNorm(nn.Module):
         return y.astype(self.dtype)
 
 
+class LayerNorm(nn.Module):
+    """Normalises each example alone; called like `BatchNorm`, but the mode is idle.
+
+    Attributes:
+        dtype: of the output.
+    """
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Normalised x, by its last axis."""
+        del train
+        return nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
+
+
 def _along_last(vector, ndim):
     """A vector [c] as [1, ..., 1, c]."""
     return vector.reshape((1,) * (ndim - 1) + (-1,))

@@ -1,12 +1,15 @@
 """Training trajectories of the reference implementations, parameter by parameter."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from logo_jax import optim, step
-from logo_jax.methods import LoGo, MoCo, SimSiam
+from logo_jax.methods import LearnedAffinity, LoGo, MoCo, SimSiam
 from logo_jax.networks import heads
 from logo_jax.networks.encoder import Encoder
 from logo_jax.state import TrainState
@@ -135,9 +138,13 @@ def follow(method, golden, read, noise_of, metric_names):
     mesh = step.make_mesh(jax.devices()[:1])
     batch = tiny.stack_crops(golden, 0)
     state = place(method.init(jax.random.key(0), batch), read(golden, "init"))
-    update = getattr(method, "update_with_noise", None) or (
-        lambda state, batch, key, noise: method.update(state, batch, key)
-    )
+
+    def update(state, batch, key, noise):
+        if not isinstance(method, LoGo):
+            return method.update(state, batch, key)
+        affinity = dataclasses.replace(method.affinity, given=noise)
+        return dataclasses.replace(method, affinity=affinity).update(state, batch, key)
+
     compiled = tiny.compile_update(update, mesh)
     steps = golden["config/steps"].item()
     for i in range(steps):
@@ -172,8 +179,7 @@ def test_released_moco_is_followed_step_by_step(name):
         method = LoGo(
             base=method,
             encoder=encoder,
-            regressor=heads.Regressor(config["regressor_hidden"], depth=2),
-            regressor_tx=sgd_of(config),
+            affinity=affinity_of(config),
             repel_tx=sgd_of(config, optim.clipped_sgd),
             update_kind="released",
             clip_ratio=config["clip_ratio"],
@@ -192,6 +198,24 @@ def test_released_moco_is_followed_step_by_step(name):
         "Regressor_max": "repulsion",
     }
     follow(method, golden, released_state, noise_of, metric_names)
+
+
+@dataclasses.dataclass(frozen=True)
+class GivenNoise(LearnedAffinity):
+    """With the reference's noise in place of a draw."""
+
+    given: Any = None
+
+    def draw_noise(self, key, shape):
+        del key
+        assert self.given.shape == shape
+        return self.given
+
+
+def affinity_of(config):
+    return GivenNoise(
+        heads.Regressor(config["regressor_hidden"], depth=2), sgd_of(config)
+    )
 
 
 def released_noise(golden, config, i):
@@ -268,8 +292,7 @@ def test_the_joint_update_is_followed_step_by_step(name):
     method = LoGo(
         base=base,
         encoder=encoder,
-        regressor=heads.Regressor(config["regressor_hidden"], depth=2),
-        regressor_tx=tx,
+        affinity=affinity_of(config),
         repel_tx=tx,
         update_kind="joint",
         weight=config["repulsion_weight"],

@@ -44,8 +44,8 @@ def compile_update(update, mesh):
     """A step `(state, (batch, noise)) -> (state, metrics)` with the noise given."""
     step = stepping.make_train_step(
         lambda state, inputs, key: update(state, inputs[0], key, inputs[1]),
-        lambda inputs, epoch: inputs,
+        lambda key, inputs, epoch: inputs,
         mesh,
-        jax.random.key(0),
+        jax.random.split(jax.random.key(0)),
     )
     return lambda state, batch, noise: step(state, (batch, noise), np.int32(0))

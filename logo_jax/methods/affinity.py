@@ -1,0 +1,251 @@
+"""How alike two local crops of an image are found: what LoGo's repulsion minimises.
+
+Either by their cosine, or by a regressor that learns, each step, to tell pairs of crops
+from one image from pairs of two.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from logo_jax.losses import (
+    cosine_affinity,
+    different_image,
+    jensen_shannon,
+    l2_normalize,
+)
+from logo_jax.state import REGRESSOR, Metrics, TrainState
+from logo_jax.step import (
+    as_mean_over_devices,
+    gather,
+    global_size,
+    gradient_step,
+    local_rows,
+    reverse_batch,
+    roll_batch,
+)
+from logo_jax.views import encode_views
+
+NOISE_ON = ("positives", "both", "none")
+NEGATIVES = ("flip", "roll")
+NORM_BATCHES = ("separate", "joint", "eval")
+
+
+class Affinity(Protocol):
+    """How alike the crops of a pair are found, and how that is learned."""
+
+    def init(self, state: TrainState, key: jax.Array, dim: int) -> TrainState:
+        """State with what judging embeddings of size dim needs."""
+        ...
+
+    def learn(
+        self, state: TrainState, embeddings: jax.Array, key: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        """State after one step of learning on local embeddings [l, b, d]."""
+        ...
+
+    def repulsion(
+        self, state: TrainState, embeddings: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, tuple[TrainState, Metrics]]:
+        """How alike the crops of each image are found (Eq. 5), and the state after.
+
+        `key` is the one `learn` got in this step.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class CosineAffinity:
+    """Cosine similarity: the alternative that the paper's Figure 2 compares with."""
+
+    def init(self, state: TrainState, key: jax.Array, dim: int) -> TrainState:
+        """The state itself: there is nothing to learn."""
+        del key, dim
+        return state
+
+    def learn(self, state: TrainState, embeddings: jax.Array, key: jax.Array):
+        """The state itself, and no metrics."""
+        del embeddings, key
+        return state, {}
+
+    def repulsion(self, state: TrainState, embeddings: jax.Array, key: jax.Array):
+        """Mean cosine of the pairs."""
+        del key
+        loss = cosine_affinity(*halves(embeddings)).mean()
+        return loss, (state, {"repulsion": loss})
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedAffinity:
+    """A regressor's score for the concatenation of two local embeddings.
+
+    Attributes:
+        regressor: concatenated pairs [.., 2d] to scores [..].
+        tx: its optimiser.
+        loss: from scores of pairs from one image and of pairs from two to a scalar.
+        trained: False leaves the regressor at its random start: a control.
+        noise: norm of the noise on embeddings of norm one.
+        noise_on: which pairs get it: "positives" (as released), "both" or "none".
+        negatives: whom an image's second crop comes from: "flip": the image at its
+            place in the reversed global batch, as released; "roll": the image a
+            random number of places, not 0, away.
+        norm_batches: what the regressor's batch norm takes together: "separate": each
+            kind and order of pairs alone, as released; "joint": positives with
+            negatives, and the repelled pairs with negatives; "eval": training as
+            "separate", the repelled pairs by running statistics.
+        both_orders: repel the pairs in both orders, not in one.
+        normalize: whether the regressor sees unit vectors.
+
+    Source: LoGo, Eqs. 5 and 6, https://arxiv.org/abs/2203.17205;
+        ztt1024/LoGo-SSL@trainers.py.
+    """
+
+    regressor: nn.Module
+    tx: optax.GradientTransformationExtraArgs
+    loss: Callable[[jax.Array, jax.Array], jax.Array] = jensen_shannon
+    trained: bool = True
+    noise: float = 0.3
+    noise_on: str = "positives"
+    negatives: str = "flip"
+    norm_batches: str = "separate"
+    both_orders: bool = False
+    normalize: bool = True
+
+    def __post_init__(self):
+        for name, choices in (
+            ("noise_on", NOISE_ON),
+            ("negatives", NEGATIVES),
+            ("norm_batches", NORM_BATCHES),
+        ):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"{name}={value!r} must be one of {choices}")
+
+    def init(self, state: TrainState, key: jax.Array, dim: int) -> TrainState:
+        """State with the regressor's parameters, statistics and optimiser state."""
+        regressor = self.regressor.init(key, jnp.zeros((1, 2 * dim)), train=False)
+        params = {REGRESSOR: regressor["params"]}
+        stats = {REGRESSOR: regressor.get("batch_stats", {})}
+        opt_states = {"regressor": self.tx.init(params)} if self.trained else {}
+        return state.replace(
+            params=state.params | params,
+            batch_stats=state.batch_stats | stats,
+            opt_states=state.opt_states | opt_states,
+        )
+
+    def learn(self, state: TrainState, embeddings: jax.Array, key: jax.Array):
+        """One step on pairs from one image and from two (Eq. 6)."""
+        if not self.trained:
+            return state, {}
+        first, second = self._members(embeddings)
+        noise = self.draw_noise(key, (2, *first.shape))
+        positives = in_both_orders(first, second, noise)
+        negatives = self._negatives(
+            first, second, key, noise if self.noise_on == "both" else 0.0 * noise
+        )
+
+        def loss_fn(params):
+            scores, after = self._score(
+                state, params[REGRESSOR], jnp.concatenate([positives, negatives])
+            )
+            same, different = jnp.split(gather(scores, axis=1), 2)
+            loss = as_mean_over_devices(self.loss(same, different))
+            metrics = {
+                "regressor_loss": loss,
+                "score_same": same.mean(),
+                "score_different": different.mean(),
+            }
+            return loss, (after, metrics)
+
+        state, metrics, _ = gradient_step(
+            state, loss_fn, trains=(REGRESSOR,), tx=self.tx, slot="regressor"
+        )
+        return state, metrics
+
+    def repulsion(self, state: TrainState, embeddings: jax.Array, key: jax.Array):
+        """Mean loss of calling the pairs different."""
+        first, second = self._members(embeddings)
+        pairs = (
+            in_both_orders(first, second) if self.both_orders else pair(first, second)
+        )
+        scores, state = self._judge(state, pairs, first, second, key)
+        loss = different_image(scores).mean()
+        return loss, (state, {"repulsion": loss})
+
+    def draw_noise(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """This device's share [2, p, b, d] of the noise, one for each place in a pair.
+
+        Drawn for the global batch, so that it does not depend on the devices.
+        """
+        if self.noise_on == "none":
+            return jnp.zeros(shape)
+        two, pairs, batch, dim = shape
+        noise = jax.random.normal(key, (two, pairs, global_size(batch), dim))
+        return local_rows(self.noise / dim**0.5 * noise, axis=2)
+
+    def _members(self, embeddings):
+        """First and second members [p, b, d] of the pairs of local crops."""
+        return halves(l2_normalize(embeddings) if self.normalize else embeddings)
+
+    def _negatives(self, first, second, key, noise=(0.0, 0.0)):
+        """Pairs [2p, b, 2d] whose members come from two images."""
+        if self.negatives == "flip":
+            return in_both_orders(first, reverse_batch(second, axis=1), noise)
+        shift_key = jax.random.fold_in(key, 1)
+        shift = jax.random.randint(shift_key, (), 1, global_size(first.shape[1]))
+        return in_both_orders(first, roll_batch(second, shift, axis=1), noise)
+
+    def _judge(self, state, pairs, first, second, key):
+        """Scores of the repelled pairs, and the state with the new statistics."""
+        params = state.params[REGRESSOR]
+        if self.norm_batches == "eval":
+            variables = {"params": params, "batch_stats": state.batch_stats[REGRESSOR]}
+            scores = self.regressor.apply(variables, pairs, train=False)
+            return cast(jax.Array, scores), state
+        if self.norm_batches == "separate":
+            return self._score(state, params, pairs)
+        company = jnp.concatenate([pairs, self._negatives(first, second, key)])
+        scores, state = self._score(state, params, company)
+        return scores[: len(pairs)], state
+
+    def _score(self, state, params, pairs):
+        """Scores [n, b] of pairs [n, b, 2d], and the state with the new statistics."""
+        joint = self.norm_batches == "joint"
+        batches = pairs.reshape(1, -1, pairs.shape[-1]) if joint else pairs
+        scores, stats = encode_views(
+            self.regressor, params, state.batch_stats[REGRESSOR], [*batches]
+        )
+        state = state.replace(batch_stats=state.batch_stats | {REGRESSOR: stats})
+        return scores.reshape(pairs.shape[:-1]), state
+
+
+def halves(embeddings: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """First and second members [p, b, d] of the pairs that local crops [2p, b, d] make.
+
+    Crop i meets crop i + p.
+    """
+    half = embeddings.shape[0] // 2
+    return embeddings[:half], embeddings[half:]
+
+
+def pair(first: jax.Array, second: jax.Array) -> jax.Array:
+    """Two embeddings [.., d] as one input [.., 2d] of the regressor."""
+    return jnp.concatenate([first, second], axis=-1)
+
+
+def in_both_orders(first, second, noise=(0.0, 0.0)) -> jax.Array:
+    """Pairs [2p, b, 2d]: first with second, then second with first.
+
+    Noise belongs to the place in the pair, not to the crop, as released.
+    """
+    return jnp.concatenate(
+        [
+            pair(first + noise[0], second + noise[1]),
+            pair(second + noise[0], first + noise[1]),
+        ]
+    )

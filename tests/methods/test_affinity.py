@@ -1,0 +1,224 @@
+"""Pairs, noise and batches of the learned affinity, against NumPy."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from logo_jax import step
+from logo_jax.losses import jensen_shannon
+from logo_jax.methods import CosineAffinity
+from logo_jax.methods.affinity import NEGATIVES
+from logo_jax.networks import heads
+from logo_jax.networks.norm import LayerNorm
+from logo_jax.state import TrainState
+from tests.contracts import cases
+
+PAIRS, BATCH, DIM = 1, 8, 4
+REPLICATED = P()
+
+
+def state_of(affinity):
+    empty = TrainState(
+        step=jnp.int32(0), params={}, batch_stats={}, opt_states={}, memory={}
+    )
+    return affinity.init(empty, jax.random.key(1), DIM)
+
+
+def embeddings(seed=0):
+    return jax.random.normal(jax.random.key(seed), (2 * PAIRS, BATCH, DIM))
+
+
+def on_devices(function, *args, num_devices=1, out_specs=REPLICATED):
+    """The function of each device's part of the last argument [v, b, d]."""
+    mesh = step.make_mesh(jax.devices()[:num_devices])
+    specs = (P(),) * (len(args) - 1) + (P(None, step.AXIS),)
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out_specs)
+    return jax.jit(mapped)(*args)
+
+
+def partners(affinity, key, num_devices):
+    """Which image's second crop each first crop meets in the negatives, [b]."""
+    z = jnp.arange(BATCH, dtype=jnp.float32)[None, :, None]
+
+    def negatives(key, z):
+        return affinity._negatives(z, z, key)
+
+    out_specs = P(None, step.AXIS)
+    pairs = on_devices(negatives, key, z, num_devices=num_devices, out_specs=out_specs)
+    np.testing.assert_array_equal(pairs[0, :, 0], np.arange(BATCH))
+    np.testing.assert_array_equal(pairs[1], pairs[0, :, ::-1])
+    return np.asarray(pairs[0, :, 1]).astype(int)
+
+
+@pytest.mark.parametrize("num_devices", [1, 4])
+def test_flipped_negatives_reverse_the_global_batch(num_devices):
+    found = partners(cases.learned(None), jax.random.key(0), num_devices)
+    np.testing.assert_array_equal(found, np.arange(BATCH)[::-1])
+
+
+def test_rolled_negatives_are_one_random_shift_that_is_never_zero():
+    affinity = cases.learned(None, negatives="roll")
+    shifts = set()
+    for seed in range(12):
+        one, four = (partners(affinity, jax.random.key(seed), n) for n in (1, 4))
+        np.testing.assert_array_equal(one, four)
+        moved = (np.arange(BATCH) - one) % BATCH
+        assert len(set(moved)) == 1
+        shifts.add(int(moved[0]))
+    assert 0 not in shifts
+    assert len(shifts) > 3
+
+
+def learn(affinity, key=0, num_devices=1):
+    def both(state, key, z):
+        state, metrics = affinity.learn(state, z, key)
+        return state.params, metrics
+
+    key = jax.random.key(key)
+    args = (state_of(affinity), key, embeddings())
+    return jax.device_get(on_devices(both, *args, num_devices=num_devices))
+
+
+def test_noise_on_both_touches_negatives_and_on_none_touches_nothing():
+    scores = {}
+    for noise_on in ("none", "positives", "both"):
+        affinity = cases.learned(None, noise_on=noise_on, noise=2.0)
+        _, metrics = learn(affinity)
+        scores[noise_on] = [metrics["score_same"], metrics["score_different"]]
+    same, different = zip(*scores.values(), strict=True)
+    assert abs(same[0] - same[1]) > 1e-4
+    assert same[1] == same[2]
+    assert different[0] == different[1]
+    assert abs(different[1] - different[2]) > 1e-4
+
+
+def test_noise_has_the_norm_it_is_given():
+    affinity = cases.learned(None, noise=0.3)
+    draw = lambda z: affinity.draw_noise(jax.random.key(0), (2, *z.shape))  # noqa: E731
+    noise = on_devices(
+        draw, jnp.zeros((1, 256, 128)), out_specs=P(None, None, step.AXIS)
+    )
+    norms = np.linalg.norm(noise, axis=-1)
+    np.testing.assert_allclose(norms.mean(), 0.3, rtol=0.02)
+
+
+def test_a_random_affinity_never_learns_but_repels():
+    affinity = cases.learned(None, trained=False)
+    state = state_of(affinity)
+    assert state.opt_states == {}
+    params, metrics = learn(affinity)
+    assert metrics == {}
+    jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(state.params))
+    gradient = on_devices(
+        lambda state, z: jax.grad(
+            lambda z: affinity.repulsion(state, z, jax.random.key(0))[0]
+        )(z),
+        state,
+        embeddings(),
+        out_specs=P(None, step.AXIS),
+    )
+    assert np.abs(gradient).max() > 1e-6
+
+
+def repel(affinity, z=None):
+    z = embeddings() if z is None else z
+    state = state_of(affinity)
+
+    def both(state, z):
+        loss, (after, _) = affinity.repulsion(state, z, jax.random.key(0))
+        return jax.lax.pmean((loss, after.batch_stats), step.AXIS)
+
+    loss, stats = on_devices(both, state, z)
+    return float(loss), jax.device_get((state.batch_stats, stats))
+
+
+def test_repelling_both_orders_does_not_care_for_the_order():
+    swapped = embeddings()[::-1]
+    both = [repel(cases.learned(None, both_orders=True), z)[0] for z in (None, swapped)]
+    one = [repel(cases.learned(None), z)[0] for z in (None, swapped)]
+    assert both[0] == pytest.approx(both[1], abs=1e-6)
+    assert abs(one[0] - one[1]) > 1e-4
+
+
+def test_eval_judges_repelled_pairs_by_running_statistics_and_leaves_them():
+    _, (before, after) = repel(cases.learned(None, norm_batches="eval"))
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    _, (before, after) = repel(cases.learned(None))
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max() > 1e-6, before, after)
+    assert all(jax.tree.leaves(moved))
+
+
+def test_joint_norm_judges_repelled_pairs_among_negatives():
+    losses = {}
+    for norm_batches in ("separate", "joint"):
+        affinity = cases.learned(None, norm_batches=norm_batches)
+        losses[norm_batches] = repel(affinity)[0]
+    assert abs(losses["joint"] - losses["separate"]) > 1e-4
+    affinity = cases.learned(None, norm_batches="joint")
+    state, (first, second) = state_of(affinity), np.asarray(unit(embeddings()))
+    other = second[::-1]
+    kinds = ((first, second), (first, other), (other, first))
+    pairs = np.concatenate([np.concatenate(kind, axis=-1) for kind in kinds])
+    variables = {
+        "params": state.params["regressor"],
+        "batch_stats": state.batch_stats["regressor"],
+    }
+    scores, _ = affinity.regressor.apply(
+        variables, jnp.asarray(pairs)[None], train=True, mutable=["batch_stats"]
+    )
+    expected = jax.nn.softplus(scores[0, :BATCH]).mean()
+    np.testing.assert_allclose(losses["joint"], expected, rtol=1e-5)
+
+
+def unit(z):
+    return z / jnp.linalg.norm(z, axis=-1, keepdims=True)
+
+
+def test_raw_inputs_keep_their_length():
+    long = 10 * embeddings()
+    raw, normalized = (
+        [repel(cases.learned(None, normalize=n), z)[0] for z in (None, long)]
+        for n in (False, True)
+    )
+    assert normalized[0] == pytest.approx(normalized[1], abs=1e-5)
+    regressor = heads.Regressor(8, 1, norm=None)
+    raw = [
+        repel(cases.learned(None, normalize=False, regressor=regressor), z)[0]
+        for z in (None, long)
+    ]
+    assert abs(raw[0] - raw[1]) > 1e-3
+
+
+def test_a_regressor_with_layer_norm_keeps_no_statistics():
+    affinity = cases.learned(None, regressor=heads.Regressor(8, 2, norm=LayerNorm))
+    state = state_of(affinity)
+    assert state.batch_stats == {"regressor": {}}
+    assert np.isfinite(repel(affinity)[0])
+
+
+def test_cosine_affinity_is_the_mean_cosine_of_the_pairs():
+    z = np.asarray(unit(embeddings()))
+    loss, _ = repel(CosineAffinity())
+    np.testing.assert_allclose(loss, (z[0] * z[1]).sum(-1).mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+def test_learning_is_the_same_on_one_device_and_on_four(negatives):
+    affinity = cases.learned(negatives=negatives, loss=squared)
+    one, four = (learn(affinity, num_devices=n) for n in (1, 4))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one, four)
+
+
+def squared(positive, negative):
+    """Not a mean over examples: a mean of each device's own would be another loss."""
+    return jensen_shannon(positive, negative) ** 2
+
+
+@pytest.mark.parametrize("field", ["noise_on", "negatives", "norm_batches"])
+def test_an_unknown_option_is_refused_by_name(field):
+    with pytest.raises(ValueError, match=f"{field}='sideways' must be one of"):
+        dataclasses.replace(cases.learned(None), **{field: "sideways"})
