@@ -43,9 +43,9 @@ def ours(update_kind: str, width: int, batch: Batch) -> Callable[[], None]:
     mesh = step.make_mesh(jax.devices()[:1])
     compiled = step.make_train_step(
         description.method.update,
-        lambda examples, epoch: examples,
+        lambda key, examples, epoch: examples,
         mesh,
-        description.key("steps"),
+        description.keys("crops", "steps"),
     )
     state = step.replicate(jax.jit(description.init)(), mesh)
     examples = jax.device_put(batch, step.batch_sharding(mesh))

@@ -2,23 +2,55 @@
 
 Variants follow from their names:
 
-    baseline    two global crops, no local ones (MoCo: one_way; SimSiam: symmetric)
-    multicrop   global and local crops, locals pulled to globals ("LoGo w/o L2L")
-    all_pairs   the same crops, every view pulled to every other
-    logo        multicrop, and local crops of one image pushed apart
+    baseline      two global crops, no local ones (MoCo: one_way; others: symmetric)
+    baseline_400  the same for 400 epochs: as many views as multicrop sees in 200
+    multicrop     global and local crops, locals pulled to globals ("LoGo w/o L2L")
+    all_pairs     the same crops, every view pulled to every other
+    swav_style    all_pairs on the supplement's crop areas for it
+    logo          multicrop, and local crops of one image pushed apart
+    released      logo with every switch as in the released code (docs/parity.md)
+    paper         logo as the paper's text has it (docs/parity.md)
 """
 
 from ml_collections import ConfigDict
 
-VARIANTS = ("baseline", "multicrop", "all_pairs", "logo")
+VARIANTS = (
+    "baseline",
+    "baseline_400",
+    "multicrop",
+    "all_pairs",
+    "swav_style",
+    "logo",
+    "released",
+    "paper",
+)
+Area = tuple[float, float]
 
 
-def get_config(method: str, variant: str = "logo") -> ConfigDict:
-    """All knobs of a method ("simsiam" or "moco") in a variant."""
+def get_config(
+    method: str,
+    variant: str = "logo",
+    *,
+    size: int = 32,
+    local_size: int = 32,
+    local_area: Area = (0.08, 0.6),
+    baseline_area: Area = (0.2, 1.0),
+) -> ConfigDict:
+    """All knobs of a method in a variant.
+
+    Args:
+        method: simsiam, moco, byol or swav.
+        variant: one of VARIANTS.
+        size: side of global crops, in pixels.
+        local_size: side of local crops.
+        local_area: (min, max) of local crops, as a fraction of the image.
+        baseline_area: (min, max) of the baseline's crops.
+    """
     if variant not in VARIANTS:
         raise ValueError(f"variant {variant!r} must be one of {', '.join(VARIANTS)}")
     config = ConfigDict()
     config.seed = 0  # of parameters, crops, order and noise; >= 0
+    config.seeds = 1  # trained at once: seed, seed + 1, ...
 
     config.data = ConfigDict()
     config.data.source = "tfds"  # tfds, npz (arrays of your own) or photographs
@@ -29,8 +61,8 @@ def get_config(method: str, variant: str = "logo") -> ConfigDict:
 
     # (crops per image, side in pixels, (min, max) area as a fraction of the image)
     config.crops = ConfigDict()
-    config.crops.global_crops = (2, 32, (0.4, 1.0))
-    config.crops.local_crops = (2, 32, (0.08, 0.6))
+    config.crops.global_crops = (2, size, (0.4, 1.0))
+    config.crops.local_crops = (2, local_size, local_area)
 
     config.augment = ConfigDict()
     config.augment.flip_prob = 0.5
@@ -46,30 +78,45 @@ def get_config(method: str, variant: str = "logo") -> ConfigDict:
     config.encoder.backbone = "resnet18"  # resnet10 18 34 50, alexnet
     config.encoder.stem = "cifar"  # cifar (3x3, no pool) or imagenet; resnets only
     config.encoder.width = 64  # channels of the first stage; resnets only
+    config.encoder.zero_init_residual = False  # blocks start as the identity; resnets
+    config.encoder.head = method  # moco (no norm), simsiam, or byol (SwAV's too)
+    config.encoder.head_layers = 2  # simsiam's: 2 on CIFAR, 3 on ImageNet
+    config.encoder.head_hidden = 2048
+    config.encoder.embedding_dim = 2048
     config.encoder.dtype = "float32"  # of the computation: float32 or bfloat16
 
-    config.pairing = "global_targets"  # one_way symmetric global_targets all_pairs
+    config.pairing = (
+        "global_targets"  # one_way symmetric global_targets all_pairs summed
+    )
     config.batch_norm = "global"  # global, per_device, or split:N groups a device
+    config.running_stats = "all"  # of the encoder: moved by all views, or globals
 
     config.logo = ConfigDict()
     config.logo.update_kind = "released"  # released, joint, or none: no repulsion
-    config.logo.affinity = "regressor"  # what repels: regressor or cosine
-    config.logo.regressor_loss = "jensen_shannon"  # or difference (relaxed MINE)
+    config.logo.affinity = "regressor"  # what repels: regressor, random or cosine
+    config.logo.regressor_loss = "jensen_shannon"  # difference or donsker_varadhan
     config.logo.regressor_width = 256
     config.logo.regressor_depth = 2  # hidden layers
-    config.logo.regressor_norm = True  # batch norm after each
-    config.logo.regressor_learning_rate = 0.03  # x batch_size / 256; constant
+    # separate, joint or eval: batches of its batch norms; layer: layer norm; none
+    config.logo.regressor_norm = "separate"
+    config.logo.regressor_learning_rate = 0.03  # x batch_size / 256
+    config.logo.regressor_schedule = "constant"  # cosine step constant
     config.logo.weight = 1e-4  # joint: of the repulsion (the paper's lambda)
     config.logo.clip_ratio = 0.015  # released: gradient norm over the last base step's
-    config.logo.noise = 0.3  # norm of the noise on positive pairs
+    config.logo.reset_norm = False  # released: that norm is forgotten each epoch
+    config.logo.noise = 0.3  # norm of the noise on the regressor's pairs
+    config.logo.noise_on = "positives"  # positives both none
+    config.logo.negatives = "flip"  # the batch reversed, or roll: moved at random
+    config.logo.both_orders = False  # repel (a, b) and (b, a)
     config.logo.normalize = True  # regressor sees unit vectors
     config.logo.prepare_before_repel = False  # MoCo's key encoder moves twice a step
 
     config.optimizer = ConfigDict()
+    config.optimizer.name = "sgd"  # or lars: of the base method
     config.optimizer.learning_rate = 0.03  # x batch_size / 256
     config.optimizer.momentum = 0.9
     config.optimizer.weight_decay = 5e-4
-    config.optimizer.schedule = "cosine"  # cosine, or step: x0.1 at the milestones
+    config.optimizer.schedule = "cosine"  # step: x0.1 at the milestones; constant
     config.optimizer.milestones = (0.6, 0.8)  # fractions of training; step only
     config.optimizer.warmup_epochs = 0.0  # linear from 0; cosine only
 
@@ -87,43 +134,97 @@ def get_config(method: str, variant: str = "logo") -> ConfigDict:
     config.monitor.test_examples = 0  # queries: the first so many; 0: all
     config.monitor.floors = False  # first: kNN on pixels, colours, random network
 
-    {"simsiam": _simsiam, "moco": _moco}[method](config, variant)
-    if variant == "baseline":
-        config.crops.local_crops = (0, 32, (0.08, 0.6))
-    if variant == "all_pairs":
+    config.method = ConfigDict()
+    config.method.name = method
+    METHODS[method](config)
+    if variant in ("baseline", "baseline_400"):
+        config.pairing = "one_way" if method == "moco" else "symmetric"
+        config.crops.global_crops = (2, size, baseline_area)
+        config.crops.local_crops = (0, local_size, local_area)
+    if variant == "baseline_400":
+        config.train.num_epochs = 400
+    if variant in ("all_pairs", "swav_style"):
         config.pairing = "all_pairs"
-    if variant != "logo":
+    if variant == "swav_style":
+        config.crops.global_crops = (2, size, (0.3, 1.0))
+        config.crops.local_crops = (2, local_size, (0.05, 0.3))
+    if variant not in ("logo", "released", "paper"):
         config.logo.update_kind = "none"
     config.lock()
     return config
 
 
-def _simsiam(config: ConfigDict, variant: str) -> None:
-    config.method = ConfigDict()
-    config.method.name = "simsiam"
+def finish(config: ConfigDict, variant: str) -> ConfigDict:
+    """The config with what `released` and `paper` say, over an experiment's own."""
+    if variant == "released":
+        _as_released(config)
+    if variant == "paper":
+        _as_in_the_paper(config)
+    return config
+
+
+def _as_released(config: ConfigDict) -> None:
+    """ztt1024/LoGo-SSL@6f6d113 by its defaults; its MoCo is all there is."""
+    config.data.batch_size = 256
+    config.batch_norm = "per_device"
+    config.logo.reset_norm = True
+    config.optimizer.learning_rate = 0.03
+    config.optimizer.weight_decay = 1e-4
+    config.optimizer.schedule = "step"
+    if config.method.name == "moco":
+        config.logo.prepare_before_repel = True
+        config.method.encode_idle_views = True
+        config.method.queue_size = 4096
+        config.method.momentum = 0.999
+        config.method.temperature = 0.07
+
+
+def _as_in_the_paper(config: ConfigDict) -> None:
+    """Eqs. 3 to 6 and 9, Algorithm 1; the regressor's size by a reproduction's word."""
+    config.pairing = "summed"
+    config.logo.update_kind = "joint"
+    config.logo.regressor_loss = "difference"
+    config.logo.regressor_width = 64
+    config.logo.regressor_depth = 5
+    config.logo.noise_on = "none"
+    config.logo.negatives = "roll"
+
+
+def _simsiam(config: ConfigDict) -> None:
     config.method.predictor_hidden = 512
     config.method.predictor_fixed_rate = True  # its learning rate does not decay
     config.encoder.zero_init_residual = True
-    config.encoder.head_layers = 2  # 3 on ImageNet
-    config.encoder.head_hidden = 2048
-    config.encoder.embedding_dim = 2048
-    if variant == "baseline":
-        config.pairing = "symmetric"
-        config.crops.global_crops = (2, 32, (0.2, 1.0))
 
 
-def _moco(config: ConfigDict, variant: str) -> None:
-    config.method = ConfigDict()
-    config.method.name = "moco"
+def _moco(config: ConfigDict) -> None:
     config.method.queue_size = 4096
     config.method.momentum = 0.99  # of the key encoder
     config.method.temperature = 0.1
     config.method.shuffle = True  # keys' images change places between norm groups
     config.method.encode_idle_views = False  # as released: for running statistics
-    config.encoder.zero_init_residual = False
     config.encoder.head_hidden = 512
     config.encoder.embedding_dim = 128
     config.batch_norm = "split:8"
-    if variant == "baseline":
-        config.pairing = "one_way"
-        config.crops.global_crops = (2, 32, (0.08, 1.0))
+    config.logo.weight = 5e-4
+
+
+def _byol(config: ConfigDict) -> None:
+    config.method.predictor_hidden = 1024
+    config.method.momentum = 0.99  # of the target encoder at first; rises to 1
+    config.encoder.head_hidden = 1024
+    config.encoder.embedding_dim = 256
+
+
+def _swav(config: ConfigDict) -> None:
+    config.method.num_prototypes = 512
+    config.method.temperature = 0.1  # of predictions
+    config.method.epsilon = 0.05  # of codes
+    config.method.iterations = 3  # of Sinkhorn and Knopp
+    config.method.queue_size = 0  # earlier images that share in the codes
+    config.method.queue_start_epoch = 0.0  # before it they do not
+    config.method.frozen_epochs = 1.0  # at first, of the prototypes
+    config.encoder.head = "byol"
+    config.encoder.embedding_dim = 128
+
+
+METHODS = {"simsiam": _simsiam, "moco": _moco, "byol": _byol, "swav": _swav}

@@ -7,8 +7,9 @@ yet run; at a size a laptop finishes: docs/results.md.
     python -m logo_jax.prepare cifar10
     python -m logo_jax.main --config=configs/cifar10_moco.py --workdir=runs/moco
 
-Variants: `--config=configs/cifar10_moco.py:baseline` (asymmetric; symmetric with
-`--config.pairing=symmetric`), `:multicrop`, `:all_pairs`, `:logo` (default).
+Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
+swav_style, logo (default), released, paper; configs/base.py says what each is. The
+baseline is asymmetric; add `--config.pairing=symmetric` for the symmetric one.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +18,5 @@ from configs import base
 
 
 def get_config(variant: str = "logo") -> ConfigDict:
-    config = base.get_config("moco", variant or "logo")
-    config.optimizer.learning_rate = 0.03
-    config.logo.weight = 5e-4
-    return config
+    config = base.get_config("moco", variant or "logo", baseline_area=(0.08, 1.0))
+    return base.finish(config, variant)

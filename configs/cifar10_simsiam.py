@@ -7,8 +7,8 @@ size a laptop finishes: docs/results.md.
     python -m logo_jax.prepare cifar10
     python -m logo_jax.main --config=configs/cifar10_simsiam.py --workdir=runs/simsiam
 
-Variants: `--config=configs/cifar10_simsiam.py:baseline`, `:multicrop`, `:all_pairs`,
-`:logo` (default).
+Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
+swav_style, logo (default), released, paper; configs/base.py says what each is.
 """
 
 from ml_collections import ConfigDict
@@ -17,4 +17,4 @@ from configs import base
 
 
 def get_config(variant: str = "logo") -> ConfigDict:
-    return base.get_config("simsiam", variant or "logo")
+    return base.finish(base.get_config("simsiam", variant or "logo"), variant)

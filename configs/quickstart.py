@@ -6,7 +6,7 @@ kNN (k=20, T=0.07) about 82 % in under 4 minutes; floors: raw pixels 53.0, mean 
 
     python -m logo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-Variants: `:baseline`, `:multicrop`, `:all_pairs`, `:logo` (default).
+Variants: those of configs/base.py; `:logo` is the default.
 """
 
 from ml_collections import ConfigDict
@@ -35,4 +35,4 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.train.checkpoint_every_steps = 50
     config.monitor.knn_every_steps = 25
     config.monitor.floors = True
-    return config
+    return base.finish(config, variant)

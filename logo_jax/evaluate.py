@@ -7,6 +7,7 @@ import pathlib
 
 from logo_jax import build, command, step, workdir
 from logo_jax.checkpoints import Checkpoints
+from logo_jax.metrics import by_seed
 
 PROTOCOLS = ("knn",)
 
@@ -47,7 +48,7 @@ def evaluate(folder: pathlib.Path) -> tuple[int, dict[str, float]]:
     if found is None:
         raise ValueError(f"{folder} has no checkpoint yet; train it first")
     step_number, state = found
-    return step_number, monitor(state)
+    return step_number, by_seed(monitor(state))
 
 
 if __name__ == "__main__":

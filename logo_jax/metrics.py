@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, SupportsFloat, TextIO
 
+import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
@@ -84,6 +85,26 @@ class MetricWriter:
     def close(self) -> None:
         """Finishes the TensorBoard file."""
         self._tensorboard.close()
+
+
+def by_seed(values: Mapping[str, Any]) -> dict[str, float]:
+    """Values of one seed as they are; of several [n], mean, spread and each.
+
+    The spread, `NAME/std`, is the standard deviation of a sample (n - 1); the i-th
+    seed's value is `NAME/seed_i`.
+
+    >>> by_seed({"loss": 2.0})
+    {'loss': 2.0}
+    >>> by_seed({"loss": np.array([1.0, 3.0])})["loss"]
+    2.0
+    """
+    flat: dict[str, float] = {}
+    for name, value in values.items():
+        flat[name] = float(np.mean(value))
+        if np.ndim(value):
+            flat[f"{name}/std"] = float(np.std(value, ddof=1))
+            flat |= {f"{name}/seed_{i}": float(x) for i, x in enumerate(value)}
+    return flat
 
 
 class Progress:

@@ -1,7 +1,9 @@
 """What the network has learned so far: kNN while training, and the floors under it."""
 
 import dataclasses
+import operator
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,6 +24,7 @@ class KnnMonitor:
         settings: pairs (neighbours, temperature).
         num_classes: of both.
         batch_size: images encoded at once.
+        num_seeds: that the state holds; its leading axis where there are several.
     """
 
     encode_with: Callable[[TrainState], Encode]
@@ -30,6 +33,7 @@ class KnnMonitor:
     settings: tuple[tuple[int, float], ...]
     num_classes: int
     batch_size: int
+    num_seeds: int = 1
 
     def __post_init__(self):
         most = max(k for k, _ in self.settings)
@@ -39,8 +43,20 @@ class KnnMonitor:
                 f"{len(self.train[0])} examples; use a smaller k"
             )
 
-    def __call__(self, state: TrainState) -> dict[str, float]:
-        """Accuracies in percent: `knn/k20_t0.07/top1`, `knn_projector/...`."""
+    def __call__(self, state: TrainState) -> dict[str, Any]:
+        """Accuracies in percent: `knn/k20_t0.07/top1`, `knn_projector/...`.
+
+        Of several seeds, an array [n] each.
+        """
+        if self.num_seeds == 1:
+            return self._evaluate(state)
+        seeds = [
+            self._evaluate(jax.tree.map(operator.itemgetter(i), state))
+            for i in range(self.num_seeds)
+        ]
+        return {name: np.array([seed[name] for seed in seeds]) for name in seeds[0]}
+
+    def _evaluate(self, state):
         encode = self.encode_with(state)
         train = extract(encode, *self.train, batch_size=self.batch_size)
         test = extract(encode, *self.test, batch_size=self.batch_size)
@@ -52,7 +68,7 @@ class KnnMonitor:
 
     def floors(self, state: TrainState) -> dict[str, float]:
         """Top-1 percent at the first setting that takes no learning to reach."""
-        first = next(iter(self(state).values()))
+        first = float(np.mean(next(iter(self(state).values()))))
         return {
             "raw pixels": self._floor(lambda x: x.reshape(len(x), -1)),
             "mean colour": self._floor(lambda x: x.mean((1, 2))),

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from logo_jax.checkpoints import Checkpoints
-from logo_jax.metrics import MetricWriter, Progress
+from logo_jax.metrics import MetricWriter, Progress, by_seed
 from logo_jax.state import Metrics, TrainState
 
 
@@ -36,12 +36,17 @@ class Plan:
 class Loader(Protocol):
     """Batches by step number."""
 
+    @property
+    def images_per_step(self) -> int:
+        """Images of a batch, over all devices and seeds."""
+        ...
+
     def batch(self, step: int) -> tuple[Any, Any]:
         """The step's examples, and its epoch."""
         ...
 
 
-Monitor = Callable[[TrainState], Mapping[str, float]]
+Monitor = Callable[[TrainState], Mapping[str, Any]]
 
 
 def train(
@@ -73,15 +78,15 @@ def train(
         FloatingPointError: where the loss stops being finite, naming the last step
             whose loss was.
     """
-    start = int(state.step)
+    start = int(np.max(state.step))
     log = Log(writer, progress, plan, clock)
     for step in range(start + 1, plan.num_steps + 1):
         examples, epoch = loader.batch(step - 1)
         state, metrics = train_step(state, examples, epoch)
-        log.add(step, len(jax.tree.leaves(examples)[0]), metrics)
+        log.add(step, loader.images_per_step, metrics)
         last = step == plan.num_steps
         if monitor and (last or is_due(step, plan.knn_every_steps)):
-            log.evaluate(step, monitor(state))
+            log.evaluate(step, by_seed(monitor(state)))
         if last or is_due(step, plan.checkpoint_every_steps):
             log.flush()  # a state is saved only once its losses are known to be finite
             checkpoints.save(step, state)
@@ -141,7 +146,7 @@ class Log:
         self._pending = []
         values = jax.device_get(metrics)
         self._require_finite(steps, values)
-        means = jax.tree.map(lambda *x: float(np.mean(x)), *values)
+        means = by_seed(jax.tree.map(lambda *x: np.mean(x, axis=0), *values))
         now = self._clock()
         means["images_per_second"] = sum(images) / (now - self._since)
         self._since = now
@@ -157,7 +162,7 @@ class Log:
 
     def _require_finite(self, steps, values):
         for step, metrics in zip(steps, values, strict=True):
-            if not np.isfinite(metrics["loss"]):
+            if not np.isfinite(metrics["loss"]).all():
                 raise FloatingPointError(
                     f"the loss of step {step} is {metrics['loss']}, that of step "
                     f"{step - 1} was finite; lower optimizer.learning_rate and train "

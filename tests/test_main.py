@@ -12,6 +12,7 @@ import pytest
 from logo_jax import build, workdir
 from logo_jax.checkpoints import Checkpoints
 from logo_jax.data import sources
+from logo_jax.evaluate import evaluate
 from logo_jax.metrics import MetricWriter, Progress
 from logo_jax.step import make_mesh
 from logo_jax.train import train
@@ -84,6 +85,7 @@ class Stopping:
 
     def __init__(self, loader, at):
         self.loader, self.at = loader, at
+        self.images_per_step = loader.images_per_step
 
     def batch(self, step):
         if step == self.at:
@@ -119,13 +121,45 @@ def test_a_resumed_run_ends_bit_equal_to_one_that_never_stopped(
     assert [r["step"] for r in keep[0]] == [1, 2, 2, 3, 4, 4]
 
 
-@pytest.mark.parametrize("variant", ["baseline", "multicrop", "all_pairs", "logo"])
-@pytest.mark.parametrize("name", ["quickstart", "cifar10_simsiam", "cifar10_moco"])
-def test_every_config_describes_a_whole_step(name, variant):
-    config = importlib.import_module(f"configs.{name}").get_config(variant)
-    description = build.describe(config, num_devices=1)
-    state = jax.eval_shape(description.init)
-    assert ("regressor" in state.params) == (variant == "logo")
+def test_several_seeds_are_recorded_by_mean_spread_and_each(arrays, tmp_path):
+    changes = {"seed": 3, "seeds": 2}
+    config = tiny_config("cifar10_simsiam", "baseline", arrays, **changes)
+    workdir.claim(tmp_path, config.to_dict())
+    with pytest.raises(InterruptedError):
+        run(config, tmp_path, until=3)
+    run(config, tmp_path)
+    rows = records(tmp_path)
+    assert [row["step"] for row in rows] == [1, 2, 2, 3, 4, 4]
+    for row, name in ((rows[0], "loss"), (rows[-1], "knn/k3_t0.1/top1")):
+        values = [row[f"{name}/seed_{i}"] for i in range(2)]
+        assert row[name] == pytest.approx(np.mean(values))
+        assert row[f"{name}/std"] == pytest.approx(np.std(values, ddof=1))
+    assert rows[0]["loss/seed_0"] != rows[0]["loss/seed_1"]
+    step, evaluated = evaluate(tmp_path)
+    assert step == 4
+    assert evaluated == {k: v for k, v in rows[-1].items() if k != "step"}
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_each_of_several_seeds_draws_and_meets_what_it_does_alone(first, arrays):
+    def experiment(**changes):
+        config = tiny_config("cifar10_simsiam", "baseline", arrays, **changes)
+        return build.experiment(config, make_mesh(jax.devices()[:1]))
+
+    together = experiment(seed=first, seeds=2)
+    for i in range(2):
+        alone = experiment(seed=first + i)
+        for purposes in (("parameters",), ("crops", "steps")):
+            keys = [e.description.keys(*purposes) for e in (together, alone)]
+            np.testing.assert_array_equal(
+                *map(jax.random.key_data, (keys[0][i], keys[1]))
+            )
+        ((images, ids), epoch), ((images_alone, ids_alone), epoch_alone) = (
+            e.loader.batch(4) for e in (together, alone)
+        )
+        np.testing.assert_array_equal(ids[i], ids_alone)
+        np.testing.assert_array_equal(images[i], images_alone)
+        assert epoch == epoch_alone == 1
 
 
 def test_multicrop_and_logo_differ_only_by_the_repulsion():

@@ -7,7 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from logo_jax import optim, step
-from logo_jax.methods import BYOL, LoGo, MoCo, SimSiam, SwAV
+from logo_jax.losses import donsker_varadhan
+from logo_jax.methods import (
+    BYOL,
+    CosineAffinity,
+    LearnedAffinity,
+    LoGo,
+    MoCo,
+    SimSiam,
+    SwAV,
+)
 from logo_jax.networks import heads
 from logo_jax.networks.encoder import Encoder
 from logo_jax.networks.norm import BatchNorm
@@ -69,13 +78,29 @@ def freezing(steps):
     return optim.by_network({ENCODER: encoder, PROTOTYPES: prototypes})
 
 
-def logo(base, axis_name=step.AXIS, **fields):
+def learned(axis_name=step.AXIS, **fields):
+    fields = {"regressor": heads.Regressor(8, 2, norm=norm(axis_name))} | fields
+    return LearnedAffinity(tx=sgd(), **fields)
+
+
+def optional(axis_name=step.AXIS):
+    """Everything that a learned affinity can do in another way."""
+    return learned(
+        axis_name,
+        loss=donsker_varadhan,
+        noise_on="both",
+        negatives="roll",
+        norm_batches="joint",
+        both_orders=True,
+    )
+
+
+def logo(base, axis_name=step.AXIS, affinity=None, **fields):
     fields = {"update_kind": "released", "weight": 0.5, "clip_ratio": 0.3} | fields
     return LoGo(
         base=base,
         encoder=base.encoder,
-        regressor=heads.Regressor(8, 2, norm=norm(axis_name)),
-        regressor_tx=sgd(),
+        affinity=affinity or learned(axis_name),
         repel_tx=sgd(optim.clipped_sgd),
         **fields,
     )
@@ -98,7 +123,8 @@ METHODS: dict[str, Callable[..., Method]] = {
     "logo_byol": lambda **f: logo(byol(**f), **f),
     "logo_byol_joint": lambda **f: logo(byol(**f), update_kind="joint", **f),
     "logo_swav_joint": lambda **f: logo(swav(**f), update_kind="joint", **f),
-    "logo_cosine": lambda **f: logo(simsiam(**f), affinity="cosine", **f),
+    "logo_every_option": lambda **f: logo(simsiam(**f), affinity=optional(**f), **f),
+    "logo_cosine": lambda **f: logo(simsiam(**f), affinity=CosineAffinity(), **f),
 }
 
 
@@ -125,7 +151,10 @@ class Trainer:
 
         self.mesh = step.make_mesh(jax.devices()[: self.num_devices])
         self.compiled = step.make_train_step(
-            counted, lambda examples, epoch: examples, self.mesh, jax.random.key(7)
+            counted,
+            lambda key, examples, epoch: examples,
+            self.mesh,
+            jax.random.split(jax.random.key(7)),
         )
 
     def init(self):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from logo_jax import step
 from logo_jax.checkpoints import Checkpoints
 from tests.contracts import cases
 
@@ -60,6 +61,38 @@ def test_four_devices_do_what_one_does_with_global_batch_norm(name):
     assert_equal(jax.device_get(a), jax.device_get(b), tolerance=2e-5)
     for key in a_metrics:
         np.testing.assert_allclose(a_metrics[key], b_metrics[key], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["moco_shuffled", "logo_every_option"])
+def test_seeds_trained_at_once_equal_their_single_runs(name):
+    method = cases.METHODS[name]()
+    mesh = step.make_mesh(jax.devices()[:2])
+    seeds = jax.random.split(jax.random.key(5))
+    keys = jax.vmap(jax.random.split)(seeds)
+
+    def train(keys, batches, several):
+        compiled = step.make_train_step(
+            method.update, lambda key, batch, epoch: batch, mesh, keys
+        )
+        init = lambda key: method.init(key, cases.batch())  # noqa: E731
+        first = keys[..., 0]
+        state = jax.jit(jax.vmap(init) if several else init)(first)
+        state = step.replicate(state, mesh)
+        for batch in batches:
+            batch = jax.device_put(batch, step.batch_sharding(mesh, several))
+            state, metrics = compiled(state, batch, jnp.int32(0))
+        return jax.device_get((state, metrics))
+
+    batches = [[cases.batch(10 * seed + i) for i in range(3)] for seed in range(2)]
+    stacked = [
+        jax.tree.map(lambda *x: jnp.stack(x), *both)
+        for both in zip(*batches, strict=True)
+    ]
+    together = train(keys, stacked, several=True)
+    for seed in range(2):
+        alone = train(keys[seed], batches[seed], several=False)
+        mine = jax.tree.map(lambda x, i=seed: x[i], together)
+        assert_equal(mine, alone, tolerance=1e-5)
 
 
 @pytest.mark.parametrize("name", ["logo_moco", "moco_shuffled", "logo_simsiam_joint"])
@@ -152,3 +185,20 @@ def test_split_batch_norm_on_one_device_equals_four_devices_with_their_own():
     one, four = cases.Trainer(method(4)), cases.Trainer(method(1), 4)
     a, b = one.run(one.init(), 3)[0], four.run(four.init(), 3)[0]
     assert_equal(jax.device_get(a), jax.device_get(b), tolerance=2e-5)
+
+
+@pytest.mark.parametrize("name", ["simsiam", "moco", "byol", "swav", "logo_simsiam"])
+def test_statistics_from_globals_do_not_feel_local_crops(name):
+    def statistics(stats_from_globals, seed):
+        method = cases.METHODS[name](axis_name=None)
+        flag = {"stats_from_globals": stats_from_globals}
+        if name.startswith("logo"):
+            flag["base"] = dataclasses.replace(method.base, **flag)
+        trainer = cases.Trainer(dataclasses.replace(method, **flag))
+        batch = cases.batch()._replace(local_crops=cases.batch(seed).local_crops)
+        batch = jax.device_put(batch, step.batch_sharding(trainer.mesh))
+        state, _ = trainer.compiled(trainer.init(), batch, jnp.int32(0))
+        return jax.device_get(state.batch_stats["encoder"])
+
+    assert_equal(statistics(True, seed=1), statistics(True, seed=2), tolerance=1e-6)
+    assert_every_statistic_moved(statistics(False, seed=1), statistics(False, seed=2))

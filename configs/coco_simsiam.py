@@ -1,0 +1,22 @@
+"""SimSiam and LoGo around it: ResNet-50, COCO 2017 images, 200 epochs, batch 256.
+
+Published: nothing; the supplement's Table 7 has MoCo alone. Ours: not yet run. Epochs
+are not told: ImageNet-100's. Areas are the released code's.
+
+    python -m logo_jax.main --config=configs/coco_simsiam.py --workdir=runs/coco
+
+Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
+swav_style, logo (default), released, paper; configs/base.py says what each is.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base, base_imagenet
+
+
+def get_config(variant: str = "logo") -> ConfigDict:
+    config = base_imagenet.get_config("simsiam", variant or "logo", "resnet50", 2048)
+    config.data.name = "coco"
+    if variant != "swav_style":
+        config.crops.local_crops = (config.crops.local_crops[0], 96, (0.05, 0.4))
+    return base.finish(config, variant)

@@ -1,0 +1,20 @@
+"""SimSiam and LoGo around it: ResNet-50, ImageNet-100, 200 epochs, batch 256.
+
+Published: its transfer alone (supplement's Table 5), for example logo 93.02 % on
+Flowers-102 and 84.01 % on Caltech-101, baseline 91.43 and 83.44. Ours: not yet run.
+
+    python -m logo_jax.main --config=configs/imagenet100_r50_simsiam.py --workdir=r50
+
+Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
+swav_style, logo (default), released, paper; configs/base.py says what each is.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base, base_imagenet
+
+
+def get_config(variant: str = "logo") -> ConfigDict:
+    config = base_imagenet.get_config("simsiam", variant or "logo", "resnet50", 2048)
+    config.data.name = "imagenet100"
+    return base.finish(config, variant)

@@ -1,0 +1,25 @@
+"""SimSiam and LoGo around it: ResNet-34, ImageNet-100, 200 epochs, batch 256.
+
+Published, kNN / linear top-1 in percent (supplement's Tables 2 and 3; k not told):
+
+    baseline      71.72 / 75.48      baseline_400  73.16 / 76.78
+    swav_style    64.32 / 68.46      multicrop     76.64 / 79.52
+    logo          78.48 / 80.94
+
+Ours: not yet run.
+
+    python -m logo_jax.main --config=configs/imagenet100_simsiam.py --workdir=runs/in100
+
+Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
+swav_style, logo (default), released, paper; configs/base.py says what each is.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base, base_imagenet
+
+
+def get_config(variant: str = "logo") -> ConfigDict:
+    config = base_imagenet.get_config("simsiam", variant or "logo", "resnet34", 512)
+    config.data.name = "imagenet100"
+    return base.finish(config, variant)

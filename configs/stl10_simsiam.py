@@ -1,0 +1,24 @@
+"""SimSiam and LoGo around it: small AlexNet, STL-10, 200 epochs, batch 256.
+
+Published: SimSiam-LoGo kNN 76.96 % (supplement's Table 8, local area up to 0.4; layer
+and k not told). Ours: not yet run. The paper tells no resolution, batch or rate for
+STL-10: 64 px as Wang & Isola, the released code's batch and rate.
+
+    python -m logo_jax.main --config=configs/stl10_simsiam.py --workdir=runs/stl10
+
+Supplement's Table 8, local area up to r:
+`--config.crops.local_crops="(2,64,(0.08,r))"`. Table 9, roles swapped: local (0.08,
+1.0) and `--config.crops.global_crops="(2,64,(0.08,r))"`.
+
+Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
+swav_style, logo (default), released, paper; configs/base.py says what each is.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base, base_stl10
+
+
+def get_config(variant: str = "logo") -> ConfigDict:
+    config = base_stl10.get_config("simsiam", variant or "logo")
+    return base.finish(config, variant)

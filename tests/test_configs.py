@@ -1,0 +1,161 @@
+"""Every config and variant, down to its whole train step."""
+
+import importlib
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import base
+from logo_jax import build, step
+from logo_jax.build.experiment import train_step
+from logo_jax.methods import LearnedAffinity, LoGo, MoCo
+
+FOLDER = pathlib.Path(base.__file__).parent
+EXPERIMENTS = sorted(
+    path.stem
+    for path in FOLDER.glob("*.py")
+    if not path.stem.startswith(("base", "__"))
+)
+every_experiment = pytest.mark.parametrize("name", EXPERIMENTS)
+
+
+def load(name, variant=""):
+    return importlib.import_module(f"configs.{name}").get_config(variant)
+
+
+def describe(config, steps_per_epoch=10):
+    return build.describe(config, num_devices=1, steps_per_epoch=steps_per_epoch)
+
+
+def compiled(description):
+    return train_step(description, step.make_mesh(jax.devices()[:1]))
+
+
+def examples(batch_size, side):
+    ids = np.arange(batch_size, dtype=np.int32)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (batch_size, side, side, 3), np.uint8)
+    return (jnp.asarray(images), jnp.asarray(ids)), np.int32(0)
+
+
+@every_experiment
+def test_the_train_step_of_a_config_fits_together_at_full_size(name):
+    description = describe(load(name))
+    state = jax.eval_shape(description.init)
+    size = description.crops["global_crops"].size
+    inputs = (
+        jax.ShapeDtypeStruct((description.batch_size, size, size, 3), jnp.uint8),
+        jax.ShapeDtypeStruct((description.batch_size,), jnp.int32),
+    )
+    after, metrics = jax.eval_shape(compiled(description), state, inputs, np.int32(0))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
+    assert metrics["loss"].shape == ()
+
+
+@every_experiment
+@pytest.mark.parametrize("variant", base.VARIANTS)
+def test_every_variant_of_a_config_describes_a_method(name, variant):
+    description = describe(load(name, variant))
+    wrapped = variant in ("logo", "released", "paper")
+    assert isinstance(description.method, LoGo) == wrapped
+    local = description.crops["local_crops"]
+    assert local.count == (0 if variant.startswith("baseline") else 2)
+    epochs = 400 if variant == "baseline_400" or name == "quickstart" else 200
+    if name != "quickstart":  # counts steps
+        assert description.plan.num_steps == epochs * 10
+
+
+@every_experiment
+def test_a_config_at_reduced_size_takes_a_step(name):
+    config = load(name)
+    reduce(config)
+    description = describe(config)
+    state = jax.jit(description.init)()
+    before = jax.device_get(state.params["encoder"])
+    after, metrics = compiled(description)(state, *examples(config.data.batch_size, 16))
+    assert all(np.isfinite(value) for value in jax.device_get(metrics).values())
+    moved = jax.tree.map(
+        lambda a, b: bool(np.any(a != b)),
+        before,
+        jax.device_get(after.params["encoder"]),
+    )
+    assert config.optimizer.warmup_epochs or any(jax.tree.leaves(moved))
+
+
+def reduce(config):
+    """Small crops, a narrow network, a batch of eight."""
+    groups = (config.crops.global_crops, 12), (config.crops.local_crops, 8)
+    config.crops.global_crops, config.crops.local_crops = (
+        (crops[0], side, crops[2]) for crops, side in groups
+    )
+    config.data.batch_size = 8
+    config.encoder.backbone = "resnet10"
+    config.encoder.width = 4
+    config.encoder.head_hidden = config.encoder.embedding_dim = 8
+    config.logo.regressor_width = 8
+    if "queue_size" in config.method:
+        config.method.queue_size = 16
+    if "num_prototypes" in config.method:
+        config.method.num_prototypes = 8
+
+
+def test_released_has_every_switch_of_the_golden_run():
+    method = describe(load("cifar10_moco", "released"), steps_per_epoch=195).method
+    assert isinstance(method, LoGo)
+    assert isinstance(method.base, MoCo)
+    assert method.update_kind == "released"
+    assert (method.clip_ratio, method.reset_norm_every) == (0.015, 195)
+    assert method.prepare_before_repel
+    assert not method.stats_from_globals
+    base_method, affinity = method.base, method.affinity
+    assert (base_method.queue_size, base_method.momentum) == (4096, 0.999)
+    assert base_method.temperature == 0.07
+    assert base_method.encode_idle_views
+    assert base_method.shuffle
+    assert isinstance(affinity, LearnedAffinity)
+    assert affinity.loss.__name__ == "jensen_shannon"
+    assert (affinity.noise, affinity.noise_on) == (0.3, "positives")
+    assert (affinity.negatives, affinity.norm_batches) == ("flip", "separate")
+    assert (affinity.regressor.width, affinity.regressor.depth) == (256, 2)
+    assert affinity.normalize
+    assert not affinity.both_orders
+    np.testing.assert_allclose(base_method.pair_weights.sum(), 1.0)
+
+
+def test_paper_sums_pairs_and_takes_one_step_by_the_difference_of_affinities():
+    method = describe(load("cifar10_simsiam", "paper")).method
+    assert isinstance(method, LoGo)
+    assert isinstance(method.affinity, LearnedAffinity)
+    assert (method.update_kind, method.weight) == ("joint", 1e-4)
+    np.testing.assert_array_equal(
+        method.base.pair_weights, [[0, 0.5], [0.5, 0], [1, 1], [1, 1]]
+    )
+    positive, negative = jnp.array([2.0]), jnp.array([1.0])
+    difference = jax.nn.softplus(negative) - jax.nn.softplus(positive)
+    np.testing.assert_allclose(
+        method.affinity.loss(positive, negative), difference[0], rtol=1e-6
+    )
+    assert (method.affinity.negatives, method.affinity.noise_on) == ("roll", "none")
+
+
+def test_swav_style_has_the_supplements_areas():
+    crops = describe(load("imagenet100_simsiam", "swav_style")).crops
+    assert crops["global_crops"].scale == (0.3, 1.0)
+    assert crops["local_crops"].scale == (0.05, 0.3)
+
+
+def test_two_global_and_six_local_crops_are_four_numbers_of_a_config():
+    config = load("cifar10_simsiam")
+    config.crops.local_crops = (6, 16, (0.05, 0.3))
+    description = describe(config)
+    assert isinstance(description.method, LoGo)
+    assert description.method.base.pair_weights.shape == (8, 2)
+    batch = jax.eval_shape(
+        description.make_batch, description.keys("crops"), *examples(4, 32)
+    )
+    assert batch.local_crops.shape == (4, 6, 16, 16, 3)
