@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-import jax
 from absl import app, flags, logging
 
 
@@ -66,6 +65,8 @@ def keep_compiled_code() -> None:
     The cache is $XDG_CACHE_HOME/logo_jax (~/.cache/logo_jax); a second run of a config
     then starts in seconds.
     """
+    import jax  # takes a second that `prepare` need not wait for
+
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"

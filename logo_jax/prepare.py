@@ -6,31 +6,21 @@ Exit codes: 0 prepared, now or before; 2 bad input, told in one line on stderr.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import tensorflow_datasets as tfds
 
+from logo_jax import command
 from logo_jax.data import tfds_source
 from logo_jax.data.builders import cifar10
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{message}; see {self.prog} --help\n")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit code."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
     options = _parser().parse_args(arguments)
-    try:
+    with command.input_errors():
         print(prepare(options.data_dir, options.from_arrays))
-    except (ValueError, OSError) as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
-        return 2
-    return 0
 
 
 def prepare(data_dir: str = "", arrays_dir: str = "") -> str:
@@ -60,7 +50,9 @@ def prepare(data_dir: str = "", arrays_dir: str = "") -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m logo_jax.prepare", description=__doc__)
+    parser = command.OneLineParser(
+        prog="python -m logo_jax.prepare", description=__doc__
+    )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("dataset", choices=["cifar10"])
     parser.add_argument(
@@ -78,4 +70,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -36,11 +36,11 @@ def test_bad_input_is_told_in_one_line_and_exits_with_2(tmp_path):
     )
     assert failed.returncode == 2
     (line,) = failed.stderr.splitlines()
-    assert line.startswith(f"{tmp_path / 'none'} is not a folder")
+    assert line.startswith(f"error: {tmp_path / 'none'} is not a folder")
 
 
 def test_what_is_prepared_already_is_left_alone(data_dir, capsys):
-    assert prepare.main(["cifar10", f"--data_dir={data_dir}"]) == 0
+    prepare.main(["cifar10", f"--data_dir={data_dir}"])
     assert "already prepared" in capsys.readouterr().out
 
 
