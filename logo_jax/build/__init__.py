@@ -1,0 +1,21 @@
+"""From a config to typed objects: the only reader of configs, and it reads all of them.
+
+Derived values (steps, scaled learning rates) are computed here, never typed.
+"""
+
+from logo_jax.build.description import Description, describe
+from logo_jax.build.experiment import (
+    Experiment,
+    experiment,
+    knn_monitor,
+    load_data,
+)
+
+__all__ = [
+    "Description",
+    "Experiment",
+    "describe",
+    "experiment",
+    "knn_monitor",
+    "load_data",
+]

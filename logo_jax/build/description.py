@@ -1,0 +1,171 @@
+"""What a config says, before any data are read."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from logo_jax.augment.boxes import CropSpec
+from logo_jax.augment.policy import AugmentSpec, make_views
+from logo_jax.build import networks
+from logo_jax.build.methods import Parts, make_method
+from logo_jax.networks.encoder import Encoder
+from logo_jax.reader import Reader
+from logo_jax.state import Batch, Method, TrainState
+from logo_jax.train import Plan
+from logo_jax.views import pair_weights
+
+CROPS = ("global_crops", "local_crops")
+DATA = ("source", "name", "path", "data_dir")
+PURPOSES = ("parameters", "crops", "steps")
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a config says, before any data are read.
+
+    Attributes:
+        method: with its networks and optimisers.
+        encoder: the network that is evaluated.
+        crops: the specs of `global_crops` and `local_crops`.
+        augment: what is done to each crop.
+        plan: of the loop.
+        data: arguments of `sources.load`.
+        monitor: fields of the kNN monitor.
+        batch_size: images a step, over all devices; of each seed.
+        seeds: of everything random; more than one are trained at once, as a leading
+            axis of the train state, of keys and of examples.
+    """
+
+    method: Method
+    encoder: Encoder
+    crops: dict[str, CropSpec]
+    augment: AugmentSpec
+    plan: Plan
+    data: dict[str, str]
+    monitor: dict[str, Any]
+    batch_size: int
+    seeds: tuple[int, ...]
+
+    def make_batch(
+        self, key: jax.Array, examples: tuple[jax.Array, jax.Array], epoch: Any
+    ) -> Batch:
+        """The crops of examples (images, ids) in an epoch; the key is the run's."""
+        epoch_key = jax.random.fold_in(key, epoch)
+        views = make_views(epoch_key, *examples, **self.crops, augment=self.augment)
+        return Batch(*views)
+
+    def init(self) -> TrainState:
+        """The state before the first step; of several seeds, with a leading axis."""
+        blank = Batch(
+            *(
+                jnp.zeros((self.batch_size, spec.count, spec.size, spec.size, 3))
+                for spec in self.crops.values()
+            )
+        )
+        keys = self.keys("parameters")
+        if len(self.seeds) == 1:
+            return self.method.init(keys, blank)
+        return jax.vmap(lambda key: self.method.init(key, blank))(keys)
+
+    def keys(self, *purposes: str) -> jax.Array:
+        """The run's random keys for some of "parameters", "crops" and "steps".
+
+        One key, or [purposes]; of several seeds with a leading axis.
+        """
+        rows = [PURPOSES.index(purpose) for purpose in purposes]
+        chosen = jnp.stack(
+            [
+                jax.random.split(jax.random.key(seed), len(PURPOSES))[jnp.array(rows)]
+                for seed in self.seeds
+            ]
+        )
+        if len(purposes) == 1:
+            chosen = chosen[:, 0]
+        return chosen if len(self.seeds) > 1 else chosen[0]
+
+
+def describe(
+    config: Mapping[str, Any], *, num_devices: int, steps_per_epoch: int = 1
+) -> Description:
+    """What a config says.
+
+    Args:
+        config: every field of configs/base.py for its method.
+        num_devices: over which a batch is split.
+        steps_per_epoch: for schedules that count epochs; any number will do where the
+            schedule does not matter.
+
+    Raises:
+        ValueError: for a value out of range, an impossible combination, or a field that
+            nothing reads; one line.
+    """
+    read = Reader(config)
+    crops = {name: _crop_spec(read.crops, name) for name in CROPS}
+    plan = _plan(read, steps_per_epoch)
+    norm = networks.make_norm(read.batch_norm)
+    encoder = networks.make_encoder(read.encoder, norm)
+    batch_size = _batch_size(read.data, num_devices)
+    counts = [spec.count for spec in crops.values()]
+    parts = Parts(
+        read=read,
+        norm=norm,
+        encoder=encoder,
+        plan=plan,
+        rate=read.optimizer.learning_rate * batch_size / 256,
+        pair_weights=pair_weights(read.pairing, *counts),
+    )
+    first_seed = int(read.at_least(0, "seed"))
+    description = Description(
+        method=make_method(parts),
+        encoder=encoder,
+        crops=crops,
+        augment=AugmentSpec(**read.augment.all()),
+        plan=plan,
+        data={name: getattr(read.data, name) for name in DATA},
+        monitor=read.monitor.all(),
+        batch_size=batch_size,
+        seeds=tuple(range(first_seed, first_seed + read.at_least(1, "seeds"))),
+    )
+    if read.unread():
+        raise ValueError(f"nothing reads {', '.join(read.unread())}; remove it")
+    return description
+
+
+def _crop_spec(read: Reader, name: str) -> CropSpec:
+    value = getattr(read, name)
+    match value:
+        case (int(count), int(size), (int() | float(), int() | float()) as scale):
+            return CropSpec(
+                count=count, size=size, scale=(float(scale[0]), float(scale[1]))
+            )
+    raise ValueError(
+        f"config.crops.{name}={value} must be (crops per image, side in pixels, "
+        "(min area, max area)); use e.g. (2, 32, (0.4, 1.0))"
+    )
+
+
+def _batch_size(read: Reader, num_devices: int) -> int:
+    batch_size = read.at_least(2, "batch_size")
+    if batch_size % num_devices:
+        raise ValueError(
+            f"config.data.batch_size={batch_size} must be a multiple of the "
+            f"{num_devices} devices; use {-(-batch_size // num_devices) * num_devices}"
+        )
+    return batch_size
+
+
+def _plan(read: Reader, steps_per_epoch: int) -> Plan:
+    train, monitor = read.train, read.monitor
+    num_epochs = train.at_least(1, "num_epochs")
+    num_steps = train.at_least(0, "num_steps") or num_epochs * steps_per_epoch
+    return Plan(
+        num_steps=num_steps,
+        steps_per_epoch=steps_per_epoch,
+        log_every_steps=train.at_least(1, "log_every_steps"),
+        checkpoint_every_steps=train.at_least(1, "checkpoint_every_steps"),
+        knn_every_steps=monitor.at_least(0, "knn_every_steps"),
+        floors=monitor.floors,
+    )

@@ -1,0 +1,176 @@
+"""Methods that a config describes: a base method, and LoGo around it."""
+
+import dataclasses
+from collections.abc import Hashable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from logo_jax import losses, optim
+from logo_jax.build import networks
+from logo_jax.build.optimizers import make_optimizer, schedules
+from logo_jax.methods import (
+    BYOL,
+    CosineAffinity,
+    LearnedAffinity,
+    LoGo,
+    MoCo,
+    SimSiam,
+    SwAV,
+)
+from logo_jax.methods.affinity import Affinity
+from logo_jax.networks.encoder import Encoder
+from logo_jax.networks.resnet import Norm
+from logo_jax.reader import Reader
+from logo_jax.state import BaseMethod, Method
+from logo_jax.train import Plan
+
+REGRESSOR_LOSSES = {
+    "jensen_shannon": losses.jensen_shannon,
+    # the paper's affinity is never negative: the softplus of the score
+    "difference": lambda positive, negative: losses.mine_difference(
+        jax.nn.softplus(positive), jax.nn.softplus(negative)
+    ),
+    "donsker_varadhan": losses.donsker_varadhan,
+}
+AFFINITIES = ("regressor", "random", "cosine")
+RUNNING_STATS = {"all": False, "globals": True}
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What methods are put together from.
+
+    Attributes:
+        read: the config.
+        norm: constructor of batch norms.
+        encoder: backbone and head.
+        plan: of the loop.
+        rate: learning rate at its peak.
+        pair_weights: weight of each directed pair of views.
+    """
+
+    read: Reader
+    norm: Norm
+    encoder: Encoder
+    plan: Plan
+    rate: float
+    pair_weights: np.ndarray
+
+    def tx(self, **fields: Any) -> optax.GradientTransformationExtraArgs:
+        """The config's optimiser on its schedule."""
+        group = self.read.optimizer
+        schedule = group.choice("schedule", schedules(group, self.rate, self.plan))
+        return make_optimizer(group, schedule(), **fields)
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """Fields of every base method but its optimiser."""
+        stats = self.read.choice("running_stats", RUNNING_STATS)
+        return {
+            "encoder": self.encoder,
+            "pair_weights": self.pair_weights,
+            "stats_from_globals": stats,
+        }
+
+
+def make_method(parts: Parts) -> Method:
+    """The method a config describes."""
+    name = parts.read.method.name
+    if name not in BASES:
+        raise ValueError(
+            f"config.method.name={name!r} must be one of {', '.join(BASES)}"
+        )
+    return _with_logo(parts, BASES[name](parts))
+
+
+def _simsiam(parts: Parts) -> SimSiam:
+    read, tx = parts.read, parts.tx()
+    hidden = read.method.at_least(1, "predictor_hidden")
+    predictor = networks.make_predictor(read.encoder, hidden, parts.norm)
+    if read.method.predictor_fixed_rate:
+        fixed = make_optimizer(read.optimizer, parts.rate)
+        tx = optim.by_network({"encoder": tx, "predictor": fixed})
+    return SimSiam(predictor=predictor, tx=tx, **parts.common)
+
+
+def _byol(parts: Parts) -> BYOL:
+    read = parts.read
+    hidden = read.method.at_least(1, "predictor_hidden")
+    predictor = networks.make_predictor(read.encoder, hidden, parts.norm)
+    base = read.method.at_least(0, "momentum")
+    momentum = optim.momentum_schedule(base, num_steps=parts.plan.num_steps)
+    return BYOL(predictor=predictor, tx=parts.tx(), momentum=momentum, **parts.common)
+
+
+def _moco(parts: Parts) -> MoCo:
+    return MoCo(tx=parts.tx(), **_fields(parts.read.method), **parts.common)
+
+
+def _swav(parts: Parts) -> SwAV:
+    read, per_epoch = parts.read.method, parts.plan.steps_per_epoch
+    frozen = round(read.at_least(0, "frozen_epochs") * per_epoch)
+    start = round(read.at_least(0, "queue_start_epoch") * per_epoch)
+    tx: dict[Hashable, optax.GradientTransformation] = {
+        "encoder": parts.tx(),
+        "prototypes": parts.tx(frozen_steps=frozen),
+    }
+    fields = _fields(read, without=("frozen_epochs", "queue_start_epoch"))
+    return SwAV(
+        tx=optim.by_network(tx), queue_start=start, **fields, **parts.common
+    )
+
+
+BASES = {"simsiam": _simsiam, "moco": _moco, "byol": _byol, "swav": _swav}
+
+
+def _fields(read: Reader, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Every field of a group that a method takes as it is."""
+    left_out = ("name", *without)
+    return {name: value for name, value in read.all().items() if name not in left_out}
+
+
+def _with_logo(parts: Parts, base: BaseMethod) -> Method:
+    """The base method, or LoGo around it where local crops repel."""
+    read = parts.read.logo
+    fields = {
+        "affinity": _affinity(parts),
+        "repel_tx": parts.tx(make=optim.clipped_sgd),
+        "weight": read.weight,
+        "clip_ratio": read.at_least(0, "clip_ratio"),
+        "reset_norm_every": parts.plan.steps_per_epoch if read.reset_norm else 0,
+        "prepare_before_repel": read.prepare_before_repel,
+        "stats_from_globals": parts.common["stats_from_globals"],
+    }
+    if read.update_kind == "none":
+        return base
+    return LoGo(
+        base=base, encoder=parts.encoder, update_kind=read.update_kind, **fields
+    )
+
+
+def _affinity(parts: Parts) -> Affinity:
+    """How alike two local crops are found."""
+    read, plan = parts.read.logo, parts.plan
+    kind = read.choice("affinity", {name: name for name in AFFINITIES})
+    scale = parts.read.data.batch_size / 256
+    rate = read.at_least(0, "regressor_learning_rate") * scale
+    schedule = read.choice(
+        "regressor_schedule", schedules(parts.read.optimizer, rate, plan)
+    )
+    _, norm_batches = read.choice("regressor_norm", networks.REGRESSOR_NORMS)
+    learned = LearnedAffinity(
+        regressor=networks.make_regressor(read, parts.norm),
+        tx=make_optimizer(parts.read.optimizer, schedule(), optim.sgd),
+        loss=read.choice("regressor_loss", REGRESSOR_LOSSES),
+        trained=kind != "random",
+        norm_batches=norm_batches,
+        noise=read.at_least(0, "noise"),
+        noise_on=read.noise_on,
+        negatives=read.negatives,
+        both_orders=read.both_orders,
+        normalize=read.normalize,
+    )
+    return CosineAffinity() if kind == "cosine" else learned

@@ -1,0 +1,58 @@
+"""Optimisers and schedules that a config describes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+from logo_jax import optim
+from logo_jax.reader import Reader
+from logo_jax.train import Plan
+
+OPTIMIZERS = {"sgd": optim.sgd, "lars": optim.lars}
+
+
+def schedules(
+    read: Reader, rate: float, plan: Plan
+) -> dict[str, Callable[[], optax.Schedule]]:
+    """Makers of the learning rate of each step, by name.
+
+    Args:
+        read: the config's group `optimizer`.
+        rate: at its peak.
+        plan: of the loop.
+    """
+    warmup = round(read.at_least(0, "warmup_epochs") * plan.steps_per_epoch)
+    if warmup >= plan.num_steps and warmup:
+        raise ValueError(
+            f"config.optimizer.warmup_epochs={read.warmup_epochs} must be shorter than "
+            f"the training of {plan.num_steps} steps"
+        )
+    milestones = [round(part * plan.num_steps) for part in read.milestones]
+    return {
+        "cosine": lambda: optim.cosine_schedule(
+            rate, num_steps=plan.num_steps, warmup_steps=warmup
+        ),
+        "step": lambda: optim.step_schedule(rate, milestones=milestones),
+        "constant": lambda: optax.constant_schedule(rate),
+    }
+
+
+def make_optimizer(
+    read: Reader, rate: optim.ScalarOrSchedule, make: Any = None, **fields: Any
+) -> optax.GradientTransformationExtraArgs:
+    """The optimiser a config describes, at a learning rate.
+
+    Args:
+        read: the config's group `optimizer`.
+        rate: learning rate, or a schedule of it.
+        make: its constructor; the config's if None.
+        **fields: of the constructor, beside momentum and weight decay.
+    """
+    named = read.choice("name", OPTIMIZERS)
+    return (make or named)(
+        rate,
+        momentum=read.at_least(0, "momentum"),
+        weight_decay=read.at_least(0, "weight_decay"),
+        **fields,
+    )
