@@ -21,7 +21,7 @@ import numpy as np
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 from configs import cifar10_moco
-from logo_jax import build, step
+from logo_jax import compose, step
 from logo_jax.state import Batch
 
 
@@ -39,7 +39,7 @@ def ours(update_kind: str, width: int, batch: Batch) -> Callable[[], None]:
     config.data.batch_size = len(batch.global_crops)
     config.batch_norm = "per_device"
     config.method.shuffle = False
-    description = build.describe(config, num_devices=1)
+    description = compose.describe(config, num_devices=1)
     mesh = step.make_mesh(jax.devices()[:1])
     compiled = step.make_train_step(
         description.method.update,

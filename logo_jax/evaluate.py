@@ -5,7 +5,7 @@ python -m logo_jax.evaluate --workdir=runs/quickstart --protocol=knn
 
 import pathlib
 
-from logo_jax import build, command, step, workdir
+from logo_jax import command, compose, step, workdir
 from logo_jax.checkpoints import Checkpoints
 from logo_jax.metrics import by_seed
 
@@ -36,8 +36,8 @@ def evaluate(folder: pathlib.Path) -> tuple[int, dict[str, float]]:
     """
     config = workdir.read_config(folder)
     mesh = step.make_mesh()
-    description = build.describe(config, num_devices=mesh.devices.size)
-    monitor = build.knn_monitor(description, *build.load_data(description), mesh)
+    description = compose.describe(config, num_devices=mesh.devices.size)
+    monitor = compose.knn_monitor(description, *compose.load_data(description), mesh)
     if monitor is None:
         raise ValueError(
             "kNN needs labels for the training and the test set; this data set has none"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from logo_jax import build, command, workdir
+from logo_jax import command, compose, workdir
 from logo_jax.checkpoints import Checkpoints
 from logo_jax.metrics import MetricWriter, Progress
 from logo_jax.state import TrainState
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
     command.keep_compiled_code()
     folder = pathlib.Path(str(WORKDIR.value)).absolute()
     with command.input_errors():
-        experiment = build.experiment(CONFIG.value, make_mesh())
+        experiment = compose.experiment(CONFIG.value, make_mesh())
         workdir.claim(folder, CONFIG.value.to_dict())
         checkpoints = Checkpoints(folder / "checkpoints")
     with checkpoints:
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def run(
-    experiment: build.Experiment,
+    experiment: compose.Experiment,
     state: TrainState,
     start: int,
     checkpoints: Checkpoints,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from configs import base
-from logo_jax import build, step
-from logo_jax.build.experiment import train_step
+from logo_jax import compose, step
+from logo_jax.compose.experiment import train_step
 from logo_jax.methods import LearnedAffinity, LoGo, MoCo
 
 FOLDER = pathlib.Path(base.__file__).parent
@@ -27,7 +27,7 @@ def load(name, variant=""):
 
 
 def describe(config, steps_per_epoch=10):
-    return build.describe(config, num_devices=1, steps_per_epoch=steps_per_epoch)
+    return compose.describe(config, num_devices=1, steps_per_epoch=steps_per_epoch)
 
 
 def compiled(description):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from logo_jax import build, workdir
+from logo_jax import compose, workdir
 from logo_jax.checkpoints import Checkpoints
 from logo_jax.data import sources
 from logo_jax.evaluate import evaluate
@@ -58,7 +58,7 @@ def tiny_config(name, variant, arrays, **changes):
 
 def run(config, folder, *, until=None):
     """What main does, stopping after `until` steps as a kill would."""
-    experiment = build.experiment(config, make_mesh(jax.devices()[:1]))
+    experiment = compose.experiment(config, make_mesh(jax.devices()[:1]))
     with Checkpoints(folder / "checkpoints") as checkpoints:
         state = experiment.init()
         start, state = checkpoints.restore_latest(state) or (0, state)
@@ -144,7 +144,7 @@ def test_several_seeds_are_recorded_by_mean_spread_and_each(arrays, tmp_path):
 def test_each_of_several_seeds_draws_and_meets_what_it_does_alone(first, arrays):
     def experiment(**changes):
         config = tiny_config("cifar10_simsiam", "baseline", arrays, **changes)
-        return build.experiment(config, make_mesh(jax.devices()[:1]))
+        return compose.experiment(config, make_mesh(jax.devices()[:1]))
 
     together = experiment(seed=first, seeds=2)
     for i in range(2):
@@ -186,7 +186,7 @@ def test_multicrop_and_logo_differ_only_by_the_repulsion():
 def test_bad_values_are_refused_by_name(changes, message, arrays):
     config = tiny_config("cifar10_simsiam", "logo", arrays, **changes)
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
-        build.experiment(config, make_mesh(jax.devices()[:1]))
+        compose.experiment(config, make_mesh(jax.devices()[:1]))
 
 
 def test_a_field_nothing_reads_is_refused(arrays):
@@ -194,7 +194,7 @@ def test_a_field_nothing_reads_is_refused(arrays):
     with config.unlocked():
         config.optimizer.nesterov = True
     with pytest.raises(ValueError, match="nothing reads config.optimizer.nesterov"):
-        build.describe(config, num_devices=1)
+        compose.describe(config, num_devices=1)
 
 
 def test_a_changed_config_in_an_old_workdir_is_refused_with_the_difference(tmp_path):

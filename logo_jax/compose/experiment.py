@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from logo_jax import step
 from logo_jax.augment.policy import prepare_eval
-from logo_jax.build.description import Description, describe
+from logo_jax.compose.description import Description, describe
 from logo_jax.data import sources
 from logo_jax.data.images import ImageSet
 from logo_jax.data.resident import Resident

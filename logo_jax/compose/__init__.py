@@ -3,8 +3,8 @@
 Derived values (steps, scaled learning rates) are computed here, never typed.
 """
 
-from logo_jax.build.description import Description, describe
-from logo_jax.build.experiment import (
+from logo_jax.compose.description import Description, describe
+from logo_jax.compose.experiment import (
     Experiment,
     experiment,
     knn_monitor,

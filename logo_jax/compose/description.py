@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from logo_jax.augment.boxes import CropSpec
 from logo_jax.augment.policy import AugmentSpec, make_views
-from logo_jax.build import networks
-from logo_jax.build.methods import Parts, make_method
+from logo_jax.compose import networks
+from logo_jax.compose.methods import Parts, make_method
 from logo_jax.networks.encoder import Encoder
 from logo_jax.reader import Reader
 from logo_jax.state import Batch, Method, TrainState

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 
 from logo_jax import losses, optim
-from logo_jax.build import networks
-from logo_jax.build.optimizers import make_optimizer, schedules
+from logo_jax.compose import networks
+from logo_jax.compose.optimizers import make_optimizer, schedules
 from logo_jax.methods import (
     BYOL,
     CosineAffinity,
@@ -118,9 +118,7 @@ def _swav(parts: Parts) -> SwAV:
         "prototypes": parts.tx(frozen_steps=frozen),
     }
     fields = _fields(read, without=("frozen_epochs", "queue_start_epoch"))
-    return SwAV(
-        tx=optim.by_network(tx), queue_start=start, **fields, **parts.common
-    )
+    return SwAV(tx=optim.by_network(tx), queue_start=start, **fields, **parts.common)
 
 
 BASES = {"simsiam": _simsiam, "moco": _moco, "byol": _byol, "swav": _swav}
