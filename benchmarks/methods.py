@@ -1,6 +1,6 @@
 """Every method and variant on CIFAR-10 at a size two CPU cores finish, over seeds.
 
-    python benchmarks/methods.py OUT --steps=250 --seeds=3 [--config flags for all runs]
+    python benchmarks/methods.py OUT --steps=200 --seeds=3 [--config flags for all runs]
 
 Trains each (method, variant, seed) in a folder of OUT, skips what is finished, resumes
 what was interrupted, and prints a table: kNN of each cell, mean and standard deviation
@@ -26,6 +26,7 @@ SMALL = {
     "encoder.width": 16,
     "encoder.head_hidden": 256,
     "data.batch_size": 128,
+    "optimizer.learning_rate": 0.2,
     "train.log_every_steps": 10,
     "monitor.train_examples": 10000,
     "monitor.test_examples": 2000,
@@ -49,7 +50,7 @@ def main() -> None:
     """Runs what is missing, then prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("out", type=pathlib.Path)
-    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--table", action="store_true", help="run nothing")
     options, flags = parser.parse_known_args()
