@@ -1,11 +1,8 @@
 """Image operations give torchvision's and Pillow's pixels.
 
 The file `augment_ops.npz` holds one image and what torchvision's tensor operations
-(float32) and Pillow (uint8) made of it; LOGO_GOLDEN_DIR names another folder of it.
+(float32) and Pillow (uint8) made of it; LOGO_GOLDEN_DIR may name another folder of it.
 """
-
-import os
-import pathlib
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +10,13 @@ import pytest
 from PIL import Image
 
 from logo_jax.augment import ops, resized_crop
+from tests.golden import torch_names as names
 
-_DATA = pathlib.Path(__file__).parent / "data"
-_GOLDEN = dict(
-    np.load(pathlib.Path(os.environ.get("LOGO_GOLDEN_DIR", _DATA)) / "augment_ops.npz")
-)
+if not (names.DATA / "augment_ops.npz").exists():
+    pytest.skip(
+        f"LOGO_GOLDEN_DIR={names.DATA} has no augment_ops.npz", allow_module_level=True
+    )
+_GOLDEN = names.load("augment_ops.npz")
 # Float sums in another order; 1 / 255 is 4e-3.
 _TOLERANCE = 1e-5
 _WITH_FACTOR = {
