@@ -109,7 +109,7 @@ def get_config(
     config.logo.negatives = "flip"  # the batch reversed, or roll: moved at random
     config.logo.both_orders = False  # repel (a, b) and (b, a)
     config.logo.normalize = True  # regressor sees unit vectors
-    config.logo.prepare_before_repel = False  # MoCo's key encoder moves twice a step
+    config.logo.prepare_before_repel = False  # released: MoCo's keys move twice a step
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "sgd"  # or lars: of the base method
@@ -166,21 +166,43 @@ def finish(config: ConfigDict, variant: str) -> ConfigDict:
 def _as_released(config: ConfigDict) -> None:
     """ztt1024/LoGo-SSL@6f6d113 by its defaults; its MoCo is all there is."""
     config.data.batch_size = 256
-    config.batch_norm = "per_device"
+    count, size, _ = config.crops.local_crops
+    config.crops.local_crops = (count, size, (0.05, 0.4))
+    config.pairing = "global_targets"
+    config.batch_norm = "per_device"  # on one device split:8, or shuffling does nothing
+    config.running_stats = "all"
+    config.logo.update_kind = "released"
+    config.logo.affinity = "regressor"
+    config.logo.regressor_loss = "jensen_shannon"
+    config.logo.regressor_width = 256
+    config.logo.regressor_depth = 2
+    config.logo.regressor_norm = "separate"
+    config.logo.regressor_learning_rate = 0.03
+    config.logo.regressor_schedule = "constant"
+    config.logo.clip_ratio = 0.015
     config.logo.reset_norm = True
+    config.logo.noise = 0.3
+    config.logo.noise_on = "positives"
+    config.logo.negatives = "flip"
+    config.logo.both_orders = False
+    config.logo.normalize = True
+    config.optimizer.name = "sgd"
     config.optimizer.learning_rate = 0.03
+    config.optimizer.warmup_epochs = 0.0
     config.optimizer.weight_decay = 1e-4
     config.optimizer.schedule = "step"
     if config.method.name == "moco":
         config.logo.prepare_before_repel = True
         config.method.encode_idle_views = True
+        config.method.shuffle = True
         config.method.queue_size = 4096
         config.method.momentum = 0.999
         config.method.temperature = 0.07
 
 
 def _as_in_the_paper(config: ConfigDict) -> None:
-    """Eqs. 3 to 6 and 9, Algorithm 1; the regressor's size by a reproduction's word."""
+    """Eqs. 3 to 6 and 9, Algorithm 1; regressor and decay by a reproduction's word."""
+    config.optimizer.weight_decay = 1e-4
     config.pairing = "summed"
     config.logo.update_kind = "joint"
     config.logo.regressor_loss = "difference"

@@ -1,6 +1,7 @@
 """What experiments on ImageNet-like photographs share: crops of 224 and 96 px.
 
-Augmentation is the released code's: colour, grey and flip as on CIFAR-10, and blur.
+Augmentation is MoCo v2's: colour, grey and flip as on CIFAR-10, and blur. The released
+code has the same operations in another order, and kornia's brightness (docs/parity.md).
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +19,12 @@ def get_config(method: str, variant: str, backbone: str, width: int) -> ConfigDi
         width: of its features, which MoCo's head keeps: 512 or 2048.
     """
     config = base.get_config(
-        method, variant, size=224, local_size=96, local_area=(0.08, 0.4)
+        method,
+        variant,
+        size=224,
+        local_size=96,
+        local_area=(0.08, 0.4),
+        baseline_area=(0.08 if method == "moco" else 0.2, 1.0),
     )
     config.data.batch_size = 256
     config.augment.blur_prob = 0.5

@@ -1,6 +1,8 @@
-"""What STL-10's experiments share: the small AlexNet on 64 px crops, 105,000 images.
+"""What STL-10's experiments share: the small AlexNet on 64 px crops.
 
-Wang & Isola's network and statistics (SsnL/align_uniform); features are fc7's.
+Wang & Isola's network and statistics (SsnL/align_uniform); features are fc7's. The
+paper trains on 105,000 images, 100,000 of them without labels; nothing prepares or
+reads those yet.
 """
 
 from ml_collections import ConfigDict
@@ -24,4 +26,8 @@ def get_config(method: str, variant: str) -> ConfigDict:
     config.encoder.backbone = "alexnet"
     config.encoder.zero_init_residual = False
     config.optimizer.weight_decay = 1e-4
+    if method == "moco":  # the released code's
+        config.encoder.head_hidden = 4096  # as wide as the features
+        config.method.momentum = 0.999
+        config.method.temperature = 0.07
     return config

@@ -1,8 +1,14 @@
 """SimSiam and LoGo around it: ResNet-18, CIFAR-10, 200 epochs, batch 512.
 
-Published: SimSiam-LoGo kNN 87.67 % (paper's Table 1; k unknown). SimSiam alone: 81.9 %
-half way of 800 epochs (Chen & He 2021, Fig. D.1). Ours at this size: not yet run; at a
-size a laptop finishes: docs/results.md.
+kNN top-1 in percent on backbone features:
+
+    variant        published          ours
+    baseline       -                  -
+    logo           87.67              -
+
+Published is the paper's Table 1, k unknown; SimSiam alone is at 81.9 after 200 of 800
+epochs (Chen & He 2021, Fig. D.1). Ours has not been run at this size; at a size two CPU
+cores finish: docs/results.md.
 
     python -m logo_jax.prepare cifar10
     python -m logo_jax.main --config=configs/cifar10_simsiam.py --workdir=runs/simsiam

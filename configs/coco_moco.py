@@ -1,8 +1,14 @@
 """MoCo and LoGo around it: ResNet-50, COCO 2017 images, 200 epochs, batch 256.
 
-Published: VOC07 linear SVM, mAP in percent (supplement's Table 7): baseline 76.12,
-multicrop 77.97, logo 79.59. Ours: not yet run. Epochs are not told: ImageNet-100's.
-Areas are the released code's.
+VOC07 linear SVM, mAP in percent:
+
+    variant        published          ours
+    baseline       76.12              -
+    multicrop      77.97              -
+    logo           79.59              -
+
+Published is the supplement's Table 7. Epochs are not told: ImageNet-100's. Local areas
+are the released code's.
 
     python -m logo_jax.main --config=configs/coco_moco.py --workdir=runs/coco
 

@@ -1,12 +1,15 @@
 """MoCo and LoGo around it: ResNet-34, ImageNet-100, 200 epochs, batch 256.
 
-Published, kNN / linear top-1 in percent (supplement's Tables 2 and 3; k not told):
+kNN / linear top-1 in percent:
 
-    baseline      64.18 / 68.48      baseline_400  71.84 / 75.44
-    swav_style    65.4  / 69.78      multicrop     69.00 / 73.24
-    logo          76.82 / 79.32
+    variant        published          ours
+    baseline       64.18 / 68.48      -
+    baseline_400   71.84 / 75.44      -
+    swav_style     65.4 / 69.78       -
+    multicrop      69.00 / 73.24      -
+    logo           76.82 / 79.32      -
 
-Ours: not yet run.
+Published are the supplement's Tables 2 and 3; k and the probe are not told.
 
     python -m logo_jax.main --config=configs/imagenet100_moco.py --workdir=runs/in100
 

@@ -1,7 +1,13 @@
 """MoCo and LoGo around it: ResNet-50, ImageNet-100, 200 epochs, batch 256.
 
-Published, kNN / linear top-1 in percent (supplement's Table 4; k not told): baseline
-66.02 / 74.84, baseline_400 78.08 / 82.06, logo 81.32 / 85.14. Ours: not yet run.
+kNN / linear top-1 in percent:
+
+    variant        published          ours
+    baseline       66.02 / 74.84      -
+    baseline_400   78.08 / 82.06      -
+    logo           81.32 / 85.14      -
+
+Published is the supplement's Table 4; k and the probe are not told.
 
     python -m logo_jax.main --config=configs/imagenet100_r50_moco.py --workdir=runs/r50
 

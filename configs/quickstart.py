@@ -15,11 +15,9 @@ from configs import base
 
 
 def get_config(variant: str = "logo") -> ConfigDict:
-    config = base.get_config("simsiam", variant or "logo")
+    config = base.get_config("simsiam", variant or "logo", size=16, local_size=16)
     config.data.source = "photographs"
     config.data.batch_size = 256
-    config.crops.global_crops = (2, 16, (0.4, 1.0))
-    config.crops.local_crops = (config.crops.local_crops[0], 16, (0.08, 0.6))
     config.augment.jitter = (0.2, 0.2, 0.2, 0.05)  # colour tells photographs apart
     config.augment.grayscale_prob = 0.05
     config.encoder.backbone = "resnet10"
@@ -30,7 +28,7 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.logo.regressor_width = 64
     config.logo.update_kind = config.logo.update_kind.replace("released", "joint")
     config.optimizer.learning_rate = 0.2
-    config.train.num_steps = 150
+    config.train.num_steps = 300 if variant == "baseline_400" else 150
     config.train.log_every_steps = 5
     config.train.checkpoint_every_steps = 50
     config.monitor.knn_every_steps = 25

@@ -28,7 +28,9 @@ def run(main: Callable[[Sequence[str]], Any], required: Sequence[str]) -> None:
                 rest = flags.FLAGS(argv)
             # ml_collections raises AttributeError and KeyError for unknown fields
             except (flags.Error, AttributeError, KeyError) as error:
-                raise ValueError(str(error)) from error
+                # ml_collections quotes the traceback of a config file that raises
+                text = str(error.args[0] if error.args else error)
+                raise ValueError(text.rpartition("Error: ")[2]) from error
             for name in required:
                 if not flags.FLAGS[name].present:
                     raise ValueError(f"--{name}=... is missing; see --help")

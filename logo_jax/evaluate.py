@@ -48,7 +48,7 @@ def evaluate(folder: pathlib.Path) -> tuple[int, dict[str, float]]:
     if found is None:
         raise ValueError(f"{folder} has no checkpoint yet; train it first")
     step_number, state = found
-    return step_number, by_seed(monitor(state))
+    return step_number, by_seed(monitor(state), description.plan.seeds)
 
 
 if __name__ == "__main__":

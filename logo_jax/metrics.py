@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, SupportsFloat, TextIO
 
@@ -87,23 +87,24 @@ class MetricWriter:
         self._tensorboard.close()
 
 
-def by_seed(values: Mapping[str, Any]) -> dict[str, float]:
+def by_seed(values: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, float]:
     """Values of one seed as they are; of several [n], mean, spread and each.
 
-    The spread, `NAME/std`, is the standard deviation of a sample (n - 1); the i-th
-    seed's value is `NAME/seed_i`.
+    The spread, `NAME/std`, is the standard deviation of a sample (n - 1); a seed's own
+    value is `NAME/seed_SEED`.
 
-    >>> by_seed({"loss": 2.0})
+    >>> by_seed({"loss": 2.0}, seeds=[5])
     {'loss': 2.0}
-    >>> by_seed({"loss": np.array([1.0, 3.0])})["loss"]
-    2.0
+    >>> sorted(by_seed({"loss": np.array([1.0, 3.0])}, seeds=[5, 6]))
+    ['loss', 'loss/seed_5', 'loss/seed_6', 'loss/std']
     """
     flat: dict[str, float] = {}
     for name, value in values.items():
         flat[name] = float(np.mean(value))
         if np.ndim(value):
             flat[f"{name}/std"] = float(np.std(value, ddof=1))
-            flat |= {f"{name}/seed_{i}": float(x) for i, x in enumerate(value)}
+            each = zip(seeds, value, strict=True)
+            flat |= {f"{name}/seed_{seed}": float(x) for seed, x in each}
     return flat
 
 

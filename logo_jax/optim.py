@@ -69,7 +69,7 @@ def sgd(
     *,
     momentum: float,
     weight_decay: float,
-    frozen_steps: int = 0,
+    frozen_steps: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """SGD as PyTorch has it: decay is added, then momentum, then the rate applied.
 
@@ -81,7 +81,7 @@ def sgd(
         momentum: how much of the last step's direction stays.
         weight_decay: added to the gradient, times the parameter.
         frozen_steps: steps at first that move nothing and leave no momentum, as where
-            PyTorch has no gradient (SwAV's prototypes).
+            PyTorch has no gradient (SwAV's prototypes); None: none, and no counter.
 
     Source: torch.optim.SGD.
     """
@@ -94,7 +94,7 @@ def lars(
     *,
     momentum: float,
     weight_decay: float,
-    frozen_steps: int = 0,
+    frozen_steps: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """SGD behind `layerwise_rates`: LARS as SwAV trains by it; arguments as `sgd`'s.
 
@@ -129,11 +129,11 @@ def _descent(
     decay: optax.GradientTransformation,
     learning_rate: ScalarOrSchedule,
     momentum: float,
-    frozen_steps: int,
+    frozen_steps: int | None,
 ) -> optax.GradientTransformationExtraArgs:
     """Decay, momentum and rate in PyTorch's order, the first two idle while frozen."""
     direction = [decay, optax.trace(momentum)]
-    if frozen_steps:
+    if frozen_steps is not None:
         direction = [
             optax.conditionally_mask(
                 optax.chain(*direction),

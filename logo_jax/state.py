@@ -58,7 +58,7 @@ class Forward(NamedTuple):
 
     Attributes:
         embeddings: raw projections of the views that predict, in the pairing's order,
-            [s, b, d].
+            [s, b, d]; local crops last.
         batch_stats: the new running statistics, by network.
         memory: the new memory, by name.
         metrics: scalars to log.

@@ -23,6 +23,7 @@ class Plan:
         checkpoint_every_steps: between checkpoints; there is one at the end too.
         knn_every_steps: between kNN evaluations; 0: only at the end.
         floors: whether to print what takes no learning to reach, first.
+        seeds: trained at once.
     """
 
     num_steps: int
@@ -31,6 +32,7 @@ class Plan:
     checkpoint_every_steps: int
     knn_every_steps: int
     floors: bool
+    seeds: tuple[int, ...] = (0,)
 
 
 class Loader(Protocol):
@@ -86,7 +88,7 @@ def train(
         log.add(step, loader.images_per_step, metrics)
         last = step == plan.num_steps
         if monitor and (last or is_due(step, plan.knn_every_steps)):
-            log.evaluate(step, by_seed(monitor(state)))
+            log.evaluate(step, by_seed(monitor(state), plan.seeds))
         if last or is_due(step, plan.checkpoint_every_steps):
             log.flush()  # a state is saved only once its losses are known to be finite
             checkpoints.save(step, state)
@@ -146,7 +148,8 @@ class Log:
         self._pending = []
         values = jax.device_get(metrics)
         self._require_finite(steps, values)
-        means = by_seed(jax.tree.map(lambda *x: np.mean(x, axis=0), *values))
+        means = jax.tree.map(lambda *x: np.mean(x, axis=0), *values)
+        means = by_seed(means, self._plan.seeds)
         now = self._clock()
         means["images_per_second"] = sum(images) / (now - self._since)
         self._since = now

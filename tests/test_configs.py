@@ -65,9 +65,9 @@ def test_every_variant_of_a_config_describes_a_method(name, variant):
     assert isinstance(description.method, LoGo) == wrapped
     local = description.crops["local_crops"]
     assert local.count == (0 if variant.startswith("baseline") else 2)
-    epochs = 400 if variant == "baseline_400" or name == "quickstart" else 200
-    if name != "quickstart":  # counts steps
-        assert description.plan.num_steps == epochs * 10
+    usual = 150 if name == "quickstart" else 200 * 10
+    twice = variant == "baseline_400"
+    assert description.plan.num_steps == usual * (2 if twice else 1)
 
 
 @every_experiment
@@ -77,14 +77,16 @@ def test_a_config_at_reduced_size_takes_a_step(name):
     description = describe(config)
     state = jax.jit(description.init)()
     before = jax.device_get(state.params["encoder"])
-    after, metrics = compiled(description)(state, *examples(config.data.batch_size, 16))
+    step_, inputs = compiled(description), examples(config.data.batch_size, 16)
+    after, _ = step_(state, *inputs)
+    after, metrics = step_(after, *inputs)  # the first step of a warm-up stands still
     assert all(np.isfinite(value) for value in jax.device_get(metrics).values())
     moved = jax.tree.map(
         lambda a, b: bool(np.any(a != b)),
         before,
         jax.device_get(after.params["encoder"]),
     )
-    assert config.optimizer.warmup_epochs or any(jax.tree.leaves(moved))
+    assert any(jax.tree.leaves(moved))
 
 
 def reduce(config):
@@ -141,6 +143,79 @@ def test_paper_sums_pairs_and_takes_one_step_by_the_difference_of_affinities():
         method.affinity.loss(positive, negative), difference[0], rtol=1e-6
     )
     assert (method.affinity.negatives, method.affinity.noise_on) == ("roll", "none")
+
+
+@every_experiment
+def test_released_has_the_released_regressor_everywhere(name):
+    config = load(name, "released")
+    method = describe(config).method
+    assert isinstance(method, LoGo)
+    assert isinstance(method.affinity, LearnedAffinity)
+    assert (method.update_kind, method.clip_ratio) == ("released", 0.015)
+    assert method.reset_norm_every == 10
+    assert (
+        config.optimizer.to_dict()
+        | {
+            "name": "sgd",
+            "learning_rate": 0.03,
+            "weight_decay": 1e-4,
+            "schedule": "step",
+            "warmup_epochs": 0.0,
+        }
+        == config.optimizer.to_dict()
+    )
+    assert method.affinity.regressor.width == 256
+    assert method.affinity.regressor.depth == 2
+    assert config.crops.local_crops[2] == (0.05, 0.4)
+    assert config.batch_norm == "per_device"
+
+
+def test_mocos_defaults_are_its_notebooks():
+    method = describe(load("cifar10_moco", "multicrop")).method
+    assert isinstance(method, MoCo)
+    assert (method.queue_size, method.momentum, method.temperature) == (4096, 0.99, 0.1)
+    assert not method.encode_idle_views
+
+
+def test_the_regressors_schedule_is_its_own():
+    rates = {}
+    for schedule in ("constant", "cosine", "step"):
+        config = load("cifar10_simsiam")
+        config.logo.regressor_schedule = schedule
+        method = describe(config).method
+        assert isinstance(method, LoGo)
+        assert isinstance(method.affinity, LearnedAffinity)
+        rates[schedule] = [
+            rate_after(method.affinity.tx, steps) for steps in (0, 1300, 1999)
+        ]
+    rate = 0.03 * 512 / 256
+    np.testing.assert_allclose(rates["constant"], [rate] * 3, rtol=1e-5)
+    np.testing.assert_allclose(rates["step"], [rate, rate / 10, rate / 100], rtol=1e-5)
+    first, middle, last = rates["cosine"]
+    assert first == pytest.approx(rate)
+    assert rate > middle > last
+    assert last < 1e-5
+
+
+def rate_after(tx, steps):
+    """The learning rate of a step: what a gradient of one moves without momentum."""
+    params = {"x": jnp.zeros(())}
+    state = tx.init(params)
+    # the schedule's count is the only integer of the state
+    state = jax.tree.map(
+        lambda leaf: jnp.full_like(leaf, steps) if leaf.dtype == jnp.int32 else leaf,
+        state,
+    )
+    updates, _ = tx.update({"x": jnp.ones(())}, state, params)
+    return -float(updates["x"])
+
+
+@pytest.mark.parametrize("frozen_epochs", [0.0, 0.4, 1.0])
+def test_a_states_structure_does_not_depend_on_the_length_of_an_epoch(frozen_epochs):
+    config = load("cifar10_swav")
+    config.method.frozen_epochs = frozen_epochs
+    states = [jax.eval_shape(describe(config, n).init) for n in (1, 97)]
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
 
 
 def test_swav_style_has_the_supplements_areas():

@@ -131,10 +131,10 @@ def test_several_seeds_are_recorded_by_mean_spread_and_each(arrays, tmp_path):
     rows = records(tmp_path)
     assert [row["step"] for row in rows] == [1, 2, 2, 3, 4, 4]
     for row, name in ((rows[0], "loss"), (rows[-1], "knn/k3_t0.1/top1")):
-        values = [row[f"{name}/seed_{i}"] for i in range(2)]
+        values = [row[f"{name}/seed_{seed}"] for seed in (3, 4)]
         assert row[name] == pytest.approx(np.mean(values))
         assert row[f"{name}/std"] == pytest.approx(np.std(values, ddof=1))
-    assert rows[0]["loss/seed_0"] != rows[0]["loss/seed_1"]
+    assert rows[0]["loss/seed_3"] != rows[0]["loss/seed_4"]
     step, evaluated = evaluate(tmp_path)
     assert step == 4
     assert evaluated == {k: v for k, v in rows[-1].items() if k != "step"}
@@ -177,6 +177,15 @@ def test_multicrop_and_logo_differ_only_by_the_repulsion():
         ({"encoder.backbone": "vgg"}, "backbone='vgg' must be one of resnet10"),
         ({"pairing": "both"}, "pairing='both' must be one of"),
         ({"batch_norm": "split:0"}, "must be global, per_device or split:N"),
+        ({"batch_norm": "split:3"}, "batch_size=8 must be a multiple of 3"),
+        ({"logo.update_kind": "both"}, "must be one of none, released, joint"),
+        ({"logo.negatives": "far"}, "config.logo.negatives='far' must be one of"),
+        ({"optimizer.name": "lars"}, "update_kind='released' needs"),
+        ({"optimizer.milestones": (60, 80)}, "must be fractions of training"),
+        (
+            {"optimizer.schedule": "step", "optimizer.warmup_epochs": 1.0},
+            "no warm-up",
+        ),
         ({"crops.local_crops": (3, 8, (0.1, 0.6))}, "even number"),
         ({"crops.global_crops": (2, 8)}, "side in pixels"),
         ({"monitor.knn": ((99, 0.1),)}, "k=99"),
@@ -211,6 +220,7 @@ def test_a_changed_config_in_an_old_workdir_is_refused_with_the_difference(tmp_p
         (["--config.data.batch_size=many"], "batch_size"),
         (["--config.data.source=npz", "--config.data.path=/nowhere"], "/nowhere"),
         (["extra"], "'extra'"),
+        (["--config=configs/cifar10_simsiam.py:nosuch"], "variant 'nosuch' must be"),
     ],
 )
 def test_bad_input_ends_with_one_line_and_exit_code_2(arguments, message, tmp_path):

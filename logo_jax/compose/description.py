@@ -31,12 +31,11 @@ class Description:
         encoder: the network that is evaluated.
         crops: the specs of `global_crops` and `local_crops`.
         augment: what is done to each crop.
-        plan: of the loop.
+        plan: of the loop; its seeds are of everything random, and several are a
+            leading axis of the train state, of keys and of examples.
         data: arguments of `sources.load`.
         monitor: fields of the kNN monitor.
         batch_size: images a step, over all devices; of each seed.
-        seeds: of everything random; more than one are trained at once, as a leading
-            axis of the train state, of keys and of examples.
     """
 
     method: Method
@@ -47,7 +46,6 @@ class Description:
     data: dict[str, str]
     monitor: dict[str, Any]
     batch_size: int
-    seeds: tuple[int, ...]
 
     def make_batch(
         self, key: jax.Array, examples: tuple[jax.Array, jax.Array], epoch: Any
@@ -66,7 +64,7 @@ class Description:
             )
         )
         keys = self.keys("parameters")
-        if len(self.seeds) == 1:
+        if len(self.plan.seeds) == 1:
             return self.method.init(keys, blank)
         return jax.vmap(lambda key: self.method.init(key, blank))(keys)
 
@@ -79,12 +77,12 @@ class Description:
         chosen = jnp.stack(
             [
                 jax.random.split(jax.random.key(seed), len(PURPOSES))[jnp.array(rows)]
-                for seed in self.seeds
+                for seed in self.plan.seeds
             ]
         )
         if len(purposes) == 1:
             chosen = chosen[:, 0]
-        return chosen if len(self.seeds) > 1 else chosen[0]
+        return chosen if len(self.plan.seeds) > 1 else chosen[0]
 
 
 def describe(
@@ -107,7 +105,7 @@ def describe(
     plan = _plan(read, steps_per_epoch)
     norm = networks.make_norm(read.batch_norm)
     encoder = networks.make_encoder(read.encoder, norm)
-    batch_size = _batch_size(read.data, num_devices)
+    batch_size = _batch_size(read, num_devices)
     counts = [spec.count for spec in crops.values()]
     parts = Parts(
         read=read,
@@ -117,7 +115,6 @@ def describe(
         rate=read.optimizer.learning_rate * batch_size / 256,
         pair_weights=pair_weights(read.pairing, *counts),
     )
-    first_seed = int(read.at_least(0, "seed"))
     description = Description(
         method=make_method(parts),
         encoder=encoder,
@@ -127,7 +124,6 @@ def describe(
         data={name: getattr(read.data, name) for name in DATA},
         monitor=read.monitor.all(),
         batch_size=batch_size,
-        seeds=tuple(range(first_seed, first_seed + read.at_least(1, "seeds"))),
     )
     if read.unread():
         raise ValueError(f"nothing reads {', '.join(read.unread())}; remove it")
@@ -148,17 +144,20 @@ def _crop_spec(read: Reader, name: str) -> CropSpec:
 
 
 def _batch_size(read: Reader, num_devices: int) -> int:
-    batch_size = read.at_least(2, "batch_size")
-    if batch_size % num_devices:
+    batch_size = read.data.at_least(2, "batch_size")
+    groups = num_devices * networks.norm_groups(read.batch_norm)
+    if batch_size % groups:
         raise ValueError(
-            f"config.data.batch_size={batch_size} must be a multiple of the "
-            f"{num_devices} devices; use {-(-batch_size // num_devices) * num_devices}"
+            f"config.data.batch_size={batch_size} must be a multiple of {groups} "
+            f"({num_devices} devices, batch_norm={read.batch_norm}); use "
+            f"{-(-batch_size // groups) * groups}"
         )
     return batch_size
 
 
 def _plan(read: Reader, steps_per_epoch: int) -> Plan:
     train, monitor = read.train, read.monitor
+    first_seed = read.at_least(0, "seed")
     num_epochs = train.at_least(1, "num_epochs")
     num_steps = train.at_least(0, "num_steps") or num_epochs * steps_per_epoch
     return Plan(
@@ -168,4 +167,5 @@ def _plan(read: Reader, steps_per_epoch: int) -> Plan:
         checkpoint_every_steps=train.at_least(1, "checkpoint_every_steps"),
         knn_every_steps=monitor.at_least(0, "knn_every_steps"),
         floors=monitor.floors,
+        seeds=tuple(range(first_seed, first_seed + read.at_least(1, "seeds"))),
     )

@@ -68,8 +68,8 @@ def experiment(config: Mapping[str, Any], mesh: Mesh) -> Experiment:
         loader=Resident(
             images=step.replicate(train.images, mesh),
             batch_size=description.batch_size,
-            seeds=description.seeds,
-            sharding=step.batch_sharding(mesh, several=len(description.seeds) > 1),
+            seeds=description.plan.seeds,
+            sharding=step.batch_sharding(mesh, several=len(description.plan.seeds) > 1),
         ),
         train_step=train_step(description, mesh),
         monitor=knn_monitor(description, train, test, mesh),
@@ -120,5 +120,5 @@ def knn_monitor(
         settings=fields["knn"],
         num_classes=int(max(train.labels.max(), test.labels.max())) + 1,
         batch_size=description.batch_size,
-        num_seeds=len(description.seeds),
+        num_seeds=len(description.plan.seeds),
     )

@@ -1,7 +1,7 @@
 """Methods that a config describes: a base method, and LoGo around it."""
 
 import dataclasses
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import jax
@@ -19,6 +19,8 @@ from logo_jax.methods import (
     MoCo,
     SimSiam,
     SwAV,
+    affinity,
+    logo,
 )
 from logo_jax.methods.affinity import Affinity
 from logo_jax.networks.encoder import Encoder
@@ -36,6 +38,7 @@ REGRESSOR_LOSSES = {
     "donsker_varadhan": losses.donsker_varadhan,
 }
 AFFINITIES = ("regressor", "random", "cosine")
+UPDATES = ("none", *logo.UPDATES)
 RUNNING_STATS = {"all": False, "globals": True}
 
 
@@ -124,6 +127,11 @@ def _swav(parts: Parts) -> SwAV:
 BASES = {"simsiam": _simsiam, "moco": _moco, "byol": _byol, "swav": _swav}
 
 
+def same(names: Iterable[str]) -> dict[str, str]:
+    """A table of names that stand for themselves."""
+    return {name: name for name in names}
+
+
 def _fields(read: Reader, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """Every field of a group that a method takes as it is."""
     left_out = ("name", *without)
@@ -133,6 +141,12 @@ def _fields(read: Reader, without: tuple[str, ...] = ()) -> dict[str, Any]:
 def _with_logo(parts: Parts, base: BaseMethod) -> Method:
     """The base method, or LoGo around it where local crops repel."""
     read = parts.read.logo
+    kind = read.choice("update_kind", same(UPDATES))
+    if kind == "released" and parts.read.optimizer.name != "sgd":
+        raise ValueError(
+            "config.logo.update_kind='released' needs config.optimizer.name='sgd': it "
+            "holds one SGD step small against another; use 'joint'"
+        )
     fields = {
         "affinity": _affinity(parts),
         "repel_tx": parts.tx(make=optim.clipped_sgd),
@@ -142,17 +156,15 @@ def _with_logo(parts: Parts, base: BaseMethod) -> Method:
         "prepare_before_repel": read.prepare_before_repel,
         "stats_from_globals": parts.common["stats_from_globals"],
     }
-    if read.update_kind == "none":
+    if kind == "none":
         return base
-    return LoGo(
-        base=base, encoder=parts.encoder, update_kind=read.update_kind, **fields
-    )
+    return LoGo(base=base, encoder=parts.encoder, update_kind=kind, **fields)
 
 
 def _affinity(parts: Parts) -> Affinity:
     """How alike two local crops are found."""
     read, plan = parts.read.logo, parts.plan
-    kind = read.choice("affinity", {name: name for name in AFFINITIES})
+    kind = read.choice("affinity", same(AFFINITIES))
     scale = parts.read.data.batch_size / 256
     rate = read.at_least(0, "regressor_learning_rate") * scale
     schedule = read.choice(
@@ -166,8 +178,8 @@ def _affinity(parts: Parts) -> Affinity:
         trained=kind != "random",
         norm_batches=norm_batches,
         noise=read.at_least(0, "noise"),
-        noise_on=read.noise_on,
-        negatives=read.negatives,
+        noise_on=read.choice("noise_on", same(affinity.NOISE_ON)),
+        negatives=read.choice("negatives", same(affinity.NEGATIVES)),
         both_orders=read.both_orders,
         normalize=read.normalize,
     )

@@ -46,6 +46,12 @@ def make_norm(batch_norm: str) -> resnet.Norm:
     )
 
 
+def norm_groups(batch_norm: str) -> int:
+    """Groups of images with statistics of their own on each device."""
+    kind, _, groups = batch_norm.partition(":")
+    return int(groups) if kind == "split" else 1
+
+
 def make_encoder(read: Reader, norm: resnet.Norm) -> Encoder:
     """Backbone and projection head.
 

@@ -28,6 +28,16 @@ def schedules(
             f"config.optimizer.warmup_epochs={read.warmup_epochs} must be shorter than "
             f"the training of {plan.num_steps} steps"
         )
+    if warmup and read.schedule != "cosine":
+        raise ValueError(
+            f"config.optimizer.schedule={read.schedule!r} has no warm-up; set "
+            "config.optimizer.warmup_epochs=0, or schedule='cosine'"
+        )
+    if not all(0 < part < 1 for part in read.milestones):
+        raise ValueError(
+            f"config.optimizer.milestones={read.milestones} must be fractions of "
+            "training, between 0 and 1; use e.g. (0.6, 0.8)"
+        )
     milestones = [round(part * plan.num_steps) for part in read.milestones]
     return {
         "cosine": lambda: optim.cosine_schedule(

@@ -89,13 +89,14 @@ class LearnedAffinity:
         tx: its optimiser.
         loss: from scores of pairs from one image and of pairs from two to a scalar.
         trained: False leaves the regressor at its random start: a control.
-        noise: norm of the noise on embeddings of norm one.
+        noise: norm of the noise, whatever the norm of the embeddings.
         noise_on: which pairs get it: "positives" (as released), "both" or "none".
         negatives: whom an image's second crop comes from: "flip": the image at its
-            place in the reversed global batch, as released; "roll": the image a
-            random number of places, not 0, away.
-        norm_batches: what the regressor's batch norm takes together: "separate": each
-            kind and order of pairs alone, as released; "joint": positives with
+            place in the reversed global batch (released: in each device's own);
+            "roll": the image a random number of places, not 0, away.
+        norm_batches: what the regressor's batch norm takes together, within the groups
+            that the norm has: "separate": each kind and order of pairs alone, as
+            released; "joint": positives with
             negatives, and the repelled pairs with negatives; "eval": training as
             "separate", the repelled pairs by running statistics.
         both_orders: repel the pairs in both orders, not in one.
@@ -216,12 +217,15 @@ class LearnedAffinity:
     def _score(self, state, params, pairs):
         """Scores [n, b] of pairs [n, b, 2d], and the state with the new statistics."""
         joint = self.norm_batches == "joint"
+        if joint:  # image after image, so that groups of a split norm hold every kind
+            pairs = jnp.swapaxes(pairs, 0, 1)
         batches = pairs.reshape(1, -1, pairs.shape[-1]) if joint else pairs
         scores, stats = encode_views(
             self.regressor, params, state.batch_stats[REGRESSOR], [*batches]
         )
+        scores = scores.reshape(pairs.shape[:-1])
         state = state.replace(batch_stats=state.batch_stats | {REGRESSOR: stats})
-        return scores.reshape(pairs.shape[:-1]), state
+        return scores.T if joint else scores, state
 
 
 def halves(embeddings: jax.Array) -> tuple[jax.Array, jax.Array]:

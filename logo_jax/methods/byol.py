@@ -79,8 +79,8 @@ class BYOL:
     def prepare(self, state: TrainState) -> TrainState:
         """The target encoder moves towards the encoder, before targets are made."""
         # BYOL moves it at the end of a step: the same values, with that step's
-        # momentum. Before the first step the two are equal and nothing moves.
-        momentum = self.momentum(jnp.maximum(state.step - 1, 0))
+        # momentum; before the first step there is none to take in
+        momentum = jnp.where(state.step > 0, self.momentum(state.step - 1), 1.0)
         moved = optax.incremental_update(
             state.params[ENCODER], state.memory[TARGET_ENCODER], 1 - momentum
         )

@@ -57,6 +57,8 @@ class MoCo:
     trains = (ENCODER,)
 
     def __post_init__(self):
+        if self.queue_size < 1:
+            raise ValueError(f"queue_size={self.queue_size} must be > 0; try 4096")
         if not 0 <= self.momentum <= 1:
             raise ValueError(f"momentum={self.momentum} must lie in [0, 1]; try 0.999")
         if self.temperature <= 0:

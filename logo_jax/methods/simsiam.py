@@ -11,7 +11,13 @@ import optax
 from logo_jax.losses import negative_cosine
 from logo_jax.state import ENCODER, PREDICTOR, Batch, Forward, Params, TrainState
 from logo_jax.step import base_update
-from logo_jax.views import encode_views, pair_metrics, predicting, split_views
+from logo_jax.views import (
+    encode_views,
+    pair_metrics,
+    predicting,
+    split_views,
+    targeted,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,29 +78,31 @@ class SimSiam:
     ) -> tuple[jax.Array, Forward]:
         """Weighted negative cosine of predictions with other views' embeddings."""
         del key  # nothing random beyond the crops
-        num_global, num_targets = (
-            batch.global_crops.shape[1],
-            self.pair_weights.shape[1],
-        )
-        rows = predicting(self.pair_weights)
+        rows, columns = predicting(self.pair_weights), targeted(self.pair_weights)
+        used = sorted({*rows, *columns})
+        views, num_global = split_views(batch), batch.global_crops.shape[1]
+        num_global_used = sum(i < num_global for i in used)
         embeddings, encoder_stats = encode_views(
             self.encoder,
             params[ENCODER],
             state.batch_stats[ENCODER],
-            split_views(batch)[: len(self.pair_weights)],
-            moving=num_global if self.stats_from_globals else None,
+            [views[i] for i in used],
+            moving=num_global_used if self.stats_from_globals else None,
+        )
+        embeddings, targets = (
+            embeddings[np.isin(used, part)] for part in (rows, columns)
         )
         predictions, predictor_stats = encode_views(
             self.predictor,
             params[PREDICTOR],
             state.batch_stats[PREDICTOR],
-            [embeddings[s] for s in rows],
+            [*embeddings],
         )
-        targets = jax.lax.stop_gradient(embeddings[:num_targets])
+        targets = jax.lax.stop_gradient(targets)
         losses = negative_cosine(
             *jnp.broadcast_arrays(predictions[:, None], targets[None])
         ).mean(-1)
-        weights = self.pair_weights[rows]
+        weights = self.pair_weights[np.ix_(rows, columns)]
         return jnp.sum(weights * losses), Forward(
             embeddings=embeddings,
             batch_stats={ENCODER: encoder_stats, PREDICTOR: predictor_stats},

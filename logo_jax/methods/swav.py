@@ -68,8 +68,8 @@ class SwAV:
             raise ValueError(f"queue_size={self.queue_size} must be >= 0; 0 for none")
         if self.queue_start and not self.queue_size:
             raise ValueError(
-                f"queue_start={self.queue_start} needs a queue; set queue_size, or "
-                "queue_start=0"
+                f"queue_start={self.queue_start} needs a queue; set queue_size, or let "
+                "the queue start at 0"
             )
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:

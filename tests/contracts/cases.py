@@ -122,6 +122,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "logo_moco_joint": lambda **f: logo(moco(**f), update_kind="joint", **f),
     "logo_byol": lambda **f: logo(byol(**f), **f),
     "logo_byol_joint": lambda **f: logo(byol(**f), update_kind="joint", **f),
+    "logo_swav": lambda **f: logo(swav(**f), **f),
     "logo_swav_joint": lambda **f: logo(swav(**f), update_kind="joint", **f),
     "logo_every_option": lambda **f: logo(simsiam(**f), affinity=optional(**f), **f),
     "logo_cosine": lambda **f: logo(simsiam(**f), affinity=CosineAffinity(), **f),

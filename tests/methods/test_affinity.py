@@ -174,16 +174,27 @@ def test_joint_norm_judges_repelled_pairs_among_negatives():
     np.testing.assert_allclose(losses["joint"], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("splits", [1, 2])
+def test_joint_norm_lets_every_positive_feel_negatives(splits):
+    regressor = heads.Regressor(8, 2, norm=cases.norm(None, splits))
+    affinity = cases.learned(None, norm_batches="joint", regressor=regressor)
+    state = state_of(affinity)
+    pairs = jax.random.normal(jax.random.key(3), (4, BATCH, 2 * DIM))
+
+    def scores(pairs):
+        return affinity._score(state, state.params["regressor"], pairs)[0]
+
+    moved = np.abs(scores(pairs.at[2:].add(1.0)) - scores(pairs))
+    assert moved[:2].min() > 1e-5
+
+
 def unit(z):
     return z / jnp.linalg.norm(z, axis=-1, keepdims=True)
 
 
 def test_raw_inputs_keep_their_length():
     long = 10 * embeddings()
-    raw, normalized = (
-        [repel(cases.learned(None, normalize=n), z)[0] for z in (None, long)]
-        for n in (False, True)
-    )
+    normalized = [repel(cases.learned(None), z)[0] for z in (None, long)]
     assert normalized[0] == pytest.approx(normalized[1], abs=1e-5)
     regressor = heads.Regressor(8, 1, norm=None)
     raw = [
