@@ -19,7 +19,7 @@ check:
 	$(BIN)/codespell README.md CHANGELOG.md docs configs logo_jax tests --skip "*.npz,__pycache__"
 
 test:
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 quickstart:
 	$(BIN)/python -m logo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart

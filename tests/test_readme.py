@@ -55,4 +55,4 @@ def test_make_sets_up_as_the_readme_says():
     for _ in values:  # a value may name another
         recipe = re.sub(r"\$\((\w+)\)", lambda name: values[name[1]], recipe)
     commands = [line for block in blocks("bash") for line in block.splitlines()]
-    assert f"{recipe} && .venv/bin/python -m pytest" in commands
+    assert f"{recipe} && .venv/bin/python -m pytest -n 2" in commands
