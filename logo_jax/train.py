@@ -137,7 +137,8 @@ class Log:
         self._writer.write(step, values)
         name, value = next(iter(values.items()))
         self._shown = {"kNN": value}
-        self._progress.say(f"step {step}: {name} {value:.2f} %")
+        spread = f" ± {values[f'{name}/std']:.2f}" if f"{name}/std" in values else ""
+        self._progress.say(f"step {step}: {name} {value:.2f}{spread} %")
         self._since = self._clock()
 
     def flush(self) -> None:
