@@ -2,7 +2,7 @@
 
 Label = photograph; train and test patches come from disjoint parts of each. Expected:
 kNN (k=20, T=0.07) about 82 % in under 4 minutes; floors: raw pixels 53.0, mean colour
-68.3, untrained network 75.1 %. One run, 2026-11-23, jax 0.10.2: 82.2 % in 3 min 38 s.
+68.3, untrained network 75.1 %. One run, 2026-11-23, jax 0.10.2: 81.7 % in 3 min 22 s.
 
     python -m logo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
