@@ -33,6 +33,7 @@ def get_config(
     *,
     size: int = 32,
     local_size: int = 32,
+    global_area: Area = (0.4, 1.0),
     local_area: Area = (0.08, 0.6),
     baseline_area: Area = (0.2, 1.0),
 ) -> ConfigDict:
@@ -43,7 +44,8 @@ def get_config(
         variant: one of VARIANTS.
         size: side of global crops, in pixels.
         local_size: side of local crops.
-        local_area: (min, max) of local crops, as a fraction of the image.
+        global_area: (min, max) of global crops, as a fraction of the image.
+        local_area: (min, max) of local crops.
         baseline_area: (min, max) of the baseline's crops.
     """
     if variant not in VARIANTS:
@@ -61,7 +63,7 @@ def get_config(
 
     # (crops per image, side in pixels, (min, max) area as a fraction of the image)
     config.crops = ConfigDict()
-    config.crops.global_crops = (2, size, (0.4, 1.0))
+    config.crops.global_crops = (2, size, global_area)
     config.crops.local_crops = (2, local_size, local_area)
 
     config.augment = ConfigDict()
@@ -85,9 +87,8 @@ def get_config(
     config.encoder.embedding_dim = 2048
     config.encoder.dtype = "float32"  # of the computation: float32 or bfloat16
 
-    config.pairing = (
-        "global_targets"  # one_way symmetric global_targets all_pairs summed
-    )
+    # one_way, symmetric, global_targets, all_pairs or summed: who predicts whom
+    config.pairing = "global_targets"
     config.batch_norm = "global"  # global, per_device, or split:N groups a device
     config.running_stats = "all"  # of the encoder: moved by all views, or globals
 
@@ -247,6 +248,10 @@ def _swav(config: ConfigDict) -> None:
     config.method.frozen_epochs = 1.0  # at first, of the prototypes
     config.encoder.head = "byol"
     config.encoder.embedding_dim = 128
+    config.optimizer.name = "lars"
+    config.optimizer.weight_decay = 1e-6
+    config.optimizer.warmup_epochs = 10.0  # LARS gives fresh biases the full rate
+    config.logo.update_kind = "joint"  # the released one compares two SGD steps
 
 
 METHODS = {"simsiam": _simsiam, "moco": _moco, "byol": _byol, "swav": _swav}

@@ -9,7 +9,9 @@ from ml_collections import ConfigDict
 from configs import base
 
 
-def get_config(method: str, variant: str, backbone: str, width: int) -> ConfigDict:
+def get_config(
+    method: str, variant: str, backbone: str, width: int, **areas: base.Area
+) -> ConfigDict:
     """All knobs of a method on 224 px crops.
 
     Args:
@@ -17,14 +19,14 @@ def get_config(method: str, variant: str, backbone: str, width: int) -> ConfigDi
         variant: one of base.VARIANTS.
         backbone: resnet34 or resnet50.
         width: of its features, which MoCo's head keeps: 512 or 2048.
+        **areas: of base.get_config, where they are not the paper's.
     """
+    usual = {
+        "local_area": (0.08, 0.4),
+        "baseline_area": (0.08 if method == "moco" else 0.2, 1.0),
+    }
     config = base.get_config(
-        method,
-        variant,
-        size=224,
-        local_size=96,
-        local_area=(0.08, 0.4),
-        baseline_area=(0.08 if method == "moco" else 0.2, 1.0),
+        method, variant, size=224, local_size=96, **(usual | areas)
     )
     config.data.batch_size = 256
     config.augment.blur_prob = 0.5
@@ -32,7 +34,8 @@ def get_config(method: str, variant: str, backbone: str, width: int) -> ConfigDi
     config.augment.std = (0.229, 0.224, 0.225)
     config.encoder.backbone = backbone
     config.encoder.stem = "imagenet"
-    config.optimizer.weight_decay = 1e-4
+    if method != "swav":
+        config.optimizer.weight_decay = 1e-4
     if method == "moco":
         config.encoder.head_hidden = width
         config.method.momentum = 0.999

@@ -23,10 +23,5 @@ from configs import base
 
 def get_config(variant: str = "logo") -> ConfigDict:
     config = base.get_config("swav", variant or "logo", baseline_area=(0.08, 1.0))
-    config.optimizer.name = "lars"
     config.optimizer.learning_rate = 0.3
-    config.optimizer.weight_decay = 1e-6
-    config.optimizer.warmup_epochs = 10.0  # LARS gives fresh biases the full rate
-    if config.logo.update_kind == "released":
-        config.logo.update_kind = "joint"
     return base.finish(config, variant)

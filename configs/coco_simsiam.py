@@ -22,8 +22,8 @@ from configs import base, base_imagenet
 
 
 def get_config(variant: str = "logo") -> ConfigDict:
-    config = base_imagenet.get_config("simsiam", variant or "logo", "resnet50", 2048)
+    config = base_imagenet.get_config(
+        "simsiam", variant or "logo", "resnet50", 2048, local_area=(0.05, 0.4)
+    )
     config.data.name = "coco"
-    if variant != "swav_style":
-        config.crops.local_crops = (config.crops.local_crops[0], 96, (0.05, 0.4))
     return base.finish(config, variant)

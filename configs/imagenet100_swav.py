@@ -25,18 +25,15 @@ from configs import base, base_imagenet
 
 def get_config(variant: str = "multicrop") -> ConfigDict:
     variant = variant or "multicrop"
-    config = base_imagenet.get_config("swav", variant, "resnet50", 2048)
+    areas = {
+        "global_area": (0.14, 1.0),
+        "local_area": (0.05, 0.14),
+        "baseline_area": (0.14, 1.0),
+    }
+    config = base_imagenet.get_config("swav", variant, "resnet50", 2048, **areas)
     config.data.name = "imagenet100"
-    if variant != "swav_style":
-        config.crops.global_crops = (2, 224, (0.14, 1.0))
-        config.crops.local_crops = (config.crops.local_crops[0], 96, (0.05, 0.14))
     config.method.num_prototypes = 3000
     config.method.queue_size = 3840
     config.method.queue_start_epoch = 15.0
-    config.optimizer.name = "lars"
     config.optimizer.learning_rate = 0.6
-    config.optimizer.weight_decay = 1e-6
-    config.optimizer.warmup_epochs = 10.0  # LARS gives fresh biases the full rate
-    if config.logo.update_kind == "released":
-        config.logo.update_kind = "joint"
     return base.finish(config, variant)

@@ -130,6 +130,68 @@ def encode_views(
     return jnp.concatenate(embeddings), batch_stats
 
 
+def encode_crops(
+    module: Any,
+    params: Any,
+    batch_stats: Any,
+    batch: Batch,
+    chosen: Sequence[int],
+    *,
+    stats_from_globals: bool = False,
+) -> tuple[jax.Array, Any]:
+    """As `encode_views`, of the views of a batch that have the numbers chosen.
+
+    Args:
+        module: as there.
+        params: as there.
+        batch_stats: as there.
+        batch: whose views they are.
+        chosen: their numbers, rising; at least one.
+        stats_from_globals: local crops leave the running statistics alone.
+    """
+    views, num_global = split_views(batch), batch.global_crops.shape[1]
+    moving = sum(i < num_global for i in chosen) if stats_from_globals else None
+    chosen_views = [views[i] for i in chosen]
+    return encode_views(module, params, batch_stats, chosen_views, moving=moving)
+
+
+def encode_pairs(
+    module: Any,
+    params: Any,
+    batch_stats: Any,
+    batch: Batch,
+    weights: Float[np.ndarray, "s t"],
+    *,
+    stats_from_globals: bool = False,
+) -> tuple[jax.Array, jax.Array, Any]:
+    """As `encode_crops`: each view of a pairing once, then sorted by its part.
+
+    Args:
+        module: as there.
+        params: as there.
+        batch_stats: as there.
+        batch: as there.
+        weights: of the pairing.
+        stats_from_globals: as there.
+
+    Returns:
+        Embeddings of the views that predict and of those that are targets, and the new
+        running statistics.
+    """
+    parts = predicting(weights), targeted(weights)
+    used = sorted({*parts[0], *parts[1]})
+    embeddings, stats = encode_crops(
+        module, params, batch_stats, batch, used, stats_from_globals=stats_from_globals
+    )
+    sources, targets = (embeddings[np.isin(used, part)] for part in parts)
+    return sources, targets, stats
+
+
+def used_weights(weights: Float[np.ndarray, "s t"]) -> Float[np.ndarray, "r c"]:
+    """The rows of views that predict and the columns of targets, of a pairing."""
+    return weights[np.ix_(predicting(weights), targeted(weights))]
+
+
 def pair_metrics(
     weights: Float[np.ndarray, "s t"], losses: Float[Array, "s t"], num_global: int
 ) -> Metrics:

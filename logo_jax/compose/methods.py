@@ -81,12 +81,8 @@ class Parts:
 
 def make_method(parts: Parts) -> Method:
     """The method a config describes."""
-    name = parts.read.method.name
-    if name not in BASES:
-        raise ValueError(
-            f"config.method.name={name!r} must be one of {', '.join(BASES)}"
-        )
-    return _with_logo(parts, BASES[name](parts))
+    make_base = parts.read.method.choice("name", BASES)
+    return _with_logo(parts, make_base(parts))
 
 
 def _simsiam(parts: Parts) -> SimSiam:

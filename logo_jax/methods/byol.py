@@ -21,11 +21,12 @@ from logo_jax.state import (
 )
 from logo_jax.step import base_update
 from logo_jax.views import (
+    encode_crops,
     encode_views,
     pair_metrics,
     predicting,
-    split_views,
     targeted,
+    used_weights,
 )
 
 
@@ -91,30 +92,29 @@ class BYOL:
     ) -> tuple[jax.Array, Forward]:
         """Weighted negative cosine of predictions with other views' targets."""
         del key  # nothing random beyond the crops
-        views, stats = split_views(batch), state.batch_stats
-        rows, columns = predicting(self.pair_weights), targeted(self.pair_weights)
-        num_global = batch.global_crops.shape[1]
-        num_global_rows = sum(s < num_global for s in rows)
-        embeddings, encoder_stats = encode_views(
+        stats = state.batch_stats
+        embeddings, encoder_stats = encode_crops(
             self.encoder,
             params[ENCODER],
             stats[ENCODER],
-            [views[s] for s in rows],
-            moving=num_global_rows if self.stats_from_globals else None,
+            batch,
+            predicting(self.pair_weights),
+            stats_from_globals=self.stats_from_globals,
         )
         predictions, predictor_stats = encode_views(
             self.predictor, params[PREDICTOR], stats[PREDICTOR], [*embeddings]
         )
-        targets, target_stats = encode_views(
+        targets, target_stats = encode_crops(
             self.encoder,
             state.memory[TARGET_ENCODER],
             stats[TARGET_ENCODER],
-            [views[t] for t in columns],
+            batch,
+            targeted(self.pair_weights),
         )
         losses = negative_cosine(
             *jnp.broadcast_arrays(predictions[:, None], targets[None])
         ).mean(-1)
-        weights = self.pair_weights[np.ix_(rows, columns)]
+        weights = used_weights(self.pair_weights)
         return jnp.sum(weights * losses), Forward(
             embeddings=embeddings,
             batch_stats={
@@ -123,5 +123,5 @@ class BYOL:
                 TARGET_ENCODER: target_stats,
             },
             memory={},
-            metrics=pair_metrics(weights, losses, num_global),
+            metrics=pair_metrics(weights, losses, batch.global_crops.shape[1]),
         )

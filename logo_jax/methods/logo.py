@@ -22,7 +22,7 @@ from logo_jax.state import (
     TrainState,
 )
 from logo_jax.step import apply_gradients, base_update, per_device
-from logo_jax.views import encode_views, split_views
+from logo_jax.views import encode_crops
 
 UPDATES = ("released", "joint")
 
@@ -107,13 +107,17 @@ class LoGo:
 
     def _repel(self, state, batch, key):
         """The affinity's step, then the encoder's, on one encoding of local crops."""
-        num_global = batch.global_crops.shape[1]
+        num_global, num_local = (crops.shape[1] for crops in batch)
 
         def encode(params):
-            stats = state.batch_stats[ENCODER]
-            views = split_views(batch)[num_global:]
-            moving = 0 if self.stats_from_globals else None
-            return encode_views(self.encoder, params, stats, views, moving=moving)
+            return encode_crops(
+                self.encoder,
+                params,
+                state.batch_stats[ENCODER],
+                batch,
+                range(num_global, num_global + num_local),
+                stats_from_globals=self.stats_from_globals,
+            )
 
         embeddings, pull_back, stats = jax.vjp(
             encode, per_device(state.params[ENCODER]), has_aux=True

@@ -13,6 +13,7 @@ from logo_jax.methods.shuffle import shuffled
 from logo_jax.state import ENCODER, KEY_ENCODER, Batch, Forward, Params, TrainState
 from logo_jax.step import base_update, gather
 from logo_jax.views import (
+    encode_crops,
     encode_views,
     pair_metrics,
     predicting,
@@ -105,13 +106,13 @@ class MoCo:
         views = split_views(batch)
         num_global = batch.global_crops.shape[1]
         rows, columns = self._encoded(len(views))
-        num_global_rows = sum(s < num_global for s in rows)
-        embeddings, query_stats = encode_views(
+        embeddings, query_stats = encode_crops(
             self.encoder,
             params[ENCODER],
             state.batch_stats[ENCODER],
-            [views[s] for s in rows],
-            moving=num_global_rows if self.stats_from_globals else None,
+            batch,
+            rows,
+            stats_from_globals=self.stats_from_globals,
         )
         keys, key_stats = self._encode_keys(state, [views[t] for t in columns], key)
         queries = l2_normalize(embeddings)

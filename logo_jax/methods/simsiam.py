@@ -11,13 +11,7 @@ import optax
 from logo_jax.losses import negative_cosine
 from logo_jax.state import ENCODER, PREDICTOR, Batch, Forward, Params, TrainState
 from logo_jax.step import base_update
-from logo_jax.views import (
-    encode_views,
-    pair_metrics,
-    predicting,
-    split_views,
-    targeted,
-)
+from logo_jax.views import encode_pairs, encode_views, pair_metrics, used_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,19 +72,13 @@ class SimSiam:
     ) -> tuple[jax.Array, Forward]:
         """Weighted negative cosine of predictions with other views' embeddings."""
         del key  # nothing random beyond the crops
-        rows, columns = predicting(self.pair_weights), targeted(self.pair_weights)
-        used = sorted({*rows, *columns})
-        views, num_global = split_views(batch), batch.global_crops.shape[1]
-        num_global_used = sum(i < num_global for i in used)
-        embeddings, encoder_stats = encode_views(
+        embeddings, targets, encoder_stats = encode_pairs(
             self.encoder,
             params[ENCODER],
             state.batch_stats[ENCODER],
-            [views[i] for i in used],
-            moving=num_global_used if self.stats_from_globals else None,
-        )
-        embeddings, targets = (
-            embeddings[np.isin(used, part)] for part in (rows, columns)
+            batch,
+            self.pair_weights,
+            stats_from_globals=self.stats_from_globals,
         )
         predictions, predictor_stats = encode_views(
             self.predictor,
@@ -102,10 +90,10 @@ class SimSiam:
         losses = negative_cosine(
             *jnp.broadcast_arrays(predictions[:, None], targets[None])
         ).mean(-1)
-        weights = self.pair_weights[np.ix_(rows, columns)]
+        weights = used_weights(self.pair_weights)
         return jnp.sum(weights * losses), Forward(
             embeddings=embeddings,
             batch_stats={ENCODER: encoder_stats, PREDICTOR: predictor_stats},
             memory={},
-            metrics=pair_metrics(weights, losses, num_global),
+            metrics=pair_metrics(weights, losses, batch.global_crops.shape[1]),
         )

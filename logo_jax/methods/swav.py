@@ -11,13 +11,7 @@ import optax
 from logo_jax.losses import l2_normalize, sinkhorn, swapped_prediction
 from logo_jax.state import ENCODER, PROTOTYPES, Batch, Forward, Params, TrainState
 from logo_jax.step import base_update, gather, local_rows
-from logo_jax.views import (
-    encode_views,
-    pair_metrics,
-    predicting,
-    split_views,
-    targeted,
-)
+from logo_jax.views import encode_pairs, pair_metrics, targeted, used_weights
 
 POSITIVE = {"num_prototypes": 512, "temperature": 0.1, "epsilon": 0.05, "iterations": 3}
 
@@ -110,19 +104,13 @@ class SwAV:
     ) -> tuple[jax.Array, Forward]:
         """Weighted cross-entropy of views' predictions of other views' codes."""
         del key  # nothing random beyond the crops
-        rows, columns = predicting(self.pair_weights), targeted(self.pair_weights)
-        used = sorted({*rows, *columns})
-        views, num_global = split_views(batch), batch.global_crops.shape[1]
-        num_global_used = sum(i < num_global for i in used)
-        embeddings, stats = encode_views(
+        embeddings, targets, stats = encode_pairs(
             self.encoder,
             params[ENCODER],
             state.batch_stats[ENCODER],
-            [views[i] for i in used],
-            moving=num_global_used if self.stats_from_globals else None,
-        )
-        embeddings, targets = (
-            embeddings[np.isin(used, part)] for part in (rows, columns)
+            batch,
+            self.pair_weights,
+            stats_from_globals=self.stats_from_globals,
         )
         prototypes = params[PROTOTYPES]["kernel"]
         targets = gather(jax.lax.stop_gradient(l2_normalize(targets)), axis=1)
@@ -133,8 +121,8 @@ class SwAV:
             similarity(l2_normalize(embeddings), prototypes),
             temperature=self.temperature,
         ).mean(-1)
-        weights = self.pair_weights[np.ix_(rows, columns)]
-        metrics = pair_metrics(weights, losses, num_global)
+        weights = used_weights(self.pair_weights)
+        metrics = pair_metrics(weights, losses, batch.global_crops.shape[1])
         return jnp.sum(weights * losses), Forward(
             embeddings=embeddings,
             batch_stats={ENCODER: stats},
