@@ -1,6 +1,6 @@
 """Reads a config group field by field and knows what was never read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -36,6 +36,10 @@ class Reader:
                 f"{self._path}.{name}={value!r} must be one of {', '.join(table)}"
             )
         return table[value]
+
+    def one_of(self, name: str, names: Iterable[str]) -> str:
+        """The field's value, which must be one of the names."""
+        return self.choice(name, {name: name for name in names})
 
     def at_least(self, low: float, name: str) -> Any:
         """The field's value, which must not be less than low."""

@@ -74,12 +74,11 @@ class Description:
         One key, or [purposes]; of several seeds with a leading axis.
         """
         rows = [PURPOSES.index(purpose) for purpose in purposes]
-        chosen = jnp.stack(
-            [
-                jax.random.split(jax.random.key(seed), len(PURPOSES))[jnp.array(rows)]
-                for seed in self.plan.seeds
-            ]
-        )
+        of_seeds = [
+            jax.random.split(jax.random.key(seed), len(PURPOSES))
+            for seed in self.plan.seeds
+        ]
+        chosen = jnp.stack(of_seeds)[:, jnp.array(rows)]
         if len(purposes) == 1:
             chosen = chosen[:, 0]
         return chosen if len(self.plan.seeds) > 1 else chosen[0]

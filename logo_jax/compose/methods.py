@@ -1,7 +1,7 @@
 """Methods that a config describes: a base method, and LoGo around it."""
 
 import dataclasses
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from typing import Any
 
 import jax
@@ -123,11 +123,6 @@ def _swav(parts: Parts) -> SwAV:
 BASES = {"simsiam": _simsiam, "moco": _moco, "byol": _byol, "swav": _swav}
 
 
-def same(names: Iterable[str]) -> dict[str, str]:
-    """A table of names that stand for themselves."""
-    return {name: name for name in names}
-
-
 def _fields(read: Reader, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """Every field of a group that a method takes as it is."""
     left_out = ("name", *without)
@@ -137,7 +132,7 @@ def _fields(read: Reader, without: tuple[str, ...] = ()) -> dict[str, Any]:
 def _with_logo(parts: Parts, base: BaseMethod) -> Method:
     """The base method, or LoGo around it where local crops repel."""
     read = parts.read.logo
-    kind = read.choice("update_kind", same(UPDATES))
+    kind = read.one_of("update_kind", UPDATES)
     if kind == "released" and parts.read.optimizer.name != "sgd":
         raise ValueError(
             "config.logo.update_kind='released' needs config.optimizer.name='sgd': it "
@@ -160,7 +155,7 @@ def _with_logo(parts: Parts, base: BaseMethod) -> Method:
 def _affinity(parts: Parts) -> Affinity:
     """How alike two local crops are found."""
     read, plan = parts.read.logo, parts.plan
-    kind = read.choice("affinity", same(AFFINITIES))
+    kind = read.one_of("affinity", AFFINITIES)
     scale = parts.read.data.batch_size / 256
     rate = read.at_least(0, "regressor_learning_rate") * scale
     schedule = read.choice(
@@ -174,8 +169,8 @@ def _affinity(parts: Parts) -> Affinity:
         trained=kind != "random",
         norm_batches=norm_batches,
         noise=read.at_least(0, "noise"),
-        noise_on=read.choice("noise_on", same(affinity.NOISE_ON)),
-        negatives=read.choice("negatives", same(affinity.NEGATIVES)),
+        noise_on=read.one_of("noise_on", affinity.NOISE_ON),
+        negatives=read.one_of("negatives", affinity.NEGATIVES),
         both_orders=read.both_orders,
         normalize=read.normalize,
     )

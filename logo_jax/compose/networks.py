@@ -20,7 +20,7 @@ RESNETS = {
     "resnet34": resnet.resnet34,
     "resnet50": resnet.resnet50,
 }
-STEMS = {name: name for name in ("cifar", "imagenet")}
+STEMS = ("cifar", "imagenet")
 # how the regressor normalises: its layers' norm, and what batches a norm takes together
 REGRESSOR_NORMS = {
     "separate": ("batch", "separate"),
@@ -89,7 +89,7 @@ def make_regressor(read: Reader, norm: resnet.Norm) -> heads.Regressor:
 
 def _backbone(read: Reader, norm: resnet.Norm, dtype: Any) -> nn.Module:
     make = read.choice("backbone", RESNETS | {"alexnet": None})
-    stem = read.choice("stem", STEMS)
+    stem = read.one_of("stem", STEMS)
     width, zero_init = read.at_least(1, "width"), read.zero_init_residual
     if make is None:
         return SmallAlexNet(norm=norm, dtype=dtype)
