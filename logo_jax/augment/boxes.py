@@ -1,6 +1,7 @@
 """Where to cut: random crop boxes with torchvision's RandomResizedCrop distribution.
 
-A box is (top, left, height, width) in pixels: whole numbers held as float32.
+A box is (top, left, height, width) in pixels: whole numbers held as float32, which is
+exact for the sides of any image and keeps its area from overflowing.
 """
 
 import dataclasses
@@ -8,7 +9,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 _NUM_TRIES = 10
 
@@ -54,9 +55,9 @@ class CropSpec:
 
 
 def sample_box(
-    key: PRNGKeyArray, height: int, width: int, spec: CropSpec
+    key: PRNGKeyArray, size: Int[Array, " 2"], spec: CropSpec
 ) -> Float[Array, " 4"]:
-    """Draws a box of random area, shape and place inside a height x width image.
+    """Draws a box of random area, shape and place inside an image.
 
     Area is uniform in `spec.scale`, aspect log-uniform in `spec.aspect`, the place
     uniform over all whole-pixel offsets. The first of ten draws that fits the image is
@@ -64,8 +65,7 @@ def sample_box(
 
     Args:
         key: randomness of this box.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
+        size: (height, width) of the image, in pixels; may be traced.
         spec: the ranges; its count and size play no part.
 
     Returns:
@@ -74,39 +74,39 @@ def sample_box(
     Source: pytorch/vision@torchvision/transforms/transforms.py, RandomResizedCrop.
     """
     extent_key, place_key = jax.random.split(key)
-    extents = _sample_extents(extent_key, height, width, spec)
-    image = jnp.array([height, width], jnp.float32)
+    image = size.astype(jnp.float32)
+    extents = _sample_extents(extent_key, jnp.prod(image), spec)
     fits = jnp.all((extents > 0) & (extents <= image[None]), axis=1)
     extent = extents[jnp.argmax(fits)]
     place = jnp.floor(jax.random.uniform(place_key, (2,)) * (image - extent + 1))
     box = jnp.concatenate([place, extent])
-    return jnp.where(jnp.any(fits), box, centre_box(height, width, spec.aspect))
+    return jnp.where(jnp.any(fits), box, centre_box(size, spec.aspect))
 
 
 def centre_box(
-    height: int, width: int, aspect: tuple[float, float]
-) -> Float[np.ndarray, " 4"]:
+    size: Int[Array, " 2"], aspect: tuple[float, float]
+) -> Float[Array, " 4"]:
     """Returns the largest centred box whose width / height lies in `aspect`.
 
-    An image whose own aspect is in the range is taken whole.
+    An image of (height, width) `size` whose own aspect is in the range is taken whole.
 
     Source: the fallback of pytorch/vision@torchvision/transforms/transforms.py,
         RandomResizedCrop.
     """
-    box_height = min(height, max(1, round(width / aspect[0])))
-    box_width = min(width, max(1, round(height * aspect[1])))
-    top, left = (height - box_height) // 2, (width - box_width) // 2
-    return np.array([top, left, box_height, box_width], np.float32)
+    image = size.astype(jnp.float32)
+    longest = jnp.stack([image[1] / aspect[0], image[0] * aspect[1]])
+    extent = jnp.minimum(image, jnp.maximum(1.0, jnp.round(longest)))
+    return jnp.concatenate([jnp.floor((image - extent) / 2), extent])
 
 
 def _sample_extents(
-    key: PRNGKeyArray, height: int, width: int, spec: CropSpec
+    key: PRNGKeyArray, image_area: Float[Array, ""], spec: CropSpec
 ) -> Float[Array, "tries 2"]:
     """Draws candidate (height, width) of a box; some may not fit the image."""
     area_key, aspect_key = jax.random.split(key)
     low, high = spec.scale
     area = jax.random.uniform(area_key, (_NUM_TRIES,), minval=low, maxval=high)
-    area = area * float(height * width)
+    area = area * image_area
     low, high = np.log(spec.aspect).tolist()
     log_aspect = jax.random.uniform(aspect_key, (_NUM_TRIES,), minval=low, maxval=high)
     aspect = jnp.exp(log_aspect)

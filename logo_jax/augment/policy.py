@@ -4,6 +4,10 @@ Each crop's randomness is folded from (epoch key, example id, crop index), so it
 not depend on who shares the batch, in which order, or on which device. Stored images
 are uint8, channels last; inside, an image is planes Float[Array, "c h w"] in [0, 1],
 float32; what leaves is normalised, channels last.
+
+Images of several sizes share a batch of canvases: an image lies in the top left corner
+of its canvas, and along each axis that is too short for it, it was squeezed into the
+canvas. Boxes are drawn in the pixels of the original, so aspects are the original's.
 """
 
 import dataclasses
@@ -74,6 +78,7 @@ class AugmentSpec:
 def make_views(
     key: PRNGKeyArray,
     images: UInt8[Array, "b h w 3"],
+    sizes: Int[Array, "b 2"],
     ids: Int[Array, " b"],
     *,
     global_crops: CropSpec,
@@ -84,7 +89,9 @@ def make_views(
 
     Args:
         key: the epoch's key; the same key, image and id always give the same crops.
-        images: red, green, blue in 0..255.
+        images: canvases of h x w pixels, red, green, blue in 0..255; what lies beside
+            an image on its canvas is never read.
+        sizes: original (height, width) of each image, in pixels.
         ids: what tells an example from all others of the data set.
         global_crops: the g crops of size s; crop indices 0 to g - 1.
         local_crops: the l crops of size t, perhaps none; indices g to g + l - 1.
@@ -93,9 +100,9 @@ def make_views(
     Returns:
         Normalised global crops and local crops.
     """
-    height, width = images.shape[1:3]
     specs = {"global_crops": global_crops, "local_crops": local_crops}
-    boxes = jnp.concatenate(crop_boxes(key, ids, height, width, **specs), axis=1)
+    boxes = jnp.concatenate(crop_boxes(key, ids, sizes, **specs), axis=1)
+    boxes = _on_canvas(boxes, sizes, images.shape[1:3])
     _, look_keys = _crop_keys(key, ids, global_crops.count + local_crops.count)
     planes = jax.vmap(_to_planes)(images)
 
@@ -115,8 +122,7 @@ def make_views(
 def crop_boxes(
     key: PRNGKeyArray,
     ids: Int[Array, " b"],
-    height: int,
-    width: int,
+    sizes: Int[Array, "b 2"],
     *,
     global_crops: CropSpec,
     local_crops: CropSpec,
@@ -126,19 +132,19 @@ def crop_boxes(
     Args:
         key: the epoch's key.
         ids: what tells an example from all others of the data set.
-        height: of the stored images, in pixels.
-        width: of the stored images, in pixels.
+        sizes: original (height, width) of each image, in pixels.
         global_crops: the g crops with indices 0 to g - 1.
         local_crops: the l crops with indices g to g + l - 1.
 
     Returns:
-        Boxes (top, left, height, width) in pixels of the global and the local crops.
+        Boxes (top, left, height, width) of the global and the local crops, in pixels of
+        the original images.
     """
     box_keys, _ = _crop_keys(key, ids, global_crops.count + local_crops.count)
 
     def sample(keys: jax.Array, spec: CropSpec):
-        draw = functools.partial(sample_box, height=height, width=width, spec=spec)
-        return jax.vmap(jax.vmap(draw))(keys)
+        draw = functools.partial(sample_box, spec=spec)
+        return jax.vmap(jax.vmap(draw, in_axes=(0, None)))(keys, sizes)
 
     return (
         sample(box_keys[:, : global_crops.count], global_crops),
@@ -190,6 +196,15 @@ def _crop_keys(
     over_crops = jax.vmap(crop_keys, in_axes=(None, 0))
     pairs = jax.vmap(over_crops, in_axes=(0, None))(ids, jnp.arange(count))
     return pairs[:, :, 0], pairs[:, :, 1]
+
+
+def _on_canvas(
+    boxes: Float[Array, "b n 4"], sizes: Int[Array, "b 2"], canvas: tuple[int, ...]
+) -> Float[Array, "b n 4"]:
+    """Turns boxes in original pixels into boxes in pixels of the canvas."""
+    stored = jnp.minimum(sizes, jnp.array(canvas)[None])
+    scale = stored.astype(jnp.float32) / sizes.astype(jnp.float32)
+    return boxes * jnp.tile(scale, 2)[:, None]
 
 
 def _render(

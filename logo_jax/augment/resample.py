@@ -18,7 +18,8 @@ def resized_crop(
 
     Args:
         planes: one image.
-        box: (top, left, height, width) in pixels, inside the image; may be traced.
+        box: (top, left, height, width) in pixels, inside the image; may be traced, and
+            need not be whole.
         size: side of the output, in pixels.
 
     Returns:
@@ -56,13 +57,15 @@ def triangle_weights(
     Args:
         num_in: pixels of the image along the axis.
         num_out: pixels of the output along the axis.
-        start: first pixel of the cut.
-        extent: pixels of the cut; only they get weight.
+        start: where the cut begins, in pixels.
+        extent: of the cut, in pixels, > 0; only pixels that it touches get weight.
     """
     step = extent / num_out
     centres = start + (jnp.arange(num_out, dtype=jnp.float32) + 0.5) * step
     pixels = jnp.arange(num_in, dtype=jnp.float32) + 0.5
     distance = jnp.abs(pixels[None, :] - centres[:, None]) / jnp.maximum(step, 1.0)
-    inside = (pixels > start) & (pixels < start + extent)
+    # Short of half a pixel, lest rounding let in the pixel beyond an image's last.
+    reach = jnp.maximum(extent / 2 + 0.499, 0.5)
+    inside = jnp.abs(pixels - (start + extent / 2)) <= reach
     weights = jnp.where(inside[None, :], jnp.maximum(1.0 - distance, 0.0), 0.0)
     return weights / jnp.sum(weights, axis=1, keepdims=True)

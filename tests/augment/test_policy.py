@@ -52,15 +52,22 @@ def _jitted(augment=_EVERYTHING, local_crops=_LOCAL):
     )
 
 
-def _views(images, ids, key=_KEY):
-    return _jitted()(key, images, ids)
+def _sizes(height, width, num=4):
+    return jnp.tile(jnp.array([[height, width]]), (num, 1))
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _views(images, ids, key=_KEY, augment=_EVERYTHING, local_crops=_LOCAL):
+    sizes = _sizes(*images.shape[1:3], len(images))
+    return _jitted(augment, local_crops)(key, images, sizes, ids)
+
+
+@functools.partial(jax.jit, static_argnames="local_crops")
+def _boxes_of(sizes, ids, local_crops=_LOCAL):
+    return crop_boxes(_KEY, ids, sizes, global_crops=_GLOBAL, local_crops=local_crops)
+
+
 def _boxes(ids, height, width, local_crops=_LOCAL):
-    return crop_boxes(
-        _KEY, ids, height, width, global_crops=_GLOBAL, local_crops=local_crops
-    )
+    return _boxes_of(_sizes(height, width, len(ids)), ids, local_crops)
 
 
 def _to_planes(image):
@@ -82,16 +89,16 @@ def test_views_have_the_sizes_and_counts_of_their_specs():
 @pytest.mark.parametrize("size", [8, 12])
 def test_no_local_crops_is_an_empty_array(size):
     none = CropSpec(count=0, size=size, scale=(0.1, 0.4))
-    views = _jitted(_NOTHING, none)(_KEY, _images(), _IDS)
+    views = _views(_images(), _IDS, augment=_NOTHING, local_crops=none)
     assert views[1].shape == (4, 0, size, size, 3)
-    expected = _jitted(_NOTHING)(_KEY, _images(), _IDS)
+    expected = _views(_images(), _IDS, augment=_NOTHING)
     np.testing.assert_allclose(views[0], expected[0], atol=1e-6)
 
 
 def test_crops_of_one_size_are_the_crops_of_two_passes():
     same_size = dataclasses.replace(_LOCAL, size=_GLOBAL.size)
-    together = _jitted(_NOTHING, same_size)(_KEY, _images(), _IDS)
-    apart = _jitted(_NOTHING)(_KEY, _images(), _IDS)
+    together = _views(_images(), _IDS, augment=_NOTHING, local_crops=same_size)
+    apart = _views(_images(), _IDS, augment=_NOTHING)
     np.testing.assert_allclose(together[0], apart[0], atol=1e-6)
     boxes = _boxes(_IDS, 16, 20, same_size)
     cut = resized_crop(_to_planes(_images()[1]), boxes[1][1, 2], 12)
@@ -132,7 +139,7 @@ def test_views_are_cut_at_the_reported_boxes():
     image = np.stack([rows * 12, columns * 12, rows + columns], axis=-1)
     images = jnp.asarray(np.tile(image[None], (4, 1, 1, 1)), jnp.uint8)
     boxes = _boxes(_IDS, 16, 20)
-    views = _jitted(_NOTHING)(_KEY, images, _IDS)
+    views = _views(images, _IDS, augment=_NOTHING)
     for group_boxes, group in zip(boxes, views, strict=True):
         for index in np.ndindex(group.shape[:2]):
             cut = resized_crop(_to_planes(image), group_boxes[index], group.shape[2])

@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,3 +44,19 @@ def test_weights_of_an_output_pixel_sum_to_one(extent, size):
     weights = triangle_weights(16, size, jnp.float32(0), jnp.float32(extent))
     np.testing.assert_allclose(weights.sum(1), 1.0, atol=1e-6)
     assert jnp.all(weights >= 0)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.3, 0.5, 3.999, 7.0, 15.4])
+@pytest.mark.parametrize("extent", [1e-3, 0.01, 0.5, 0.59])
+@pytest.mark.parametrize("size", [1, 7])
+def test_a_cut_narrower_than_a_pixel_weighs_the_pixels_under_it(start, extent, size):
+    weights = triangle_weights(16, size, jnp.float32(start), jnp.float32(extent))
+    np.testing.assert_allclose(weights.sum(1), 1.0, atol=1e-6)
+    touched = range(math.floor(start), math.ceil(start + extent))
+    assert set(np.flatnonzero(weights.sum(0))) <= set(touched)
+
+
+def test_weights_interpolate_between_the_pixels_that_a_fractional_cut_touches():
+    weights = triangle_weights(8, 5, jnp.float32(2.75), jnp.float32(2.5))
+    positions = weights @ (jnp.arange(8.0) + 0.5)
+    np.testing.assert_allclose(positions, 3.0 + 0.5 * np.arange(5), atol=1e-6)
