@@ -55,10 +55,16 @@ def get_config(
     config.seeds = 1  # trained at once: seed, seed + 1, ...
 
     config.data = ConfigDict()
-    config.data.source = "tfds"  # tfds, npz (arrays of your own) or photographs
+    config.data.source = "tfds"  # tfds, folder (of images), npz (arrays), photographs
     config.data.name = "cifar10"  # tfds: the data set
-    config.data.path = ""  # npz: folder with train.npz and, to evaluate, test.npz
+    config.data.path = ""  # folder: of images; npz: of train.npz and test.npz
     config.data.data_dir = ""  # tfds: where prepared; "" is $TFDS_DATA_DIR
+    config.data.classes = ""  # folder: a file that lists the sub-folders to keep
+    config.data.canvas = 384  # larger images are reduced to it before cuts; pixels
+    config.data.loader = "auto"  # resident, streamed, or auto: resident where it fits
+    config.data.max_corrupt = 0.001  # fraction of images that may be undecodable
+    config.data.threads = 0  # that decode at once; 0: one a core, at most 16
+    config.data.workers = 0  # processes that decode what is streamed; 0: threads alone
     config.data.batch_size = 512  # images a step, over all devices
 
     # (crops per image, side in pixels, (min, max) area as a fraction of the image)
@@ -131,8 +137,10 @@ def get_config(
     config.monitor.knn_every_steps = 1000  # 0: only at the end
     config.monitor.knn = ((20, 0.07), (200, 0.1))  # (neighbours, temperature)
     config.monitor.projector = False  # kNN on embeddings too
-    config.monitor.train_examples = 0  # bank: the first so many; 0: all
-    config.monitor.test_examples = 0  # queries: the first so many; 0: all
+    config.monitor.resize = 0  # short side before the cut, pixels; 0: whole images
+    config.monitor.crop = 0  # side of the centre square that is evaluated, pixels
+    config.monitor.train_examples = 0  # bank: so many, evenly spread; 0: all
+    config.monitor.test_examples = 0  # queries: so many, evenly spread; 0: all
     config.monitor.floors = False  # first: kNN on pixels, colours, random network
 
     config.method = ConfigDict()

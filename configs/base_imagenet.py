@@ -32,6 +32,8 @@ def get_config(
     config.augment.blur_prob = 0.5
     config.augment.mean = (0.485, 0.456, 0.406)
     config.augment.std = (0.229, 0.224, 0.225)
+    config.monitor.resize = 256
+    config.monitor.crop = 224
     config.encoder.backbone = backbone
     config.encoder.stem = "imagenet"
     if method != "swav":

@@ -23,6 +23,8 @@ def get_config(method: str, variant: str) -> ConfigDict:
     config.data.batch_size = 256
     config.augment.mean = (0.4409, 0.4279, 0.3868)
     config.augment.std = (0.2683, 0.2610, 0.2687)
+    config.monitor.resize = 70
+    config.monitor.crop = 64
     config.encoder.backbone = "alexnet"
     config.encoder.zero_init_residual = False
     config.optimizer.weight_decay = 1e-4

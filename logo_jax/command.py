@@ -43,11 +43,17 @@ def run(main: Callable[[Sequence[str]], Any], required: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def input_errors() -> Iterator[None]:
-    """Turns an error about input into one line on stderr and exit code 2."""
+def input_errors(
+    kinds: tuple[type[Exception], ...] = (ValueError, TypeError, OSError),
+) -> Iterator[None]:
+    """Turns an error about input into one line on stderr and exit code 2.
+
+    Args:
+        kinds: of errors; by default those that reading a config or data raises.
+    """
     try:
         yield
-    except (ValueError, TypeError, OSError) as error:
+    except kinds as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
 

@@ -37,7 +37,8 @@ def evaluate(folder: pathlib.Path) -> tuple[int, dict[str, float]]:
     config = workdir.read_config(folder)
     mesh = step.make_mesh()
     description = compose.describe(config, num_devices=mesh.devices.size)
-    monitor = compose.knn_monitor(description, *compose.load_data(description), mesh)
+    data = compose.load_data(description.data)
+    monitor = compose.knn_monitor(description, data, mesh)
     if monitor is None:
         raise ValueError(
             "kNN needs labels for the training and the test set; this data set has none"

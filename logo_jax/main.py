@@ -15,7 +15,7 @@ from logo_jax.checkpoints import Checkpoints
 from logo_jax.metrics import MetricWriter, Progress
 from logo_jax.state import TrainState
 from logo_jax.step import make_mesh
-from logo_jax.train import train
+from logo_jax.train import DataError, train
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, FILE.py or FILE.py:VARIANT."
@@ -54,22 +54,24 @@ def run(
         MetricWriter(folder, resume_step=start) as writer,
         Progress(plan.num_steps, initial=start, quiet=QUIET.value) as progress,
     ):
+        progress.say(experiment.loading)
         if start:
             progress.say(f"resumed from step {start} of {plan.num_steps}")
         elif plan.floors and monitor:
             for name, value in monitor.floors(state).items():
                 progress.say(f"floor: {name}, kNN {value:.1f} %")
-        train(
-            state,
-            experiment.train_step,
-            experiment.loader,
-            plan,
-            monitor=monitor,
-            checkpoints=checkpoints,
-            writer=writer,
-            progress=progress,
-            clock=time.perf_counter,
-        )
+        with command.input_errors((DataError,)):
+            train(
+                state,
+                experiment.train_step,
+                experiment.loader,
+                plan,
+                monitor=monitor,
+                checkpoints=checkpoints,
+                writer=writer,
+                progress=progress,
+                clock=time.perf_counter,
+            )
         progress.say(f"wrote to {folder}: {', '.join(written(folder))}")
 
 

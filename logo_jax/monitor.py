@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from logo_jax.evaluation.features import Encode, Features, extract
+from logo_jax.evaluation.features import Encode, Features, Labelled, extract
 from logo_jax.evaluation.knn import knn_accuracy
 from logo_jax.state import TrainState
 
@@ -19,8 +19,8 @@ class KnnMonitor:
 
     Attributes:
         encode_with: from a state to a function of uint8 images to features by layer.
-        train: uint8 images [n, h, w, c] and labels [n] of the bank.
-        test: images and labels of the queries.
+        bank: labelled training images.
+        queries: labelled test images.
         settings: pairs (neighbours, temperature).
         num_classes: of both.
         batch_size: images encoded at once.
@@ -28,8 +28,8 @@ class KnnMonitor:
     """
 
     encode_with: Callable[[TrainState], Encode]
-    train: tuple[np.ndarray, np.ndarray]
-    test: tuple[np.ndarray, np.ndarray]
+    bank: Labelled
+    queries: Labelled
     settings: tuple[tuple[int, float], ...]
     num_classes: int
     batch_size: int
@@ -37,10 +37,10 @@ class KnnMonitor:
 
     def __post_init__(self):
         most = max(k for k, _ in self.settings)
-        if most > len(self.train[0]):
+        if most > len(self.bank):
             raise ValueError(
                 f"monitor.knn has k={most} neighbours, more than the bank's "
-                f"{len(self.train[0])} examples; use a smaller k"
+                f"{len(self.bank)} examples; use a smaller k"
             )
 
     def __call__(self, state: TrainState) -> dict[str, Any]:
@@ -58,37 +58,54 @@ class KnnMonitor:
 
     def _evaluate(self, state):
         encode = self.encode_with(state)
-        train = extract(encode, *self.train, batch_size=self.batch_size)
-        test = extract(encode, *self.test, batch_size=self.batch_size)
+        bank = extract(encode, self.bank, batch_size=self.batch_size)
+        queries = extract(encode, self.queries, batch_size=self.batch_size)
         return {
             f"{'knn' if layer == 'backbone' else f'knn_{layer}'}/{name}": value
-            for layer in train
-            for name, value in self._accuracy(train[layer], test[layer]).items()
+            for layer in bank
+            for name, value in self._accuracy(bank[layer], queries[layer]).items()
         }
 
     def floors(self, state: TrainState) -> dict[str, float]:
         """Top-1 percent at the first setting that takes no learning to reach."""
         first = float(np.mean(next(iter(self(state).values()))))
         return {
-            "raw pixels": self._floor(lambda x: x.reshape(len(x), -1)),
+            "raw pixels": self._floor(lambda x: _reduced(x).reshape(len(x), -1)),
             "mean colour": self._floor(lambda x: x.mean((1, 2))),
             "untrained network": first,
         }
 
     def _floor(self, describe):
         """KNN of a fixed description of images, centred on the bank's mean."""
-        train, test = (
-            describe(images.astype(np.float32) / 255)
-            for images in (self.train[0], self.test[0])
+        bank, queries = (
+            _described(data, describe) for data in (self.bank, self.queries)
         )
-        mean = train.mean(0)
-        accuracy = self._accuracy(
-            Features(train - mean, self.train[1]), Features(test - mean, self.test[1])
+        mean = bank.features.mean(0)
+        bank, queries = (
+            part._replace(features=part.features - mean) for part in (bank, queries)
         )
-        return next(iter(accuracy.values()))
+        return next(iter(self._accuracy(bank, queries).values()))
 
-    def _accuracy(self, train, test):
-        return knn_accuracy(train, test, self.settings, num_classes=self.num_classes)
+    def _accuracy(self, bank, queries):
+        return knn_accuracy(bank, queries, self.settings, num_classes=self.num_classes)
+
+
+def _described(data: Labelled, describe: Callable) -> Features:
+    parts = [
+        (describe(images.astype(np.float32) / 255), labels)
+        for images, labels in data.batches()
+    ]
+    features, labels = zip(*parts, strict=True)
+    return Features(np.concatenate(features), np.concatenate(labels))
+
+
+def _reduced(images: np.ndarray) -> np.ndarray:
+    """Images [b, h, w, c] averaged over squares, to sides below 64 pixels."""
+    step = max(1, min(images.shape[1:3]) // 32)
+    height, width = (side // step for side in images.shape[1:3])
+    images = images[:, : height * step, : width * step]
+    squares = images.reshape(len(images), height, step, width, step, -1)
+    return squares.mean((2, 4))
 
 
 def make_encode_with(encoder, prepare, sharding, layers) -> Callable:

@@ -1,8 +1,9 @@
 """The loop: next batch, step, log, save, monitor."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from logo_jax.checkpoints import Checkpoints
 from logo_jax.metrics import MetricWriter, Progress, by_seed
 from logo_jax.state import Metrics, TrainState
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,16 +38,25 @@ class Plan:
     seeds: tuple[int, ...] = (0,)
 
 
+class DataError(ValueError):
+    """The data cannot be read any further."""
+
+
 class Loader(Protocol):
     """Batches by step number."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether a batch may take time to come."""
+        ...
 
     @property
     def images_per_step(self) -> int:
         """Images of a batch, over all devices and seeds."""
         ...
 
-    def batch(self, step: int) -> tuple[Any, Any]:
-        """The step's examples, and its epoch."""
+    def batches(self, start: int, stop: int) -> Generator[tuple[Any, Any]]:
+        """The examples of each step from start to stop - 1, and its epoch."""
         ...
 
 
@@ -79,19 +91,30 @@ def train(
     Raises:
         FloatingPointError: where the loss stops being finite, naming the last step
             whose loss was.
+        DataError: where the loader cannot go on; the state has been saved then.
     """
     start = int(np.max(state.step))
     log = Log(writer, progress, plan, clock)
-    for step in range(start + 1, plan.num_steps + 1):
-        examples, epoch = loader.batch(step - 1)
-        state, metrics = train_step(state, examples, epoch)
-        log.add(step, loader.images_per_step, metrics)
-        last = step == plan.num_steps
-        if monitor and (last or is_due(step, plan.knn_every_steps)):
-            log.evaluate(step, by_seed(monitor(state), plan.seeds))
-        if last or is_due(step, plan.checkpoint_every_steps):
-            log.flush()  # a state is saved only once its losses are known to be finite
-            checkpoints.save(step, state)
+    with contextlib.closing(loader.batches(start, plan.num_steps)) as batches:
+        for step in range(start + 1, plan.num_steps + 1):
+            try:
+                examples, epoch = log.timed(batches)
+            except (ValueError, OSError) as error:
+                log.flush()
+                if step - 1 not in checkpoints.steps():
+                    checkpoints.save(step - 1, state)
+                raise DataError(f"after step {step - 1}: {error}") from error
+            state, metrics = train_step(state, examples, epoch)
+            if loader.waits:
+                # so that a wait for data is time in which the devices stand idle
+                jax.block_until_ready(metrics)
+            log.add(step, loader.images_per_step, metrics)
+            last = step == plan.num_steps
+            if monitor and (last or is_due(step, plan.knn_every_steps)):
+                log.evaluate(step, by_seed(monitor(state), plan.seeds))
+            if last or is_due(step, plan.checkpoint_every_steps):
+                log.flush()  # a state is saved once its losses are known to be finite
+                checkpoints.save(step, state)
     return state
 
 
@@ -123,7 +146,15 @@ class Log:
         self._clock = clock
         self._pending: list[tuple[int, int, Metrics]] = []
         self._since = clock()
+        self._waited = 0.0
         self._shown: dict[str, float] = {}
+
+    def timed(self, batches: Iterator[T]) -> T:
+        """The next batch; the time it takes is counted as waiting for data."""
+        before = self._clock()
+        batch = next(batches)
+        self._waited += self._clock() - before
+        return batch
 
     def add(self, step: int, num_images: int, metrics: Metrics) -> None:
         """Takes a step's metrics, and writes a line where one is due."""
@@ -139,7 +170,10 @@ class Log:
         self._shown = {"kNN": value}
         spread = f" ± {values[f'{name}/std']:.2f}" if f"{name}/std" in values else ""
         self._progress.say(f"step {step}: {name} {value:.2f}{spread} %")
-        self._since = self._clock()
+        self._restart(self._clock())
+
+    def _restart(self, now):
+        self._since, self._waited = now, 0.0
 
     def flush(self) -> None:
         """Writes the mean of all metrics since the last line, if there are any."""
@@ -153,7 +187,8 @@ class Log:
         means = by_seed(means, self._plan.seeds)
         now = self._clock()
         means["images_per_second"] = sum(images) / (now - self._since)
-        self._since = now
+        means["data_wait_percent"] = 100 * self._waited / (now - self._since)
+        self._restart(now)
         self._writer.write(steps[-1], means)
         epoch = steps[-1] / self._plan.steps_per_epoch
         self._progress.update(
@@ -162,6 +197,7 @@ class Log:
             loss=means["loss"],
             **self._shown,
             **{"images/s": means["images_per_second"]},
+            **{"data wait %": means["data_wait_percent"]},
         )
 
     def _require_finite(self, steps, values):

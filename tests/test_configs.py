@@ -12,6 +12,7 @@ from configs import base
 from logo_jax import compose, step
 from logo_jax.compose.experiment import train_step
 from logo_jax.methods import LearnedAffinity, LoGo, MoCo
+from logo_jax.state import Examples
 
 FOLDER = pathlib.Path(base.__file__).parent
 EXPERIMENTS = sorted(
@@ -38,7 +39,8 @@ def examples(batch_size, side):
     ids = np.arange(batch_size, dtype=np.int32)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch_size, side, side, 3), np.uint8)
-    return (jnp.asarray(images), jnp.asarray(ids)), np.int32(0)
+    sizes = np.full((batch_size, 2), side, np.int32)
+    return Examples(*map(jnp.asarray, (images, sizes, ids))), np.int32(0)
 
 
 @every_experiment
@@ -46,9 +48,11 @@ def test_the_train_step_of_a_config_fits_together_at_full_size(name):
     description = describe(load(name))
     state = jax.eval_shape(description.init)
     size = description.crops["global_crops"].size
-    inputs = (
-        jax.ShapeDtypeStruct((description.batch_size, size, size, 3), jnp.uint8),
-        jax.ShapeDtypeStruct((description.batch_size,), jnp.int32),
+    b = description.batch_size
+    inputs = Examples(
+        jax.ShapeDtypeStruct((b, size, size, 3), jnp.uint8),
+        jax.ShapeDtypeStruct((b, 2), jnp.int32),
+        jax.ShapeDtypeStruct((b,), jnp.int32),
     )
     after, metrics = jax.eval_shape(compiled(description), state, inputs, np.int32(0))
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(

@@ -10,15 +10,15 @@ import jax.numpy as jnp
 from logo_jax.augment.boxes import CropSpec
 from logo_jax.augment.policy import AugmentSpec, make_views
 from logo_jax.compose import networks
+from logo_jax.compose.data import DataSpec, make_spec
 from logo_jax.compose.methods import Parts, make_method
 from logo_jax.networks.encoder import Encoder
 from logo_jax.reader import Reader
-from logo_jax.state import Batch, Method, TrainState
+from logo_jax.state import Batch, Examples, Method, TrainState
 from logo_jax.train import Plan
 from logo_jax.views import pair_weights
 
 CROPS = ("global_crops", "local_crops")
-DATA = ("source", "name", "path", "data_dir")
 PURPOSES = ("parameters", "crops", "steps")
 
 
@@ -33,7 +33,7 @@ class Description:
         augment: what is done to each crop.
         plan: of the loop; its seeds are of everything random, and several are a
             leading axis of the train state, of keys and of examples.
-        data: arguments of `sources.load`.
+        data: where images are, and how they come to the devices.
         monitor: fields of the kNN monitor.
         batch_size: images a step, over all devices; of each seed.
     """
@@ -43,14 +43,12 @@ class Description:
     crops: dict[str, CropSpec]
     augment: AugmentSpec
     plan: Plan
-    data: dict[str, str]
+    data: DataSpec
     monitor: dict[str, Any]
     batch_size: int
 
-    def make_batch(
-        self, key: jax.Array, examples: tuple[jax.Array, jax.Array], epoch: Any
-    ) -> Batch:
-        """The crops of examples (images, ids) in an epoch; the key is the run's."""
+    def make_batch(self, key: jax.Array, examples: Examples, epoch: Any) -> Batch:
+        """The crops of examples in an epoch; the key is the run's."""
         epoch_key = jax.random.fold_in(key, epoch)
         views = make_views(epoch_key, *examples, **self.crops, augment=self.augment)
         return Batch(*views)
@@ -120,8 +118,8 @@ def describe(
         crops=crops,
         augment=AugmentSpec(**read.augment.all()),
         plan=plan,
-        data={name: getattr(read.data, name) for name in DATA},
-        monitor=read.monitor.all(),
+        data=make_spec(read.data),
+        monitor=_monitor(read.monitor),
         batch_size=batch_size,
     )
     if read.unread():
@@ -152,6 +150,16 @@ def _batch_size(read: Reader, num_devices: int) -> int:
             f"{-(-batch_size // groups) * groups}"
         )
     return batch_size
+
+
+def _monitor(read: Reader) -> dict[str, Any]:
+    resize, crop = read.at_least(0, "resize"), read.at_least(0, "crop")
+    if crop > resize or (resize and not crop):
+        raise ValueError(
+            f"config.monitor.crop={crop} must be between 1 and config.monitor.resize="
+            f"{resize}, or both 0 for whole images; use e.g. 256 and 224"
+        )
+    return read.all()
 
 
 def _plan(read: Reader, steps_per_epoch: int) -> Plan:

@@ -10,10 +10,11 @@ from jax.sharding import Mesh
 
 from logo_jax import step
 from logo_jax.augment.policy import prepare_eval
+from logo_jax.compose.data import Loader, load_data, make_loader
 from logo_jax.compose.description import Description, describe
-from logo_jax.data import sources
-from logo_jax.data.images import ImageSet
-from logo_jax.data.resident import Resident
+from logo_jax.data.images import Images
+from logo_jax.data.memory import Squares, evenly
+from logo_jax.data.sources import Data
 from logo_jax.monitor import KnnMonitor, make_encode_with
 from logo_jax.state import TrainState
 
@@ -26,13 +27,15 @@ class Experiment:
         description: what the config says.
         mesh: the devices.
         loader: batches by step number.
+        loading: one line on how they come.
         train_step: `(state, examples, epoch) -> (state, metrics)`, compiled.
         monitor: kNN while training; None without labels or a test set.
     """
 
     description: Description
     mesh: Mesh
-    loader: Resident
+    loader: Loader
+    loading: str
     train_step: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
     monitor: KnnMonitor | None
 
@@ -52,27 +55,27 @@ def experiment(config: Mapping[str, Any], mesh: Mesh) -> Experiment:
     num_devices = mesh.devices.size
     first = describe(config, num_devices=num_devices)
     jax.eval_shape(first.init)  # a queue or crops that do not fit show here
-    train, test = load_data(first)
-    steps_per_epoch = len(train.images) // first.batch_size
+    data = load_data(first.data)
+    steps_per_epoch = len(data.train) // first.batch_size
     if not steps_per_epoch:
         raise ValueError(
             f"config.data.batch_size={first.batch_size} exceeds the "
-            f"{len(train.images)} training images; use a smaller one"
+            f"{len(data.train)} training images; use a smaller one"
         )
     description = describe(
         config, num_devices=num_devices, steps_per_epoch=steps_per_epoch
     )
+    monitor = knn_monitor(description, data, mesh)
+    loader, loading = make_loader(
+        description.data, data.train, mesh, first.batch_size, description.plan.seeds
+    )
     return Experiment(
         description=description,
         mesh=mesh,
-        loader=Resident(
-            images=step.replicate(train.images, mesh),
-            batch_size=description.batch_size,
-            seeds=description.plan.seeds,
-            sharding=step.batch_sharding(mesh, several=len(description.plan.seeds) > 1),
-        ),
+        loader=loader,
+        loading=loading if monitor else f"{loading}; no labelled test set: no kNN",
         train_step=train_step(description, mesh),
-        monitor=knn_monitor(description, train, test, mesh),
+        monitor=monitor,
     )
 
 
@@ -86,28 +89,11 @@ def train_step(description: Description, mesh: Mesh) -> Callable[..., Any]:
     )
 
 
-def load_data(description: Description) -> tuple[ImageSet, ImageSet | None]:
-    """The training set, and the test set where there is one."""
-    train = sources.load(split="train", **description.data)
-    if train.labels is None:
-        return train, None
-    return train, sources.load(split="test", **description.data)
-
-
-def knn_monitor(
-    description: Description, train: ImageSet, test: ImageSet | None, mesh: Mesh
-) -> KnnMonitor | None:
+def knn_monitor(description: Description, data: Data, mesh: Mesh) -> KnnMonitor | None:
     """The kNN monitor a config asks for; None where labels are missing."""
-    if train.labels is None or test is None or test.labels is None:
+    if data.bank is None or data.queries is None:
         return None
     fields = description.monitor
-    limits = (fields["train_examples"], fields["test_examples"])
-    bank, queries = (
-        (part.images[: n or None], labels[: n or None])
-        for part, labels, n in zip(
-            (train, test), (train.labels, test.labels), limits, strict=True
-        )
-    )
     return KnnMonitor(
         encode_with=make_encode_with(
             description.encoder,
@@ -115,10 +101,27 @@ def knn_monitor(
             step.batch_sharding(mesh),
             ("backbone", "projector") if fields["projector"] else ("backbone",),
         ),
-        train=bank,
-        test=queries,
+        bank=_squares(description, data.bank, fields["train_examples"]),
+        queries=_squares(description, data.queries, fields["test_examples"]),
         settings=fields["knn"],
-        num_classes=int(max(train.labels.max(), test.labels.max())) + 1,
+        num_classes=max(data.bank.num_classes, data.queries.num_classes),
         batch_size=description.batch_size,
         num_seeds=len(description.plan.seeds),
+    )
+
+
+def _squares(description: Description, images: Images, limit: int) -> Squares:
+    if images.largest is None and not description.monitor["resize"]:
+        raise ValueError(
+            f"images of {images.origin} may differ in size: config.monitor.resize=0 "
+            "must be their short side for kNN; use e.g. 256, and 224 for "
+            "config.monitor.crop"
+        )
+    return Squares(
+        source=images,
+        ids=evenly(len(images), limit),
+        max_corrupt=description.data.max_corrupt,
+        resize=description.monitor["resize"],
+        crop=description.monitor["crop"],
+        threads=description.data.threads,
     )

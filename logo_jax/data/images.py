@@ -1,42 +1,119 @@
 """The form in which every source hands over its images, and what makes it valid."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 SPLITS = ("train", "test")
+NO_LABEL = -1
+
+Stored: TypeAlias = bytes | Path | np.ndarray
 
 
-class ImageSet(NamedTuple):
-    """Decoded images of one size, row i of `labels` belonging to row i of `images`.
+class Record(NamedTuple):
+    """One image as it is stored, and its class.
 
     Attributes:
-        images: uint8 RGB pixels in [0, 255], [n, h, w, 3], n >= 1.
-        labels: int32 classes >= 0, [n]; None where the source has none.
-        class_names: name of each class, indexed by label; may be empty.
+        image: an encoded image, the file that holds one, or pixels, uint8 [h, w, 3].
+        label: its class, or NO_LABEL.
     """
 
-    images: np.ndarray
-    labels: np.ndarray | None = None
-    class_names: tuple[str, ...] = ()
+    image: Stored
+    label: int
 
 
-def checked(
-    images: Any, labels: Any = None, *, origin: str, class_names: Sequence[str] = ()
-) -> ImageSet:
-    """An ImageSet whose arrays were found valid.
+class Images(Protocol):
+    """Images by number, 0 to n - 1, undecoded; picklable, to be read anywhere."""
+
+    @property
+    def origin(self) -> str:
+        """What the images are read from, to name in messages."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """Of the labels; 0 where there are none."""
+        ...
+
+    @property
+    def largest(self) -> tuple[int, int] | None:
+        """(height, width) that no image exceeds, in pixels; None if unknown."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def records(self, ids: Sequence[int] | np.ndarray) -> list[Record]:
+        """The images of these numbers, in this order."""
+        ...
+
+    def name(self, i: int) -> str:
+        """What to call image i in a message."""
+        ...
+
+
+class ImageSet:
+    """Decoded images of one size, found valid: an `Images` that is all in memory.
 
     Args:
-        images: uint8 array [n, h, w, 3], n >= 1; it is not copied.
+        images: uint8 array [n, h, w, 3], n >= 1, in [0, 255]; it is not copied.
         labels: array [n] of any integer type, >= 0, or None; becomes int32.
         origin: what the arrays were read from, to name in errors.
-        class_names: name of each class, indexed by label.
+        class_names: name of each class, indexed by label; may be empty.
 
     Raises:
         ValueError: for another type, shape or count, or a negative label.
     """
-    images = np.asarray(images)
+
+    def __init__(
+        self,
+        images: Any,
+        labels: Any = None,
+        *,
+        origin: str,
+        class_names: Sequence[str] = (),
+    ):
+        self.images = _checked_images(np.asarray(images), origin)
+        self.labels = None
+        if labels is not None:
+            self.labels = _checked_labels(np.asarray(labels), len(self.images), origin)
+        self.origin = origin
+        self.class_names = tuple(class_names)
+
+    @property
+    def num_classes(self) -> int:
+        """One more than the largest label."""
+        return 0 if self.labels is None else int(self.labels.max()) + 1
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """The size of every image."""
+        return self.images.shape[1], self.images.shape[2]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def records(self, ids: Sequence[int] | np.ndarray) -> list[Record]:
+        """The images of these numbers, in this order."""
+        labels = self.labels
+        return [
+            Record(self.images[i], NO_LABEL if labels is None else int(labels[i]))
+            for i in ids
+        ]
+
+    def name(self, i: int) -> str:
+        """What to call image i in a message."""
+        return f"image {i} of {self.origin}"
+
+
+def require_split(split: str) -> None:
+    """Raises ValueError unless split is one of SPLITS."""
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r} must be one of {', '.join(SPLITS)}")
+
+
+def _checked_images(images: np.ndarray, origin: str) -> np.ndarray:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
             f"{origin}: images are {images.dtype} {list(images.shape)}, "
@@ -46,15 +123,7 @@ def checked(
         raise ValueError(
             f"{origin}: images {list(images.shape)} are empty; give at least one"
         )
-    if labels is not None:
-        labels = _checked_labels(np.asarray(labels), len(images), origin)
-    return ImageSet(images, labels, tuple(class_names))
-
-
-def require_split(split: str) -> None:
-    """Raises ValueError unless split is one of SPLITS."""
-    if split not in SPLITS:
-        raise ValueError(f"split={split!r} must be one of {', '.join(SPLITS)}")
+    return images
 
 
 def _checked_labels(labels: np.ndarray, num_images: int, origin: str) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from logo_jax.data.images import ImageSet, checked, require_split
+from logo_jax.data.images import ImageSet, require_split
 
 
 def load(path: str | Path, split: str) -> ImageSet:
@@ -38,7 +38,7 @@ def load(path: str | Path, split: str) -> ImageSet:
         raise ValueError(
             f"{file} holds {sorted(arrays) or 'nothing'}; name the array 'images'"
         )
-    return checked(arrays["images"], arrays.get("labels"), origin=str(file))
+    return ImageSet(arrays["images"], arrays.get("labels"), origin=str(file))
 
 
 def _read(file: Path) -> dict[str, np.ndarray]:

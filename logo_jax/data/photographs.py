@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from logo_jax.data.images import SPLITS, ImageSet, checked, require_split
+from logo_jax.data.images import SPLITS, ImageSet, require_split
 
 PHOTOGRAPHS = {
     "astronaut": ("skimage", "data/astronaut.png"),
@@ -70,7 +70,9 @@ def load(
         patches.append(cut(pixels, rng.permutation(corners)[:count], patch=patch))
     images = np.stack(patches, axis=1).reshape(-1, patch, patch, 3)
     labels = np.tile(np.arange(len(PHOTOGRAPHS)), count)
-    return checked(images, labels, origin="photographs", class_names=tuple(PHOTOGRAPHS))
+    return ImageSet(
+        images, labels, origin="photographs", class_names=tuple(PHOTOGRAPHS)
+    )
 
 
 def read(name: str) -> UInt8[np.ndarray, "h w 3"]:

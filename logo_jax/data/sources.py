@@ -1,22 +1,43 @@
 """The one table from a configuration's `data.source` to the code that reads it."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
-from logo_jax.data import npz, photographs
-from logo_jax.data.images import ImageSet
+from logo_jax.data import folder, npz, photographs
+from logo_jax.data.catalogue import DATASETS
+from logo_jax.data.images import Images
+
+
+class Data(NamedTuple):
+    """The images of an experiment.
+
+    Attributes:
+        train: to learn from; labels, if there are any, are not looked at.
+        bank: labelled training images, to evaluate with; None without labels.
+        queries: labelled test images; None without labels or a test set.
+    """
+
+    train: Images
+    bank: Images | None = None
+    queries: Images | None = None
 
 
 def load(
-    source: str, split: str, *, name: str = "", path: str = "", data_dir: str = ""
-) -> ImageSet:
-    """All images of one split of a source, decoded.
+    source: str,
+    *,
+    name: str = "",
+    path: str = "",
+    data_dir: str = "",
+    classes: str = "",
+) -> Data:
+    """The images of a source.
 
     Args:
-        source: "tfds", "npz" or "photographs".
-        split: "train" or "test"; for tfds any of the data set's splits or a slice.
+        source: "tfds", "folder", "npz" or "photographs".
         name: for tfds, the data set.
-        path: for npz, the folder of `train.npz` and `test.npz`.
+        path: for folder, the folder; for npz, that of `train.npz` and `test.npz`.
         data_dir: for tfds, where data sets are prepared; TFDS's default if empty.
+        classes: for folder, a file that lists the sub-folders to keep; all if empty.
 
     Raises:
         ValueError: if the source is unknown, lacks its name or path, or holds data
@@ -25,33 +46,70 @@ def load(
     """
     if source not in _LOADERS:
         raise ValueError(f"source={source!r} must be one of {', '.join(_LOADERS)}")
-    return _LOADERS[source](split, name, path, data_dir)
+    if classes and source != "folder":
+        raise ValueError(
+            f"config.data.classes={classes!r} needs source='folder', not {source!r}; "
+            "a TFDS data set is reduced when it is prepared: "
+            "python -m logo_jax.prepare imagenet100 --classes=FILE"
+        )
+    return _LOADERS[source](name, path, data_dir, classes)
 
 
-def _tfds(split: str, name: str, path: str, data_dir: str) -> ImageSet:
-    del path
+def _tfds(name: str, path: str, data_dir: str, classes: str) -> Data:
+    del path, classes
     # TFDS takes most of a second to import; who reads npz should not wait for it.
     from logo_jax.data import tfds_source
 
     if not name:
         raise ValueError("source='tfds' needs the data set's name, such as 'cifar10'")
-    return tfds_source.load(name, split, data_dir)
+    folder_ = tfds_source.directory(data_dir)
+    if name in DATASETS:
+        entry = DATASETS[name]
+        builder = tfds_source.prepared(entry.tfds, folder_)
+        return _of_splits(builder, entry.pretrain, entry.train, entry.test)
+    builder = tfds_source.prepared(name, folder_)
+    tests = [split for split in ("test", "validation") if split in builder.info.splits]
+    return _of_splits(builder, "train", "train", next(iter(tests), ""))
 
 
-def _npz(split: str, name: str, path: str, data_dir: str) -> ImageSet:
+def _of_splits(builder, pretrain: str, train: str, test: str) -> Data:
+    from logo_jax.data.tfds_source import Prepared
+
+    images = Prepared(builder, pretrain)
+    bank = images if train == pretrain else train and Prepared(builder, train)
+    if not (bank and test and bank.num_classes):
+        return Data(images)
+    return Data(images, bank, Prepared(builder, test))
+
+
+def _folder(name: str, path: str, data_dir: str, classes: str) -> Data:
     del name, data_dir
     if not path:
+        raise ValueError("source='folder' needs path, the folder that holds images")
+    train, test = folder.load(path, classes=classes)
+    return Data(train, train, test) if test else Data(train)
+
+
+def _npz(name: str, path: str, data_dir: str, classes: str) -> Data:
+    del name, data_dir, classes
+    if not path:
         raise ValueError("source='npz' needs path, the folder that holds train.npz")
-    return npz.load(path, split)
+    train = npz.load(path, "train")
+    if train.labels is None:
+        return Data(train)
+    test = npz.load(path, "test")
+    return Data(train, train, test) if test.num_classes else Data(train)
 
 
-def _photographs(split: str, name: str, path: str, data_dir: str) -> ImageSet:
-    del name, path, data_dir
-    return photographs.load(split)
+def _photographs(name: str, path: str, data_dir: str, classes: str) -> Data:
+    del name, path, data_dir, classes
+    train, test = photographs.load("train"), photographs.load("test")
+    return Data(train, train, test)
 
 
-_LOADERS: dict[str, Callable[[str, str, str, str], ImageSet]] = {
+_LOADERS: dict[str, Callable[[str, str, str, str], Data]] = {
     "tfds": _tfds,
+    "folder": _folder,
     "npz": _npz,
     "photographs": _photographs,
 }

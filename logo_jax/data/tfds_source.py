@@ -1,56 +1,87 @@
 """Images from data sets that TFDS has prepared, read without TensorFlow."""
 
-import io
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 from tensorflow_datasets.core.read_only_builder import builder_from_files
 from tensorflow_datasets.core.registered import DatasetNotFoundError
 
-from logo_jax.data.images import ImageSet, checked
+from logo_jax.data.images import NO_LABEL, Record
 
 READABLE_FORMAT = tfds.core.FileFormat.ARRAY_RECORD
 _PREPARED_BY_US = ("cifar10",)
-_CHUNK = 512
 
 
-def load(name: str, split: str, data_dir: str | Path = "") -> ImageSet:
-    """All images of one split, decoded, in the order in which they are stored.
+class Prepared:
+    """One split of a prepared data set: an `Images`, in the order of its storage.
+
+    Args:
+        builder: of the data set.
+        split: a TFDS split, a slice of one, or a sum ("train[:10%]", "train+test").
+
+    Raises:
+        ValueError: if the data set has no such split, or no images.
+    """
+
+    def __init__(self, builder: Any, split: str):
+        features: Any = builder.info.features
+        if "image" not in features:
+            raise ValueError(
+                f"{builder.name} has no 'image' feature, only {sorted(features)}"
+            )
+        self.origin = f"{builder.name} {split}"
+        undecoded = {"image": tfds.decode.SkipDecoding()}
+        # TFDS reads a sum of splits as one only where it makes a tf.data pipeline
+        self._parts: list[Any] = [
+            builder.as_data_source(split=part.strip(), decoders=undecoded)
+            for part in split.split("+")
+        ]
+        self._ends = np.cumsum([len(part) for part in self._parts])
+        self._labelled = "label" in features
+        self.num_classes = features["label"].num_classes if self._labelled else 0
+        self.largest = _fixed_size(features["image"].shape)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def records(self, ids: Sequence[int] | np.ndarray) -> list[Record]:
+        """The images of these numbers, in this order."""
+        ids = np.asarray(ids)
+        found: list[Any] = [None] * len(ids)
+        part_of = np.searchsorted(self._ends, ids, side="right")
+        for number, part in enumerate(self._parts):
+            rows = np.flatnonzero(part_of == number)
+            first = self._ends[number] - len(part)
+            # Asked for many at once, array_record reads four times as fast.
+            examples = part.__getitems__((ids[rows] - first).tolist())
+            for row, example in zip(rows, examples, strict=True):
+                label = int(example["label"]) if self._labelled else NO_LABEL
+                found[row] = Record(example["image"], label)
+        return found
+
+    def name(self, i: int) -> str:
+        """What to call image i in a message."""
+        return f"image {i} of {self.origin}"
+
+
+def load(name: str, split: str, data_dir: str | Path = "") -> Prepared:
+    """The images of one split, undecoded.
 
     Args:
         name: a TFDS name, with a config or version where there are several
             ("cifar10", "imagenet_resized/32x32:0.1.0"); it needs an `image` feature.
-        split: a TFDS split or slice of one ("train", "train[:10%]").
+        split: a TFDS split, a slice of one, or a sum of them.
         data_dir: the folder that TFDS prepared the data set in; see `directory`.
-
-    Returns:
-        The images, in RGB; labels and class names if there is a `label` feature.
 
     Raises:
         FileNotFoundError: if the data set is not prepared in that folder.
-        ValueError: if it is not stored as array_record, has no such split, has no
-            images, or has images of different sizes.
+        ValueError: if it is not stored as array_record, has no such split or no images.
     """
-    builder: Any = _prepared(name, directory(data_dir))
-    features = builder.info.features
-    if "image" not in features:
-        raise ValueError(f"{name} has no 'image' feature, only {sorted(features)}")
-    undecoded = {"image": tfds.decode.SkipDecoding()}
-    rows = builder.as_data_source(split=split, decoders=undecoded)
-    examples = list(_examples(rows))
-    images = decode([example["image"] for example in examples], origin=name)
-    if "label" not in features:
-        return checked(images, origin=name)
-    labels = np.array([example["label"] for example in examples])
-    return checked(
-        images, labels, origin=name, class_names=getattr(features["label"], "names", ())
-    )
+    return Prepared(prepared(name, directory(data_dir)), split)
 
 
 def directory(data_dir: str | Path = "") -> Path:
@@ -73,29 +104,13 @@ def require_readable(builder: tfds.core.DatasetBuilder) -> None:
         )
 
 
-def decode(encoded: Sequence[bytes], *, origin: str) -> np.ndarray:
-    """The pixels of encoded images (PNG, JPEG, ...) in RGB, uint8 [n, h, w, 3].
+def prepared(name: str, folder: Path) -> tfds.core.DatasetBuilder:
+    """The builder of a data set that is prepared in folder and readable here.
 
     Raises:
-        ValueError: if they are not all of one size.
+        FileNotFoundError: if it is not prepared there.
+        ValueError: if it is not stored as array_record.
     """
-    if not encoded:
-        return np.empty((0, 0, 0, 3), np.uint8)
-    images = np.empty((len(encoded), *_pixels(encoded[0]).shape), np.uint8)
-
-    def decode_chunk(chunk: range) -> None:
-        for i in chunk:
-            pixels = _pixels(encoded[i])
-            _require_same_size(pixels.shape, images.shape[1:], f"{origin}: image {i}")
-            images[i] = pixels
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(decode_chunk, _chunks(len(encoded))):
-            pass
-    return images
-
-
-def _prepared(name: str, folder: Path) -> tfds.core.DatasetBuilder:
     try:
         builder = builder_from_files(name, data_dir=folder)
     except DatasetNotFoundError as error:
@@ -109,24 +124,6 @@ def _prepared(name: str, folder: Path) -> tfds.core.DatasetBuilder:
     return builder
 
 
-def _examples(rows: Any) -> Iterator[dict[str, Any]]:
-    # Asked for many at once, array_record reads four times as fast.
-    for chunk in _chunks(len(rows)):
-        yield from rows.__getitems__(chunk)
-
-
-def _chunks(n: int) -> list[range]:
-    return [range(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK)]
-
-
-def _pixels(encoded: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(encoded)) as image:
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def _require_same_size(shape: Sequence[int], first: Sequence[int], which: str) -> None:
-    if tuple(shape) != tuple(first):
-        raise ValueError(
-            f"{which} is {shape[0]}x{shape[1]}, the first is {first[0]}x{first[1]}: "
-            "images of several sizes must be streamed, which is not built yet"
-        )
+def _fixed_size(shape: Sequence[int | None]) -> tuple[int, int] | None:
+    height, width = shape[:2]
+    return None if height is None or width is None else (height, width)

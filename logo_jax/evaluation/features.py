@@ -1,12 +1,23 @@
 """Features of a data set by a frozen encoder, every example exactly once."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 
 Encode = Callable[[np.ndarray], dict[str, jax.Array]]
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """Images with labels, to evaluate on."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Each image once: uint8 [b, h, w, c] of any b >= 0, and labels [b]."""
+        ...
 
 
 class Features(NamedTuple):
@@ -21,25 +32,42 @@ class Features(NamedTuple):
     labels: np.ndarray
 
 
-def extract(
-    encode: Encode, images: np.ndarray, labels: np.ndarray, *, batch_size: int
-) -> dict[str, Features]:
+def extract(encode: Encode, data: Labelled, *, batch_size: int) -> dict[str, Features]:
     """Features by layer name.
 
     Args:
         encode: from uint8 images [batch_size, h, w, c] to features by layer; called
             with one shape only: the last batch is padded and its padding dropped.
-        images: uint8 [n, h, w, c].
-        labels: [n].
+        data: images of one size.
         batch_size: images a call; a multiple of the number of devices.
     """
     parts: dict[str, list[np.ndarray]] = {}
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        padding = [(0, batch_size - len(batch))] + [(0, 0)] * (images.ndim - 1)
+    labels = []
+    for batch, batch_labels in _rebatched(data.batches(), batch_size):
+        padding = [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1)
         for layer, features in encode(np.pad(batch, padding)).items():
             parts.setdefault(layer, []).append(np.asarray(features)[: len(batch)])
+        labels.append(batch_labels)
     return {
-        layer: Features(np.concatenate(values), labels)
+        layer: Features(np.concatenate(values), np.concatenate(labels))
         for layer, values in parts.items()
     }
+
+
+def _rebatched(
+    batches: Iterator[tuple[np.ndarray, np.ndarray]], size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same images and labels, `size` at once, the last batch perhaps fewer."""
+    rest = None
+    for images, labels in batches:
+        if rest is not None:
+            images, labels = (
+                np.concatenate(pair)
+                for pair in zip(rest, (images, labels), strict=True)
+            )
+        whole = len(images) // size * size
+        for start in range(0, whole, size):
+            yield images[start : start + size], labels[start : start + size]
+        rest = images[whole:], labels[whole:]
+    if rest is not None and len(rest[0]):
+        yield rest

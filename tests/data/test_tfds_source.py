@@ -1,67 +1,64 @@
-import io
 import json
+import pickle
 import shutil
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from logo_jax.data import tfds_source
 from logo_jax.data.builders import cifar10
-
-
-def encoded(pixels, image_format="PNG"):
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, image_format)
-    return file.getvalue()
+from tests.data.pictures import decoded
 
 
 def plain_rows(split, data_dir):
     return list(tfds.data_source("cifar10", split=split, data_dir=data_dir))
 
 
+def loaded(split, data_dir):
+    """Pixels and labels of a split."""
+    return decoded(tfds_source.load("cifar10", split, data_dir))
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_images_and_labels_come_in_the_order_of_plain_tfds(split, data_dir):
-    loaded = tfds_source.load("cifar10", split, data_dir)
+    pixels, labels = loaded(split, data_dir)
     rows = plain_rows(split, data_dir)
-    np.testing.assert_array_equal(loaded.images, [row["image"] for row in rows])
-    np.testing.assert_array_equal(loaded.labels, [row["label"] for row in rows])
-    assert loaded.class_names == cifar10.CLASS_NAMES
+    np.testing.assert_array_equal(pixels, [row["image"] for row in rows])
+    assert labels == [row["label"] for row in rows]
 
 
 def test_a_slice_is_a_part_of_its_split(data_dir):
-    whole = tfds_source.load("cifar10", "train", data_dir)
-    part = tfds_source.load("cifar10", "train[5:9]", data_dir)
-    np.testing.assert_array_equal(part.images, whole.images[5:9])
-    np.testing.assert_array_equal(part.labels, whole.labels[5:9])
+    pixels, labels = loaded("train", data_dir)
+    part, part_labels = loaded("train[5:9]", data_dir)
+    np.testing.assert_array_equal(part, pixels[5:9])
+    assert part_labels == labels[5:9]
 
 
-def test_many_images_keep_their_order_through_the_thread_pool():
-    images = np.arange(1300, dtype=np.uint16).view(np.uint8).reshape(1300, 2)
-    images = np.broadcast_to(
-        np.pad(images, ((0, 0), (0, 1)))[:, None, None], (1300, 2, 4, 3)
-    )
-    decoded = tfds_source.decode([encoded(pixels) for pixels in images], origin="here")
-    np.testing.assert_array_equal(decoded, images)
+def test_a_sum_of_splits_is_one_after_the_other(data_dir):
+    both, labels = loaded("test+train[5:9]", data_dir)
+    test, train = loaded("test", data_dir), loaded("train[5:9]", data_dir)
+    np.testing.assert_array_equal(both, np.concatenate([test[0], train[0]]))
+    assert labels == test[1] + train[1]
 
 
-def test_grey_images_become_rgb():
-    grey = np.array([[0, 128], [255, 7]], np.uint8)
-    decoded = tfds_source.decode([encoded(grey)], origin="here")
-    np.testing.assert_array_equal(decoded, np.repeat(grey[None, ..., None], 3, axis=-1))
+def test_records_of_a_sum_come_in_the_order_asked_for(data_dir):
+    images = tfds_source.load("cifar10", "test+train", data_dir)
+    ids = np.array([len(images) - 1, 0, 11, 10, 12, 3])
+    wanted = images.records(range(len(images)))
+    assert images.records(ids) == [wanted[i] for i in ids]
 
 
-def test_a_constant_jpeg_decodes_to_its_colour():
-    pixels = np.full((16, 16, 3), 128, np.uint8)
-    decoded = tfds_source.decode([encoded(pixels, "JPEG")], origin="here")
-    np.testing.assert_array_equal(decoded[0], pixels)
+def test_a_source_can_be_sent_to_another_process(data_dir):
+    images = tfds_source.load("cifar10", "test+train", data_dir)
+    sent = pickle.loads(pickle.dumps(images))
+    assert sent.records([3, 20]) == images.records([3, 20])
 
 
-def test_images_of_two_sizes_are_refused_with_both_sizes():
-    tall, wide = np.zeros((4, 2, 3), np.uint8), np.zeros((2, 4, 3), np.uint8)
-    with pytest.raises(ValueError, match="image 1 is 2x4, the first is 4x2.*streamed"):
-        tfds_source.decode([encoded(tall), encoded(wide)], origin="here")
+def test_size_and_number_of_classes_are_those_of_the_data_set(data_dir):
+    images = tfds_source.load("cifar10", "test", data_dir)
+    assert images.largest == (32, 32)
+    assert images.num_classes == 10
 
 
 def test_a_data_set_that_is_not_prepared_names_the_command_that_prepares_it(tmp_path):

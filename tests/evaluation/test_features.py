@@ -5,9 +5,21 @@ import pytest
 from logo_jax.evaluation.features import extract
 
 
-def data_set(size):
-    images = np.arange(size * 12).reshape(size, 2, 2, 3).astype(np.uint8)
-    return images, np.arange(size, dtype=np.int32)[::-1].copy()
+class InParts:
+    """A data set that comes in parts of the given sizes."""
+
+    def __init__(self, *sizes):
+        n = sum(sizes)
+        self.images = np.arange(n * 12).reshape(n, 2, 2, 3).astype(np.uint8)
+        self.labels = np.arange(n, dtype=np.int32)[::-1].copy()
+        self.ends = np.cumsum(sizes)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def batches(self):
+        for start, end in zip([0, *self.ends], self.ends, strict=False):
+            yield self.images[start:end], self.labels[start:end]
 
 
 def pixels(images):
@@ -17,22 +29,22 @@ def pixels(images):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 8])
-def test_every_example_comes_once_in_order_with_its_label(batch_size):
-    images, labels = data_set(7)
-    found = extract(pixels, images, labels, batch_size=batch_size)
-    np.testing.assert_array_equal(found["pixels"].features, images.reshape(7, -1))
-    np.testing.assert_array_equal(found["first"].features, images[:, 0, 0, :1])
+@pytest.mark.parametrize("sizes", [(7,), (2, 0, 4, 1), (3, 4)])
+def test_every_example_comes_once_in_order_with_its_label(batch_size, sizes):
+    data = InParts(*sizes)
+    found = extract(pixels, data, batch_size=batch_size)
+    np.testing.assert_array_equal(found["pixels"].features, data.images.reshape(7, -1))
+    np.testing.assert_array_equal(found["first"].features, data.images[:, 0, 0, :1])
     for features in found.values():
-        np.testing.assert_array_equal(features.labels, labels)
+        np.testing.assert_array_equal(features.labels, data.labels)
 
 
 def test_every_call_has_the_full_batchs_shape():
-    images, labels = data_set(7)
     shapes = []
 
     def encode(batch):
         shapes.append(batch.shape)
         return pixels(batch)
 
-    extract(encode, images, labels, batch_size=4)
+    extract(encode, InParts(5, 2), batch_size=4)
     assert shapes == [(4, 2, 2, 3)] * 2

@@ -1,0 +1,29 @@
+r"""SimSiam and LoGo around it on a folder of your own images: ResNet-18, 200 epochs.
+
+    python -m logo_jax.main --config=configs/folder.py --workdir=runs/mine \
+        --config.data.path=DIR
+
+Images may lie at any depth, be of any size, and need no labels. With `DIR/train` and
+`DIR/val` (or `test`), each with one sub-folder a class, kNN accuracy is shown while
+training. A file that cannot be decoded is named and skipped, up to data.max_corrupt.
+
+For images of 160 px, say, smaller crops train faster:
+
+    --config.crops.global_crops="(2, 96, (0.4, 1.0))"
+    --config.crops.local_crops="(2, 48, (0.08, 0.4))"
+    --config.monitor.resize=108 --config.monitor.crop=96
+
+Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
+swav_style, logo (default), released, paper; configs/base.py says what each is.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base, base_imagenet
+
+
+def get_config(variant: str = "logo") -> ConfigDict:
+    config = base_imagenet.get_config("simsiam", variant or "logo", "resnet18", 512)
+    config.data.source = "folder"
+    config.data.name = ""
+    return base.finish(config, variant)

@@ -1,0 +1,145 @@
+"""Data that a config describes: read, and dealt out to the devices."""
+
+import dataclasses
+import os
+from typing import TypeAlias
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from logo_jax import step
+from logo_jax.data import memory, reading, sources
+from logo_jax.data.decode import Size
+from logo_jax.data.images import Images
+from logo_jax.data.resident import Resident
+from logo_jax.data.sources import Data
+from logo_jax.data.streamed import ReadStep, Streamed
+from logo_jax.reader import Reader
+
+Loader: TypeAlias = Resident | Streamed
+
+LOADERS = ("auto", "resident", "streamed")
+SHARE = 1 / 4  # of a device's memory that a resident data set may take
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+    """Where images are, and how they come to the devices.
+
+    Attributes:
+        where: arguments of `sources.load`.
+        canvas: side to which larger images are reduced before they are cut, in pixels.
+        loader: resident, streamed, or auto: resident where it takes up at most SHARE
+            of a device's memory.
+        max_corrupt: fraction of images that may be undecodable.
+        threads: that decode at once; 0: one a core, at most 16.
+        workers: processes that decode for a streamed data set; 0: none.
+    """
+
+    where: dict[str, str]
+    canvas: int
+    loader: str
+    max_corrupt: float
+    threads: int
+    workers: int
+
+
+def make_spec(read: Reader) -> DataSpec:
+    """What a config's data group says, but for the batch size.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+    return DataSpec(
+        where={
+            name: getattr(read, name)
+            for name in ("source", "name", "path", "data_dir", "classes")
+        },
+        canvas=read.at_least(1, "canvas"),
+        loader=read.one_of("loader", LOADERS),
+        max_corrupt=read.at_least(0, "max_corrupt"),
+        threads=read.at_least(0, "threads"),
+        workers=read.at_least(0, "workers"),
+    )
+
+
+def load_data(spec: DataSpec) -> Data:
+    """The images of a config; those of one size decoded, where memory allows.
+
+    Raises:
+        ValueError: where they are not as described.
+        FileNotFoundError: where they are not there.
+    """
+    train, bank, queries = sources.load(**spec.where)
+    kept = _in_memory(train, spec)
+    return Data(
+        train=kept,
+        bank=kept if bank is train else bank and _in_memory(bank, spec),
+        queries=queries and _in_memory(queries, spec),
+    )
+
+
+def _in_memory(images: Images, spec: DataSpec) -> Images:
+    if images.largest is None or num_bytes(images, images.largest) > _host_budget():
+        return images
+    return memory.decoded(images, max_corrupt=spec.max_corrupt, threads=spec.threads)
+
+
+def make_loader(
+    spec: DataSpec, images: Images, mesh: Mesh, batch_size: int, seeds: tuple[int, ...]
+) -> tuple[Loader, str]:
+    """Batches of the images, and one line that says how they come.
+
+    Args:
+        spec: how a config wants them.
+        images: to learn from.
+        mesh: the devices.
+        batch_size: images a step, over all devices.
+        seeds: of the order.
+
+    Raises:
+        ValueError: if more images are corrupt than may be.
+    """
+    canvas = reading.canvas_size(images, spec.canvas)
+    needed, budget = num_bytes(images, canvas), _device_budget(mesh)
+    resident = spec.loader == "resident" or (spec.loader == "auto" and needed <= budget)
+    line = (
+        f"data: {len(images):,} images of {images.origin}, "
+        f"{'resident' if resident else 'streamed'} at {canvas[0]}x{canvas[1]} px, "
+        f"{needed / 2**30:.2f} GiB (up to {budget / 2**30:.1f} may be resident)"
+    )
+    sharding = step.batch_sharding(mesh, several=len(seeds) > 1)
+    if not resident:
+        read = ReadStep(
+            source=images,
+            canvas=canvas,
+            batch_size=batch_size,
+            seeds=seeds,
+            process=(jax.process_index(), jax.process_count()),
+        )
+        streamed = Streamed(
+            read, sharding, spec.max_corrupt, spec.threads, spec.workers
+        )
+        return streamed, line
+    pixels, sizes = memory.read_all(
+        images, canvas, max_corrupt=spec.max_corrupt, threads=spec.threads
+    )
+    pixels, sizes = step.replicate((pixels, sizes), mesh)
+    return Resident(pixels, sizes, batch_size, seeds, sharding), line
+
+
+def num_bytes(images: Images, canvas: Size) -> int:
+    """Bytes of all images on canvases of that (height, width)."""
+    return len(images) * int(np.prod(canvas)) * 3
+
+
+def _device_budget(mesh: Mesh) -> float:
+    stats = mesh.local_devices[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return SHARE * stats["bytes_limit"]
+    return _host_budget() / len(mesh.local_devices)
+
+
+def _host_budget() -> float:
+    return SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

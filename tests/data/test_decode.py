@@ -1,0 +1,162 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from logo_jax.data.decode import DecodeError, centre_square, decode, fit
+from tests.data.pictures import encoded, rotated_by_exif, smooth
+
+PIXELS = smooth(30, 46)
+
+
+def by_pillow(data):
+    with Image.open(io.BytesIO(data)) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+def test_a_jpeg_has_the_pixels_that_pillow_gives_it(subsampling):
+    data = encoded(PIXELS, "JPEG", subsampling=subsampling)
+    pixels, size = decode(data)
+    np.testing.assert_array_equal(pixels, by_pillow(data))
+    assert size == (30, 46)
+
+
+@pytest.mark.parametrize("picture_format", ["PNG", "WEBP"])
+def test_lossless_files_give_back_their_pixels(picture_format):
+    data = encoded(PIXELS, picture_format, lossless=True)
+    np.testing.assert_array_equal(decode(data)[0], PIXELS)
+
+
+def test_a_file_is_read_where_its_path_is_given(tmp_path):
+    file = tmp_path / "a picture.jpeg"  # its suffix lies
+    file.write_bytes(encoded(PIXELS, "PNG"))
+    np.testing.assert_array_equal(decode(file)[0], PIXELS)
+
+
+@pytest.mark.parametrize("picture_format", ["PNG", "JPEG"])
+def test_grey_becomes_three_equal_channels(picture_format):
+    grey = np.asarray(Image.fromarray(PIXELS).convert("L"))
+    pixels, _ = decode(encoded(PIXELS, picture_format, mode="L"))
+    assert pixels.shape == (30, 46, 3)
+    assert np.ptp(pixels, axis=-1).max() == 0
+    assert np.abs(pixels[..., 0].astype(int) - grey).max() <= 4
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped_to_white():
+    deep = np.array([[0, 256, 32768], [65535, 65534, 300]], np.uint16)
+    data = encoded(Image.fromarray(deep), "PNG")
+    np.testing.assert_array_equal(decode(data)[0][..., 1], deep // 257)
+
+
+def test_cmyk_comes_out_in_its_colours():
+    data = encoded(PIXELS, "JPEG", mode="CMYK", quality=95)
+    pixels, _ = decode(data)
+    assert np.abs(pixels.astype(int) - PIXELS).mean() < 5
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
+def test_transparency_is_dropped(mode):
+    picture = Image.fromarray(PIXELS).convert("RGBA")
+    picture.putalpha(Image.fromarray(np.full((30, 46), 7, np.uint8)))
+    picture = picture.convert(mode) if mode != "PA" else picture.quantize(255)
+    pixels, _ = decode(encoded(picture, "PNG"))
+    wanted = np.asarray(picture.convert("RGBA"))[..., :3]
+    np.testing.assert_array_equal(pixels, wanted)
+
+
+def test_a_palette_with_a_transparent_colour_is_read():
+    picture = Image.fromarray(PIXELS).quantize(16)
+    data = encoded(picture, "PNG", transparency=3)
+    np.testing.assert_array_equal(decode(data)[0], np.asarray(picture.convert("RGB")))
+
+
+@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP"])
+def test_what_exif_data_call_rotated_is_turned_upright(picture_format):
+    pixels, size = decode(rotated_by_exif(PIXELS, picture_format))
+    assert size == (30, 46)
+    assert np.abs(pixels.astype(int) - PIXELS).max() < 40
+    assert np.abs(pixels.astype(int) - PIXELS).mean() < 3
+
+
+def test_of_an_animation_the_first_frame_is_taken():
+    frames = [Image.fromarray(smooth(8, 9, seed)) for seed in range(3)]
+    data = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decode(data)[0], by_pillow(data))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"no picture at all",
+        encoded(PIXELS, "PNG")[:-200],
+        encoded(PIXELS, "JPEG")[:300],
+        encoded(PIXELS, "JPEG")[:-60],
+        encoded(PIXELS, "WEBP")[:-60],
+        encoded(PIXELS, "PNG").replace(b"IHDR", b"IHDX"),
+    ],
+)
+def test_what_is_damaged_is_refused_with_a_reason_of_one_line(data):
+    with pytest.raises(DecodeError) as error:
+        decode(data)
+    assert str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    for path in (tmp_path / "gone.jpg", tmp_path):
+        with pytest.raises(DecodeError, match=str(path)):
+            decode(path)
+
+
+@pytest.mark.parametrize("picture_format", ["PNG", "JPEG"])
+def test_an_image_no_larger_than_the_canvas_is_stored_exactly(picture_format):
+    data = encoded(PIXELS, picture_format)
+    pixels, size = fit(data, (30, 50))
+    np.testing.assert_array_equal(pixels, by_pillow(data))
+    assert size == (30, 46)
+
+
+@pytest.mark.parametrize("shape", [(200, 300), (90, 700), (64, 65), (1, 300)])
+def test_each_axis_is_reduced_to_the_canvas_where_it_is_longer(shape):
+    original = smooth(*shape)
+    pixels, size = fit(encoded(original), (64, 64))
+    assert size == shape
+    assert pixels.shape[:2] == (min(shape[0], 64), min(shape[1], 64))
+    wanted = Image.fromarray(original).resize(pixels.shape[1::-1], Image.Resampling.BOX)
+    assert np.abs(pixels.astype(int) - np.asarray(wanted)).mean() < 2
+
+
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size_and_says_its_own():
+    original = smooth(500, 700)
+    data = encoded(original, "JPEG", quality=95)
+    scaled, size = decode(data, at_least=(100, 130))
+    assert size == (500, 700)
+    assert 100 <= scaled.shape[0] <= 250
+    assert 130 <= scaled.shape[1] <= 350
+    fitted, size = fit(data, (100, 130))
+    assert size == (500, 700)
+    assert fitted.shape == (100, 130, 3)
+    wanted = Image.fromarray(original).resize((130, 100), Image.Resampling.BOX)
+    assert np.abs(fitted.astype(int) - np.asarray(wanted)).mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "whole"), [((30, 47), (20, 31)), ((47, 30), (31, 20))]
+)
+def test_the_centre_square_is_torchvisions(shape, whole):
+    original = smooth(*shape)
+    square = centre_square(encoded(original), resize=20, crop=15)
+    resized = np.asarray(
+        Image.fromarray(original).resize(whole[::-1], Image.Resampling.BICUBIC)
+    )
+    # int(31.33) = 31 px long; round((20 - 15) / 2) = 2 to even, (31 - 15) / 2 = 8
+    rows, columns = (2, 8) if shape[0] < shape[1] else (8, 2)
+    wanted = resized[rows : rows + 15, columns : columns + 15]
+    np.testing.assert_array_equal(square, wanted)
+
+
+def test_a_line_of_one_pixel_becomes_a_square():
+    assert centre_square(encoded(smooth(1, 40)), resize=8, crop=8).shape == (8, 8, 3)
