@@ -13,10 +13,10 @@ from PIL import Image
 from tensorflow_datasets.core.read_only_builder import builder_from_files
 from tensorflow_datasets.core.registered import DatasetNotFoundError
 
+from logo_jax.data import catalogue
 from logo_jax.data.images import ImageSet, checked
 
 READABLE_FORMAT = tfds.core.FileFormat.ARRAY_RECORD
-_PREPARED_BY_US = ("cifar10",)
 _CHUNK = 512
 
 
@@ -99,14 +99,17 @@ def _prepared(name: str, folder: Path) -> tfds.core.DatasetBuilder:
     try:
         builder = builder_from_files(name, data_dir=folder)
     except DatasetNotFoundError as error:
-        remedy = "prepare it with TFDS and file_format='array_record'"
-        if name in _PREPARED_BY_US:
-            remedy = f"run python -m logo_jax.prepare {name} --data_dir={folder}"
         raise FileNotFoundError(
-            f"{name} is not prepared in {folder}: {remedy}"
+            f"{name} is not prepared in {folder}: {_remedy(name, folder)}"
         ) from error
     require_readable(builder)
     return builder
+
+
+def _remedy(name: str, folder: Path) -> str:
+    if dataset := catalogue.find(name):
+        return f"run python -m logo_jax.prepare {dataset.name} --data_dir={folder}"
+    return "prepare it with TFDS and file_format='array_record'"
 
 
 def _examples(rows: Any) -> Iterator[dict[str, Any]]:
