@@ -20,7 +20,8 @@ def opened(archive: Path) -> Iterator[tarfile.TarFile]:
         with tarfile.open(archive) as tar:
             yield tar
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(f"{archive} is damaged ({error}); get it again") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{archive} is damaged ({reason}); get it again") from error
 
 
 @contextmanager

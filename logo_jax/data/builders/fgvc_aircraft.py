@@ -72,21 +72,20 @@ class FgvcAircraft(Published, tfds.core.GeneratorBasedBuilder, skip_registration
         features: Any = self.info.features
         features["label"].names = lists[_VARIANTS].decode().splitlines()
         return {
-            split: _examples(archive, _variants(lists[member].decode()))
+            split: self._generate_examples(archive, _variants(lists[member].decode()))
             for split, member in _LISTS.items()
         }
+
+    def _generate_examples(
+        self, archive: Path, variants: Mapping[str, str]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        for member, content in stream_members(archive, variants):
+            name = member.rpartition("/")[2]
+            label = variants[member]
+            yield name, {"image": content, "label": label, "file_name": name}
 
 
 def _variants(text: str) -> dict[str, str]:
     """The variant of each image file, from lines such as `0034309 A340-600`."""
     lines = (line.split(maxsplit=1) for line in text.splitlines())
     return {f"{_DATA}images/{image}.jpg": variant for image, variant in lines}
-
-
-def _examples(
-    archive: Path, variants: Mapping[str, str]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    for member, content in stream_members(archive, variants):
-        name = member.rpartition("/")[2]
-        label = variants[member]
-        yield name, {"image": content, "label": label, "file_name": name}

@@ -5,7 +5,7 @@ unless others are given: `imagenet100_wnids.txt`, beside this module.
 """
 
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +71,16 @@ class ImageNet100(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             manual / f"ILSVRC2012_img_{part}.tar" for part in ("train", "val")
         )
         return {
-            "train": _train_examples(train, self._classes),
-            "validation": _validation_examples(val, self._classes),
+            "train": self._generate_examples(train, _train_examples),
+            "validation": self._generate_examples(val, _validation_examples),
         }
+
+    def _generate_examples(
+        self,
+        archive: Path,
+        read: Callable[[Path, Sequence[str]], Iterator[_Example]],
+    ) -> Iterator[_Example]:
+        return read(archive, self._classes)
 
 
 def read_classes(file: Path) -> tuple[str, ...]:
@@ -86,7 +93,7 @@ def read_classes(file: Path) -> tuple[str, ...]:
     classes = tuple(file.read_text().split())
     if not classes or len(set(classes)) < len(classes):
         raise ValueError(f"{file} must name classes, one a line, each once")
-    if unknown := set(classes).difference(_validation_labels()):
+    if unknown := set(classes).difference(validation_labels()):
         raise ValueError(
             f"{file}: {min(unknown)} is not a class of ImageNet-1k; give WordNet ids "
             "such as n01558993"
@@ -112,7 +119,7 @@ def _validation_examples(archive: Path, classes: Sequence[str]) -> Iterator[_Exa
     """The images of chosen classes, named such as ILSVRC2012_val_00000001.JPEG."""
     labels = {
         f"ILSVRC2012_val_{i:08d}.JPEG": label
-        for i, label in enumerate(_validation_labels(), 1)
+        for i, label in enumerate(validation_labels(), 1)
         if label in classes
     }
     with archives.opened(archive) as tar:
@@ -128,5 +135,6 @@ def _examples(tar: tarfile.TarFile, labels: Mapping[str, str]) -> Iterator[_Exam
             yield member.name, example
 
 
-def _validation_labels() -> list[str]:
+def validation_labels() -> list[str]:
+    """The WordNet id of each of ImageNet-1k's 50,000 validation images, by number."""
     return tfds.core.tfds_path(_VALIDATION_LABELS).read_text().split()

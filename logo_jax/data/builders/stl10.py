@@ -74,9 +74,20 @@ class Stl10(Published, tfds.core.GeneratorBasedBuilder, skip_registration=True):
         features: Any = self.info.features
         features["label"].names = contents[_NAMES].decode().split()
         return {
-            split: _examples(archive, member, contents.get(_LABELS.get(split, "")))
+            split: self._generate_examples(
+                archive, member, contents.get(_LABELS.get(split, ""))
+            )
             for split, member in _IMAGES.items()
         }
+
+    def _generate_examples(
+        self, archive: Path, member: str, labels: bytes | None
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        for i, pixels in enumerate(read_images(archive, member)):
+            # TFDS encodes a PIL image with Pillow, an array with TensorFlow.
+            image = Image.fromarray(np.ascontiguousarray(pixels))
+            # Classes are counted from one in the file.
+            yield i, {"image": image, "label": labels[i] - 1 if labels else -1}
 
 
 def read_images(archive: Path, member: str) -> Iterator[UInt8[np.ndarray, "96 96 3"]]:
@@ -97,13 +108,3 @@ def read_images(archive: Path, member: str) -> Iterator[UInt8[np.ndarray, "96 96
                 )
             planes = np.frombuffer(piece, np.uint8).reshape(-1, 3, 96, 96)
             yield from planes.transpose(0, 3, 2, 1)
-
-
-def _examples(
-    archive: Path, member: str, labels: bytes | None
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    for i, pixels in enumerate(read_images(archive, member)):
-        # TFDS encodes a PIL image with Pillow, an array with TensorFlow.
-        image = Image.fromarray(np.ascontiguousarray(pixels))
-        # Classes are counted from one in the file.
-        yield i, {"image": image, "label": labels[i] - 1 if labels else -1}

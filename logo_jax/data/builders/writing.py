@@ -91,3 +91,5 @@ def _download_and_prepare(builder: Any, download_dir: Path) -> None:
             f"{builder.name} was not downloaded well: {error}; try again, or put the "
             f"file in {download_dir / 'manual'}"
         ) from error
+    except AssertionError as error:  # so TFDS calls input that it cannot use
+        raise ValueError(f"{builder.name} cannot be made: {error}") from error
