@@ -248,7 +248,7 @@ def test_training_through_tfds_never_imports_tensorflow(arrays, tmp_path):
         labels = np.arange(count) % 10
         np.savez(arrays / f"{split}.npz", images=images, labels=labels)
     data_dir = str(tmp_path / "tfds")
-    prepare(data_dir, str(arrays))
+    prepare("cifar10", data_dir, str(arrays))
     changes = {"data.source": "tfds", "data.path": "", "data.data_dir": data_dir}
     config = tiny_config("cifar10_simsiam", "baseline", arrays, **changes)
     state = run(config, tmp_path / "run")

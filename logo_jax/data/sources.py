@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from logo_jax.data import folder, npz, photographs
-from logo_jax.data.catalogue import DATASETS
+from logo_jax.data import catalogue, folder, npz, photographs
 from logo_jax.data.images import Images
 
 
@@ -63,8 +62,7 @@ def _tfds(name: str, path: str, data_dir: str, classes: str) -> Data:
     if not name:
         raise ValueError("source='tfds' needs the data set's name, such as 'cifar10'")
     folder_ = tfds_source.directory(data_dir)
-    if name in DATASETS:
-        entry = DATASETS[name]
+    if entry := catalogue.find(name):
         builder = tfds_source.prepared(entry.tfds, folder_)
         return _of_splits(builder, entry.pretrain, entry.train, entry.test)
     builder = tfds_source.prepared(name, folder_)

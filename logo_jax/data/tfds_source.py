@@ -10,10 +10,10 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.read_only_builder import builder_from_files
 from tensorflow_datasets.core.registered import DatasetNotFoundError
 
+from logo_jax.data import catalogue
 from logo_jax.data.images import NO_LABEL, Record
 
 READABLE_FORMAT = tfds.core.FileFormat.ARRAY_RECORD
-_PREPARED_BY_US = ("cifar10",)
 
 
 class Prepared:
@@ -43,6 +43,7 @@ class Prepared:
         self._ends = np.cumsum([len(part) for part in self._parts])
         self._labelled = "label" in features
         self.num_classes = features["label"].num_classes if self._labelled else 0
+        self.class_names = tuple(features["label"].names) if self._labelled else ()
         self.largest = _fixed_size(features["image"].shape)
 
     def __len__(self) -> int:
@@ -114,14 +115,17 @@ def prepared(name: str, folder: Path) -> tfds.core.DatasetBuilder:
     try:
         builder = builder_from_files(name, data_dir=folder)
     except DatasetNotFoundError as error:
-        remedy = "prepare it with TFDS and file_format='array_record'"
-        if name in _PREPARED_BY_US:
-            remedy = f"run python -m logo_jax.prepare {name} --data_dir={folder}"
         raise FileNotFoundError(
-            f"{name} is not prepared in {folder}: {remedy}"
+            f"{name} is not prepared in {folder}: {_remedy(name, folder)}"
         ) from error
     require_readable(builder)
     return builder
+
+
+def _remedy(name: str, folder: Path) -> str:
+    if dataset := catalogue.find(name):
+        return f"run python -m logo_jax.prepare {dataset.name} --data_dir={folder}"
+    return "prepare it with TFDS and file_format='array_record'"
 
 
 def _fixed_size(shape: Sequence[int | None]) -> tuple[int, int] | None:
