@@ -1,12 +1,13 @@
 """Evaluates the newest checkpoint of a run by a named protocol.
 
-python -m logo_jax.evaluate --workdir=runs/quickstart --protocol=knn
+python -m logo_jax.evaluate --workdir=runs/quickstart --protocol=knn [--dataset=DIR]
 """
 
 import pathlib
 
 from logo_jax import command, compose, step, workdir
 from logo_jax.checkpoints import Checkpoints
+from logo_jax.data import sources
 from logo_jax.metrics import by_seed
 
 PROTOCOLS = ("knn",)
@@ -17,24 +18,50 @@ def main() -> None:
     parser = command.OneLineParser(prog="logo_jax.evaluate", description=__doc__)
     parser.add_argument("--workdir", required=True, type=pathlib.Path)
     parser.add_argument("--protocol", default="knn", choices=PROTOCOLS)
+    parser.add_argument(
+        "--dataset",
+        default="",
+        help="another one than the run's: a folder of images, one of train.npz and "
+        "test.npz, or a TFDS name",
+    )
+    parser.add_argument(
+        "--resize", type=int, help="short side, pixels; default the run's; 0: as it is"
+    )
+    parser.add_argument("--crop", type=int, help="side of the centre square")
     flags = parser.parse_args()
     command.keep_compiled_code()
     folder = flags.workdir.absolute()
+    changes = {
+        name: value
+        for name in ("resize", "crop")
+        if (value := getattr(flags, name)) is not None
+    }
     with command.input_errors():
-        step_number, values = evaluate(folder)
-    print(f"step {step_number} of {folder}, protocol {flags.protocol}")
+        step_number, values = evaluate(folder, flags.dataset, **changes)
+    of = f" on {flags.dataset}" if flags.dataset else ""
+    print(f"step {step_number} of {folder}, protocol {flags.protocol}{of}")
     for name, value in values.items():
         print(f"{name:32s} {value:6.2f} %")
 
 
-def evaluate(folder: pathlib.Path) -> tuple[int, dict[str, float]]:
+def evaluate(
+    folder: pathlib.Path, dataset: str = "", **monitor_fields: int
+) -> tuple[int, dict[str, float]]:
     """The step of the newest checkpoint and its accuracies by name.
+
+    Args:
+        folder: of the run.
+        dataset: folder or TFDS name of another data set than the run's; "": its own.
+        **monitor_fields: of the config, over the run's own.
 
     Raises:
         FileNotFoundError: where the folder holds no run, or its data are gone.
         ValueError: where there is no checkpoint, or none without damage, or no labels.
     """
     config = workdir.read_config(folder)
+    config["monitor"] |= monitor_fields
+    if dataset:
+        config["data"] |= {"path": "", "classes": ""} | sources.locate(dataset)
     mesh = step.make_mesh()
     description = compose.describe(config, num_devices=mesh.devices.size)
     data = compose.load_data(description.data)

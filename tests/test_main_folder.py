@@ -94,6 +94,25 @@ def test_a_run_on_a_folder_is_evaluated_as_it_was_while_training(images, tmp_pat
     assert values == wanted
 
 
+def test_a_run_is_evaluated_on_other_data_sets_too(images, tmp_path):
+    config = folder_config(images, **{"monitor.knn": ((1, 0.1),)})
+    folder, arrays = tmp_path / "run", tmp_path / "arrays"
+    claim(folder, config.to_dict())
+    run(config, folder)
+    arrays.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    labels = np.array([[1, -1], [1, 1], [-1, 1]] * 2)
+    for split in ("train", "test"):  # each image's nearest neighbour is itself
+        np.savez(arrays / f"{split}.npz", images=pixels, labels=labels)
+    _, values = evaluate(folder, str(arrays), resize=0, crop=0)
+    assert values == {"knn/k1_t0.1/map": 100.0}
+    (images / "val").rename(tmp_path / "moved")
+    for split in ("train", "val"):
+        write_folder(tmp_path / "other" / split, {"x": 2, "y": 2, "z": 2})
+    _, values = evaluate(folder, str(tmp_path / "other"))
+    assert values == {"knn/k1_t0.1/top1": 100.0, "knn/k1_t0.1/top5": 100.0}
+
+
 def test_without_a_test_split_there_is_no_knn_and_it_is_said(images):
     found = experiment(folder_config(images / "val", **{"data.batch_size": 4}))
     assert found.monitor is None

@@ -17,11 +17,12 @@ class Record(NamedTuple):
 
     Attributes:
         image: an encoded image, the file that holds one, or pixels, uint8 [h, w, 3].
-        label: its class, or NO_LABEL.
+        label: its class, or NO_LABEL; where an image may show several classes, 1, 0 or
+            -1 for each, [c].
     """
 
     image: Stored
-    label: int
+    label: int | np.ndarray
 
 
 class Images(Protocol):
@@ -58,7 +59,9 @@ class ImageSet:
 
     Args:
         images: uint8 array [n, h, w, 3], n >= 1, in [0, 255]; it is not copied.
-        labels: array [n] of any integer type, >= 0, or None; becomes int32.
+        labels: array of any integer type, or None; becomes int32. [n], >= 0: the class
+            of each image. [n, c], in {-1, 0, 1}: whether it shows each class, 0 where
+            that is not to be counted.
         origin: what the arrays were read from, to name in errors.
         class_names: name of each class, indexed by label; may be empty.
 
@@ -83,8 +86,10 @@ class ImageSet:
 
     @property
     def num_classes(self) -> int:
-        """One more than the largest label."""
-        return 0 if self.labels is None else int(self.labels.max()) + 1
+        """Columns of the labels, or one more than the largest."""
+        if self.labels is None:
+            return 0
+        return self.labels.shape[1] if self.labels.ndim == 2 else self.labels.max() + 1
 
     @property
     def largest(self) -> tuple[int, int]:
@@ -98,7 +103,7 @@ class ImageSet:
         """The images of these numbers, in this order."""
         labels = self.labels
         return [
-            Record(self.images[i], NO_LABEL if labels is None else int(labels[i]))
+            Record(self.images[i], NO_LABEL if labels is None else labels[i])
             for i in ids
         ]
 
@@ -127,16 +132,20 @@ def _checked_images(images: np.ndarray, origin: str) -> np.ndarray:
 
 
 def _checked_labels(labels: np.ndarray, num_images: int, origin: str) -> np.ndarray:
-    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim not in (1, 2):
         raise ValueError(
             f"{origin}: labels are {labels.dtype} {list(labels.shape)}, "
-            "must be integers [n]"
+            "must be integers [n], or [n, classes]"
         )
     if len(labels) != num_images:
         raise ValueError(
             f"{origin}: {len(labels)} labels for {num_images} images; "
             "give one label for each image"
         )
-    if labels.min() < 0:
+    if labels.ndim == 2 and not np.isin(labels, (-1, 0, 1)).all():
+        raise ValueError(
+            f"{origin}: labels [n, classes] must be 1 (shown), 0 (not counted) or -1"
+        )
+    if labels.ndim == 1 and labels.min() < 0:
         raise ValueError(f"{origin}: label {labels.min()} is negative, must be >= 0")
     return labels.astype(np.int32)

@@ -1,6 +1,7 @@
 """The one table from a configuration's `data.source` to the code that reads it."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from logo_jax.data import catalogue, folder, npz, photographs
@@ -52,6 +53,15 @@ def load(
             "python -m logo_jax.prepare imagenet100 --classes=FILE"
         )
     return _LOADERS[source](name, path, data_dir, classes)
+
+
+def locate(dataset: str) -> dict[str, str]:
+    """Arguments of `load` for a folder of images or arrays, or else a TFDS name."""
+    path = Path(dataset).expanduser()
+    if not path.is_dir():
+        return {"source": "tfds", "name": dataset}
+    source = "npz" if (path / "train.npz").is_file() else "folder"
+    return {"source": source, "path": dataset}
 
 
 def _tfds(name: str, path: str, data_dir: str, classes: str) -> Data:

@@ -16,7 +16,7 @@ class Labelled(Protocol):
     def __len__(self) -> int: ...
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Each image once: uint8 [b, h, w, c] of any b >= 0, and labels [b]."""
+        """Each image once: uint8 [b, h, w, c] of any b >= 0, and labels [b, ...]."""
         ...
 
 
@@ -25,7 +25,8 @@ class Features(NamedTuple):
 
     Attributes:
         features: [n, d] float32.
-        labels: [n] int32.
+        labels: int32 [n]; or [n, c], 1 where an image shows a class, 0 where that is
+            not to be counted, else -1.
     """
 
     features: np.ndarray

@@ -1,13 +1,14 @@
 """The weighted nearest-neighbour classifier: exact, for several settings at once."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from logo_jax.evaluation.average_precision import mean_average_precision
 from logo_jax.evaluation.features import Features
 from logo_jax.losses import l2_normalize
 
@@ -18,7 +19,7 @@ QUERIES_AT_ONCE = 256  # bounds the table of similarities: 51 MB for a bank of 5
 def class_votes(
     queries: Float[Array, "q d"],
     bank: Float[Array, "n d"],
-    labels: Int[Array, " n"],
+    labels: Int[Array, " n"] | Int[Array, "n c"],
     *,
     settings: tuple[tuple[int, float], ...],
     num_classes: int,
@@ -30,7 +31,7 @@ def class_votes(
     Args:
         queries: unit vectors.
         bank: unit vectors whose labels are known.
-        labels: of the bank, in [0, num_classes).
+        labels: of the bank, in [0, num_classes); or 1 for each class that is shown.
         settings: pairs (k, temperature); k <= n.
         num_classes: classes to vote for.
 
@@ -41,7 +42,10 @@ def class_votes(
     similarity, nearest = jax.lax.top_k(
         jnp.matmul(queries, bank.T, precision="highest"), most
     )
-    classes = jax.nn.one_hot(labels[nearest], num_classes, dtype=queries.dtype)
+    classes = labels[nearest]
+    if labels.ndim == 1:
+        classes = jax.nn.one_hot(classes, num_classes, dtype=jnp.int32)
+    classes = (classes == 1).astype(queries.dtype)
     return jnp.stack(
         [
             jnp.einsum("qk,qkc->qc", jnp.exp(similarity[:, :k] / t), classes[:, :k])
@@ -58,6 +62,9 @@ def knn_accuracy(
     num_classes: int,
 ) -> dict[str, float]:
     """Accuracy of weighted kNN, in percent, by name: `k20_t0.07/top1` and `.../top5`.
+
+    Where an image may show several classes it is `k20_t0.07/map`, the mean over classes
+    of the average precision of their votes.
 
     Args:
         train: the bank.
@@ -80,22 +87,48 @@ def knn_accuracy(
             "use a smaller k in monitor.knn or a larger bank"
         )
     bank = l2_normalize(jnp.asarray(train.features))
-    votes = jax.tree.map(jnp.asarray, train.labels.astype(np.int32))
-    hits = np.zeros((len(settings), 2))
+    votes = functools.partial(
+        class_votes,
+        bank=bank,
+        labels=jnp.asarray(train.labels.astype(np.int32)),
+        settings=settings,
+        num_classes=num_classes,
+    )
+    measure = _top_accuracy if test.labels.ndim == 1 else _mean_average_precision
+    values = 100 * measure(votes, test)
+    names = ("top1", "top5") if test.labels.ndim == 1 else ("map",)
+    return {
+        f"k{k}_t{t:g}/{name}": float(values[i, j])
+        for i, (k, t) in enumerate(settings)
+        for j, name in enumerate(names)
+    }
+
+
+def _top_accuracy(votes: Callable, test: Features) -> np.ndarray:
+    """Fractions of queries whose label is first, and among the first five, [s, 2]."""
+    hits = [
+        np.asarray(_hits(votes(queries), jnp.asarray(labels)))
+        for queries, labels in _in_parts(test)
+    ]
+    return np.sum(hits, axis=0) / len(test.features)
+
+
+def _mean_average_precision(votes: Callable, test: Features) -> np.ndarray:
+    """Mean average precision of each setting, [s, 1]."""
+    scores = [np.asarray(votes(queries)) for queries, _ in _in_parts(test)]
+    return np.array(
+        [
+            [mean_average_precision(of_setting, test.labels)]
+            for of_setting in np.concatenate(scores, axis=1)
+        ]
+    )
+
+
+def _in_parts(test: Features) -> Iterator[tuple[jax.Array, np.ndarray]]:
     for start in range(0, len(test.features), QUERIES_AT_ONCE):
         rows = slice(start, start + QUERIES_AT_ONCE)
         queries = l2_normalize(jnp.asarray(test.features[rows]))
-        scores = class_votes(
-            queries, bank, votes, settings=settings, num_classes=num_classes
-        )
-        labels = jnp.asarray(test.labels[rows].astype(np.int32))
-        hits += np.asarray(_hits(scores, labels))
-    accuracy = 100 * hits / len(test.features)
-    return {
-        f"k{k}_t{t:g}/top{top}": float(accuracy[i, j])
-        for i, (k, t) in enumerate(settings)
-        for j, top in enumerate((1, 5))
-    }
+        yield queries, test.labels[rows].astype(np.int32)
 
 
 @jax.jit

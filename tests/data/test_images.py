@@ -29,7 +29,9 @@ def test_images_without_labels_are_valid_and_not_copied():
         (IMAGES, [0, 1], "2 labels for 3 images"),
         (IMAGES, [0, 1, -1], "negative"),
         (IMAGES, [0.0, 1.0, 2.0], "integers"),
-        (IMAGES, [[0], [1], [2]], "integers"),
+        (IMAGES, [[0.0], [1.0], [1.0]], "integers"),
+        (IMAGES, [[0], [1], [2]], r"1 \(shown\), 0"),
+        (IMAGES, [[[0]]] * 3, "integers"),
     ],
 )
 def test_arrays_that_break_a_rule_are_refused_by_that_rule(images, labels, rule):
@@ -49,3 +51,10 @@ def test_records_hold_pixels_and_labels_in_the_order_asked_for():
     np.testing.assert_array_equal(records[0].image, pixels[3])
     (record,) = ImageSet(pixels, origin="here").records([1])
     assert record.label == NO_LABEL
+
+
+def test_an_image_may_show_several_classes():
+    labels = np.array([[1, -1], [1, 0], [-1, -1]], np.int8)
+    images = ImageSet(IMAGES, labels, origin="here")
+    assert images.num_classes == 2
+    np.testing.assert_array_equal(images.records([1])[0].label, [1, 0])

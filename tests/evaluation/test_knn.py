@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from logo_jax.evaluation import knn
+from logo_jax.evaluation.average_precision import mean_average_precision
 from logo_jax.evaluation.features import Features
 
 CLASSES = 7
@@ -68,3 +69,26 @@ def test_more_neighbours_than_the_bank_has_are_refused():
         knn.knn_accuracy(
             data_set(0, 12), data_set(1, 3), [(1, 0.1), (13, 0.1)], num_classes=CLASSES
         )
+
+
+def test_images_of_several_classes_are_ranked_by_the_votes_for_each():
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(3, 8))
+    shown = rng.random((90, 3)) < 0.4
+    features = shown @ centres + 0.3 * rng.normal(size=(90, 8)) + 0.1
+    labels = np.where(shown, 1, -1)
+    labels[::7, 0] = 0
+    bank, queries = (
+        Features(features[part].astype(np.float32), labels[part])
+        for part in (slice(0, 60), slice(60, None))
+    )
+    found = knn.knn_accuracy(bank, queries, [(5, 0.1)], num_classes=3)
+    unit = [f / np.linalg.norm(f, axis=1, keepdims=True) for f, _ in (queries, bank)]
+    similarity = unit[0] @ unit[1].T
+    votes = np.zeros((30, 3))
+    for i, row in enumerate(similarity):
+        for j in np.argsort(-row)[:5]:
+            votes[i] += np.exp(row[j] / 0.1) * (bank.labels[j] == 1)
+    wanted = 100 * mean_average_precision(votes, queries.labels)
+    assert found == {"k5_t0.1/map": pytest.approx(wanted, abs=1e-3)}
+    assert wanted > 70
