@@ -1,8 +1,8 @@
 """What STL-10's experiments share: the small AlexNet on 64 px crops.
 
-Wang & Isola's network and statistics (SsnL/align_uniform); features are fc7's. The
-paper trains on 105,000 images, 100,000 of them without labels; nothing prepares or
-reads those yet.
+Wang & Isola's network and statistics (SsnL/align_uniform); features are fc7's. As in
+the paper, 105,000 images are learned from, 100,000 of them without labels; kNN's bank
+is the 5,000 with labels. `python -m logo_jax.prepare stl10` writes them.
 """
 
 from ml_collections import ConfigDict
