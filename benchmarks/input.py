@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", default="", help="of images, at any depth")
     parser.add_argument("--images", type=int, default=20, help="in a batch")
-    parser.add_argument("--canvas", type=int, default=384, help="side, in pixels")
+    parser.add_argument("--canvas", type=int, default=512, help="side, in pixels")
     parser.add_argument("--global_size", type=int, default=224)
     parser.add_argument("--local_size", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=5)
