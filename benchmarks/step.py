@@ -12,15 +12,16 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
+from benchmarks.turns import alternate
 from configs import cifar10_moco
 from logo_jax import compose, step
 from logo_jax.state import Batch
@@ -32,14 +33,19 @@ def crops_of(batch_size: int) -> Batch:
     return Batch(*crops.astype(np.float32))
 
 
-def ours(update_kind: str, width: int, batch: Batch) -> Callable[[], None]:
-    """One step of ours, done when it returns."""
+def moco(update_kind: str, width: int) -> ConfigDict:
+    """MoCo-LoGo on CIFAR-10 as one device without shuffling runs it."""
     config = cifar10_moco.get_config()
     config.logo.update_kind = update_kind
     config.encoder.width = width
-    config.data.batch_size = len(batch.global_crops)
     config.batch_norm = "per_device"
     config.method.shuffle = False
+    return config
+
+
+def ours(config: ConfigDict, batch: Batch) -> Callable[[], None]:
+    """One step of ours, done when it returns."""
+    config.data.batch_size = len(batch.global_crops)
     description = compose.describe(config, num_devices=1)
     mesh = step.make_mesh(jax.devices()[:1])
     compiled = step.make_train_step(
@@ -75,24 +81,6 @@ def peer(width: int, batch: Batch) -> Callable[[], None]:
     return lambda: released(crops) and None
 
 
-def measure(run: Callable[[], None]) -> float:
-    """Seconds of one step."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def alternate(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str, list]:
-    """Seconds of each step, taken in turns after one that warms up."""
-    for run in runs.values():
-        run()
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            seconds[name].append(measure(run))
-    return seconds
-
-
 def rows(seconds: dict[str, list], batch_size: int) -> Iterator[dict]:
     """One row a step: images per second, and the ratio to the last in each round."""
     reference = list(seconds.values())[-1]
@@ -114,7 +102,8 @@ def main() -> None:
     parser.add_argument("--peer", choices=["none", "torch"], default="none")
     flags = parser.parse_args()
     batch = crops_of(flags.batch_size)
-    runs = {kind: ours(kind, flags.width, batch) for kind in ("released", "joint")}
+    kinds = ("released", "joint")
+    runs = {kind: ours(moco(kind, flags.width), batch) for kind in kinds}
     if flags.peer == "torch":
         runs["torch released"] = peer(flags.width, batch)
     table = list(rows(alternate(runs, flags.rounds), flags.batch_size))

@@ -79,10 +79,9 @@ def read(name: str) -> UInt8[np.ndarray, "h w 3"]:
     """The photograph called name, reduced or enlarged to a short side of SHORT_SIDE.
 
     Raises:
-        FileNotFoundError: if the package that carries it is not installed, or has been
-            installed without it.
+        FileNotFoundError: as `locate`.
     """
-    with Image.open(_locate(name)) as photograph:
+    with Image.open(locate(name)) as photograph:
         scale = SHORT_SIDE / min(photograph.size)
         size = (round(photograph.width * scale), round(photograph.height * scale))
         resample = Image.Resampling.LANCZOS
@@ -132,7 +131,13 @@ def cut(
     return np.stack([pixels[r : r + patch, c : c + patch] for r, c in corners.tolist()])
 
 
-def _locate(name: str) -> Path:
+def locate(name: str) -> Path:
+    """The file of the photograph called name, among those of its package.
+
+    Raises:
+        FileNotFoundError: if the package that carries it is not installed, or has been
+            installed without it.
+    """
     package, path = PHOTOGRAPHS[name]
     # Found without importing: scikit-learn alone takes longer than all the reading.
     spec = importlib.util.find_spec(package)

@@ -1,0 +1,116 @@
+"""The input benchmarks at their smallest, and the rivals they measure."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import canvas, input, pillow_crops
+from logo_jax.augment import AugmentSpec
+
+_LEFT_AS_IT_IS = AugmentSpec(flip_prob=0.0, jitter_prob=0.0, grayscale_prob=0.0)
+
+
+def _noise(height: int, width: int) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+def _encoded(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def _last_line(text: str) -> dict:
+    return json.loads(text.splitlines()[-1])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i in range(2):
+        (tmp_path / "class").mkdir(exist_ok=True)
+        _noise(20 + i, 30).save(tmp_path / "class" / f"{i}.JPEG")
+    return tmp_path
+
+
+def test_input_measures_every_stage_of_ours_and_pillows(folder, capsys):
+    small = ["--images=2", "--canvas=16", "--global_size=12", "--local_size=12"]
+    input.main([f"--folder={folder}", *small, "--rounds=1", "--no_step", "--all_cores"])
+    report = _last_line(capsys.readouterr().out)
+    stages = {row.pop("stage"): row for row in report["rows"]}
+    assert set(stages) == {
+        "decode",
+        "decode and canvas",
+        "crops",
+        "colour",
+        "crops and colour",
+        "together",
+    }
+    assert set(stages.pop("decode and canvas")) == {"ours"}
+    for row in stages.values():
+        assert set(row) == {"ours", "pillow", "ratio"}
+        assert all(np.isfinite(value) and value > 0 for value in row.values())
+
+
+def test_a_folder_with_too_few_images_is_named_in_the_error(folder):
+    with pytest.raises(ValueError, match="holds 2 images"):
+        input.images_of(str(folder), 3)
+
+
+def test_without_a_folder_images_are_the_photographs_at_imagenets_size():
+    encoded = input.images_of("", 11)
+    assert {pillow_crops.decode(image).size for image in encoded} == {(500, 375)}
+    assert len(set(encoded)) == 10
+
+
+def test_canvas_reports_loss_and_cost_of_every_side_and_filter(capsys):
+    few = ["--sides=64", "--filters=box", "--boxes=1", "--rounds=1", "--all_cores"]
+    canvas.main(few)
+    report = _last_line(capsys.readouterr().out)
+    for table in ("500x375", "whole", "large"):
+        for row in report[table]:
+            assert (row["side"], row["filter"]) == (64, "box")
+            assert row["ms"] > 0
+            assert set(row["psnr"]) == set(canvas.CUTS)
+            assert np.all(np.isfinite(list(row["psnr"].values())))
+    assert [row["scaled"] for row in report["large"]] == [False, True]
+    assert report["cuts"][0]["bytes"] == 64 * 64 * 3
+
+
+def test_a_canvas_loses_nothing_of_an_image_that_fits_it():
+    fits = [canvas.Fit(64, "bilinear"), canvas.Fit(48, "bilinear")]
+    found = canvas.decibels(_encoded(_noise(50, 64)), fits, count=2)
+    for stored, reduced in zip(*(found[fit].values() for fit in fits), strict=True):
+        assert min(stored) > 58.9
+        assert max(reduced) < 40
+
+
+def test_jpegs_own_scaling_moves_no_pixel():
+    smooth = _noise(8, 8).resize((107, 107), Image.Resampling.BICUBIC)
+    fits = [canvas.Fit(40, "bilinear", scaled) for scaled in (False, True)]
+    found = canvas.decibels(_encoded(smooth), fits, count=2)
+    by_pillow, by_jpeg = (found[fit]["area 1"][0] for fit in fits)
+    assert by_jpeg > by_pillow - 3
+
+
+def test_pillows_crop_is_the_inside_of_its_box_normalised():
+    picture = _noise(20, 30)
+    (crop,) = pillow_crops.cut(picture, [(3, 11, 8, 8)], 8)
+    finish = pillow_crops.to_array(_LEFT_AS_IT_IS)
+    rng = np.random.default_rng(0)
+    planes = pillow_crops.augment(crop, rng, _LEFT_AS_IT_IS, finish)
+    inside = np.asarray(picture)[3:11, 11:19] / 255
+    expected = (inside - _LEFT_AS_IT_IS.mean) / _LEFT_AS_IT_IS.std
+    assert planes.dtype == np.float32
+    np.testing.assert_allclose(planes, expected.transpose(2, 0, 1), atol=1e-6)
+
+
+def test_pillows_jitter_of_no_strength_changes_nothing_and_hue_turns():
+    picture = Image.new("RGB", (4, 4), (200, 20, 20))
+    same = pillow_crops.jitter(picture, np.random.default_rng(0), (0, 0, 0, 0))
+    np.testing.assert_array_equal(same, picture)
+    turned = np.asarray(pillow_crops.turn_hue(picture, -1 / 3))
+    np.testing.assert_allclose(turned[0, 0], (20, 20, 200), atol=5)  # red turns blue
