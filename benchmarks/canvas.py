@@ -25,7 +25,7 @@ from PIL import Image
 from benchmarks import jpegs
 from benchmarks.turns import alternate, stay_on_one_core
 from logo_jax.augment import AugmentSpec, CropSpec, make_views, resized_crop, sample_box
-from logo_jax.data.decode import Pixels, Size, decode
+from logo_jax.data.decode import Pixels, Size, decode, reduce
 
 FILTERS = ("box", "bilinear", "hamming", "bicubic", "lanczos")
 CUTS = {
@@ -57,17 +57,8 @@ class Fit(NamedTuple):
         """The reduced image and its original size."""
         canvas = (self.side, self.side)
         pixels, size = decode(encoded, at_least=canvas if self.scaled else None)
-        height, width = np.minimum(size, self.side).tolist()
-        if pixels.shape[:2] == (height, width):
-            return pixels, size
-        # JPEG scales by eighths and rounds up: the last row may lie half outside.
-        eighths = round(8 * pixels.shape[0] / size[0])
-        picture = Image.fromarray(pixels).resize(
-            (width, height),
-            Image.Resampling[self.filter.upper()],
-            box=(0, 0, size[1] * eighths / 8, size[0] * eighths / 8),
-        )
-        return np.asarray(picture), size
+        resample = Image.Resampling[self.filter.upper()]
+        return reduce(pixels, size, canvas, resample), size
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

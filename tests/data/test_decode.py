@@ -160,3 +160,13 @@ def test_the_centre_square_is_torchvisions(shape, whole):
 
 def test_a_line_of_one_pixel_becomes_a_square():
     assert centre_square(encoded(smooth(1, 40)), resize=8, crop=8).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("side", [1411, 1000])
+def test_a_jpeg_decoded_at_a_fraction_of_its_size_is_not_shifted(side):
+    original = smooth(side, side)  # 3/8 of 1411 px are 529.1, and libjpeg makes 530
+    data = encoded(original, "JPEG", quality=98)
+    scaled, _ = fit(data, (500, 500))
+    whole, _ = fit(decode(data)[0], (500, 500))
+    edges = np.abs(scaled.astype(int) - whole)[-40:, -40:]
+    assert edges.mean() < 0.6
