@@ -162,11 +162,11 @@ def test_a_line_of_one_pixel_becomes_a_square():
     assert centre_square(encoded(smooth(1, 40)), resize=8, crop=8).shape == (8, 8, 3)
 
 
-@pytest.mark.parametrize("side", [1411, 1000])
-def test_a_jpeg_decoded_at_a_fraction_of_its_size_is_not_shifted(side):
-    original = smooth(side, side)  # 3/8 of 1411 px are 529.1, and libjpeg makes 530
-    data = encoded(original, "JPEG", quality=98)
+def test_a_jpeg_decoded_at_a_fraction_of_its_size_is_not_shifted():
+    phase = np.arange(1411) / 5  # 3/8 of 1411 px are 529.1, and libjpeg makes 530
+    waves = 128 + 100 * np.sin(phase[:, None]) * np.cos(phase[None])
+    data = encoded(np.repeat(waves[..., None], 3, axis=-1).astype(np.uint8), "JPEG")
     scaled, _ = fit(data, (500, 500))
     whole, _ = fit(decode(data)[0], (500, 500))
-    edges = np.abs(scaled.astype(int) - whole)[-40:, -40:]
-    assert edges.mean() < 0.6
+    corner = np.abs(scaled.astype(int) - whole)[-60:, -60:]
+    assert corner.mean() < 3
