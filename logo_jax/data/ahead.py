@@ -1,7 +1,9 @@
 """Reading ahead with Grain: threads or processes work while the device does."""
 
 import contextlib
+import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
@@ -27,9 +29,22 @@ def read_ahead(
     ahead: Any = dataset.to_iter_dataset(options)
     if workers:
         _mark_flags_parsed()
-        ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+        processes = grain.MultiprocessingOptions(num_workers=workers)
+        ahead = ahead.mp_prefetch(processes, worker_init_fn=_die_with_the_parent)
     with contextlib.closing(iter(ahead)) as results:
         yield from results
+
+
+def _die_with_the_parent(index: int, count: int) -> None:
+    """Ends this worker when its parent is gone, also where that had no time to ask."""
+    del index, count
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_outlive, args=(parent,), daemon=True).start()
+
+
+def _outlive(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _mark_flags_parsed() -> None:

@@ -1,6 +1,10 @@
 """What is dealt out is a function of seed and step, however it is read."""
 
 import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 import threading
 
 import jax
@@ -121,3 +125,33 @@ def test_a_damaged_file_is_named_and_skipped_up_to_the_limit(tmp_path, caplog, h
     with pytest.raises(ValueError, match=r"1 images .*more than 5.00% of 11.*1\.png"):
         dealt(streamed(source, max_corrupt=0.05, **how))
     assert not multiprocessing.active_children()
+
+
+KILLED = """
+import os, signal, sys
+from logo_jax.data.ahead import read_ahead
+
+if __name__ == "__main__":
+    for pid in read_ahead(pid_of, range(10_000), workers=2):
+        print(pid, flush=True)  # of a worker
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    (tmp_path / "worker.py").write_text(
+        "import os\n\n\ndef pid_of(i):\n    return os.getpid()\n"
+    )
+    script = tmp_path / "killed.py"
+    script.write_text("from worker import pid_of\n" + KILLED)
+    path = os.pathsep.join([str(tmp_path), os.getcwd()])
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": path},
+        timeout=60,  # passes where a worker lives on, which holds the pipes open
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert int(done.stdout.split()[0]) != os.getpid()
