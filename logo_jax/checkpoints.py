@@ -218,10 +218,11 @@ def _reason(error: Exception) -> str:
     return text if len(text) <= 120 else f"{text[:60]} ... {text[-60:]}"
 
 
-class _SerialHandler(ocp.type_handlers.NumpyHandler):
-    """Reads leaf by leaf, so that no other read is under way when one fails.
+class _PatientHandler(ocp.type_handlers.NumpyHandler):
+    """Lets no read or write be under way any more once one has failed.
 
-    Orbax would abandon the others, and TensorStore's threads print their tracebacks.
+    Orbax would abandon the others, and TensorStore's threads print their tracebacks. So
+    leaves are read one by one; and writes, together as ever, are all waited for.
     """
 
     async def deserialize(self, infos: Sequence[Any], args: Any = None) -> list[Any]:
@@ -231,10 +232,22 @@ class _SerialHandler(ocp.type_handlers.NumpyHandler):
             leaves += await super().deserialize([info], arg and [arg])
         return leaves
 
+    async def _background_serialize(self, *args: Any, **kwargs: Any) -> None:
+        self._failures: list[Exception] = []
+        await super()._background_serialize(*args, **kwargs)
+        if self._failures:
+            raise self._failures[0]
+
+    async def _open_and_write(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            await super()._open_and_write(*args, **kwargs)
+        except Exception as error:  # TensorStore has no kinds of its own; raised above
+            self._failures.append(error)
+
 
 def _handlers() -> dict[str, ocp.CheckpointHandler]:
     registry = ocp.type_handlers.create_type_handler_registry(
-        (np.ndarray, _SerialHandler())
+        (np.ndarray, _PatientHandler())
     )
     return {
         "state": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),

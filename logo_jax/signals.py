@@ -29,9 +29,13 @@ class Stop:
 
     A context manager that takes the two signals over, in the main thread; one that is
     never entered is never told to stop.
+
+    Args:
+        grace: seconds that the main thread has to answer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, grace: float = GRACE):
+        self._grace = grace
         self._signal: signal.Signals | None = None
         self._changed = threading.Condition()
         self._answered = self._unsaved = False
@@ -88,13 +92,14 @@ class Stop:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def _watch(self) -> None:
-        received = os.read(self._reader, 1)
+        while (received := os.read(self._reader, 1)) and received[0] not in _EXIT_CODES:
+            pass  # any signal with a handler in Python is told here
         if not received:
             return
         with self._changed:
             # while the main thread is in native code no handler has run yet
             self._signal = signal.Signals(received[0])
-            self._changed.wait_for(lambda: self._answered, GRACE)
+            self._changed.wait_for(lambda: self._answered, self._grace)
             self._changed.wait_for(lambda: self._answered or not self._unsaved)
             if not self._answered:
                 self._leave_at_once()
