@@ -8,12 +8,10 @@ writer at a time, and any number of readers.
 
 import contextlib
 import functools
-import json
 import logging
 import shutil
 import sys
 import tempfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -21,6 +19,14 @@ from typing import Any, Self, TypeVar
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+
+from logo_jax.manifest import (
+    DamagedError,
+    describe,
+    record,
+    require_same,
+    sound_records,
+)
 
 State = TypeVar("State")
 
@@ -54,12 +60,12 @@ class Checkpoints:
         self._report = report or functools.partial(print, file=sys.stderr)
         if not read_only:
             _require_writable(self.folder)
-        with _silent_logs():
-            self._manager = ocp.CheckpointManager(
-                self.folder,
-                options=_options(max_to_keep, read_only),
-                item_handlers=_handlers(),
-            )
+        logging.getLogger("absl").addFilter(_not_by_orbax)
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=_options(max_to_keep, read_only),
+            item_handlers=_handlers(),
+        )
         self._empty_trash()
 
     def __enter__(self) -> Self:
@@ -76,7 +82,8 @@ class Checkpoints:
         """Starts writing state and returns once it is copied to the host.
 
         The state may be donated to the next step at once. A write that fails in the
-        background raises from the next call of `save`, `wait` or `close`.
+        background raises from the next call of `save`, `wait` or `close`; the
+        checkpoints before it are whole, and those after it are written as ever.
 
         Args:
             step: updates done so far; must be newer than every checkpoint here.
@@ -84,14 +91,17 @@ class Checkpoints:
 
         Raises:
             ValueError: if the step is not newer, or the folder was opened read-only.
+            SaveError: if this state or the one before it cannot be written.
         """
         self.wait()
         leaves = {path: np.asarray(x) for path, x in _flatten(jax.device_get(state))}
         args = ocp.args.Composite(
             state=ocp.args.PyTreeSave(leaves),
-            manifest=ocp.args.JsonSave(_manifest(leaves)),
+            manifest=ocp.args.JsonSave(describe(leaves)),
         )
-        if not self._manager.save(step, args=args):
+        with self._writing():
+            started = self._manager.save(step, args=args)
+        if not started:
             raise ValueError(
                 f"step {step} must be newer than the checkpoints {self.steps()} in "
                 f"{self.folder}, and those not opened read-only; restore the latest "
@@ -117,7 +127,7 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 state = self._restore(step, like)
-            except _DamagedError as error:
+            except DamagedError as error:
                 damage[step] = str(error)
                 continue
             self._pass_over(damage, step)
@@ -131,9 +141,14 @@ class Checkpoints:
         return None
 
     def wait(self) -> None:
-        """Returns once the last `save` is safe on disk."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+        """Returns once the last `save` is safe on disk.
+
+        Raises:
+            SaveError: if it cannot be written.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
         self._empty_trash()
 
     def close(self) -> None:
@@ -143,15 +158,26 @@ class Checkpoints:
         finally:
             self._manager.close()
 
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        # as for `_read`: what a full disk raises depends on the file it met
+        except Exception as error:
+            raise SaveError(
+                f"a checkpoint cannot be written to {self.folder} ({_reason(error)}); "
+                "those before it are whole: make room and run the same command again"
+            ) from error
+
     def _restore(self, step: int, like: State) -> State:
-        stored = _sound_manifest(self._read(step, "manifest", ocp.args.JsonRestore()))
+        stored = sound_records(self._read(step, "manifest", ocp.args.JsonRestore()))
         wanted = dict(_flatten(like))
-        _require_same(stored, wanted, f"checkpoint {step} in {self.folder}")
+        require_same(stored, wanted, f"checkpoint {step} in {self.folder}")
         blank = {path: np.empty(x.shape, x.dtype) for path, x in wanted.items()}
         leaves = self._read(step, "state", ocp.args.PyTreeRestore(blank))
         for path, leaf in leaves.items():
-            if _record(leaf) != stored[path]:
-                raise _DamagedError(f"{path}: checksum differs")
+            if record(leaf) != stored[path]:
+                raise DamagedError(f"{path}: checksum differs")
         # By path, because Orbax returns the leaves in its own order.
         placed = [
             jax.device_put(leaves[path], getattr(x, "sharding", None))
@@ -161,14 +187,12 @@ class Checkpoints:
 
     def _read(self, step: int, item: str, args: Any) -> Any:
         try:
-            with _silent_logs():
-                items = ocp.args.Composite(**{item: args})
-                return self._manager.restore(step, args=items)[item]
+            items = ocp.args.Composite(**{item: args})
+            return self._manager.restore(step, args=items)[item]
         # Orbax and TensorStore have no error of their own for damage: a torn file comes
         # as a bare Exception, a missing one as KeyError, ValueError or JSONDecodeError.
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__} {error}".split())
-            raise _DamagedError(f"{item}: {reason[:120]}") from error
+            raise DamagedError(f"{item}: {_reason(error)}") from error
 
     def _pass_over(self, damage: Mapping[int, str], taken: int) -> None:
         for step, reason in damage.items():
@@ -183,14 +207,22 @@ class Checkpoints:
             shutil.rmtree(self.folder / _TRASH, ignore_errors=True)
 
 
-class _DamagedError(Exception):
-    """A checkpoint that must not be used; the message says why."""
+class SaveError(OSError):
+    """A checkpoint that could not be written; the message is one line."""
 
 
-class _SerialHandler(ocp.type_handlers.NumpyHandler):
-    """Reads leaf by leaf, so that no other read is under way when one fails.
+def _reason(error: Exception) -> str:
+    """The kind of an error, what it says first, and what the system said, last."""
+    text = " ".join(f"{type(error).__name__} {error}".split())
+    text = text.partition(" [tensorstore_spec")[0]
+    return text if len(text) <= 120 else f"{text[:60]} ... {text[-60:]}"
 
-    Orbax would abandon the others, and TensorStore's threads print their tracebacks.
+
+class _PatientHandler(ocp.type_handlers.NumpyHandler):
+    """Lets no read or write be under way any more once one has failed.
+
+    Orbax would abandon the others, and TensorStore's threads print their tracebacks. So
+    leaves are read one by one; and writes, together as ever, are all waited for.
     """
 
     async def deserialize(self, infos: Sequence[Any], args: Any = None) -> list[Any]:
@@ -200,10 +232,22 @@ class _SerialHandler(ocp.type_handlers.NumpyHandler):
             leaves += await super().deserialize([info], arg and [arg])
         return leaves
 
+    async def _background_serialize(self, *args: Any, **kwargs: Any) -> None:
+        self._failures: list[Exception] = []
+        await super()._background_serialize(*args, **kwargs)
+        if self._failures:
+            raise self._failures[0]
+
+    async def _open_and_write(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            await super()._open_and_write(*args, **kwargs)
+        except Exception as error:  # TensorStore has no kinds of its own; raised above
+            self._failures.append(error)
+
 
 def _handlers() -> dict[str, ocp.CheckpointHandler]:
     registry = ocp.type_handlers.create_type_handler_registry(
-        (np.ndarray, _SerialHandler())
+        (np.ndarray, _PatientHandler())
     )
     return {
         "state": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
@@ -248,52 +292,6 @@ def _flatten(tree: Any) -> list[tuple[str, Any]]:
     return leaves
 
 
-def _record(leaf: np.ndarray) -> dict[str, Any]:
-    flat = np.ascontiguousarray(leaf).reshape(-1)
-    return {"array": _form(leaf), "crc32": zlib.crc32(flat.view(np.uint8).data)}
-
-
-def _form(leaf: Any) -> str:
-    return f"{leaf.dtype}{list(leaf.shape)}"
-
-
-def _manifest(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    records = {path: _record(leaf) for path, leaf in leaves.items()}
-    return {"leaves": records, "crc32": _crc32_of_json(records)}
-
-
-def _sound_manifest(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    records = manifest.get("leaves")
-    if not records or manifest.get("crc32") != _crc32_of_json(records):
-        raise _DamagedError("manifest: checksum differs")
-    return records
-
-
-def _crc32_of_json(value: Any) -> int:
-    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
-
-
-def _require_same(
-    stored: Mapping[str, dict[str, Any]], wanted: Mapping[str, Any], where: str
-) -> None:
-    here = {path: _form(leaf) for path, leaf in wanted.items()}
-    there = {path: record["array"] for path, record in stored.items()}
-    for path in here | there:
-        if here.get(path) != there.get(path):
-            raise ValueError(
-                f"{where} must fit this run, but {path} is {there.get(path, 'absent')} "
-                f"there and {here.get(path, 'absent')} here; use the config that made "
-                "it, or another work folder"
-            )
-
-
-@contextlib.contextmanager
-def _silent_logs() -> Iterator[None]:
-    """Keeps Orbax's pages of log about a damaged file off the terminal."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+def _not_by_orbax(record: logging.LogRecord) -> bool:
+    """Keeps Orbax's pages of log about what we say in a line off the terminal."""
+    return "orbax" not in Path(record.pathname).parts

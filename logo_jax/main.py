@@ -3,6 +3,7 @@
 python -m logo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
+import contextlib
 import pathlib
 import time
 from collections.abc import Sequence
@@ -10,9 +11,9 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from logo_jax import command, compose, workdir
+from logo_jax import command, compose, signals, workdir
 from logo_jax.checkpoints import Checkpoints
-from logo_jax.metrics import MetricWriter, Progress
+from logo_jax.metrics import METRICS_FILE, MetricWriter, Progress
 from logo_jax.state import TrainState
 from logo_jax.step import make_mesh
 from logo_jax.train import DataError, train
@@ -29,16 +30,22 @@ def main(argv: Sequence[str]) -> None:
     del argv
     command.keep_compiled_code()
     folder = pathlib.Path(str(WORKDIR.value)).absolute()
-    with command.input_errors():
-        experiment = compose.experiment(CONFIG.value, make_mesh())
-        workdir.claim(folder, CONFIG.value.to_dict())
-        checkpoints = Checkpoints(folder / "checkpoints")
-    with checkpoints:
+    with (
+        signals.Stop() as stop,
+        command.input_errors((DataError, OSError)),  # a full disk, above all
+        contextlib.ExitStack() as held,
+    ):
         with command.input_errors():
+            workdir.require_free(folder)
+            experiment = compose.experiment(CONFIG.value, make_mesh())
+            held.enter_context(workdir.locked(folder))
+            workdir.claim(folder, CONFIG.value.to_dict())
+            checkpoints = held.enter_context(Checkpoints(folder / "checkpoints"))
             state = experiment.init()
-            found = checkpoints.restore_latest(state)
-        start, state = found or (0, state)
-        run(experiment, state, start, checkpoints, folder)
+            start, state = checkpoints.restore_latest(state) or (0, state)
+        run(experiment, state, start, checkpoints, folder, stop)
+        if stop.requested():
+            stop.leave()
 
 
 def run(
@@ -47,9 +54,11 @@ def run(
     start: int,
     checkpoints: Checkpoints,
     folder: pathlib.Path,
+    stop: signals.Stop,
 ) -> None:
     """Trains from a state to the end, and says what was written where."""
     plan, monitor = experiment.description.plan, experiment.monitor
+    again = (folder / METRICS_FILE).exists()
     with (
         MetricWriter(folder, resume_step=start) as writer,
         Progress(plan.num_steps, initial=start, quiet=QUIET.value) as progress,
@@ -57,21 +66,23 @@ def run(
         progress.say(experiment.loading)
         if start:
             progress.say(f"resumed from step {start} of {plan.num_steps}")
-        elif plan.floors and monitor:
+        elif again:
+            progress.say(f"no checkpoint in {folder}: started from step 0 again")
+        if not start and plan.floors and monitor:
             for name, value in monitor.floors(state).items():
                 progress.say(f"floor: {name}, kNN {value:.1f} %")
-        with command.input_errors((DataError,)):
-            train(
-                state,
-                experiment.train_step,
-                experiment.loader,
-                plan,
-                monitor=monitor,
-                checkpoints=checkpoints,
-                writer=writer,
-                progress=progress,
-                clock=time.perf_counter,
-            )
+        train(
+            state,
+            experiment.train_step,
+            experiment.loader,
+            plan,
+            monitor=monitor,
+            checkpoints=checkpoints,
+            writer=writer,
+            progress=progress,
+            clock=time.perf_counter,
+            stop=stop,
+        )
         progress.say(f"wrote to {folder}: {', '.join(written(folder))}")
 
 

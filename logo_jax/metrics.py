@@ -4,6 +4,7 @@ metrics.jsonl is the record and the other two are views of it: one object a line
 and then flat names such as `loss` or `knn/k20_t0.07/top1`.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -11,7 +12,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, SupportsFloat, TextIO
 
@@ -19,6 +20,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+METRICS_FILE = "metrics.jsonl"
 Row = dict[str, Any]
 
 
@@ -43,7 +45,7 @@ class MetricWriter:
     def __init__(self, workdir: str | Path, *, resume_step: int):
         workdir = Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
-        self._jsonl = workdir / "metrics.jsonl"
+        self._jsonl = workdir / METRICS_FILE
         self._csv = workdir / "metrics.csv"
         rows = _kept(_read_rows(self._jsonl), resume_step)
         _replace(self._jsonl, "".join(map(_json_line, rows)))
@@ -81,6 +83,10 @@ class MetricWriter:
         for name in values:
             if row[name] is not None:
                 self._tensorboard.add_scalar(name, row[name], step)
+
+    def rows(self, step: int) -> list[Row]:
+        """The lines of a step in metrics.jsonl, those of an earlier process too."""
+        return [row for row in _read_rows(self._jsonl) if row["step"] == step]
 
     def close(self) -> None:
         """Finishes the TensorBoard file."""
@@ -223,15 +229,25 @@ def _csv_lines(columns: list[str], rows: Iterable[Row]) -> str:
 
 
 def _append(path: Path, line: str) -> None:
-    with path.open("a", encoding="utf-8", newline="") as file:
+    with _naming(path), path.open("a", encoding="utf-8", newline="") as file:
         file.write(line)
 
 
 def _replace(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", newline="")
-    os.replace(partial, path)
+    with _naming(path):
+        partial.write_text(text, encoding="utf-8", newline="")
+        os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Names the file that cannot be written; a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"{path}: {error.strerror}") from error
 
 
 def _short(value: float) -> str:

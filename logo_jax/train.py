@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -10,9 +11,12 @@ import numpy as np
 
 from logo_jax.checkpoints import Checkpoints
 from logo_jax.metrics import MetricWriter, Progress, by_seed
+from logo_jax.signals import Stop
 from logo_jax.state import Metrics, TrainState
 
 T = TypeVar("T")
+
+LEAD = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +78,12 @@ def train(
     writer: MetricWriter,
     progress: Progress,
     clock: Callable[[], float],
+    stop: Stop | None = None,
 ) -> TrainState:
     """Trains from the state's step to the plan's last; returns the final state.
+
+    A state is on disk before it is evaluated, so that whatever ends an evaluation costs
+    no step; an evaluation that is missing at the step it starts from is made up for.
 
     Args:
         state: to start from; donated.
@@ -87,40 +95,71 @@ def train(
         writer: where metrics go.
         progress: what a person watches.
         clock: seconds, for the throughput.
+        stop: read between steps; where it is requested, the state is saved and
+            returned as it is. None: never.
 
     Raises:
         FloatingPointError: where the loss stops being finite, naming the last step
             whose loss was.
         DataError: where the loader cannot go on; the state has been saved then.
+        SaveError: where a checkpoint cannot be written; those before it are whole.
     """
-    start = int(np.max(state.step))
+    start, stop = int(np.max(state.step)), stop or Stop()
     log = Log(writer, progress, plan, clock)
+    keep = functools.partial(_keep, log=log, checkpoints=checkpoints, stop=stop)
+    stop.saved(start)
+    if monitor and evaluates(start, plan) and not log.is_evaluated(start):
+        log.evaluate(start, by_seed(monitor(state), plan.seeds))
     with contextlib.closing(loader.batches(start, plan.num_steps)) as batches:
         for step in range(start + 1, plan.num_steps + 1):
             try:
                 examples, epoch = log.timed(batches)
             except (ValueError, OSError) as error:
-                log.flush()
-                if step - 1 not in checkpoints.steps():
-                    checkpoints.save(step - 1, state)
+                keep(step - 1, state)
                 raise DataError(f"after step {step - 1}: {error}") from error
             state, metrics = train_step(state, examples, epoch)
+            stop.unsaved()
             if loader.waits:
                 # so that a wait for data is time in which the devices stand idle
                 jax.block_until_ready(metrics)
             log.add(step, loader.images_per_step, metrics)
-            last = step == plan.num_steps
-            if monitor and (last or is_due(step, plan.knn_every_steps)):
+            if stop.requested():
+                keep(step, state)
+                break
+            if monitor and evaluates(step, plan):
+                keep(step, state)
                 log.evaluate(step, by_seed(monitor(state), plan.seeds))
-            if last or is_due(step, plan.checkpoint_every_steps):
-                log.flush()  # a state is saved once its losses are known to be finite
+            elif saves(step, plan):
+                log.flush()
                 checkpoints.save(step, state)
+    checkpoints.wait()
     return state
+
+
+def _keep(
+    step: int, state: TrainState, *, log: "Log", checkpoints: Checkpoints, stop: Stop
+) -> None:
+    """Returns once a step's state is on disk, and before it all that was measured."""
+    log.flush()  # a state is saved once its losses are known to be finite
+    if step not in checkpoints.steps():
+        checkpoints.save(step, state)
+    checkpoints.wait()
+    stop.saved(step)
+
+
+def evaluates(step: int, plan: Plan) -> bool:
+    """Whether the state after this step is evaluated."""
+    return step == plan.num_steps or is_due(step, plan.knn_every_steps)
+
+
+def saves(step: int, plan: Plan) -> bool:
+    """Whether the state after this step is saved, even if it is not evaluated."""
+    return step == plan.num_steps or is_due(step, plan.checkpoint_every_steps)
 
 
 def is_due(step: int, every: int) -> bool:
     """Whether something done every so many steps (0: never) is due after this one."""
-    return every > 0 and step % every == 0
+    return every > 0 and step > 0 and step % every == 0
 
 
 class Log:
@@ -157,10 +196,19 @@ class Log:
         return batch
 
     def add(self, step: int, num_images: int, metrics: Metrics) -> None:
-        """Takes a step's metrics, and writes a line where one is due."""
+        """Takes a step's metrics, and writes a line where one is due.
+
+        Steps are computed while later ones are prepared, by at most LEAD steps, so that
+        a signal waits for no more than these.
+        """
         self._pending.append((step, num_images, metrics))
+        jax.block_until_ready(self._pending[-LEAD : 1 - LEAD])
         if is_due(step, self._plan.log_every_steps) or step == self._plan.num_steps:
             self.flush()
+
+    def is_evaluated(self, step: int) -> bool:
+        """Whether an evaluation of this step is on record: a line without a loss."""
+        return any("loss" not in row for row in self._writer.rows(step))
 
     def evaluate(self, step: int, values: Mapping[str, float]) -> None:
         """Writes an evaluation's values, after the steps before it."""

@@ -1,12 +1,83 @@
-"""A run's folder: which config it belongs to."""
+"""A run's folder: which config it belongs to, and which process."""
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
 
 CONFIG_FILE = "config.json"
+LOCK_FILE = "lock"
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds a folder for this process alone; readers need no lock.
+
+    The kernel keeps the lock and lets go of it when the process ends, however it ends:
+    so there are no stale ones. A file with a host and a pid alone cannot be trusted:
+    pids are used again, and those of another host cannot be looked up. They are in the
+    file, for people. On NFS the server keeps the lock (flock(2), Linux >= 2.6.12), so
+    it holds between hosts.
+
+    Args:
+        workdir: made if absent.
+
+    Raises:
+        ValueError: where another process holds the folder, with its host and pid; where
+            the folder cannot be written, or lies on a file system without locks.
+    """
+    with _refused(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / LOCK_FILE).open("a+")
+    with file:
+        _take(file, workdir)
+        with _refused(workdir):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+        yield
+
+
+def require_free(workdir: pathlib.Path) -> None:
+    """Refuses a folder that another process holds now, before anything is loaded.
+
+    Raises:
+        ValueError: as `locked`.
+    """
+    if (workdir / LOCK_FILE).exists():
+        with (workdir / LOCK_FILE).open("a+") as file:
+            _take(file, workdir)
+
+
+def _take(file: TextIO, workdir: pathlib.Path) -> None:
+    try:
+        with _refused(workdir):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        raise ValueError(
+            f"{workdir} is in use by {holder}: wait for it or stop it, or use another "
+            "--workdir"
+        ) from None
+
+
+@contextlib.contextmanager
+def _refused(workdir: pathlib.Path) -> Iterator[None]:
+    """Names the folder and the remedy where the system refuses it."""
+    try:
+        yield
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise ValueError(
+            f"workdir {workdir} must be writable and allow locks ({error.strerror}); "
+            "change that, or use another --workdir"
+        ) from error
 
 
 def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:

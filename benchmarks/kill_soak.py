@@ -1,0 +1,175 @@
+"""Kills a tiny run with SIGKILL at random moments and compares it with one unkilled.
+
+    python benchmarks/kill_soak.py OUT --kills=20 --seed=0
+
+The same command is started again after each kill, and at last left to end. The final
+state must be that of the run never killed, bit for bit, and so must its metrics. A kill
+comes a random time after a sign on disk that the process is starting, in a step, in a
+save or in an evaluation.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+MEASURED = ("images_per_second", "data_wait_percent")  # times differ between runs
+MOMENTS = {"step": 0.05, "save": 0.03, "evaluation": 0.03, "start": 10.0}  # seconds
+FIELDS = {
+    "data.source": "npz",
+    "data.batch_size": 8,
+    "crops.global_crops": "(2,8,(0.4,1.0))",
+    "encoder.backbone": "resnet10",
+    "encoder.stem": "imagenet",
+    "encoder.width": 4,
+    "encoder.head_hidden": 8,
+    "encoder.embedding_dim": 8,
+    "method.predictor_hidden": 4,
+    "train.log_every_steps": 1,
+    "train.checkpoint_every_steps": 5,
+    "monitor.knn": "((3,0.1),)",
+    "monitor.knn_every_steps": 15,
+}
+
+
+def main() -> None:
+    """Trains once to the end, once through kills; says what was hit, and compares."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=900)
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    write_data(options.out)
+    whole, killed = options.out / "whole", options.out / "killed"
+    subprocess.run(command(whole, options.out, options.steps), check=True)
+    errors = options.out / "killed.stderr"
+    with errors.open("w") as stderr:
+        for i in range(options.kills):
+            moment = rng.choice(list(MOMENTS))
+            line = command(killed, options.out, options.steps)
+            found = killed_at(moment, line, killed, rng, stderr)
+            print(f"kill {i} of seed {options.seed}: {moment}; {found}", flush=True)
+        line = command(killed, options.out, options.steps)
+        subprocess.run(line, check=True, stderr=stderr)
+    damaged = errors.read_text().count("is damaged")
+    print("checkpoints reported as damaged:", damaged)
+    print("final state bit-equal:", final_state(killed) == final_state(whole))
+    print("metrics equal:", metrics(killed) == metrics(whole), len(metrics(whole)))
+
+
+def write_data(folder: pathlib.Path) -> None:
+    """Random images of three classes, in train.npz and test.npz."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 24), ("test", 10)):
+        images = rng.integers(0, 255, (count, 8, 8, 3), dtype=np.uint8)
+        np.savez(folder / f"{split}.npz", images=images, labels=np.arange(count) % 3)
+
+
+def command(workdir: pathlib.Path, data: pathlib.Path, steps: int) -> list[str]:
+    """The command line of a run of a second or so."""
+    fields = FIELDS | {"data.path": data, "train.num_steps": steps}
+    line = [sys.executable, "-m", "logo_jax.main", f"--workdir={workdir}"]
+    line += ["--config=configs/cifar10_simsiam.py:baseline"]
+    return line + [f"--config.{name}={value}" for name, value in fields.items()]
+
+
+def killed_at(
+    moment: str, line: list[str], workdir: pathlib.Path, rng: random.Random, stderr
+) -> str:
+    """Starts a command, kills it in a moment of that kind; returns what was hit."""
+    before = inode(workdir)
+    process = subprocess.Popen(line, stderr=stderr, stdout=stderr)
+    if moment != "start":
+        wait(lambda: inode(workdir) != before, process)
+        first = last_step(workdir) + rng.randint(1, 20)
+        wait(lambda: last_step(workdir) >= first, process)
+        wait(lambda: is_in(moment, workdir), process)
+    time.sleep(rng.uniform(0, MOMENTS[moment]))
+    process.kill()
+    if process.wait() == 0:
+        raise RuntimeError("the run ended before it was killed; give more --steps")
+    return ", ".join(hits(workdir)) or "between them"
+
+
+def wait(happened: Callable[[], bool], process: subprocess.Popen) -> None:
+    """Returns once something has happened.
+
+    Raises:
+        RuntimeError: if the process ends first.
+    """
+    while not happened():
+        if process.poll() is not None:
+            raise RuntimeError(f"the run ended by itself, with {process.returncode}")
+        time.sleep(0.0005)
+
+
+def is_in(moment: str, workdir: pathlib.Path) -> bool:
+    """Whether the disk looks as in a moment of that kind."""
+    return moment == "step" or moment in hits(workdir)
+
+
+def hits(workdir: pathlib.Path) -> Iterator[str]:
+    """What is half done, by the files of a run."""
+    try:
+        names = os.listdir(workdir / "checkpoints")
+    except FileNotFoundError:
+        return
+    if any("tmp" in name for name in names):
+        yield "save"
+    if "trash" in names:
+        yield "deletion"
+    newest = max((int(name) for name in names if name.isdigit()), default=0)
+    pending = newest and newest % FIELDS["monitor.knn_every_steps"] == 0
+    if pending and not is_evaluated(newest, workdir):
+        yield "evaluation"
+
+
+def is_evaluated(step: int, workdir: pathlib.Path) -> bool:
+    """Whether metrics.jsonl has an evaluation of a step."""
+    return any(row["step"] == step and "loss" not in row for row in whole_rows(workdir))
+
+
+def last_step(workdir: pathlib.Path) -> int:
+    """The last step on record."""
+    return max((row["step"] for row in whole_rows(workdir)), default=0)
+
+
+def whole_rows(workdir: pathlib.Path) -> list[dict]:
+    """Lines of metrics.jsonl; one that is still being written is left out."""
+    text = (workdir / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def inode(workdir: pathlib.Path) -> int:
+    """Changes when a process opens the metrics of its run."""
+    file = workdir / "metrics.jsonl"
+    return file.stat().st_ino if file.exists() else 0
+
+
+def metrics(workdir: pathlib.Path) -> list[dict]:
+    """All rows of a run, without what is a matter of time."""
+    return [
+        {name: value for name, value in row.items() if name not in MEASURED}
+        for row in whole_rows(workdir)
+    ]
+
+
+def final_state(workdir: pathlib.Path) -> tuple[int, str]:
+    """The newest checkpoint's step, and the dtype, shape and crc32 of each leaf."""
+    folder = workdir / "checkpoints"
+    step = max(int(path.name) for path in folder.iterdir())
+    return step, (folder / str(step) / "manifest" / "metadata").read_text()
+
+
+if __name__ == "__main__":
+    main()
