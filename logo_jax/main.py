@@ -30,6 +30,7 @@ def main(argv: Sequence[str]) -> None:
     command.keep_compiled_code()
     folder = pathlib.Path(str(WORKDIR.value)).absolute()
     with command.input_errors():
+        workdir.check(folder, CONFIG.value.to_dict())
         experiment = compose.experiment(CONFIG.value, make_mesh())
         workdir.claim(folder, CONFIG.value.to_dict())
         checkpoints = Checkpoints(folder / "checkpoints")
