@@ -38,13 +38,14 @@ def parse(argv: Sequence[str], required: Sequence[str]) -> list[str]:
         The program's name: nothing else may be left.
     """
     with input_errors():
+        given = [item.lstrip("-").partition("=")[0] for item in argv]
+        for name in required:
+            if given.count(name) > 1:
+                raise ValueError(f"--{name}=... must be given once; remove the others")
         rest = _parse(argv)
         for name in required:
-            flag = flags.FLAGS[name]
-            if not flag.present or flag.value == "":
+            if flags.FLAGS[name].value in (None, ""):
                 raise ValueError(f"--{name}=... is missing; see --help")
-            if flag.present > 1:
-                raise ValueError(f"--{name}=... must be given once, not {flag.present}")
         if rest[1:]:
             raise ValueError(f"{rest[1]!r} is not a flag; see --help")
     return rest

@@ -51,8 +51,10 @@ def run(
 ) -> None:
     """Trains from a state to the end, and says what was written where."""
     plan, monitor = experiment.description.plan, experiment.monitor
+    with command.input_errors():
+        metrics = MetricWriter(folder, resume_step=start)
     with (
-        MetricWriter(folder, resume_step=start) as writer,
+        metrics as writer,
         Progress(plan.num_steps, initial=start, quiet=QUIET.value) as progress,
     ):
         progress.say(experiment.loading)
