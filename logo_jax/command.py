@@ -5,8 +5,10 @@ Exit codes: 0 done, 2 bad input (one line on stderr), 1 anything else.
 
 import argparse
 import contextlib
+import functools
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -21,25 +23,60 @@ def run(main: Callable[[Sequence[str]], Any], required: Sequence[str]) -> None:
         main: gets what is left of the command line.
         required: flags that must be given.
     """
-
-    def parse(argv: Sequence[str]) -> list[str]:
-        with input_errors():
-            try:
-                rest = flags.FLAGS(argv)
-            # ml_collections raises AttributeError and KeyError for unknown fields
-            except (flags.Error, AttributeError, KeyError) as error:
-                # ml_collections quotes the traceback of a config file that raises
-                text = str(error.args[0] if error.args else error)
-                raise ValueError(text.rpartition("Error: ")[2]) from error
-            for name in required:
-                if not flags.FLAGS[name].present:
-                    raise ValueError(f"--{name}=... is missing; see --help")
-            if rest[1:]:
-                raise ValueError(f"{rest[1]!r} is not a flag; see --help")
-        return rest
-
     logging.set_verbosity(logging.WARNING)
-    app.run(main, flags_parser=parse)
+    app.run(main, flags_parser=functools.partial(parse, required=required))
+
+
+def parse(argv: Sequence[str], required: Sequence[str]) -> list[str]:
+    """Parses a command line, whose first item is the program's name.
+
+    Args:
+        argv: of the program.
+        required: flags that must be given.
+
+    Returns:
+        The program's name: nothing else may be left.
+    """
+    with input_errors():
+        given = [item.lstrip("-").partition("=")[0] for item in argv]
+        for name in required:
+            if given.count(name) > 1:
+                raise ValueError(f"--{name}=... must be given once; remove the others")
+        rest = _parse(argv)
+        for name in required:
+            if flags.FLAGS[name].value in (None, ""):
+                raise ValueError(f"--{name}=... is missing; see --help")
+        if rest[1:]:
+            raise ValueError(f"{rest[1]!r} is not a flag; see --help")
+    return rest
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+        _require_config_dict(flags.FLAGS["config"])
+    except flags.Error as error:
+        raise ValueError(f"{_reason(error)}; see --help, configs/base.py") from error
+    # a config file is a program, and may raise anything
+    except Exception as error:
+        kind = type(error).__name__
+        raise ValueError(f"--config: {kind}: {_reason(error)}") from error
+    return rest
+
+
+def _require_config_dict(flag: flags.Flag) -> None:
+    # ml_collections keeps the error of a missing file until the config is looked at
+    if flag.present and not hasattr(flag.value, "to_dict"):
+        raise TypeError(
+            f"get_config() must return a ConfigDict, not {flag.value!r}; see configs/"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the traceback that ml_collections quotes."""
+    text = str(error.args[0] if error.args else error)
+    *_, last = re.split(r"Error: |failure to load: |(?=\[Errno)", text)
+    return last.replace(r"\n", " ").replace(r"\'", "'").strip()
 
 
 @contextlib.contextmanager

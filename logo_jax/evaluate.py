@@ -5,7 +5,7 @@ python -m logo_jax.evaluate --workdir=runs/quickstart --protocol=knn [--dataset=
 
 import pathlib
 
-from logo_jax import command, compose, step, workdir
+from logo_jax import command, compose, schema, step, workdir
 from logo_jax.checkpoints import Checkpoints
 from logo_jax.data import sources
 from logo_jax.metrics import by_seed
@@ -59,6 +59,7 @@ def evaluate(
         ValueError: where there is no checkpoint, or none without damage, or no labels.
     """
     config = workdir.read_config(folder)
+    schema.check(config)
     config["monitor"] |= monitor_fields
     if dataset:
         config["data"] |= {"path": "", "classes": ""} | sources.locate(dataset)

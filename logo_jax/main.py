@@ -36,6 +36,7 @@ def main(argv: Sequence[str]) -> None:
         contextlib.ExitStack() as held,
     ):
         with command.input_errors():
+            workdir.check(folder, CONFIG.value.to_dict())
             workdir.require_free(folder)
             experiment = compose.experiment(CONFIG.value, make_mesh())
             held.enter_context(workdir.locked(folder))
@@ -59,8 +60,10 @@ def run(
     """Trains from a state to the end, and says what was written where."""
     plan, monitor = experiment.description.plan, experiment.monitor
     again = (folder / METRICS_FILE).exists()
+    with command.input_errors():
+        metrics = MetricWriter(folder, resume_step=start)
     with (
-        MetricWriter(folder, resume_step=start) as writer,
+        metrics as writer,
         Progress(plan.num_steps, initial=start, quiet=QUIET.value) as progress,
     ):
         progress.say(experiment.loading)

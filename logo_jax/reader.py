@@ -41,13 +41,6 @@ class Reader:
         """The field's value, which must be one of the names."""
         return self.choice(name, {name: name for name in names})
 
-    def at_least(self, low: float, name: str) -> Any:
-        """The field's value, which must not be less than low."""
-        value = getattr(self, name)
-        if not value >= low:
-            raise ValueError(f"{self._path}.{name}={value} must be {low} or more")
-        return value
-
     def all(self) -> dict[str, Any]:
         """Every field of the group, by name."""
         return {name: getattr(self, name) for name in self._config}

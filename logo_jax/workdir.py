@@ -80,6 +80,42 @@ def _refused(workdir: pathlib.Path) -> Iterator[None]:
         ) from error
 
 
+def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Looks whether the folder is this config's, or can be; writes nothing.
+
+    Args:
+        workdir: of a run that goes on, or of none so far.
+        config: nested mappings of plain values.
+
+    Raises:
+        ValueError: where it is another config's, with the difference, or no folder.
+        OSError: where it cannot be read.
+    """
+    there = existing(workdir)
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(
+            f"--workdir={workdir} must be a folder that can be written, and {there} is "
+            f"{'write-protected' if there.is_dir() else 'a file'}; give another"
+        )
+    if (workdir / CONFIG_FILE).exists():
+        text = json.dumps(config)
+        changed = differences(read_config(workdir), as_tuples(json.loads(text)))
+        if changed:
+            raise ValueError(
+                f"{workdir} holds a run of another config ({'; '.join(changed)}): "
+                "give the old values, or another --workdir"
+            )
+    elif (workdir / "checkpoints").exists():
+        raise ValueError(
+            f"{workdir} has checkpoints but no {CONFIG_FILE}; use another --workdir"
+        )
+
+
+def existing(path: pathlib.Path) -> pathlib.Path:
+    """The path itself, or the nearest folder above it that is there."""
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
 def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     """Makes the folder this config's, or checks that it already is.
 
@@ -88,26 +124,16 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         config: nested mappings of plain values.
 
     Raises:
-        ValueError: where the folder is another config's, with the difference.
-        OSError: where it cannot be written.
+        ValueError: as `check`.
+        OSError: where it cannot be read or written.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
+    check(workdir, config)
     file = workdir / CONFIG_FILE
-    text = json.dumps(config, indent=2, sort_keys=True)
     if file.exists():
-        changed = differences(read_config(workdir), as_tuples(json.loads(text)))
-        if changed:
-            raise ValueError(
-                f"{workdir} holds a run of another config ({'; '.join(changed)}): "
-                "give the old values, or another --workdir"
-            )
         return
-    if (workdir / "checkpoints").exists():
-        raise ValueError(
-            f"{workdir} has checkpoints but no {CONFIG_FILE}; use another --workdir"
-        )
+    workdir.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
-    partial.write_text(text + "\n")
+    partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     os.replace(partial, file)
 
 
@@ -125,9 +151,14 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
             "--workdir=DIR of one that logo_jax.main has trained"
         )
     try:
-        return as_tuples(json.loads(file.read_text()))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not readable as JSON: {error}") from error
+        config = as_tuples(json.loads(file.read_text()))
+    except ValueError as error:  # not JSON, or not even text
+        raise ValueError(
+            f"{file} is damaged ({error}); put back a copy, or use another --workdir"
+        ) from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} must hold a config; use another --workdir")
+    return config
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

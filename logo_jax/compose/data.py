@@ -56,11 +56,11 @@ def make_spec(read: Reader) -> DataSpec:
             name: getattr(read, name)
             for name in ("source", "name", "path", "data_dir", "classes")
         },
-        canvas=read.at_least(1, "canvas"),
+        canvas=read.canvas,
         loader=read.one_of("loader", LOADERS),
-        max_corrupt=read.at_least(0, "max_corrupt"),
-        threads=read.at_least(0, "threads"),
-        workers=read.at_least(0, "workers"),
+        max_corrupt=read.max_corrupt,
+        threads=read.threads,
+        workers=read.workers,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from logo_jax import schema
 from logo_jax.augment.boxes import CropSpec
 from logo_jax.augment.policy import AugmentSpec, make_views
 from logo_jax.compose import networks
@@ -97,6 +98,7 @@ def describe(
         ValueError: for a value out of range, an impossible combination, or a field that
             nothing reads; one line.
     """
+    schema.check(config)
     read = Reader(config)
     crops = {name: _crop_spec(read.crops, name) for name in CROPS}
     plan = _plan(read, steps_per_epoch)
@@ -128,20 +130,12 @@ def describe(
 
 
 def _crop_spec(read: Reader, name: str) -> CropSpec:
-    value = getattr(read, name)
-    match value:
-        case (int(count), int(size), (int() | float(), int() | float()) as scale):
-            return CropSpec(
-                count=count, size=size, scale=(float(scale[0]), float(scale[1]))
-            )
-    raise ValueError(
-        f"config.crops.{name}={value} must be (crops per image, side in pixels, "
-        "(min area, max area)); use e.g. (2, 32, (0.4, 1.0))"
-    )
+    count, size, scale = getattr(read, name)
+    return CropSpec(count=count, size=size, scale=scale)
 
 
 def _batch_size(read: Reader, num_devices: int) -> int:
-    batch_size = read.data.at_least(2, "batch_size")
+    batch_size = read.data.batch_size
     groups = num_devices * networks.norm_groups(read.batch_norm)
     if batch_size % groups:
         raise ValueError(
@@ -153,7 +147,7 @@ def _batch_size(read: Reader, num_devices: int) -> int:
 
 
 def _monitor(read: Reader) -> dict[str, Any]:
-    resize, crop = read.at_least(0, "resize"), read.at_least(0, "crop")
+    resize, crop = read.resize, read.crop
     if crop > resize or (resize and not crop):
         raise ValueError(
             f"config.monitor.crop={crop} must be between 1 and config.monitor.resize="
@@ -164,15 +158,15 @@ def _monitor(read: Reader) -> dict[str, Any]:
 
 def _plan(read: Reader, steps_per_epoch: int) -> Plan:
     train, monitor = read.train, read.monitor
-    first_seed = read.at_least(0, "seed")
-    num_epochs = train.at_least(1, "num_epochs")
-    num_steps = train.at_least(0, "num_steps") or num_epochs * steps_per_epoch
+    first_seed = read.seed
+    num_epochs = train.num_epochs
+    num_steps = train.num_steps or num_epochs * steps_per_epoch
     return Plan(
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
-        log_every_steps=train.at_least(1, "log_every_steps"),
-        checkpoint_every_steps=train.at_least(1, "checkpoint_every_steps"),
-        knn_every_steps=monitor.at_least(0, "knn_every_steps"),
+        log_every_steps=train.log_every_steps,
+        checkpoint_every_steps=train.checkpoint_every_steps,
+        knn_every_steps=monitor.knn_every_steps,
         floors=monitor.floors,
-        seeds=tuple(range(first_seed, first_seed + read.at_least(1, "seeds"))),
+        seeds=tuple(range(first_seed, first_seed + read.seeds)),
     )

@@ -94,6 +94,13 @@ def knn_monitor(description: Description, data: Data, mesh: Mesh) -> KnnMonitor 
     if data.bank is None or data.queries is None:
         return None
     fields = description.monitor
+    sizes = data.bank.largest, data.queries.largest
+    if None not in sizes and sizes[0] != sizes[1] and not fields["resize"]:
+        raise ValueError(
+            f"images of {data.bank.origin} are of size {sizes[0]}, of "
+            f"{data.queries.origin} {sizes[1]}: kNN compares equals; set "
+            "config.monitor.resize and config.monitor.crop, e.g. to 36 and 32"
+        )
     return KnnMonitor(
         encode_with=make_encode_with(
             description.encoder,

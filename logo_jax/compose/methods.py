@@ -87,7 +87,7 @@ def make_method(parts: Parts) -> Method:
 
 def _simsiam(parts: Parts) -> SimSiam:
     read, tx = parts.read, parts.tx()
-    hidden = read.method.at_least(1, "predictor_hidden")
+    hidden = read.method.predictor_hidden
     predictor = networks.make_predictor(read.encoder, hidden, parts.norm)
     if read.method.predictor_fixed_rate:
         fixed = make_optimizer(read.optimizer, parts.rate)
@@ -97,9 +97,9 @@ def _simsiam(parts: Parts) -> SimSiam:
 
 def _byol(parts: Parts) -> BYOL:
     read = parts.read
-    hidden = read.method.at_least(1, "predictor_hidden")
+    hidden = read.method.predictor_hidden
     predictor = networks.make_predictor(read.encoder, hidden, parts.norm)
-    base = read.method.at_least(0, "momentum")
+    base = read.method.momentum
     momentum = optim.momentum_schedule(base, num_steps=parts.plan.num_steps)
     return BYOL(predictor=predictor, tx=parts.tx(), momentum=momentum, **parts.common)
 
@@ -110,8 +110,8 @@ def _moco(parts: Parts) -> MoCo:
 
 def _swav(parts: Parts) -> SwAV:
     read, per_epoch = parts.read.method, parts.plan.steps_per_epoch
-    frozen = round(read.at_least(0, "frozen_epochs") * per_epoch)
-    start = round(read.at_least(0, "queue_start_epoch") * per_epoch)
+    frozen = round(read.frozen_epochs * per_epoch)
+    start = round(read.queue_start_epoch * per_epoch)
     tx: dict[Hashable, optax.GradientTransformation] = {
         "encoder": parts.tx(),
         "prototypes": parts.tx(frozen_steps=frozen),
@@ -142,7 +142,7 @@ def _with_logo(parts: Parts, base: BaseMethod) -> Method:
         "affinity": _affinity(parts),
         "repel_tx": parts.tx(make=optim.clipped_sgd),
         "weight": read.weight,
-        "clip_ratio": read.at_least(0, "clip_ratio"),
+        "clip_ratio": read.clip_ratio,
         "reset_norm_every": parts.plan.steps_per_epoch if read.reset_norm else 0,
         "prepare_before_repel": read.prepare_before_repel,
         "stats_from_globals": parts.common["stats_from_globals"],
@@ -157,7 +157,7 @@ def _affinity(parts: Parts) -> Affinity:
     read, plan = parts.read.logo, parts.plan
     kind = read.one_of("affinity", AFFINITIES)
     scale = parts.read.data.batch_size / 256
-    rate = read.at_least(0, "regressor_learning_rate") * scale
+    rate = read.regressor_learning_rate * scale
     schedule = read.choice(
         "regressor_schedule", schedules(parts.read.optimizer, rate, plan)
     )
@@ -168,7 +168,7 @@ def _affinity(parts: Parts) -> Affinity:
         loss=read.choice("regressor_loss", REGRESSOR_LOSSES),
         trained=kind != "random",
         norm_batches=norm_batches,
-        noise=read.at_least(0, "noise"),
+        noise=read.noise,
         noise_on=read.one_of("noise_on", affinity.NOISE_ON),
         negatives=read.one_of("negatives", affinity.NEGATIVES),
         both_orders=read.both_orders,

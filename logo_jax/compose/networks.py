@@ -60,8 +60,8 @@ def make_encoder(read: Reader, norm: resnet.Norm) -> Encoder:
         norm: constructor of batch norms.
     """
     dtype = read.choice("dtype", DTYPES)
-    sizes = read.at_least(1, "head_hidden"), read.at_least(1, "embedding_dim")
-    layers = read.at_least(2, "head_layers")
+    sizes = read.head_hidden, read.embedding_dim
+    layers = read.head_layers
     makers = {
         "moco": lambda: heads.moco_head(*sizes, dtype=dtype),
         "simsiam": lambda: heads.simsiam_head(layers, *sizes, norm=norm, dtype=dtype),
@@ -81,8 +81,8 @@ def make_regressor(read: Reader, norm: resnet.Norm) -> heads.Regressor:
     """LoGo's judge; `read` is the config's group `logo`."""
     kind, _ = read.choice("regressor_norm", REGRESSOR_NORMS)
     return heads.Regressor(
-        width=read.at_least(1, "regressor_width"),
-        depth=read.at_least(1, "regressor_depth"),
+        width=read.regressor_width,
+        depth=read.regressor_depth,
         norm={"batch": norm, "layer": LayerNorm, "none": None}[kind],
     )
 
@@ -90,7 +90,7 @@ def make_regressor(read: Reader, norm: resnet.Norm) -> heads.Regressor:
 def _backbone(read: Reader, norm: resnet.Norm, dtype: Any) -> nn.Module:
     make = read.choice("backbone", RESNETS | {"alexnet": None})
     stem = read.one_of("stem", STEMS)
-    width, zero_init = read.at_least(1, "width"), read.zero_init_residual
+    width, zero_init = read.width, read.zero_init_residual
     if make is None:
         return SmallAlexNet(norm=norm, dtype=dtype)
     return make(

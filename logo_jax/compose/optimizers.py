@@ -22,7 +22,7 @@ def schedules(
         rate: at its peak.
         plan: of the loop.
     """
-    warmup = round(read.at_least(0, "warmup_epochs") * plan.steps_per_epoch)
+    warmup = round(read.warmup_epochs * plan.steps_per_epoch)
     if warmup >= plan.num_steps and warmup:
         raise ValueError(
             f"config.optimizer.warmup_epochs={read.warmup_epochs} must be shorter than "
@@ -32,11 +32,6 @@ def schedules(
         raise ValueError(
             f"config.optimizer.schedule={read.schedule!r} has no warm-up; set "
             "config.optimizer.warmup_epochs=0, or schedule='cosine'"
-        )
-    if not all(0 < part < 1 for part in read.milestones):
-        raise ValueError(
-            f"config.optimizer.milestones={read.milestones} must be fractions of "
-            "training, between 0 and 1; use e.g. (0.6, 0.8)"
         )
     milestones = [round(part * plan.num_steps) for part in read.milestones]
     return {
@@ -62,7 +57,7 @@ def make_optimizer(
     named = read.choice("name", OPTIMIZERS)
     return (make or named)(
         rate,
-        momentum=read.at_least(0, "momentum"),
-        weight_decay=read.at_least(0, "weight_decay"),
+        momentum=read.momentum,
+        weight_decay=read.weight_decay,
         **fields,
     )

@@ -136,7 +136,14 @@ def _class_of(file: str) -> str:
 
 
 def _class_list(file: str | Path) -> tuple[str, ...]:
-    names = tuple(Path(file).expanduser().read_text().split())
+    try:
+        lines = Path(file).expanduser().read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"config.data.classes={file} cannot be read ({error}); give a text file "
+            "that lists one sub-folder a line"
+        ) from error
+    names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise ValueError(f"{file} lists no class; write one sub-folder a line")
     return names

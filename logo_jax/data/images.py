@@ -8,6 +8,7 @@ import numpy as np
 
 SPLITS = ("train", "test")
 NO_LABEL = -1
+_LABEL_MAX = 2**20  # votes are counted for every class there may be
 
 Stored: TypeAlias = bytes | Path | np.ndarray
 
@@ -89,8 +90,9 @@ class ImageSet:
         """Columns of the labels, or one more than the largest."""
         if self.labels is None:
             return 0
-        several = self.labels.ndim == 2
-        return self.labels.shape[1] if several else int(self.labels.max()) + 1
+        if self.labels.ndim == 2:
+            return self.labels.shape[1]
+        return int(self.labels.max()) + 1
 
     @property
     def largest(self) -> tuple[int, int]:
@@ -123,7 +125,7 @@ def _checked_images(images: np.ndarray, origin: str) -> np.ndarray:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
             f"{origin}: images are {images.dtype} {list(images.shape)}, "
-            "must be uint8 [n, h, w, 3]"
+            "must be uint8 [n, h, w, 3]; convert them, 0 for black, 255 for white"
         )
     if images.size == 0:
         raise ValueError(
@@ -136,7 +138,7 @@ def _checked_labels(labels: np.ndarray, num_images: int, origin: str) -> np.ndar
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim not in (1, 2):
         raise ValueError(
             f"{origin}: labels are {labels.dtype} {list(labels.shape)}, "
-            "must be integers [n], or [n, classes]"
+            "must be integers [n], or [n, classes]; number the classes from 0"
         )
     if len(labels) != num_images:
         raise ValueError(
@@ -148,5 +150,11 @@ def _checked_labels(labels: np.ndarray, num_images: int, origin: str) -> np.ndar
             f"{origin}: labels [n, classes] must be 1 (shown), 0 (not counted) or -1"
         )
     if labels.ndim == 1 and labels.min() < 0:
-        raise ValueError(f"{origin}: label {labels.min()} is negative, must be >= 0")
+        raise ValueError(
+            f"{origin}: label {labels.min()} is negative; number the classes from 0"
+        )
+    if labels.max() > _LABEL_MAX:
+        raise ValueError(
+            f"{origin}: label {labels.max()} is too large; number the classes from 0"
+        )
     return labels.astype(np.int32)

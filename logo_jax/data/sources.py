@@ -106,7 +106,14 @@ def _npz(name: str, path: str, data_dir: str, classes: str) -> Data:
     if train.labels is None:
         return Data(train)
     test = npz.load(path, "test")
-    return Data(train, train, test) if test.num_classes else Data(train)
+    if test.labels is None or test.labels.shape[1:] != train.labels.shape[1:]:
+        found = "none" if test.labels is None else list(test.labels.shape)
+        raise ValueError(
+            f"labels of {test.origin} are {found}, of {train.origin} "
+            f"{list(train.labels.shape)}; give both the same form, or the training set "
+            "none"
+        )
+    return Data(train, train, test)
 
 
 def _photographs(name: str, path: str, data_dir: str, classes: str) -> Data:

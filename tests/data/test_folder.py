@@ -84,7 +84,7 @@ def test_a_list_keeps_its_classes_alone(tmp_path):
 
 def test_a_listed_class_that_is_missing_is_named(tmp_path):
     write_folder(tmp_path, {"a": 1})
-    (tmp_path / "classes.txt").write_text("a z")
+    (tmp_path / "classes.txt").write_text("a\nz")
     with pytest.raises(ValueError, match="has no images of class z"):
         folder.load(tmp_path, classes=tmp_path / "classes.txt")
     (tmp_path / "classes.txt").write_text("\n")

@@ -33,9 +33,9 @@ def open_member(archive: Path, name: str) -> Iterator[IO[bytes]]:
     """
     with opened(archive) as tar:
         for member in tar:
-            file = tar.extractfile(member) if member.name == name else None
-            if file is not None:
-                yield file
+            # a link could lead out of the archive
+            if member.name == name and member.isfile():
+                yield _content(tar, member)
                 return
     raise _missing(archive, name)
 
@@ -53,10 +53,9 @@ def stream_members(
         for member in tar:
             if not wanted:
                 return
-            file = tar.extractfile(member) if member.name in wanted else None
-            if file is not None:
+            if member.name in wanted and member.isfile():
                 wanted.remove(member.name)
-                yield member.name, file.read()
+                yield member.name, _content(tar, member).read()
     if wanted:
         raise _missing(archive, min(wanted))
 
@@ -64,6 +63,12 @@ def stream_members(
 def read_members(archive: Path, names: Collection[str]) -> dict[str, bytes]:
     """Contents of files of an archive, by name; errors are `stream_members`'."""
     return dict(stream_members(archive, names))
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    file = tar.extractfile(member)
+    assert file is not None  # as of every regular file
+    return file
 
 
 def _missing(archive: Path, name: str) -> ValueError:
