@@ -1,6 +1,6 @@
 """Kills a tiny run with SIGKILL at random moments and compares it with one unkilled.
 
-    python benchmarks/kill_soak.py OUT --kills=20 --seed=0
+    python -m benchmarks.kill_soak OUT --kills=20 --seed=0
 
 The same command is started again after each kill, and at last left to end. The final
 state must be that of the run never killed, bit for bit, and so must its metrics. A kill

@@ -1,0 +1,168 @@
+"""Trains 2,000 tiny steps with evaluations and checkpoints; prints what grows.
+
+    python -m benchmarks.leaks [OUT] --steps=2000
+
+Memory of the process and arrays on the device must be flat after the first 200 steps,
+and each program must be compiled once. Exit code 1 where they are not.
+"""
+
+import argparse
+import collections
+import dataclasses
+import gc
+import importlib
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from benchmarks import kill_soak
+from logo_jax import compose
+from logo_jax.checkpoints import Checkpoints
+from logo_jax.metrics import MetricWriter, Progress
+from logo_jax.step import make_mesh
+from logo_jax.train import train
+
+WARM_UP = 200  # steps
+ALLOWED = 8.0  # MiB of growth per 1,000 steps: allocators keep what they were given
+LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """What a process holds after a step.
+
+    Attributes:
+        step: updates done so far.
+        rss: resident memory, MiB.
+        arrays: live on all devices.
+        programs: lowered so far, to be compiled or found in the cache.
+    """
+
+    step: int
+    rss: float
+    arrays: int
+    programs: int
+
+
+class Watched:
+    """A loader that takes a sample before a batch, every so many steps."""
+
+    def __init__(self, loader, every: int):
+        self.loader, self.every = loader, every
+        self.waits, self.images_per_step = loader.waits, loader.images_per_step
+        self.samples: list[Sample] = []
+        self.programs: collections.Counter[str] = collections.Counter()
+        jax.monitoring.register_event_duration_secs_listener(self._count)
+
+    def batches(self, start: int, stop: int):
+        """The loader's, with a sample before every so many."""
+        for step, batch in enumerate(self.loader.batches(start, stop), start):
+            if step % self.every == 0:
+                self.samples.append(taken(step, self.programs.total()))
+            yield batch
+
+    def _count(self, event: str, seconds: float, **of) -> None:
+        del seconds
+        if event == LOWERED:
+            self.programs[of.get("fun_name", "?")] += 1
+
+
+def taken(step: int, programs: int) -> Sample:
+    """A sample of this process, now."""
+    gc.collect()
+    return Sample(step, rss_mib(), len(jax.live_arrays()), programs)
+
+
+def rss_mib() -> float:
+    """Resident memory of this process, MiB (Linux)."""
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise ValueError("/proc/self/status has no VmRSS; this runs on Linux only")
+
+
+def complaints(samples: Sequence[Sample]) -> list[str]:
+    """What is not flat after the warm-up, a line each.
+
+    >>> flat = [Sample(step, 100.0, 7, 3) for step in range(0, 1001, 100)]
+    >>> complaints(flat)
+    []
+    """
+    late = [sample for sample in samples if sample.step >= WARM_UP]
+    steps = np.array([sample.step for sample in late])
+    rate = 1000 * np.polyfit(steps, [sample.rss for sample in late], 1)[0]
+    found = []
+    if rate > ALLOWED:
+        found.append(f"memory grows by {rate:.1f} MiB per 1,000 steps")
+    for name in ("arrays", "programs"):
+        first, last = (getattr(late[i], name) for i in (0, -1))
+        if last > first:
+            found.append(f"{name} grow from {first} to {last}")
+    return found
+
+
+def watched_run(folder: pathlib.Path, num_steps: int) -> Watched:
+    """Trains the tiny run of the soak of kills, watched."""
+    kill_soak.write_data(folder)
+    config = importlib.import_module("configs.cifar10_simsiam").get_config("logo")
+    config.update_from_flattened_dict(fields(folder, num_steps))
+    experiment = compose.experiment(config, make_mesh())
+    loader = Watched(experiment.loader, every=50)
+    with (
+        Checkpoints(folder / "checkpoints") as checkpoints,
+        MetricWriter(folder, resume_step=0) as writer,
+        Progress(num_steps, quiet=True) as progress,
+    ):
+        train(
+            experiment.init(),
+            experiment.train_step,
+            loader,
+            experiment.description.plan,
+            monitor=experiment.monitor,
+            checkpoints=checkpoints,
+            writer=writer,
+            progress=progress,
+            clock=time.perf_counter,
+        )
+    return loader
+
+
+def fields(folder: pathlib.Path, num_steps: int) -> dict:
+    """The soak's config with two local crops, and a checkpoint every 20 steps."""
+    return kill_soak.FIELDS | {
+        "data.path": str(folder),
+        "crops.global_crops": (2, 8, (0.4, 1.0)),
+        "crops.local_crops": (2, 8, (0.1, 0.6)),
+        "logo.regressor_width": 8,
+        "monitor.knn": ((3, 0.1),),
+        "monitor.knn_every_steps": 40,
+        "train.checkpoint_every_steps": 20,
+        "train.num_steps": num_steps,
+    }
+
+
+def main() -> None:
+    """Runs, prints the curve and what grows."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("out", type=pathlib.Path, nargs="?")
+    parser.add_argument("--steps", type=int, default=2000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        watched = watched_run(options.out or pathlib.Path(temporary), options.steps)
+    print("| step | RSS, MiB | live arrays | programs |\n|---|---|---|---|")
+    for sample in watched.samples:
+        values = (sample.step, f"{sample.rss:.1f}", sample.arrays, sample.programs)
+        print("|", " | ".join(map(str, values)), "|")
+    print("lowered:", ", ".join(f"{k} {n}" for k, n in watched.programs.most_common()))
+    found = complaints(watched.samples)
+    print("\n".join(found) or "flat")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""A run killed in a step, in a save and in an evaluation ends as one never killed."""
+
+import random
+import subprocess
+
+import pytest
+
+from benchmarks import kill_soak
+from tests.conftest import CACHE
+
+STEPS = 60
+ENVIRONMENT = {
+    "JAX_COMPILATION_CACHE_DIR": str(CACHE),
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    "XLA_FLAGS": "",
+}
+
+
+def begun(line, folder, stderr):
+    """A process of the command that has trained for some steps."""
+    before = kill_soak.inode(folder)
+    process = subprocess.Popen(line, stderr=stderr)
+    kill_soak.wait(lambda: kill_soak.inode(folder) != before, process)
+    first = kill_soak.last_step(folder) + 3
+    kill_soak.wait(lambda: kill_soak.last_step(folder) >= first, process)
+    return process
+
+
+def test_a_run_killed_at_random_and_told_to_stop_ends_as_one_never_stopped(
+    tmp_path, monkeypatch, capfd
+):
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    kill_soak.write_data(tmp_path)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(kill_soak.command(whole, tmp_path, STEPS), check=True)
+    line = kill_soak.command(killed, tmp_path, STEPS)
+    rng = random.Random(0)
+    capfd.readouterr()
+    for moment in ("step", "save", "evaluation"):
+        kill_soak.killed_at(moment, line, killed, rng, None)
+    process = begun(line, killed, None)
+    process.terminate()
+    assert process.wait(timeout=10) == 0
+    assert "stopped by SIGTERM after step" in capfd.readouterr().err
+    subprocess.run(line, check=True)
+    assert "is damaged" not in capfd.readouterr().err
+    assert kill_soak.final_state(killed) == kill_soak.final_state(whole)
+    assert kill_soak.metrics(killed) == kill_soak.metrics(whole)
+    steps = [row["step"] for row in kill_soak.metrics(whole) if "loss" in row]
+    assert steps == list(range(1, STEPS + 1))
+
+
+def test_a_run_that_ends_before_it_is_killed_is_an_error(tmp_path):
+    rng = random.Random(0)
+    with pytest.raises(RuntimeError, match="ended by itself, with 1"):
+        kill_soak.killed_at("step", ["false"], tmp_path, rng, None)
