@@ -24,6 +24,7 @@ import orbax.checkpoint as ocp
 
 State = TypeVar("State")
 
+MAX_TO_KEEP = 3
 _TRASH = "trash"
 
 
@@ -45,7 +46,7 @@ class Checkpoints:
         self,
         folder: str | Path,
         *,
-        max_to_keep: int = 3,
+        max_to_keep: int = MAX_TO_KEEP,
         read_only: bool = False,
         report: Callable[[str], None] | None = None,
     ):
