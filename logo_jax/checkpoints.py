@@ -30,6 +30,7 @@ from logo_jax.manifest import (
 
 State = TypeVar("State")
 
+MAX_TO_KEEP = 3
 _TRASH = "trash"
 
 
@@ -51,7 +52,7 @@ class Checkpoints:
         self,
         folder: str | Path,
         *,
-        max_to_keep: int = 3,
+        max_to_keep: int = MAX_TO_KEEP,
         read_only: bool = False,
         report: Callable[[str], None] | None = None,
     ):

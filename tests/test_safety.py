@@ -1,4 +1,4 @@
-"""What is read is data: nothing is unpickled, run, or written where it should not be."""
+"""What is read is data: nothing is unpickled, run, or written elsewhere."""
 
 import ast
 import io

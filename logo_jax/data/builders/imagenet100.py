@@ -107,7 +107,7 @@ def _train_examples(archive: Path, classes: Sequence[str]) -> Iterator[_Example]
     with archives.opened(archive) as tar:
         for member in tar:
             wnid = member.name.removesuffix(".tar")
-            if wnid in wanted:
+            if wnid in wanted and member.isfile():
                 wanted.remove(wnid)
                 with tarfile.open(fileobj=tar.extractfile(member)) as images:
                     yield from _examples(images, dict.fromkeys(images.getnames(), wnid))
@@ -128,7 +128,8 @@ def _validation_examples(archive: Path, classes: Sequence[str]) -> Iterator[_Exa
 
 def _examples(tar: tarfile.TarFile, labels: Mapping[str, str]) -> Iterator[_Example]:
     for member in tar:
-        file = tar.extractfile(member) if member.name in labels else None
+        wanted = member.name in labels and member.isfile()
+        file = tar.extractfile(member) if wanted else None
         if file is not None:
             label = labels[member.name]
             example = {"image": file.read(), "label": label, "file_name": member.name}

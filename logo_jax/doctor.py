@@ -1,0 +1,274 @@
+"""Tells whether a training will run, how long it takes and what it needs.
+
+python -m logo_jax.doctor --config=configs/quickstart.py [--workdir=runs/quickstart]
+
+One line a check: ok, warn or FAIL. Nothing is written, but for compiled code in its
+cache, where the training will find it. Exit codes: 0 it will run, 2 it will not.
+"""
+
+import datetime
+import math
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+from absl import flags
+from jax.sharding import Mesh
+
+from logo_jax import command, compose, workdir
+from logo_jax.checkpoints import MAX_TO_KEEP, Checkpoints
+from logo_jax.data.resident import Resident
+from logo_jax.main import CONFIG, WORKDIR
+from logo_jax.step import make_mesh
+
+STEPS = flags.DEFINE_integer(
+    "steps", 5, "Steps to time after a first; 0: none.", lower_bound=0
+)
+
+Made = TypeVar("Made")
+PROBLEMS = (ValueError, TypeError, OSError, jax.errors.JaxRuntimeError)
+TIGHT = 0.9  # of what there is
+
+
+class Finding(NamedTuple):
+    """What a check found.
+
+    Attributes:
+        verdict: ok, warn or FAIL.
+        subject: of the check, one word.
+        text: what there is; for FAIL the remedy too.
+    """
+
+    verdict: str
+    subject: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.verdict:5}{self.subject:9}{self.text}"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Examines what main would train; returns the exit code."""
+    del argv
+    command.keep_compiled_code()
+    flag: Any = flags.FLAGS["config"]
+    failed = False
+    for finding in examine(
+        CONFIG.value.to_dict(),
+        published=flag.parser.parse(flag.config_filename).to_dict(),
+        folder=pathlib.Path(WORKDIR.value).absolute() if WORKDIR.value else None,
+        mesh=make_mesh(),
+        num_timed=STEPS.value,
+        clock=time.perf_counter,
+    ):
+        print(finding, flush=True)
+        failed |= finding.verdict == "FAIL"
+    print("it will not run: mend what FAILs" if failed else "it will run")
+    return 2 if failed else 0
+
+
+def examine(
+    config: Mapping[str, Any],
+    *,
+    published: Mapping[str, Any],
+    folder: pathlib.Path | None,
+    mesh: Mesh,
+    num_timed: int,
+    clock: Callable[[], float],
+) -> Iterator[Finding]:
+    """What each check finds, as it is found; those that need a failed one are left out.
+
+    Args:
+        config: to train.
+        published: the same file's without changes.
+        folder: of the run; None where it is not known.
+        mesh: the devices.
+        num_timed: steps to time; 0: none is taken.
+        clock: seconds.
+    """
+    yield _devices(mesh)
+    yield _recipe(published, config)
+    saved = yield from _attempt("workdir", lambda: _saved(folder, config), _whose)
+    made = yield from _attempt(
+        "config",
+        lambda: _described(config, mesh),
+        lambda _: "every field is known and in range",
+    )
+    if made is None:
+        return
+    description, state = made
+    yield _batch(description, mesh)
+    yield _queue(description)
+    yield _disk(state, folder or pathlib.Path.cwd(), len(saved or ()))
+    experiment = yield from _attempt(
+        "data",
+        lambda: compose.experiment(config, mesh),
+        lambda made: made.loading.removeprefix("data: "),
+    )
+    if experiment is None:
+        return
+    left = max(0, experiment.description.plan.num_steps - max(saved or [0]))
+    yield from _try(experiment, left, num_timed, clock)
+
+
+def _try(
+    experiment: compose.Experiment,
+    steps_left: int,
+    num_timed: int,
+    clock: Callable[[], float],
+) -> Iterator[Finding]:
+    """What the compiled step needs, and how long it takes."""
+    trial = yield from _attempt(
+        "step", lambda: Trial(experiment), lambda _: "compiled for these devices"
+    )
+    if trial is None:
+        return
+    memory = _memory(trial.num_bytes, *_device_memory(experiment.mesh))
+    yield memory
+    if num_timed and memory.verdict != "FAIL":
+        yield from _attempt(
+            "time",
+            lambda: trial.seconds(num_timed, clock),
+            lambda seconds: _time(seconds, steps_left),
+        )
+
+
+def _attempt(
+    subject: str, make: Callable[[], Made], tell: Callable[[Made], str]
+) -> Generator[Finding, None, Made | None]:
+    """Yields what came of it; returns what was made, None where that failed."""
+    try:
+        made = make()
+    except PROBLEMS as error:
+        yield Finding("FAIL", subject, " ".join(str(error).split()))
+        return None
+    yield Finding("ok", subject, tell(made))
+    return made
+
+
+class Trial:
+    """The compiled step of an experiment, and its first state.
+
+    Args:
+        experiment: to take steps of.
+    """
+
+    def __init__(self, experiment: compose.Experiment):
+        self._loader = experiment.loader
+        self._state = experiment.init()
+        ((examples, epoch),) = self._loader.batches(0, 1)
+        train_step: Any = experiment.train_step
+        self._step = train_step.lower(self._state, examples, epoch).compile()
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that a device needs: for the step, and for data that live there."""
+        used = self._step.memory_analysis()
+        step = used.argument_size_in_bytes + used.output_size_in_bytes
+        step += used.temp_size_in_bytes - used.alias_size_in_bytes
+        if isinstance(self._loader, Resident):
+            step += self._loader.images.nbytes
+        return step
+
+    def seconds(self, num_steps: int, clock: Callable[[], float]) -> float:
+        """Median time of a step with its data, after a first that does not count."""
+        ends = []
+        for examples, epoch in self._loader.batches(0, num_steps + 1):
+            self._state, metrics = self._step(self._state, examples, epoch)
+            jax.block_until_ready(metrics)
+            ends.append(clock())
+        return float(np.median(np.diff(ends)))
+
+
+def _devices(mesh: Mesh) -> Finding:
+    kinds = sorted({device.device_kind for device in mesh.devices.flat})
+    return Finding("ok", "devices", f"{mesh.devices.size} x {', '.join(kinds)}")
+
+
+def _recipe(published: Mapping[str, Any], config: Mapping[str, Any]) -> Finding:
+    changed = workdir.differences(published, config)
+    if not changed:
+        return Finding("ok", "recipe", "every field is as in the config's file")
+    lines = [f"{len(changed)} fields are not as in the config's file:", *changed]
+    return Finding("warn", "recipe", ("\n" + " " * 14).join(lines))
+
+
+def _saved(folder: pathlib.Path | None, config: Mapping[str, Any]) -> list[int]:
+    """Steps that the folder has checkpoints of."""
+    if folder is None:
+        return []
+    workdir.check(folder, config)
+    if not (folder / "checkpoints").is_dir():
+        return []
+    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+        return checkpoints.steps()
+
+
+def _whose(saved: list[int]) -> str:
+    return f"the run goes on after step {saved[-1]}" if saved else "the run is new"
+
+
+def _described(config: Mapping[str, Any], mesh: Mesh) -> tuple[Any, Any]:
+    description = compose.describe(config, num_devices=mesh.devices.size)
+    return description, jax.eval_shape(description.init)
+
+
+def _batch(description: compose.Description, mesh: Mesh) -> Finding:
+    size, count = description.batch_size, mesh.devices.size
+    seeds = len(description.plan.seeds)
+    each = f", for each of {seeds} seeds" if seeds > 1 else ""
+    return Finding("ok", "batch", f"{size} = {count} devices x {size // count}{each}")
+
+
+def _queue(description: compose.Description) -> Finding:
+    method: Any = description.method
+    size = getattr(getattr(method, "base", method), "queue_size", 0)
+    batches = f"{size} = {size / description.batch_size:g} batches"
+    return Finding("ok", "queue", batches if size else "none")
+
+
+def _disk(state: Any, folder: pathlib.Path, num_saved: int) -> Finding:
+    size = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
+    place = workdir.existing(folder)
+    free = shutil.disk_usage(place).free
+    # while the newest is written, none of the others has been deleted
+    needed = size * max(1, MAX_TO_KEEP + 1 - num_saved)
+    text = f"{_gib(needed)} for checkpoints of {_gib(size)}, {_gib(free)} free: {place}"
+    if needed > free:
+        return Finding("FAIL", "disk", f"{text}; free some, or use another --workdir")
+    return Finding("warn" if needed > TIGHT * free else "ok", "disk", text)
+
+
+def _device_memory(mesh: Mesh) -> tuple[float, str]:
+    """Bytes that a device has, and whose they are."""
+    stats = mesh.local_devices[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"], "the device's"
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return host / len(mesh.local_devices), "its share of the host's"
+
+
+def _memory(needed: float, limit: float, whose: str) -> Finding:
+    text = f"{_gib(needed)} a device at its peak, of {whose} {_gib(limit)}"
+    if needed > limit:
+        remedy = "use a smaller config.data.batch_size, or more devices"
+        return Finding("FAIL", "memory", f"{text}; {remedy}")
+    return Finding("warn" if needed > TIGHT * limit else "ok", "memory", text)
+
+
+def _time(seconds: float, num_steps: int) -> str:
+    whole = datetime.timedelta(seconds=round(num_steps * seconds))
+    return f"{whole} for {num_steps} steps of {seconds:.3g} s, kNN not counted"
+
+
+def _gib(num_bytes: float) -> str:
+    return f"{num_bytes / 2**30:.3g} GiB"
+
+
+if __name__ == "__main__":
+    command.run(main, required=("config",))
