@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from logo_jax.losses import l2_normalize
 
 MOST_ROWS = 256  # a Gram matrix of so many is under a thousandth of a usual step
+ROUNDING = 1e-12  # squared distance at which float32 no longer tells unit vectors apart
 DEAD_SLOPE = 0.01  # of a softplus: it passes on no more than this of a gradient
 
 
@@ -29,7 +30,7 @@ def measure(views: Float[Array, "v b d"]) -> dict[str, Float[Array, ""]]:
     ['health/rank', 'health/std', 'health/uniformity']
     """
     views = l2_normalize(jax.lax.stop_gradient(views[:2]).astype(jnp.float32))
-    centred = views[0] - views[0].mean(axis=0)
+    centred = views[0] - views[0].mean(axis=0, keepdims=True)
     gram = centred @ centred.T
     numbers = {
         "std": relative_std(views[0]),
@@ -52,7 +53,7 @@ def relative_std(x: Float[Array, "b d"]) -> Float[Array, ""]:
     >>> print(relative_std(jnp.ones((4, 9)) / 3))
     0.0
     """
-    return x.std(axis=0).mean() * x.shape[-1] ** 0.5
+    return jnp.std(x, axis=0).mean() * x.shape[-1] ** 0.5
 
 
 def effective_rank(gram: Float[Array, "b b"]) -> Float[Array, ""]:
@@ -70,13 +71,13 @@ def effective_rank(gram: Float[Array, "b b"]) -> Float[Array, ""]:
     Source: Gao et al. 2017, Eq. 5, https://doi.org/10.1101/214262; as a measure of
         embeddings Garrido et al. 2023 (RankMe), https://arxiv.org/abs/2210.02885.
 
-    >>> print(effective_rank(jnp.eye(3)))
-    3.0
+    >>> print(f"{effective_rank(jnp.eye(3)).item():.4f}")
+    3.0000
     """
     trace = jnp.trace(gram)
-    shares = gram / jnp.where(trace > 0, trace, 1.0)
-    squared = jnp.sum(shares * shares)
-    return jnp.where(trace > 0, 1 / jnp.where(squared > 0, squared, 1.0), 0.0)
+    differ = trace > ROUNDING * len(gram)
+    shares = gram / jnp.where(differ, trace, 1.0)
+    return jnp.where(differ, 1 / jnp.maximum(jnp.sum(shares * shares), ROUNDING), 0.0)
 
 
 def uniformity(gram: Float[Array, "b b"]) -> Float[Array, ""]:

@@ -4,6 +4,7 @@ python -m logo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
 import pathlib
+import sys
 import time
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ from logo_jax.metrics import MetricWriter, Progress
 from logo_jax.state import TrainState
 from logo_jax.step import make_mesh
 from logo_jax.train import DataError, train
+from logo_jax.watch import MOST_ROLLBACKS, CollapseError, Watch, roll_back, rollbacks
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, FILE.py or FILE.py:VARIANT."
@@ -34,11 +36,36 @@ def main(argv: Sequence[str]) -> None:
         workdir.claim(folder, CONFIG.value.to_dict())
         checkpoints = Checkpoints(folder / "checkpoints")
     with checkpoints:
-        with command.input_errors():
-            state = experiment.init()
-            found = checkpoints.restore_latest(state)
-        start, state = found or (0, state)
+        try:
+            while not attempt(experiment, checkpoints, folder):
+                pass
+        except CollapseError as collapse:
+            print("error:", collapse, file=sys.stderr)
+            sys.exit(1)
+
+
+def attempt(
+    experiment: compose.Experiment, checkpoints: Checkpoints, folder: pathlib.Path
+) -> bool:
+    """Trains on from the newest checkpoint; False where the run was rolled back.
+
+    Raises:
+        CollapseError: where the run has collapsed and is not to try again.
+    """
+    with command.input_errors():
+        experiment = experiment.rolled_back(len(rollbacks(folder)))
+        state = experiment.init()
+        found = checkpoints.restore_latest(state)
+    start, state = found or (0, state)
+    try:
         run(experiment, state, start, checkpoints, folder)
+    except CollapseError as collapse:
+        if experiment.description.monitor["health"] != "rollback":
+            raise
+        times = roll_back(folder, collapse)
+        print(f"{collapse}; rollback {times} of {MOST_ROLLBACKS}", file=sys.stderr)
+        return False
+    return True
 
 
 def run(
@@ -50,6 +77,7 @@ def run(
 ) -> None:
     """Trains from a state to the end, and says what was written where."""
     plan, monitor = experiment.description.plan, experiment.monitor
+    policy = experiment.description.monitor["health"]
     with (
         MetricWriter(folder, resume_step=start) as writer,
         Progress(plan.num_steps, initial=start, quiet=QUIET.value) as progress,
@@ -71,6 +99,7 @@ def run(
                 writer=writer,
                 progress=progress,
                 clock=time.perf_counter,
+                watch=Watch(policy, plan.seeds, progress.say),
             )
         progress.say(f"wrote to {folder}: {', '.join(written(folder))}")
 

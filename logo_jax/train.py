@@ -1,5 +1,6 @@
 """The loop: next batch, step, log, save, monitor."""
 
+import collections
 import contextlib
 import dataclasses
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -60,6 +61,19 @@ class Loader(Protocol):
         ...
 
 
+class Watch(Protocol):
+    """Judges a run by its lines of metrics; may end it by raising."""
+
+    @property
+    def trusts(self) -> bool:
+        """Whether a checkpoint of the newest line's state may be kept."""
+        ...
+
+    def __call__(self, step: int, values: Mapping[str, float]) -> None:
+        """Takes the line of metrics that was written at a step."""
+        ...
+
+
 Monitor = Callable[[TrainState], Mapping[str, Any]]
 
 
@@ -74,6 +88,7 @@ def train(
     writer: MetricWriter,
     progress: Progress,
     clock: Callable[[], float],
+    watch: Watch | None = None,
 ) -> TrainState:
     """Trains from the state's step to the plan's last; returns the final state.
 
@@ -87,21 +102,23 @@ def train(
         writer: where metrics go.
         progress: what a person watches.
         clock: seconds, for the throughput.
+        watch: judges each line, or None. What it raises ends the run; a state that it
+            does not trust is kept only as the run's last.
 
     Raises:
         FloatingPointError: where the loss stops being finite, naming the last step
-            whose loss was.
+            whose loss was; as soon as that loss has been computed.
         DataError: where the loader cannot go on; the state has been saved then.
     """
     start = int(np.max(state.step))
-    log = Log(writer, progress, plan, clock)
+    log = Log(writer, progress, plan, clock, watch)
     with contextlib.closing(loader.batches(start, plan.num_steps)) as batches:
         for step in range(start + 1, plan.num_steps + 1):
             try:
                 examples, epoch = log.timed(batches)
             except (ValueError, OSError) as error:
                 log.flush()
-                if step - 1 not in checkpoints.steps():
+                if step - 1 not in checkpoints.steps() and trusts(watch):
                     checkpoints.save(step - 1, state)
                 raise DataError(f"after step {step - 1}: {error}") from error
             state, metrics = train_step(state, examples, epoch)
@@ -114,8 +131,14 @@ def train(
                 log.evaluate(step, by_seed(monitor(state), plan.seeds))
             if last or is_due(step, plan.checkpoint_every_steps):
                 log.flush()  # a state is saved once its losses are known to be finite
-                checkpoints.save(step, state)
+                if last or trusts(watch):
+                    checkpoints.save(step, state)
     return state
+
+
+def trusts(watch: Watch | None) -> bool:
+    """Whether nobody objects to a checkpoint."""
+    return watch is None or watch.trusts
 
 
 def is_due(step: int, every: int) -> bool:
@@ -131,6 +154,7 @@ class Log:
         progress: what a person watches.
         plan: when lines are due.
         clock: seconds; time spent in evaluations does not count.
+        watch: gets each line too, or None.
     """
 
     def __init__(
@@ -139,12 +163,15 @@ class Log:
         progress: Progress,
         plan: Plan,
         clock: Callable[[], float],
+        watch: Watch | None = None,
     ):
+        self._watch = watch
         self._writer = writer
         self._progress = progress
         self._plan = plan
         self._clock = clock
         self._pending: list[tuple[int, int, Metrics]] = []
+        self._unchecked: collections.deque[tuple[int, Any]] = collections.deque()
         self._since = clock()
         self._waited = 0.0
         self._shown: dict[str, float] = {}
@@ -159,6 +186,8 @@ class Log:
     def add(self, step: int, num_images: int, metrics: Metrics) -> None:
         """Takes a step's metrics, and writes a line where one is due."""
         self._pending.append((step, num_images, metrics))
+        self._unchecked.append((step, metrics["loss"]))
+        self._require_finite(wait=False)
         if is_due(step, self._plan.log_every_steps) or step == self._plan.num_steps:
             self.flush()
 
@@ -179,10 +208,10 @@ class Log:
         """Writes the mean of all metrics since the last line, if there are any."""
         if not self._pending:
             return
+        self._require_finite(wait=True)
         steps, images, metrics = zip(*self._pending, strict=True)
         self._pending = []
         values = jax.device_get(metrics)
-        self._require_finite(steps, values)
         means = jax.tree.map(lambda *x: np.mean(x, axis=0), *values)
         means = by_seed(means, self._plan.seeds)
         now = self._clock()
@@ -199,12 +228,16 @@ class Log:
             **{"images/s": means["images_per_second"]},
             **{"data wait %": means["data_wait_percent"]},
         )
+        if self._watch:
+            self._watch(steps[-1], means)
 
-    def _require_finite(self, steps, values):
-        for step, metrics in zip(steps, values, strict=True):
-            if not np.isfinite(metrics["loss"]).all():
+    def _require_finite(self, wait):
+        """Raises at the first loss that is not finite, of all or of those at hand."""
+        while self._unchecked and (wait or self._unchecked[0][1].is_ready()):
+            step, loss = self._unchecked.popleft()
+            if not np.isfinite(loss).all():
                 raise FloatingPointError(
-                    f"the loss of step {step} is {metrics['loss']}, that of step "
+                    f"the loss of step {step} is {loss}, that of step "
                     f"{step - 1} was finite; lower optimizer.learning_rate and train "
                     "again in a new workdir"
                 )
