@@ -141,6 +141,9 @@ def get_config(
     config.monitor.crop = 0  # side of the centre square that is evaluated, pixels
     config.monitor.train_examples = 0  # bank: so many, evenly spread; 0: all
     config.monitor.test_examples = 0  # queries: so many, evenly spread; 0: all
+    # collapse: log says so; stop ends the run; rollback: from the last healthy
+    # checkpoint with other crops, at most 3 times; off
+    config.monitor.health = "log"
     config.monitor.floors = False  # first: kNN on pixels, colours, random network
 
     config.method = ConfigDict()

@@ -5,6 +5,7 @@ python -m logo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
 import contextlib
 import pathlib
+import sys
 import time
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ from logo_jax.metrics import METRICS_FILE, MetricWriter, Progress
 from logo_jax.state import TrainState
 from logo_jax.step import make_mesh
 from logo_jax.train import DataError, train
+from logo_jax.watch import MOST_ROLLBACKS, CollapseError, Watch, roll_back, rollbacks
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, FILE.py or FILE.py:VARIANT."
@@ -42,11 +44,40 @@ def main(argv: Sequence[str]) -> None:
             held.enter_context(workdir.locked(folder))
             workdir.claim(folder, CONFIG.value.to_dict())
             checkpoints = held.enter_context(Checkpoints(folder / "checkpoints"))
-            state = experiment.init()
-            start, state = checkpoints.restore_latest(state) or (0, state)
-        run(experiment, state, start, checkpoints, folder, stop)
+        try:
+            while not attempt(experiment, checkpoints, folder, stop):
+                pass
+        except CollapseError as collapse:
+            print("error:", collapse, file=sys.stderr)
+            sys.exit(1)
         if stop.requested():
             stop.leave()
+
+
+def attempt(
+    experiment: compose.Experiment,
+    checkpoints: Checkpoints,
+    folder: pathlib.Path,
+    stop: signals.Stop,
+) -> bool:
+    """Trains on from the newest checkpoint; False where the run was rolled back.
+
+    Raises:
+        CollapseError: where the run has collapsed and is not to try again.
+    """
+    with command.input_errors():
+        experiment = experiment.rolled_back(len(rollbacks(folder)))
+        state = experiment.init()
+        start, state = checkpoints.restore_latest(state) or (0, state)
+    try:
+        run(experiment, state, start, checkpoints, folder, stop)
+    except CollapseError as collapse:
+        if experiment.description.monitor["health"] != "rollback":
+            raise
+        times = roll_back(folder, collapse)
+        print(f"{collapse}; rollback {times} of {MOST_ROLLBACKS}", file=sys.stderr)
+        return False
+    return True
 
 
 def run(
@@ -62,6 +93,7 @@ def run(
     again = (folder / METRICS_FILE).exists()
     with command.input_errors():
         metrics = MetricWriter(folder, resume_step=start)
+    policy = experiment.description.monitor["health"]
     with (
         metrics as writer,
         Progress(plan.num_steps, initial=start, quiet=QUIET.value) as progress,
@@ -85,6 +117,7 @@ def run(
             progress=progress,
             clock=time.perf_counter,
             stop=stop,
+            watch=Watch(policy, plan.seeds, progress.say),
         )
         progress.say(f"wrote to {folder}: {', '.join(written(folder))}")
 

@@ -14,6 +14,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from logo_jax import health
 from logo_jax.state import (
     BaseMethod,
     Batch,
@@ -187,12 +188,24 @@ def base_update(
     def loss_fn(params):
         loss, forward = method.loss(params, state, batch, key)
         extra, (after, metrics) = term(with_forward(state, forward), forward)
-        metrics = {"loss": loss + extra} | forward.metrics | metrics
+        numbers = health_of(forward.embeddings)
+        metrics = {"loss": loss + extra} | numbers | forward.metrics | metrics
         return loss + extra, (after, metrics)
 
     return gradient_step(
         state, loss_fn, trains=method.trains, tx=method.tx, slot="base"
     )
+
+
+def health_of(embeddings: jax.Array) -> Metrics:
+    """Health of embeddings [s, b, d] of predicting views, from rows of all devices.
+
+    At most `health.MOST_ROWS` images, evenly spread: the same ones, and so the same
+    numbers, on any number of devices.
+    """
+    stride = -(-global_size(embeddings.shape[1]) // health.MOST_ROWS)
+    rows = jax.lax.stop_gradient(embeddings[:2, ::stride])
+    return health.measure(gather(rows, axis=1))
 
 
 def make_train_step(

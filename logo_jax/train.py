@@ -1,5 +1,6 @@
 """The loop: next batch, step, log, save, monitor."""
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -64,6 +65,19 @@ class Loader(Protocol):
         ...
 
 
+class Watch(Protocol):
+    """Judges a run by its lines of metrics; may end it by raising."""
+
+    @property
+    def trusts(self) -> bool:
+        """Whether a checkpoint of the newest line's state may be kept."""
+        ...
+
+    def __call__(self, step: int, values: Mapping[str, float]) -> None:
+        """Takes the line of metrics that was written at a step."""
+        ...
+
+
 Monitor = Callable[[TrainState], Mapping[str, Any]]
 
 
@@ -79,6 +93,7 @@ def train(
     progress: Progress,
     clock: Callable[[], float],
     stop: Stop | None = None,
+    watch: Watch | None = None,
 ) -> TrainState:
     """Trains from the state's step to the plan's last; returns the final state.
 
@@ -97,16 +112,20 @@ def train(
         clock: seconds, for the throughput.
         stop: read between steps; where it is requested, the state is saved and
             returned as it is. None: never.
+        watch: judges each line, or None. What it raises ends the run; a state that it
+            does not trust is kept only as the run's last.
 
     Raises:
         FloatingPointError: where the loss stops being finite, naming the last step
-            whose loss was.
+            whose loss was; as soon as that loss has been computed.
         DataError: where the loader cannot go on; the state has been saved then.
         SaveError: where a checkpoint cannot be written; those before it are whole.
     """
     start, stop = int(np.max(state.step)), stop or Stop()
-    log = Log(writer, progress, plan, clock)
-    keep = functools.partial(_keep, log=log, checkpoints=checkpoints, stop=stop)
+    log = Log(writer, progress, plan, clock, watch)
+    keep = functools.partial(
+        _keep, log=log, checkpoints=checkpoints, stop=stop, watch=watch
+    )
     stop.saved(start)
     if monitor and evaluates(start, plan) and not log.is_evaluated(start):
         log.evaluate(start, by_seed(monitor(state), plan.seeds))
@@ -119,29 +138,40 @@ def train(
                 raise DataError(f"after step {step - 1}: {error}") from error
             state, metrics = train_step(state, examples, epoch)
             stop.unsaved()
-            if loader.waits:
-                # so that a wait for data is time in which the devices stand idle
-                jax.block_until_ready(metrics)
-            log.add(step, loader.images_per_step, metrics)
+            log.add(step, loader, metrics)
             if stop.requested():
                 keep(step, state)
                 break
+            last = step == plan.num_steps
             if monitor and evaluates(step, plan):
-                keep(step, state)
+                keep(step, state, last=last)
                 log.evaluate(step, by_seed(monitor(state), plan.seeds))
             elif saves(step, plan):
-                log.flush()
-                checkpoints.save(step, state)
+                log.flush()  # a state is saved once its losses are known to be finite
+                if last or trusts(watch):
+                    checkpoints.save(step, state)
     checkpoints.wait()
     return state
 
 
 def _keep(
-    step: int, state: TrainState, *, log: "Log", checkpoints: Checkpoints, stop: Stop
+    step: int,
+    state: TrainState,
+    *,
+    last: bool = False,
+    log: "Log",
+    checkpoints: Checkpoints,
+    stop: Stop,
+    watch: Watch | None,
 ) -> None:
-    """Returns once a step's state is on disk, and before it all that was measured."""
+    """Returns once a step's state is on disk, and before it all that was measured.
+
+    A state that is not trusted is not kept, unless it is the run's last.
+    """
     log.flush()  # a state is saved once its losses are known to be finite
     if step not in checkpoints.steps():
+        if not (last or trusts(watch)):
+            return
         checkpoints.save(step, state)
     checkpoints.wait()
     stop.saved(step)
@@ -157,6 +187,11 @@ def saves(step: int, plan: Plan) -> bool:
     return step == plan.num_steps or is_due(step, plan.checkpoint_every_steps)
 
 
+def trusts(watch: Watch | None) -> bool:
+    """Whether nobody objects to a checkpoint."""
+    return watch is None or watch.trusts
+
+
 def is_due(step: int, every: int) -> bool:
     """Whether something done every so many steps (0: never) is due after this one."""
     return every > 0 and step > 0 and step % every == 0
@@ -170,6 +205,7 @@ class Log:
         progress: what a person watches.
         plan: when lines are due.
         clock: seconds; time spent in evaluations does not count.
+        watch: gets each line too, or None.
     """
 
     def __init__(
@@ -178,12 +214,15 @@ class Log:
         progress: Progress,
         plan: Plan,
         clock: Callable[[], float],
+        watch: Watch | None = None,
     ):
+        self._watch = watch
         self._writer = writer
         self._progress = progress
         self._plan = plan
         self._clock = clock
         self._pending: list[tuple[int, int, Metrics]] = []
+        self._unchecked: collections.deque[tuple[int, Any]] = collections.deque()
         self._since = clock()
         self._waited = 0.0
         self._shown: dict[str, float] = {}
@@ -195,14 +234,19 @@ class Log:
         self._waited += self._clock() - before
         return batch
 
-    def add(self, step: int, num_images: int, metrics: Metrics) -> None:
+    def add(self, step: int, loader: Loader, metrics: Metrics) -> None:
         """Takes a step's metrics, and writes a line where one is due.
 
         Steps are computed while later ones are prepared, by at most LEAD steps, so that
         a signal waits for no more than these.
         """
-        self._pending.append((step, num_images, metrics))
+        self._pending.append((step, loader.images_per_step, metrics))
+        if loader.waits:
+            # so that a wait for data is time in which the devices stand idle
+            jax.block_until_ready(metrics)
+        self._unchecked.append((step, metrics["loss"]))
         jax.block_until_ready(self._pending[-LEAD : 1 - LEAD])
+        self._require_finite(wait=False)
         if is_due(step, self._plan.log_every_steps) or step == self._plan.num_steps:
             self.flush()
 
@@ -227,10 +271,10 @@ class Log:
         """Writes the mean of all metrics since the last line, if there are any."""
         if not self._pending:
             return
+        self._require_finite(wait=True)
         steps, images, metrics = zip(*self._pending, strict=True)
         self._pending = []
         values = jax.device_get(metrics)
-        self._require_finite(steps, values)
         means = jax.tree.map(lambda *x: np.mean(x, axis=0), *values)
         means = by_seed(means, self._plan.seeds)
         now = self._clock()
@@ -247,12 +291,16 @@ class Log:
             **{"images/s": means["images_per_second"]},
             **{"data wait %": means["data_wait_percent"]},
         )
+        if self._watch:
+            self._watch(steps[-1], means)
 
-    def _require_finite(self, steps, values):
-        for step, metrics in zip(steps, values, strict=True):
-            if not np.isfinite(metrics["loss"]).all():
+    def _require_finite(self, wait):
+        """Raises at the first loss that is not finite, of all or of those at hand."""
+        while self._unchecked and (wait or self._unchecked[0][1].is_ready()):
+            step, loss = self._unchecked.popleft()
+            if not np.isfinite(loss).all():
                 raise FloatingPointError(
-                    f"the loss of step {step} is {metrics['loss']}, that of step "
+                    f"the loss of step {step} is {loss}, that of step "
                     f"{step - 1} was finite; lower optimizer.learning_rate and train "
                     "again in a new workdir"
                 )

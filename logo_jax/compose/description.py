@@ -18,6 +18,7 @@ from logo_jax.reader import Reader
 from logo_jax.state import Batch, Examples, Method, TrainState
 from logo_jax.train import Plan
 from logo_jax.views import pair_weights
+from logo_jax.watch import POLICIES
 
 CROPS = ("global_crops", "local_crops")
 PURPOSES = ("parameters", "crops", "steps")
@@ -35,7 +36,7 @@ class Description:
         plan: of the loop; its seeds are of everything random, and several are a
             leading axis of the train state, of keys and of examples.
         data: where images are, and how they come to the devices.
-        monitor: fields of the kNN monitor.
+        monitor: fields of the kNN monitor, and the policy on `health`.
         batch_size: images a step, over all devices; of each seed.
     """
 
@@ -153,6 +154,7 @@ def _monitor(read: Reader) -> dict[str, Any]:
             f"config.monitor.crop={crop} must be between 1 and config.monitor.resize="
             f"{resize}, or both 0 for whole images; use e.g. 256 and 224"
         )
+    read.one_of("health", POLICIES)
     return read.all()
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import jax
 from jax.sharding import Mesh
@@ -43,6 +43,13 @@ class Experiment:
         """The state before the first step, on every device."""
         return step.replicate(jax.jit(self.description.init)(), self.mesh)
 
+    def rolled_back(self, times: int) -> Self:
+        """The experiment with other crops and noise; itself for no times."""
+        if not times:
+            return self
+        step = train_step(self.description, self.mesh, times)
+        return dataclasses.replace(self, train_step=step)
+
 
 def experiment(config: Mapping[str, Any], mesh: Mesh) -> Experiment:
     """Everything a config describes, on the devices of the mesh.
@@ -79,13 +86,19 @@ def experiment(config: Mapping[str, Any], mesh: Mesh) -> Experiment:
     )
 
 
-def train_step(description: Description, mesh: Mesh) -> Callable[..., Any]:
-    """The compiled step of what a config describes."""
+def train_step(
+    description: Description, mesh: Mesh, rollbacks: int = 0
+) -> Callable[..., Any]:
+    """The compiled step of what a config describes.
+
+    After so many rollbacks crops and noise are drawn anew.
+    """
+    keys = description.keys("crops", "steps")
+    if rollbacks:
+        fold = functools.partial(jax.random.fold_in, data=rollbacks)
+        keys = jax.vmap(fold)(keys.reshape(-1)).reshape(keys.shape)
     return step.make_train_step(
-        description.method.update,
-        description.make_batch,
-        mesh,
-        description.keys("crops", "steps"),
+        description.method.update, description.make_batch, mesh, keys
     )
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from logo_jax import health
 from logo_jax.losses import (
     cosine_affinity,
     different_image,
@@ -69,9 +70,12 @@ class CosineAffinity:
         return state
 
     def learn(self, state: TrainState, embeddings: jax.Array, key: jax.Array):
-        """The state itself, and no metrics."""
-        del embeddings, key
-        return state, {}
+        """The state itself, and how much more alike crops of one image are."""
+        del key
+        first, second = halves(jax.lax.stop_gradient(embeddings))
+        same = cosine_affinity(first, second).mean()
+        different = cosine_affinity(first, reverse_batch(second, axis=1)).mean()
+        return state, {"health/affinity_gap": same - different}
 
     def repulsion(self, state: TrainState, embeddings: jax.Array, key: jax.Array):
         """Mean cosine of the pairs."""
@@ -160,6 +164,7 @@ class LearnedAffinity:
                 "regressor_loss": loss,
                 "score_same": same.mean(),
                 "score_different": different.mean(),
+                "health/affinity_gap": same.mean() - different.mean(),
             }
             return loss, (after, metrics)
 
@@ -176,7 +181,8 @@ class LearnedAffinity:
         )
         scores, state = self._judge(state, pairs, first, second, key)
         loss = different_image(scores).mean()
-        return loss, (state, {"repulsion": loss})
+        dead = health.saturation(scores)
+        return loss, (state, {"repulsion": loss, "health/saturation": dead})
 
     def draw_noise(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """This device's share [2, p, b, d] of the noise, one for each place in a pair.

@@ -127,14 +127,19 @@ class LoGo:
         grad, (state, repulsion) = jax.grad(
             lambda z: self.affinity.repulsion(state, z, key), has_aux=True
         )(embeddings)
+        max_norm = self.clip_ratio * self._last_norm(state)
         state, norms = apply_gradients(
             state,
             {ENCODER: pull_back(grad)[0]},
             tx=self.repel_tx,
             slot="repel",
-            max_norm=self.clip_ratio * self._last_norm(state),
+            max_norm=max_norm,
         )
-        return state, metrics | repulsion | {"repel_grad_norm": norms[ENCODER]}
+        clipping = {
+            "repel_grad_norm": norms[ENCODER],
+            "health/clip_ratio": applied_ratio(norms[ENCODER], max_norm),
+        }
+        return state, metrics | repulsion | clipping
 
     def _update_jointly(self, state, batch, key, affinity_key):
         """Affinity's step, then one step on base's loss plus weighted repulsion."""
@@ -178,3 +183,8 @@ class LoGo:
                 "logo.update_kind='joint' needs a pairing that reads every local crop; "
                 "use pairing='global_targets', or logo.update_kind='released'"
             )
+
+
+def applied_ratio(norm: jax.Array, max_norm: jax.Array) -> jax.Array:
+    """What clipping a gradient of that norm multiplies it by, in [0, 1]; 1: nothing."""
+    return jnp.where(norm > max_norm, max_norm / jnp.where(norm > 0, norm, 1.0), 1.0)

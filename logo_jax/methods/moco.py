@@ -11,7 +11,7 @@ import optax
 from logo_jax.losses import info_nce, l2_normalize
 from logo_jax.methods.shuffle import shuffled
 from logo_jax.state import ENCODER, KEY_ENCODER, Batch, Forward, Params, TrainState
-from logo_jax.step import base_update, gather
+from logo_jax.step import base_update, gather, global_size
 from logo_jax.views import (
     encode_crops,
     encode_views,
@@ -125,11 +125,13 @@ class MoCo:
         ).mean(-1)
         weights = self.pair_weights[np.ix_(rows, columns)]
         enqueued = keys[: len(self._enqueued(num_global))]
+        filled = state.step * global_size(enqueued[..., 0].size) / self.queue_size
         return jnp.sum(weights * losses), Forward(
             embeddings=embeddings,
             batch_stats={ENCODER: query_stats, KEY_ENCODER: key_stats},
             memory=enqueue(state.memory, enqueued),
-            metrics=pair_metrics(weights, losses, num_global),
+            metrics=pair_metrics(weights, losses, num_global)
+            | {"health/queue_fill": jnp.minimum(filled, 1.0)},
         )
 
     def _encoded(self, num_views):

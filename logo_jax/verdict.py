@@ -1,0 +1,134 @@
+"""What the health numbers of recent lines amount to: a state, and a sentence of advice.
+
+The thresholds stand between what healthy runs and provoked collapses measure
+(docs/results.md); each says why it is where it is.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping, Sequence
+
+Line = Mapping[str, float]
+
+WARMUP_STEPS = 100  # networks start narrow and spread out: earlier lines prove nothing
+PATIENCE = 3  # lines in a row: one may be an unlucky batch, or a short dip
+POINT_STD = 0.1  # 1 is isotropic; images that share 99 % of their direction have 0.1
+LINE_RANK = 1.5  # a line or two clusters have 1, two even directions 2
+FEW_RANK = 2.5  # less than a plane and a half, for hundreds of images
+SATURATED = 0.9  # of pairs feel no repulsion: the rest cannot make up for them
+
+
+class State(enum.IntEnum):
+    """How a run fares; the larger, the worse."""
+
+    HEALTHY = 0
+    PARTIAL = 1
+    COLLAPSED = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """How a run fares, and what to do about it.
+
+    Attributes:
+        state: one of three.
+        sentence: of advice; empty where there is nothing to say.
+    """
+
+    state: State
+    sentence: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """A verdict, and its sign in a line of metrics.
+
+    Attributes:
+        state: the verdict's.
+        name: of the number that shows it; without that number there is no sign.
+        shows: whether a value of it is the sign.
+        advice: the verdict's sentence.
+    """
+
+    state: State
+    name: str
+    shows: Callable[[float], bool]
+    advice: str
+
+    def sign_in(self, line: Line) -> bool:
+        """Whether the line has the sign; a number that is not finite has none."""
+        value = line.get(self.name)
+        return value is not None and self.shows(value)
+
+
+RULES = (
+    Rule(
+        State.COLLAPSED,
+        "health/std",
+        lambda std: std < POINT_STD,
+        "all images are embedded as one point; check that targets pass no gradient, "
+        "and lower optimizer.learning_rate or add a warm-up",
+    ),
+    Rule(
+        State.COLLAPSED,
+        "health/rank",
+        lambda rank: rank < LINE_RANK,
+        "all embeddings lie on one line; check that targets pass no gradient, and "
+        "lower optimizer.learning_rate or add a warm-up",
+    ),
+    Rule(
+        State.PARTIAL,
+        "health/rank",
+        lambda rank: rank < FEW_RANK,
+        "embeddings use few of their dimensions; stronger crops or colour changes, or "
+        "a lower optimizer.learning_rate, ask more of them",
+    ),
+    Rule(
+        State.PARTIAL,
+        "health/saturation",
+        lambda share: share > SATURATED,
+        "LoGo's softplus is saturated, so that local crops feel no repulsion; lower "
+        "logo.regressor_learning_rate",
+    ),
+)
+HEALTHY = Verdict(State.HEALTHY)
+QUEUE_FILLS = Verdict(
+    State.HEALTHY,
+    "the loss rises because the queue fills with keys that are harder to tell apart "
+    "than the random ones it began with: that is normal",
+)
+
+
+def judge(lines: Sequence[Line]) -> Verdict:
+    """The verdict on a run by its latest lines of metrics.
+
+    A rule speaks where its sign shows in each of the last `PATIENCE` lines, all after
+    `WARMUP_STEPS`; the first that does is the verdict.
+
+    Args:
+        lines: as in metrics.jsonl, each with its `step`, oldest first; those with
+            health numbers count.
+
+    >>> judge([{"step": s, "health/std": 0.01} for s in (120, 140, 160)]).state.name
+    'COLLAPSED'
+    >>> judge([{"step": s, "health/std": 0.01} for s in (60, 80, 100)]).state.name
+    'HEALTHY'
+    """
+    recent = [line for line in lines if "health/std" in line][-PATIENCE:]
+    if len(recent) == PATIENCE and recent[0]["step"] > WARMUP_STEPS:
+        for rule in RULES:
+            if all(map(rule.sign_in, recent)):
+                return Verdict(rule.state, rule.advice)
+    return QUEUE_FILLS if _rose_while_the_queue_filled(recent) else HEALTHY
+
+
+def suspicious(line: Line) -> bool:
+    """Whether a line has a sign of collapse, be it as yet the only one."""
+    return any(rule.sign_in(line) for rule in RULES if rule.state is State.COLLAPSED)
+
+
+def _rose_while_the_queue_filled(lines: Sequence[Line]) -> bool:
+    if len(lines) < 2:
+        return False
+    before, after = lines[-2:]
+    return before.get("health/queue_fill", 1.0) < 1 and after["loss"] > before["loss"]
