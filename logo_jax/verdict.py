@@ -14,7 +14,9 @@ WARMUP_STEPS = 100  # networks start narrow and spread out: earlier lines prove 
 PATIENCE = 3  # lines in a row: one may be an unlucky batch, or a short dip
 POINT_STD = 0.1  # 1 is isotropic; images that share 99 % of their direction have 0.1
 LINE_RANK = 1.5  # a line or two clusters have 1, two even directions 2
-FEW_RANK = 2.5  # less than a plane and a half, for hundreds of images
+FEW_RANK = (
+    2.0  # less than a plane, for hundreds of images; healthy runs have 4 and more
+)
 SATURATED = 0.9  # of pairs feel no repulsion: the rest cannot make up for them
 
 
