@@ -103,6 +103,7 @@ VALUES = [
     ("augment.blur_sigma=(2.,.1)", "0 < min <= max"),
     ("augment.std=(0.,.2,.2)", "std positive"),
     ("encoder.backbone=vgg", "backbone='vgg' must be one of"),
+    ("encoder.backbone=alexnet", "needs one size, 16 px or more, for all crops"),
     ("encoder.width=0", "config.encoder.width=0 must be"),
     ("encoder.dtype=int8", "dtype='int8' must be one of"),
     ("logo.weight=nan", "config.logo.weight=nan must be a finite number, 0 or more"),

@@ -19,7 +19,11 @@ from logo_jax.step import make_mesh
 from tests.test_main import TINY, tiny_config
 
 CONFIG = "configs/cifar10_moco.py:baseline"
-TINY_MOCO = TINY | {"method.queue_size": 64, "batch_norm": "split:2"}
+TINY_MOCO = TINY | {
+    "method.queue_size": 64,
+    "batch_norm": "split:2",
+    "encoder.backbone": "resnet10",
+}
 Usage = namedtuple("Usage", "total used free")
 
 # ml_collections loads config files so
@@ -89,7 +93,7 @@ def test_a_healthy_run_is_told_with_all_it_needs(run):
     assert "24 images of" in said["data"]
     assert "GiB a device at its peak, of its share of the host's" in said["memory"]
     assert "for 4 steps of" in said["time"]
-    assert said["recipe"] == "17 fields are not as in the config's file:"
+    assert said["recipe"] == "18 fields are not as in the config's file:"
     assert "              data.batch_size: 512 -> 8" in lines
     assert "              train.num_steps: 0 -> 4" in lines
 

@@ -102,6 +102,7 @@ def describe(
     schema.check(config)
     read = Reader(config)
     crops = {name: _crop_spec(read.crops, name) for name in CROPS}
+    _require_one_size(read, [spec.size for spec in crops.values() if spec.count])
     plan = _plan(read, steps_per_epoch)
     norm = networks.make_norm(read.batch_norm)
     encoder = networks.make_encoder(read.encoder, norm)
@@ -133,6 +134,16 @@ def describe(
 def _crop_spec(read: Reader, name: str) -> CropSpec:
     count, size, scale = getattr(read, name)
     return CropSpec(count=count, size=size, scale=scale)
+
+
+def _require_one_size(read: Reader, sides: list[int]) -> None:
+    """AlexNet's first dense layer takes images of one size."""
+    sides = [*sides, read.monitor.crop or sides[0]]
+    if read.encoder.backbone == "alexnet" and (len(set(sides)) > 1 or sides[0] < 16):
+        raise ValueError(
+            f"config.encoder.backbone='alexnet' needs one size, 16 px or more, for all "
+            f"crops and config.monitor.crop, not {sides}; use e.g. 64 for all"
+        )
 
 
 def _batch_size(read: Reader, num_devices: int) -> int:
