@@ -8,7 +8,7 @@ import pytest
 from benchmarks import kill_soak
 from tests.conftest import CACHE
 
-STEPS = 60
+STEPS = 50
 ENVIRONMENT = {
     "JAX_COMPILATION_CACHE_DIR": str(CACHE),
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
@@ -17,17 +17,7 @@ ENVIRONMENT = {
 }
 
 
-def begun(line, folder, stderr):
-    """A process of the command that has trained for some steps."""
-    before = kill_soak.inode(folder)
-    process = subprocess.Popen(line, stderr=stderr)
-    kill_soak.wait(lambda: kill_soak.inode(folder) != before, process)
-    first = kill_soak.last_step(folder) + 3
-    kill_soak.wait(lambda: kill_soak.last_step(folder) >= first, process)
-    return process
-
-
-def test_a_run_killed_at_random_and_told_to_stop_ends_as_one_never_stopped(
+def test_a_run_killed_at_three_moments_ends_as_one_never_stopped(
     tmp_path, monkeypatch, capfd
 ):
     for name, value in ENVIRONMENT.items():
@@ -40,10 +30,6 @@ def test_a_run_killed_at_random_and_told_to_stop_ends_as_one_never_stopped(
     capfd.readouterr()
     for moment in ("step", "save", "evaluation"):
         kill_soak.killed_at(moment, line, killed, rng, None)
-    process = begun(line, killed, None)
-    process.terminate()
-    assert process.wait(timeout=10) == 0
-    assert "stopped by SIGTERM after step" in capfd.readouterr().err
     subprocess.run(line, check=True)
     assert "is damaged" not in capfd.readouterr().err
     assert kill_soak.final_state(killed) == kill_soak.final_state(whole)

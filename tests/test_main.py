@@ -5,9 +5,11 @@ import json
 import os
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import jax
 import numpy as np
@@ -301,6 +303,28 @@ def test_a_full_disk_ends_the_run_with_one_line_and_leaves_what_was_saved(
     assert not any("Traceback" in line for line in errors)
     assert run_main(config, folder) == 0
     assert "resumed from step 2 of 4" in capfd.readouterr().err
+
+
+def test_sigterm_ends_the_command_with_its_step_saved(arrays, tmp_path, capfd):
+    """The signal comes from a thread, once there is a line of metrics."""
+    changes = {"train.num_steps": 10**6, "monitor.knn_every_steps": 0}
+    config = tiny_config("cifar10_simsiam", "baseline", arrays, **changes)
+    folder = tmp_path / "run"
+
+    def tell():
+        file, never = folder / "metrics.jsonl", threading.Event()
+        while not (file.exists() and file.stat().st_size):
+            never.wait(0.01)  # a busy loop would keep the other thread from compiling
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=tell, daemon=True).start()
+    assert run_main(config, folder) == 0
+    last = records(folder)[-1]["step"]
+    assert f"stopped by SIGTERM after step {last}, which is saved" in (
+        capfd.readouterr().err
+    )
+    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps()[-1] == last
 
 
 @pytest.mark.parametrize("folder", ["file/run", "/proc/self"])
