@@ -3,18 +3,19 @@
 python -m logo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
+import os
 import pathlib
 import time
 from collections.abc import Sequence
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
-from logo_jax import command, compose, workdir
+from logo_jax import command, compose, hosts, step, workdir
 from logo_jax.checkpoints import Checkpoints
 from logo_jax.metrics import MetricWriter, Progress
 from logo_jax.state import TrainState
-from logo_jax.step import make_mesh
 from logo_jax.train import DataError, train
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -22,6 +23,13 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if absent.")
 QUIET = flags.DEFINE_bool("quiet", False, "Nothing on the terminal but errors.")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, where nothing says who belongs."
+)
+NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "In all; 1: train alone, whatever started this process."
+)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of this process, from 0.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -30,30 +38,43 @@ def main(argv: Sequence[str]) -> None:
     command.keep_compiled_code()
     folder = pathlib.Path(str(WORKDIR.value)).absolute()
     with command.input_errors():
-        experiment = compose.experiment(CONFIG.value, make_mesh())
-        workdir.claim(folder, CONFIG.value.to_dict())
-        checkpoints = Checkpoints(folder / "checkpoints")
+        hosts.join(
+            os.environ,
+            coordinator=COORDINATOR.value,
+            num_processes=NUM_PROCESSES.value,
+            process_id=PROCESS_ID.value,
+        )
+        mesh = step.make_mesh()
+        experiment = compose.experiment(CONFIG.value, mesh)
+        if hosts.is_first():
+            workdir.claim(folder, CONFIG.value.to_dict())
+            checkpoints = Checkpoints(folder / "checkpoints")
+        else:
+            checkpoints = hosts.Follower()
     with checkpoints:
         with command.input_errors():
             state = experiment.init()
-            found = checkpoints.restore_latest(state)
-        start, state = found or (0, state)
-        run(experiment, state, start, checkpoints, folder)
+            like = jax.eval_shape(experiment.description.init)
+            found = checkpoints.restore_latest(like)
+        start, state = hosts.from_first(found or (0, state))
+        run(experiment, step.replicate(state, mesh), int(start), checkpoints, folder)
 
 
 def run(
     experiment: compose.Experiment,
     state: TrainState,
     start: int,
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | hosts.Follower,
     folder: pathlib.Path,
 ) -> None:
     """Trains from a state to the end, and says what was written where."""
     plan, monitor = experiment.description.plan, experiment.monitor
-    with (
-        MetricWriter(folder, resume_step=start) as writer,
-        Progress(plan.num_steps, initial=start, quiet=QUIET.value) as progress,
-    ):
+    if hosts.is_first():
+        writer = MetricWriter(folder, resume_step=start)
+        progress = Progress(plan.num_steps, initial=start, quiet=QUIET.value)
+    else:
+        writer = progress = hosts.Follower()
+    with writer, progress:
         progress.say(experiment.loading)
         if start:
             progress.say(f"resumed from step {start} of {plan.num_steps}")
@@ -72,7 +93,8 @@ def run(
                 progress=progress,
                 clock=time.perf_counter,
             )
-        progress.say(f"wrote to {folder}: {', '.join(written(folder))}")
+        if hosts.is_first():
+            progress.say(f"wrote to {folder}: {', '.join(written(folder))}")
 
 
 def written(folder: pathlib.Path) -> list[str]:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from logo_jax.checkpoints import Checkpoints
+from logo_jax.hosts import Follower
 from logo_jax.metrics import MetricWriter, Progress, by_seed
 from logo_jax.state import Metrics, TrainState
 
@@ -70,9 +71,9 @@ def train(
     plan: Plan,
     *,
     monitor: Monitor | None,
-    checkpoints: Checkpoints,
-    writer: MetricWriter,
-    progress: Progress,
+    checkpoints: Checkpoints | Follower,
+    writer: MetricWriter | Follower,
+    progress: Progress | Follower,
     clock: Callable[[], float],
 ) -> TrainState:
     """Trains from the state's step to the plan's last; returns the final state.
@@ -135,8 +136,8 @@ class Log:
 
     def __init__(
         self,
-        writer: MetricWriter,
-        progress: Progress,
+        writer: MetricWriter | Follower,
+        progress: Progress | Follower,
         plan: Plan,
         clock: Callable[[], float],
     ):
