@@ -214,11 +214,10 @@ def _handlers() -> dict[str, ocp.CheckpointHandler]:
 def _options(max_to_keep: int, read_only: bool) -> ocp.CheckpointManagerOptions:
     if max_to_keep < 1:
         raise ValueError(f"max_to_keep={max_to_keep} must be at least 1; use 3")
+    # the first of several processes comes here alone, and must not wait for the others
+    alone = ocp.options.MultiprocessingOptions(active_processes={0})
     make = functools.partial(
-        ocp.CheckpointManagerOptions,
-        create=False,
-        # the first of several processes comes here alone, and waits for none
-        multiprocessing_options=ocp.options.MultiprocessingOptions(active_processes={0}),
+        ocp.CheckpointManagerOptions, create=False, multiprocessing_options=alone
     )
     if read_only:
         return make(read_only=True, save_interval_steps=0)

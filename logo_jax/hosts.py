@@ -1,18 +1,22 @@
 """Processes that train together: how they find one another, and who writes.
 
-One process alone needs none of this: `join` then does nothing, and every function here
-is what it would be without it.
+For a process alone `joined` does nothing, and `from_first` hands back what it gets.
 """
 
 import contextlib
 import importlib.util
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any, Self, TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 Tree = TypeVar("Tree")
 
@@ -113,20 +117,56 @@ def _tpu(environ):
     return "tpu" if several else None
 
 
-def join(environ: Mapping[str, str], **flags: Any) -> None:
+@contextlib.contextmanager
+def joined(environ: Mapping[str, str], **flags: Any) -> Iterator[None]:
     """Makes this process one of its group, where it belongs to one; see `group`.
 
-    Call it before anything else of jax.
+    Enter it before anything else of jax. Where something fails inside, this process
+    ends at once, and with it the others: on leaving, jax would wait minutes for those
+    that wait for this one in the middle of a step.
 
     Raises:
         ValueError: for flags that are wrong, and where Kubernetes cannot be asked.
     """
     arguments = group(environ, **flags)
     if arguments is None:
+        yield
         return
     if not arguments and detected(environ) == "kubernetes":
         _require_kubernetes()
     jax.distributed.initialize(**arguments)
+    with contextlib.ExitStack() as stack:
+        stack.push(_end_at_once)
+        _meet()
+        yield
+
+
+def _end_at_once(kind, error, trace):
+    """Ends the process where there is an error, as the interpreter would: exit code."""
+    if kind is None:
+        return
+    code = error.code if isinstance(error, SystemExit) else 1
+    if not isinstance(error, SystemExit):
+        traceback.print_exception(kind, error, trace)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def _meet():
+    """Connects all devices, while the processes are at the same point.
+
+    Gloo, which connects CPUs, gives them 30 s to do so, and one process may compile its
+    first step that much longer than another.
+    """
+    multihost_utils.sync_global_devices("joined")
+    mesh = Mesh(np.array(jax.devices()), ("device",))
+    ones = jax.make_array_from_callback(
+        mesh.devices.shape,
+        NamedSharding(mesh, P("device")),
+        np.ones(mesh.size).__getitem__,
+    )
+    jax.jit(jnp.sum, out_shardings=NamedSharding(mesh, P()))(ones).block_until_ready()
 
 
 def _require_kubernetes():

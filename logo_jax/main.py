@@ -3,6 +3,7 @@
 python -m logo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
+import contextlib
 import os
 import pathlib
 import time
@@ -33,17 +34,25 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of this process, from 0."
 
 
 def main(argv: Sequence[str]) -> None:
-    """Builds, restores, trains."""
+    """Joins the other processes, where there are any, and trains."""
     del argv
     command.keep_compiled_code()
-    folder = pathlib.Path(str(WORKDIR.value)).absolute()
+    with contextlib.ExitStack() as group:
+        with command.input_errors():
+            group.enter_context(
+                hosts.joined(
+                    os.environ,
+                    coordinator=COORDINATOR.value,
+                    num_processes=NUM_PROCESSES.value,
+                    process_id=PROCESS_ID.value,
+                )
+            )
+        start_run(pathlib.Path(str(WORKDIR.value)).absolute())
+
+
+def start_run(folder: pathlib.Path) -> None:
+    """Builds, restores, trains."""
     with command.input_errors():
-        hosts.join(
-            os.environ,
-            coordinator=COORDINATOR.value,
-            num_processes=NUM_PROCESSES.value,
-            process_id=PROCESS_ID.value,
-        )
         mesh = step.make_mesh()
         experiment = compose.experiment(CONFIG.value, mesh)
         if hosts.is_first():

@@ -59,9 +59,9 @@ def tiny_config(name, variant, arrays, **changes):
     return config
 
 
-def run(config, folder, *, until=None):
+def run(config, folder, *, until=None, num_devices=1):
     """What main does, stopping after `until` steps as a kill would."""
-    experiment = compose.experiment(config, make_mesh(jax.devices()[:1]))
+    experiment = compose.experiment(config, make_mesh(jax.devices()[:num_devices]))
     with Checkpoints(folder / "checkpoints") as checkpoints:
         state = experiment.init()
         start, state = checkpoints.restore_latest(state) or (0, state)
@@ -225,6 +225,7 @@ def test_a_changed_config_in_an_old_workdir_is_refused_with_the_difference(tmp_p
         (["--config.data.batch_size=many"], "batch_size"),
         (["--config.data.source=npz", "--config.data.path=/nowhere"], "/nowhere"),
         (["extra"], "'extra'"),
+        (["--process_id=1"], "--num_processes=None and --process_id=1 must be given"),
         (["--config=configs/cifar10_simsiam.py:nosuch"], "variant 'nosuch' must be"),
     ],
 )
