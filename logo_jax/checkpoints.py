@@ -259,9 +259,13 @@ def _handlers() -> dict[str, ocp.CheckpointHandler]:
 def _options(max_to_keep: int, read_only: bool) -> ocp.CheckpointManagerOptions:
     if max_to_keep < 1:
         raise ValueError(f"max_to_keep={max_to_keep} must be at least 1; use 3")
-    make = ocp.CheckpointManagerOptions
+    # the first of several processes comes here alone, and must not wait for the others
+    alone = ocp.options.MultiprocessingOptions(active_processes={0})
+    make = functools.partial(
+        ocp.CheckpointManagerOptions, create=False, multiprocessing_options=alone
+    )
     if read_only:
-        return make(read_only=True, create=False, save_interval_steps=0)
+        return make(read_only=True, save_interval_steps=0)
     return make(
         max_to_keep=max_to_keep, todelete_subdir=_TRASH, cleanup_tmp_directories=True
     )

@@ -4,19 +4,21 @@ python -m logo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
 import contextlib
+import os
 import pathlib
 import sys
 import time
 from collections.abc import Sequence
 
+import jax
+import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from logo_jax import command, compose, signals, workdir
+from logo_jax import command, compose, hosts, signals, step, workdir
 from logo_jax.checkpoints import Checkpoints
 from logo_jax.metrics import METRICS_FILE, MetricWriter, Progress
 from logo_jax.state import TrainState
-from logo_jax.step import make_mesh
 from logo_jax.train import DataError, train
 from logo_jax.watch import MOST_ROLLBACKS, CollapseError, Watch, roll_back, rollbacks
 
@@ -25,38 +27,65 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if absent.")
 QUIET = flags.DEFINE_bool("quiet", False, "Nothing on the terminal but errors.")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, where nothing says who belongs."
+)
+NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "In all; 1: train alone, whatever started this process."
+)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of this process, from 0.")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Builds, restores, trains."""
+    """Joins the other processes, where there are any, and trains."""
     del argv
     command.keep_compiled_code()
-    folder = pathlib.Path(str(WORKDIR.value)).absolute()
+    with contextlib.ExitStack() as group:
+        with command.input_errors():
+            group.enter_context(
+                hosts.joined(
+                    os.environ,
+                    coordinator=COORDINATOR.value,
+                    num_processes=NUM_PROCESSES.value,
+                    process_id=PROCESS_ID.value,
+                )
+            )
+        # one of several cannot save alone: a signal ends it, and the others, at once
+        stop = signals.Stop()
+        if hosts.alone():
+            group.enter_context(stop)
+        start_run(pathlib.Path(str(WORKDIR.value)).absolute(), stop)
+        if stop.requested():
+            stop.leave()
+
+
+def start_run(folder: pathlib.Path, stop: signals.Stop) -> None:
+    """Builds; restores and trains, again where the run is rolled back."""
     with (
-        signals.Stop() as stop,
         command.input_errors((DataError, OSError)),  # a full disk, above all
         contextlib.ExitStack() as held,
     ):
         with command.input_errors():
-            workdir.check(folder, CONFIG.value.to_dict())
-            workdir.require_free(folder)
-            experiment = compose.experiment(CONFIG.value, make_mesh())
-            held.enter_context(workdir.locked(folder))
-            workdir.claim(folder, CONFIG.value.to_dict())
-            checkpoints = held.enter_context(Checkpoints(folder / "checkpoints"))
+            if hosts.is_first():
+                workdir.check(folder, CONFIG.value.to_dict())
+                workdir.require_free(folder)
+            experiment = compose.experiment(CONFIG.value, step.make_mesh())
+            checkpoints = hosts.Follower()
+            if hosts.is_first():
+                held.enter_context(workdir.locked(folder))
+                workdir.claim(folder, CONFIG.value.to_dict())
+                checkpoints = held.enter_context(Checkpoints(folder / "checkpoints"))
         try:
             while not attempt(experiment, checkpoints, folder, stop):
                 pass
         except CollapseError as collapse:
             print("error:", collapse, file=sys.stderr)
             sys.exit(1)
-        if stop.requested():
-            stop.leave()
 
 
 def attempt(
     experiment: compose.Experiment,
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | hosts.Follower,
     folder: pathlib.Path,
     stop: signals.Stop,
 ) -> bool:
@@ -66,16 +95,23 @@ def attempt(
         CollapseError: where the run has collapsed and is not to try again.
     """
     with command.input_errors():
-        experiment = experiment.rolled_back(len(rollbacks(folder)))
+        times = int(hosts.from_first(np.int32(len(rollbacks(folder)))))
+        experiment = experiment.rolled_back(times)
         state = experiment.init()
-        start, state = checkpoints.restore_latest(state) or (0, state)
+        like = jax.eval_shape(experiment.description.init)
+        found = checkpoints.restore_latest(like) or (0, state)
+    start, state = hosts.from_first(found)
+    state = step.replicate(state, experiment.mesh)
     try:
-        run(experiment, state, start, checkpoints, folder, stop)
+        run(experiment, state, int(start), checkpoints, folder, stop)
     except CollapseError as collapse:
-        if experiment.description.monitor["health"] != "rollback":
+        policy = experiment.description.monitor["health"]
+        if policy != "rollback" or times == MOST_ROLLBACKS:
             raise
-        times = roll_back(folder, collapse)
-        print(f"{collapse}; rollback {times} of {MOST_ROLLBACKS}", file=sys.stderr)
+        if hosts.is_first():
+            roll_back(folder, collapse)
+            line = f"{collapse}; rollback {times + 1} of {MOST_ROLLBACKS}"
+            print(line, file=sys.stderr)
         return False
     return True
 
@@ -84,20 +120,20 @@ def run(
     experiment: compose.Experiment,
     state: TrainState,
     start: int,
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | hosts.Follower,
     folder: pathlib.Path,
     stop: signals.Stop,
 ) -> None:
     """Trains from a state to the end, and says what was written where."""
     plan, monitor = experiment.description.plan, experiment.monitor
-    again = (folder / METRICS_FILE).exists()
-    with command.input_errors():
-        metrics = MetricWriter(folder, resume_step=start)
     policy = experiment.description.monitor["health"]
-    with (
-        metrics as writer,
-        Progress(plan.num_steps, initial=start, quiet=QUIET.value) as progress,
-    ):
+    again = (folder / METRICS_FILE).exists()
+    writer = progress = hosts.Follower()
+    if hosts.is_first():
+        with command.input_errors():
+            writer = MetricWriter(folder, resume_step=start)
+        progress = Progress(plan.num_steps, initial=start, quiet=QUIET.value)
+    with writer, progress:
         progress.say(experiment.loading)
         if start:
             progress.say(f"resumed from step {start} of {plan.num_steps}")
@@ -119,7 +155,8 @@ def run(
             stop=stop,
             watch=Watch(policy, plan.seeds, progress.say),
         )
-        progress.say(f"wrote to {folder}: {', '.join(written(folder))}")
+        if hosts.is_first():
+            progress.say(f"wrote to {folder}: {', '.join(written(folder))}")
 
 
 def written(folder: pathlib.Path) -> list[str]:

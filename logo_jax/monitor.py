@@ -1,13 +1,16 @@
 """What the network has learned so far: kNN while training, and the floors under it."""
 
 import dataclasses
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
+from logo_jax import step
 from logo_jax.evaluation.features import Encode, Features, Labelled, extract
 from logo_jax.evaluation.knn import knn_accuracy
 from logo_jax.state import TrainState
@@ -117,8 +120,9 @@ def make_encode_with(encoder, prepare, sharding, layers) -> Callable:
         sharding: of a batch of images over devices.
         layers: "backbone", "projector", or both.
     """
+    everywhere = NamedSharding(sharding.mesh, PartitionSpec())  # on every process too
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=everywhere)
     def encode(params, batch_stats, images):
         variables = {"params": params, "batch_stats": batch_stats}
         x = prepare(images)
@@ -130,6 +134,6 @@ def make_encode_with(encoder, prepare, sharding, layers) -> Callable:
 
     def encode_with(state):
         params, stats = state.params["encoder"], state.batch_stats["encoder"]
-        return lambda images: encode(params, stats, jax.device_put(images, sharding))
+        return lambda images: encode(params, stats, step.place(images, sharding))
 
     return encode_with

@@ -34,8 +34,14 @@ Term: TypeAlias = Callable[[TrainState, Forward], tuple[jax.Array, Aux]]
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """A one-axis mesh over the devices given, or over all of them."""
-    return Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,))
+    """A one-axis mesh over the devices given, or over all of every process.
+
+    Each process's devices are together and in the processes' order, as `Streamed` deals
+    out its rows; the ids of a TPU slice are not.
+    """
+    chosen = jax.devices() if devices is None else devices
+    ordered = sorted(chosen, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(ordered), (AXIS,))
 
 
 def batch_sharding(mesh: Mesh, several: bool = False) -> NamedSharding:
@@ -48,8 +54,20 @@ def _batch_spec(several):
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """The tree with one copy of every leaf on each device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, P()))
+    """The tree with one copy of every leaf on each device of the mesh.
+
+    All processes hold the tree, and each serves its own devices.
+    """
+    return jax.tree.map(lambda x: place(x, NamedSharding(mesh, P())), tree)
+
+
+def place(x: Any, sharding: NamedSharding) -> jax.Array:
+    """An array that all processes hold, on the devices of a sharding.
+
+    `jax.device_put` would first send it round, to see that all hold the same.
+    """
+    host = np.asarray(x)
+    return jax.make_array_from_callback(host.shape, sharding, host.__getitem__)
 
 
 def per_device(params: Any) -> Any:

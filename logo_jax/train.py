@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from logo_jax.checkpoints import Checkpoints
+from logo_jax.hosts import Follower, from_first
 from logo_jax.metrics import MetricWriter, Progress, by_seed
 from logo_jax.signals import Stop
 from logo_jax.state import Metrics, TrainState
@@ -88,9 +89,9 @@ def train(
     plan: Plan,
     *,
     monitor: Monitor | None,
-    checkpoints: Checkpoints,
-    writer: MetricWriter,
-    progress: Progress,
+    checkpoints: Checkpoints | Follower,
+    writer: MetricWriter | Follower,
+    progress: Progress | Follower,
     clock: Callable[[], float],
     stop: Stop | None = None,
     watch: Watch | None = None,
@@ -160,7 +161,7 @@ def _keep(
     *,
     last: bool = False,
     log: "Log",
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | Follower,
     stop: Stop,
     watch: Watch | None,
 ) -> None:
@@ -210,8 +211,8 @@ class Log:
 
     def __init__(
         self,
-        writer: MetricWriter,
-        progress: Progress,
+        writer: MetricWriter | Follower,
+        progress: Progress | Follower,
         plan: Plan,
         clock: Callable[[], float],
         watch: Watch | None = None,
@@ -252,7 +253,8 @@ class Log:
 
     def is_evaluated(self, step: int) -> bool:
         """Whether an evaluation of this step is on record: a line without a loss."""
-        return any("loss" not in row for row in self._writer.rows(step))
+        here = any("loss" not in row for row in self._writer.rows(step))
+        return bool(from_first(np.bool_(here)))
 
     def evaluate(self, step: int, values: Mapping[str, float]) -> None:
         """Writes an evaluation's values, after the steps before it."""

@@ -44,7 +44,7 @@ def examples(batch_size, side):
 
 
 @every_experiment
-def test_the_train_step_of_a_config_fits_together_at_full_size(name):
+def test_the_full_train_step_of_a_config_fits_together_and_lowers_elsewhere(name):
     description = describe(load(name))
     state = jax.eval_shape(description.init)
     size = description.crops["global_crops"].size
@@ -54,11 +54,14 @@ def test_the_train_step_of_a_config_fits_together_at_full_size(name):
         jax.ShapeDtypeStruct((b, 2), jnp.int32),
         jax.ShapeDtypeStruct((b,), jnp.int32),
     )
-    after, metrics = jax.eval_shape(compiled(description), state, inputs, np.int32(0))
+    traced = compiled(description).trace(state, inputs, np.int32(0))
+    after, metrics = traced.out_info
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
         lambda x: (x.shape, x.dtype), state
     )
     assert metrics["loss"].shape == ()
+    lowered = traced.lower(lowering_platforms=("cuda", "tpu"))  # from this machine
+    assert lowered.compiler_ir() is not None
 
 
 @every_experiment

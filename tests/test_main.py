@@ -67,9 +67,9 @@ def tiny_config(name, variant, arrays, **changes):
     return config
 
 
-def run(config, folder, *, until=None, devices=1):
+def run(config, folder, *, until=None, num_devices=1):
     """What main does, stopping after `until` steps as a kill would."""
-    experiment = compose.experiment(config, make_mesh(jax.devices()[:devices]))
+    experiment = compose.experiment(config, make_mesh(jax.devices()[:num_devices]))
     with Checkpoints(folder / "checkpoints") as checkpoints:
         state = experiment.init()
         start, state = checkpoints.restore_latest(state) or (0, state)
@@ -141,8 +141,8 @@ def test_a_run_goes_on_on_another_number_of_devices(arrays, tmp_path):
     whole = run(config, tmp_path / "whole")
     for devices, until in ((1, 1), (4, 3)):
         with pytest.raises(KeyboardInterrupt):
-            run(config, tmp_path / "moved", until=until, devices=devices)
-    moved = run(config, tmp_path / "moved", devices=2)
+            run(config, tmp_path / "moved", until=until, num_devices=devices)
+    moved = run(config, tmp_path / "moved", num_devices=2)
     assert [r["step"] for r in records(tmp_path / "moved")] == [1, 2, 3, 4, 4]
     for (path, a), b in zip(
         jax.tree.leaves_with_path(whole), jax.tree.leaves(moved), strict=True
@@ -221,6 +221,7 @@ def test_a_changed_config_in_an_old_workdir_is_refused_with_the_difference(tmp_p
         (["--config.optimizer.learning_rat=0.1"], "learning_rat"),
         (["--config.data.batch_size=many"], "batch_size"),
         (["--config.data.source=npz", "--config.data.path=/nowhere"], "/nowhere"),
+        (["--process_id=1"], "--num_processes=None and --process_id=1 must be given"),
     ],
 )
 def test_bad_input_ends_with_one_line_and_exit_code_2(arguments, message, tmp_path):

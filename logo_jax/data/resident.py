@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from logo_jax import step
 from logo_jax.data.order import ids_of_step
 from logo_jax.state import Examples
 
@@ -40,11 +41,11 @@ class Resident:
 
         Those of several seeds have a leading axis.
         """
-        for step in range(start, stop):
+        for number in range(start, stop):
             ids, epoch = ids_of_step(
-                step, self.seeds, len(self.images), self.batch_size
+                number, self.seeds, len(self.images), self.batch_size
             )
-            rows = jax.device_put(ids, self.sharding)
+            rows = step.place(ids, self.sharding)
             images, sizes = _take(self.images, self.sizes, rows)
             yield Examples(images, sizes, rows), epoch
 

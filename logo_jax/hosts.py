@@ -1,0 +1,239 @@
+"""Processes that train together: how they find one another, and who writes.
+
+For a process alone `joined` does nothing, and `from_first` hands back what it gets.
+"""
+
+import contextlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import Any, Self, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+Tree = TypeVar("Tree")
+
+SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")
+
+
+def group(
+    environ: Mapping[str, str],
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> dict[str, Any] | None:
+    """Arguments of `jax.distributed.initialize`; None for a process alone.
+
+    Flags go first; without them Slurm, Open MPI, TPU slices and indexed jobs of
+    Kubernetes are known by their variables, and jax asks them itself: {}.
+
+    Args:
+        environ: environment variables, as they are once jax has been imported.
+        coordinator: address and port of process 0, HOST:PORT.
+        num_processes: in all; 1 says alone, whatever the variables say.
+        process_id: of this one, from 0.
+
+    Raises:
+        ValueError: where flags are missing or out of range.
+
+    >>> group({})
+    >>> group({}, "10.0.0.1:1234", 2, 0)["process_id"]
+    0
+    """
+    flags = (coordinator, num_processes, process_id)
+    if flags == (None, 1, None):
+        return None
+    if flags == (None, None, None):
+        return {} if detected(environ) else None
+    if coordinator is None or num_processes is None or process_id is None:
+        raise ValueError(
+            f"--coordinator={coordinator}, --num_processes={num_processes} and "
+            f"--process_id={process_id} must be given together; give all three, or "
+            "--num_processes=1 alone"
+        )
+    _require_valid(coordinator, num_processes, process_id)
+    return {
+        "coordinator_address": coordinator,
+        "num_processes": num_processes,
+        "process_id": process_id,
+        "cluster_detection_method": "deactivate",
+    }
+
+
+def _require_valid(coordinator, num_processes, process_id):
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError(
+            f"--coordinator={coordinator} must be the address and a free port of "
+            "process 0; use e.g. 10.0.0.1:1234"
+        )
+    if not 0 <= process_id < num_processes:
+        raise ValueError(
+            f"--process_id={process_id} must be at least 0 and below "
+            f"--num_processes={num_processes}; number the processes from 0"
+        )
+
+
+def detected(environ: Mapping[str, str]) -> str | None:
+    """What started this process as one of several, or None.
+
+    Narrower than jax's own detection, which fails in a shell on a node of Slurm or in
+    any pod of Kubernetes that is no indexed job.
+
+    >>> detected({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "3"})
+    'kubernetes'
+    """
+    if all(name in environ for name in SLURM) and _several(environ, "SLURM_NTASKS"):
+        return "slurm"
+    if "OMPI_MCA_orte_hnp_uri" in environ and _several(environ, "OMPI_COMM_WORLD_SIZE"):
+        return "ompi"
+    if "TPU_ML_PLATFORM" in environ:  # set by jax where it finds libtpu and chips
+        return _tpu(environ)
+    if "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ:
+        return "kubernetes"
+    return None
+
+
+def _several(environ, name):
+    return int(environ.get(name, "1")) > 1
+
+
+def _tpu(environ):
+    """Named workers are those of GKE; without names, Google's metadata server knows."""
+    workers = environ.get("TPU_PROCESS_ADDRESSES") or environ.get(
+        "TPU_WORKER_HOSTNAMES"
+    )
+    if workers:
+        several = "," in workers or _several(environ, "MEGASCALE_NUM_SLICES")
+    else:
+        several = "TPU_SKIP_MDS_QUERY" not in environ
+    return "tpu" if several else None
+
+
+@contextlib.contextmanager
+def joined(environ: Mapping[str, str], **flags: Any) -> Iterator[None]:
+    """Makes this process one of its group, where it belongs to one; see `group`.
+
+    Enter it before anything else of jax. Where something fails inside, this process
+    ends at once, and with it the others: on leaving, jax would wait minutes for those
+    that wait for this one in the middle of a step.
+
+    Raises:
+        ValueError: for flags that are wrong, and where Kubernetes cannot be asked.
+    """
+    arguments = group(environ, **flags)
+    if arguments is None:
+        yield
+        return
+    if not arguments and detected(environ) == "kubernetes":
+        _require_kubernetes()
+    jax.distributed.initialize(**arguments)
+    with contextlib.ExitStack() as stack:
+        stack.push(_end_at_once)
+        _meet()
+        yield
+
+
+def _end_at_once(kind, error, trace):
+    """Ends the process where there is an error, as the interpreter would: exit code."""
+    if kind is None:
+        return
+    code = error.code if isinstance(error, SystemExit) else 1
+    if not isinstance(error, SystemExit):
+        traceback.print_exception(kind, error, trace)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def _meet():
+    """Connects all devices, while the processes are at the same point.
+
+    Gloo, which connects CPUs, gives them 30 s to do so, and one process may compile its
+    first step that much longer than another.
+    """
+    multihost_utils.sync_global_devices("joined")
+    mesh = Mesh(np.array(jax.devices()), ("device",))
+    ones = jax.make_array_from_callback(
+        mesh.devices.shape,
+        NamedSharding(mesh, P("device")),
+        np.ones(mesh.size).__getitem__,
+    )
+    jax.jit(jnp.sum, out_shardings=NamedSharding(mesh, P()))(ones).block_until_ready()
+
+
+def _require_kubernetes():
+    if importlib.util.find_spec("kubernetes") is None:
+        raise ValueError(
+            "an indexed job of Kubernetes needs the package kubernetes to find its "
+            "other pods; pip install 'jax[k8s]', or give --num_processes=1 to train "
+            "in each pod alone"
+        )
+
+
+def alone() -> bool:
+    """Whether there is no other process."""
+    return jax.process_count() == 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes: all others leave the disk alone."""
+    return jax.process_index() == 0
+
+
+def from_first(tree: Tree) -> Tree:
+    """The first process's tree, on all of them; as it is where there is only one.
+
+    Args:
+        tree: numbers and arrays of equal shapes and dtypes on all processes.
+    """
+    if alone():
+        return tree
+    return multihost_utils.broadcast_one_to_all(tree)
+
+
+class Follower:
+    """What other processes have where the first has its writer, progress, checkpoints.
+
+    It takes everything and keeps nothing.
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Nothing is open."""
+
+    def say(self, text: str) -> None:
+        """Says nothing."""
+
+    def update(self, step: int, **shown: float) -> None:
+        """Shows nothing."""
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Writes nothing."""
+
+    def save(self, step: int, state: Any) -> None:
+        """Saves nothing."""
+
+    def rows(self, step: int) -> list[dict[str, Any]]:
+        """There are none."""
+        del step
+        return []
+
+    def wait(self) -> None:
+        """Waits for nothing."""
+
+    def steps(self) -> list[int]:
+        """There are none."""
+        return []
+
+    def restore_latest(self, like: Any) -> None:
+        """There is none."""
