@@ -1,7 +1,8 @@
 """What the command lines share: one clear line for bad input, where compiled code goes.
 
 Exit codes: 0 done, or stopped by SIGTERM and resumable; 130 stopped by Ctrl-C and
-resumable; 2 bad input, damaged data or a full disk (one line on stderr); 1 anything else.
+resumable; 2 bad input, damaged data or a full disk (one line on stderr); 1 anything
+else.
 """
 
 import argparse
