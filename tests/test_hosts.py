@@ -1,11 +1,11 @@
 """Several processes: who belongs together, and that they do what one does."""
 
+import dataclasses
 import json
 import os
 import socket
 import subprocess
 import sys
-import types
 
 import jax
 import numpy as np
@@ -83,13 +83,15 @@ def test_bad_flags_are_refused_by_name(flags, message):
         hosts.group({}, *flags)
 
 
+@dataclasses.dataclass(frozen=True)
+class Device:
+    id: int
+    process_index: int
+
+
 def test_each_processs_devices_are_together_in_the_mesh():
     owners = [0, 0, 1, 1, 0, 0, 1, 1]  # as in a slice of two hosts
-    devices = [
-        types.SimpleNamespace(id=i, process_index=owner)
-        for i, owner in enumerate(owners)
-    ]
-    mesh = step.make_mesh(devices)
+    mesh = step.make_mesh([Device(i, owner) for i, owner in enumerate(owners)])
     assert [device.id for device in mesh.devices] == [0, 1, 4, 5, 2, 3, 6, 7]
 
 

@@ -89,7 +89,8 @@ class ImageSet:
         """Columns of the labels, or one more than the largest."""
         if self.labels is None:
             return 0
-        return self.labels.shape[1] if self.labels.ndim == 2 else self.labels.max() + 1
+        several = self.labels.ndim == 2
+        return self.labels.shape[1] if several else int(self.labels.max()) + 1
 
     @property
     def largest(self) -> tuple[int, int]:
