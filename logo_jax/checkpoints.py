@@ -214,15 +214,13 @@ def _handlers() -> dict[str, ocp.CheckpointHandler]:
 def _options(max_to_keep: int, read_only: bool) -> ocp.CheckpointManagerOptions:
     if max_to_keep < 1:
         raise ValueError(f"max_to_keep={max_to_keep} must be at least 1; use 3")
-    # the first of several processes comes here alone, and must not wait for the others
-    alone = ocp.options.MultiprocessingOptions(active_processes={0})
+    make = ocp.CheckpointManagerOptions
+    alone = ocp.options.MultiprocessingOptions(active_processes={0})  # waits for none
     fields: dict[str, Any] = {"create": False, "multiprocessing_options": alone}
     if read_only:
-        fields |= {"read_only": True, "save_interval_steps": 0}
-    else:
-        fields |= {"max_to_keep": max_to_keep, "todelete_subdir": _TRASH}
-        fields |= {"cleanup_tmp_directories": True}
-    return ocp.CheckpointManagerOptions(**fields)
+        return make(read_only=True, save_interval_steps=0, **fields)
+    fields |= {"todelete_subdir": _TRASH, "cleanup_tmp_directories": True}
+    return make(max_to_keep=max_to_keep, **fields)
 
 
 def _require_writable(folder: Path) -> None:
