@@ -3,7 +3,7 @@
 A checkpoint is two Orbax items: `state`, the leaves by their paths, such as
 `params/encoder/conv1/kernel`, and `manifest`, the dtype, shape and crc32 of each. Orbax
 restores a flipped bit without a word; the manifest is what notices. A folder has one
-writer at a time, and any number of readers.
+writer at a time, the first of several processes, and any number of readers.
 """
 
 import contextlib
@@ -259,16 +259,13 @@ def _handlers() -> dict[str, ocp.CheckpointHandler]:
 def _options(max_to_keep: int, read_only: bool) -> ocp.CheckpointManagerOptions:
     if max_to_keep < 1:
         raise ValueError(f"max_to_keep={max_to_keep} must be at least 1; use 3")
-    # the first of several processes comes here alone, and must not wait for the others
-    alone = ocp.options.MultiprocessingOptions(active_processes={0})
-    make = functools.partial(
-        ocp.CheckpointManagerOptions, create=False, multiprocessing_options=alone
-    )
+    make = ocp.CheckpointManagerOptions
+    alone = ocp.options.MultiprocessingOptions(active_processes={0})  # waits for none
+    fields: dict[str, Any] = {"create": False, "multiprocessing_options": alone}
     if read_only:
-        return make(read_only=True, save_interval_steps=0)
-    return make(
-        max_to_keep=max_to_keep, todelete_subdir=_TRASH, cleanup_tmp_directories=True
-    )
+        return make(read_only=True, save_interval_steps=0, **fields)
+    fields |= {"todelete_subdir": _TRASH, "cleanup_tmp_directories": True}
+    return make(max_to_keep=max_to_keep, **fields)
 
 
 def _require_writable(folder: Path) -> None:
