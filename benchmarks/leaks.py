@@ -112,7 +112,7 @@ def watched_run(folder: pathlib.Path, num_steps: int) -> Watched:
     config = importlib.import_module("configs.cifar10_simsiam").get_config("logo")
     config.update_from_flattened_dict(fields(folder, num_steps))
     experiment = compose.experiment(config, make_mesh())
-    loader = Watched(experiment.loader, every=50)
+    loader = Watched(experiment.loader, every=40)
     with (
         Checkpoints(folder / "checkpoints") as checkpoints,
         MetricWriter(folder, resume_step=0) as writer,
