@@ -1,7 +1,8 @@
 """What the health numbers of recent lines amount to: a state, and a sentence of advice.
 
-The thresholds stand between what healthy runs and provoked collapses measure
-(docs/results.md); each says why it is where it is.
+The thresholds stand between what was measured: healthy SimSiam-LoGo on photographs,
+1,000 steps, had a std of 0.98 and a rank of 4.1 to 8.3; SimSiam without its
+stop-gradient 0.65 to 0.89 and 0.9 to 1.1; MoCo that collapsed on noise 0.005 and 1.0.
 """
 
 import dataclasses
