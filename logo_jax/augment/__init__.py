@@ -1,18 +1,12 @@
 """Image augmentation on the device: crop boxes, resampling, colour, policy.
 
-Pure JAX. Inside, an image is planes Float[Array, "c h w"] in [0, 1], float32, and
-batches are made by `jax.vmap`; `make_views` and `prepare_eval` take and give batches
-with channels last.
+Pure JAX. Inside, an image is planes Float[Array, "c h w"] in [0, 1], float32;
+`make_views` and `prepare_eval` take and give batches with channels last.
 """
 
 from logo_jax.augment.boxes import CropSpec, centre_box, sample_box
-from logo_jax.augment.policy import (
-    AugmentSpec,
-    augment_crop,
-    crop_boxes,
-    make_views,
-    prepare_eval,
-)
+from logo_jax.augment.look import AugmentSpec, augment_crop
+from logo_jax.augment.policy import crop_boxes, make_views, prepare_eval
 from logo_jax.augment.resample import resized_crop
 
 __all__ = [

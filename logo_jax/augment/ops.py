@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from logo_jax.augment.resample import weigh_axes
-
 Factor = float | Float[Array, ""]
 
 _CONTRAST, _SATURATION, _HUE = 1, 2, 3
@@ -49,8 +47,9 @@ def adjust_hue(planes: Float[Array, "3 h w"], shift: Factor) -> Float[Array, "3 
         the inverse as in https://en.wikipedia.org/wiki/HSL_and_HSV#HSV_to_RGB_alternative.
     """
     red, green, blue = planes
-    value = jnp.max(planes, axis=0)
-    chroma = value - jnp.min(planes, axis=0)
+    # Pairwise, since XLA on the CPU does not fuse a reduction over the channels.
+    value = jnp.maximum(jnp.maximum(red, green), blue)
+    chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
     scale = 1.0 / jnp.where(chroma == 0, 1.0, chroma)
     sextant = jnp.where(
         value == red,
@@ -60,7 +59,7 @@ def adjust_hue(planes: Float[Array, "3 h w"], shift: Factor) -> Float[Array, "3 
         ),
     )
     turn = sextant / 6.0 + shift
-    own_turns = jnp.array([5.0, 3.0, 1.0])[:, None, None] / 6.0
+    own_turns = jnp.array([5 / 6, 3 / 6, 1 / 6])[:, None, None]
     ramp = _ramp(turn[None] + own_turns)
     return jnp.clip(value[None] - chroma[None] * ramp, 0.0, 1.0)
 
@@ -97,9 +96,7 @@ def gaussian_blur(
     Source: pytorch/vision@torchvision/transforms/_functional_tensor.py,
         `gaussian_blur` with kernel_size 23.
     """
-    _, height, width = planes.shape
-    rows, columns = _blur_weights(height, sigma), _blur_weights(width, sigma)
-    return weigh_axes(planes, rows, columns)
+    return _blur_axis(_blur_axis(planes, sigma, 1), sigma, 2)
 
 
 def jitter(
@@ -188,18 +185,21 @@ def _ramp(turn: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
     return jnp.clip(jnp.minimum(sextant, 4.0 - sextant), 0.0, 1.0)
 
 
-def _blur_weights(size: int, sigma: Factor) -> Float[Array, "{size} {size}"]:
-    """Weighs the pixels of one axis for each blurred pixel; rows sum to one."""
-    last = size - 1
-    pixels = jnp.arange(size, dtype=jnp.float32)
-    source, output = pixels[None, :], pixels[:, None]
+def _blur_axis(
+    planes: Float[Array, "c h w"], sigma: Factor, axis: int
+) -> Float[Array, "c h w"]:
+    """Blurs along one axis: a sum of shifted images, in pairs of equal weight."""
+    size = planes.shape[axis]
+    radius = min(_BLUR_RADIUS, size - 1)
+    taps = jnp.exp(-0.5 * (jnp.arange(radius + 1, dtype=jnp.float32) / sigma) ** 2)
+    taps = taps / (2.0 * jnp.sum(taps) - taps[0])
+    widths = [(radius, radius) if i == axis else (0, 0) for i in range(3)]
+    # A barrier, since XLA on the CPU would otherwise reflect anew for every tap.
+    padded = jax.lax.optimization_barrier(jnp.pad(planes, widths, mode="reflect"))
 
-    def gauss(position: Float[Array, "1 n"]) -> Float[Array, "n n"]:
-        distance = jnp.abs(position - output)
-        inside = distance <= min(_BLUR_RADIUS, last)
-        return jnp.where(inside, jnp.exp(-0.5 * (distance / sigma) ** 2), 0.0)
+    def shifted(by: int) -> Float[Array, "c h w"]:
+        first = radius + by
+        return jax.lax.slice_in_dim(padded, first, first + size, axis=axis)
 
-    left = jnp.where(source > 0, gauss(-source), 0.0)
-    right = jnp.where(source < last, gauss(2.0 * last - source), 0.0)
-    weights = gauss(source) + left + right
-    return weights / jnp.sum(weights, axis=1, keepdims=True)
+    pairs = [taps[k] * (shifted(-k) + shifted(k)) for k in range(1, radius + 1)]
+    return sum(pairs, start=taps[0] * shifted(0))

@@ -68,7 +68,7 @@ def test_crops_do_not_see_what_lies_beside_an_image_on_its_canvas(size):
     jax.tree.map(np.testing.assert_array_equal, views, others)
 
 
-@pytest.mark.parametrize("size", [(19, 27), (40, 32), (40, 1), (1, 1)])
+@pytest.mark.parametrize("size", [(19, 27), (40, 1)])
 def test_crops_of_an_image_on_a_canvas_are_those_of_the_image_alone(size):
     image = _noise(*size)
     on_canvas = _views(_on_canvas(image, 40, 32), size)
@@ -76,7 +76,7 @@ def test_crops_of_an_image_on_a_canvas_are_those_of_the_image_alone(size):
         np.testing.assert_allclose(actual, expected, atol=2e-6)
 
 
-@pytest.mark.parametrize("size", [(250, 190), (120, 60), (40, 200), (300, 300)])
+@pytest.mark.parametrize("size", [(250, 190), (40, 200)])
 def test_crops_of_a_squeezed_image_are_nearly_those_of_the_original(size):
     image = _blurred_photograph(*size)
     canvas = _on_canvas(_squeezed(image, 64), 64, 64)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from logo_jax.augment import resized_crop
-from logo_jax.augment.resample import triangle_weights
+from logo_jax.augment.resample import resized_crop_by_blocks, triangle_weights
 
 
 def _image(height=12, width=16):
@@ -60,3 +60,22 @@ def test_weights_interpolate_between_the_pixels_that_a_fractional_cut_touches():
     weights = triangle_weights(8, 5, jnp.float32(2.75), jnp.float32(2.5))
     positions = weights @ (jnp.arange(8.0) + 0.5)
     np.testing.assert_allclose(positions, 3.0 + 0.5 * np.arange(5), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 13, 96])
+@pytest.mark.parametrize(
+    "box",
+    [
+        (0.0, 0.0, 40.0, 61.0),
+        (39.0, 60.0, 1.0, 1.0),
+        (11.3, 20.9, 28.7, 40.1),
+        (7.99, 3.0, 0.01, 55.0),
+    ],
+)
+def test_sums_by_blocks_are_the_whole_sums(box, size):
+    rng = np.random.default_rng(0)
+    image = jnp.asarray(rng.integers(0, 256, (40, 61, 3), dtype=np.uint8))
+    planes = jnp.moveaxis(image, -1, 0).astype(jnp.float32) / 255.0
+    expected = resized_crop(planes, jnp.array(box), size)
+    actual = resized_crop_by_blocks(image, jnp.array(box), size)
+    np.testing.assert_allclose(actual, expected, atol=5e-6)
