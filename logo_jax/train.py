@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
@@ -13,35 +12,13 @@ import numpy as np
 from logo_jax.checkpoints import Checkpoints
 from logo_jax.hosts import Follower, from_first
 from logo_jax.metrics import MetricWriter, Progress, by_seed
+from logo_jax.plan import Plan
 from logo_jax.signals import Stop
 from logo_jax.state import Metrics, TrainState
 
 T = TypeVar("T")
 
 LEAD = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """How long, and how often what.
-
-    Attributes:
-        num_steps: updates in all.
-        steps_per_epoch: for the progress line.
-        log_every_steps: between lines of metrics, each the mean since the last.
-        checkpoint_every_steps: between checkpoints; there is one at the end too.
-        knn_every_steps: between kNN evaluations; 0: only at the end.
-        floors: whether to print what takes no learning to reach, first.
-        seeds: trained at once.
-    """
-
-    num_steps: int
-    steps_per_epoch: int
-    log_every_steps: int
-    checkpoint_every_steps: int
-    knn_every_steps: int
-    floors: bool
-    seeds: tuple[int, ...] = (0,)
 
 
 class DataError(ValueError):
@@ -128,7 +105,7 @@ def train(
         _keep, log=log, checkpoints=checkpoints, stop=stop, watch=watch
     )
     stop.saved(start)
-    if monitor and evaluates(start, plan) and not log.is_evaluated(start):
+    if monitor and plan.evaluates(start) and not log.is_evaluated(start):
         log.evaluate(start, by_seed(monitor(state), plan.seeds))
     with contextlib.closing(loader.batches(start, plan.num_steps)) as batches:
         for step in range(start + 1, plan.num_steps + 1):
@@ -144,10 +121,10 @@ def train(
                 keep(step, state)
                 break
             last = step == plan.num_steps
-            if monitor and evaluates(step, plan):
+            if monitor and plan.evaluates(step):
                 keep(step, state, last=last)
                 log.evaluate(step, by_seed(monitor(state), plan.seeds))
-            elif saves(step, plan):
+            elif plan.saves(step):
                 log.flush()  # a state is saved once its losses are known to be finite
                 if last or trusts(watch):
                     checkpoints.save(step, state)
@@ -178,24 +155,9 @@ def _keep(
     stop.saved(step)
 
 
-def evaluates(step: int, plan: Plan) -> bool:
-    """Whether the state after this step is evaluated."""
-    return step == plan.num_steps or is_due(step, plan.knn_every_steps)
-
-
-def saves(step: int, plan: Plan) -> bool:
-    """Whether the state after this step is saved, even if it is not evaluated."""
-    return step == plan.num_steps or is_due(step, plan.checkpoint_every_steps)
-
-
 def trusts(watch: Watch | None) -> bool:
     """Whether nobody objects to a checkpoint."""
     return watch is None or watch.trusts
-
-
-def is_due(step: int, every: int) -> bool:
-    """Whether something done every so many steps (0: never) is due after this one."""
-    return every > 0 and step > 0 and step % every == 0
 
 
 class Log:
@@ -248,7 +210,7 @@ class Log:
         self._unchecked.append((step, metrics["loss"]))
         jax.block_until_ready(self._pending[-LEAD : 1 - LEAD])
         self._require_finite(wait=False)
-        if is_due(step, self._plan.log_every_steps) or step == self._plan.num_steps:
+        if self._plan.logs(step):
             self.flush()
 
     def is_evaluated(self, step: int) -> bool:

@@ -12,8 +12,9 @@ from flax import struct
 
 from logo_jax.checkpoints import Checkpoints
 from logo_jax.metrics import MetricWriter, Progress
+from logo_jax.plan import Plan
 from logo_jax.signals import Stop
-from logo_jax.train import Plan, train
+from logo_jax.train import train
 
 PLAN = Plan(
     num_steps=6,

@@ -14,9 +14,9 @@ from logo_jax.compose import networks
 from logo_jax.compose.data import DataSpec, make_spec
 from logo_jax.compose.methods import Parts, make_method
 from logo_jax.networks.encoder import Encoder
+from logo_jax.plan import Plan
 from logo_jax.reader import Reader
 from logo_jax.state import Batch, Examples, Method, TrainState
-from logo_jax.train import Plan
 from logo_jax.views import pair_weights
 from logo_jax.watch import POLICIES
 

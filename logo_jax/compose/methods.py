@@ -25,9 +25,9 @@ from logo_jax.methods import (
 from logo_jax.methods.affinity import Affinity
 from logo_jax.networks.encoder import Encoder
 from logo_jax.networks.resnet import Norm
+from logo_jax.plan import Plan
 from logo_jax.reader import Reader
 from logo_jax.state import BaseMethod, Method
-from logo_jax.train import Plan
 
 REGRESSOR_LOSSES = {
     "jensen_shannon": losses.jensen_shannon,

@@ -6,8 +6,8 @@ from typing import Any
 import optax
 
 from logo_jax import optim
+from logo_jax.plan import Plan
 from logo_jax.reader import Reader
-from logo_jax.train import Plan
 
 OPTIMIZERS = {"sgd": optim.sgd, "lars": optim.lars}
 
