@@ -247,6 +247,7 @@ FIELDS: Schema = {
         "train_examples": whole(0, 0),
         "test_examples": whole(0, 0),
         "floors": FLAG,
+        "health": text("log"),
     },
     "method": {
         "name": text("simsiam"),

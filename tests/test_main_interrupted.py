@@ -121,7 +121,7 @@ def test_a_work_folder_that_cannot_be_written_ends_with_one_line(
     config = tiny_config("cifar10_simsiam", "baseline", arrays)
     assert run_main(config, tmp_path / folder) == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert f"workdir {tmp_path / folder} must be writable" in line
+    assert f"--workdir={tmp_path / folder} must be a folder that can be written" in line
 
 
 def test_a_second_run_in_one_folder_is_refused_before_it_loads_anything(
