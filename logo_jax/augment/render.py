@@ -4,7 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from logo_jax.augment.look import AugmentSpec, augment_crop
 from logo_jax.augment.resample import resized_crop, resized_crop_by_blocks
@@ -67,16 +67,19 @@ def one_by_one(
     augment: AugmentSpec,
 ) -> Float[Array, "b n {size} {size} 3"]:
     """Renders crop after crop, in the cache, and makes only the changes that happen."""
-    num_images, num_crops = boxes.shape[:2]
 
-    def render_crop(crop: tuple[Int[Array, ""], Float[Array, " 4"], jax.Array]):
-        index, box, key = crop
-        planes = resized_crop_by_blocks(images[index], box, size)
-        return to_channels_last(augment_crop(key, planes, augment, branch=True))
+    def render_image(image_boxes_keys):
+        image, *boxes_keys = image_boxes_keys
 
-    owners = jnp.repeat(jnp.arange(num_images), num_crops)
-    crops = jax.lax.map(render_crop, (owners, boxes.reshape(-1, 4), keys.reshape(-1)))
-    return crops.reshape(num_images, num_crops, size, size, 3)
+        def render_crop(box_key: tuple[Float[Array, " 4"], jax.Array]):
+            planes = resized_crop_by_blocks(image, box_key[0], size)
+            return to_channels_last(
+                augment_crop(box_key[1], planes, augment, branch=True)
+            )
+
+        return jax.lax.map(render_crop, tuple(boxes_keys))
+
+    return jax.lax.map(render_image, (images, boxes, keys))
 
 
 def to_planes(image: UInt8[Array, "h w 3"]) -> Float[Array, "3 h w"]:
