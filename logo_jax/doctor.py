@@ -8,7 +8,6 @@ cache, where the training will find it. Exit codes: 0 it will run, 2 it will not
 
 import datetime
 import math
-import os
 import pathlib
 import shutil
 import time
@@ -22,6 +21,7 @@ from jax.sharding import Mesh
 
 from logo_jax import command, compose, workdir
 from logo_jax.checkpoints import MAX_TO_KEEP, Checkpoints
+from logo_jax.compose.data import device_memory
 from logo_jax.data.resident import Resident
 from logo_jax.main import CONFIG, WORKDIR
 from logo_jax.step import make_mesh
@@ -128,7 +128,7 @@ def _try(
     )
     if trial is None:
         return
-    memory = _memory(trial.num_bytes, *_device_memory(experiment.mesh))
+    memory = _memory(trial.num_bytes, *device_memory(experiment.mesh))
     yield memory
     if num_timed and memory.verdict != "FAIL":
         yield from _attempt(
@@ -242,15 +242,6 @@ def _disk(state: Any, folder: pathlib.Path, num_saved: int) -> Finding:
     if needed > free:
         return Finding("FAIL", "disk", f"{text}; free some, or use another --workdir")
     return Finding("warn" if needed > TIGHT * free else "ok", "disk", text)
-
-
-def _device_memory(mesh: Mesh) -> tuple[float, str]:
-    """Bytes that a device has, and whose they are."""
-    stats = mesh.local_devices[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"], "the device's"
-    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return host / len(mesh.local_devices), "its share of the host's"
 
 
 def _memory(needed: float, limit: float, whose: str) -> Finding:

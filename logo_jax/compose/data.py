@@ -81,7 +81,8 @@ def load_data(spec: DataSpec) -> Data:
 
 
 def _in_memory(images: Images, spec: DataSpec) -> Images:
-    if images.largest is None or num_bytes(images, images.largest) > _host_budget():
+    budget = SHARE * _host_memory()
+    if images.largest is None or num_bytes(images, images.largest) > budget:
         return images
     return memory.decoded(images, max_corrupt=spec.max_corrupt, threads=spec.threads)
 
@@ -102,7 +103,7 @@ def make_loader(
         ValueError: if more images are corrupt than may be.
     """
     canvas = reading.canvas_size(images, spec.canvas)
-    needed, budget = num_bytes(images, canvas), _device_budget(mesh)
+    needed, budget = num_bytes(images, canvas), SHARE * device_memory(mesh)[0]
     resident = spec.loader == "resident" or (spec.loader == "auto" and needed <= budget)
     line = (
         f"data: {len(images):,} images of {images.origin}, "
@@ -134,12 +135,13 @@ def num_bytes(images: Images, canvas: Size) -> int:
     return len(images) * int(np.prod(canvas)) * 3
 
 
-def _device_budget(mesh: Mesh) -> float:
+def device_memory(mesh: Mesh) -> tuple[float, str]:
+    """Bytes that a device has, and whose they are."""
     stats = mesh.local_devices[0].memory_stats()
     if stats and "bytes_limit" in stats:
-        return SHARE * stats["bytes_limit"]
-    return _host_budget() / len(mesh.local_devices)
+        return stats["bytes_limit"], "the device's"
+    return _host_memory() / len(mesh.local_devices), "its share of the host's"
 
 
-def _host_budget() -> float:
-    return SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def _host_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
