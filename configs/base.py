@@ -137,6 +137,7 @@ def get_config(
     config.monitor.knn_every_steps = 1000  # 0: only at the end
     config.monitor.knn = ((20, 0.07), (200, 0.1))  # (neighbours, temperature)
     config.monitor.projector = False  # kNN on embeddings too
+    config.monitor.linear = False  # a linear classifier learns beside the network
     config.monitor.resize = 0  # short side before the cut, pixels; 0: whole images
     config.monitor.crop = 0  # side of the centre square that is evaluated, pixels
     config.monitor.train_examples = 0  # bank: so many, evenly spread; 0: all

@@ -242,6 +242,7 @@ FIELDS: Schema = {
             _are_knn_settings,
         ),
         "projector": FLAG,
+        "linear": FLAG,
         "resize": whole(0, 256),
         "crop": whole(0, 224),
         "train_examples": whole(0, 0),
