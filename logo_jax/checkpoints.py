@@ -250,8 +250,12 @@ def _handlers() -> dict[str, ocp.CheckpointHandler]:
     registry = ocp.type_handlers.create_type_handler_registry(
         (np.ndarray, _PatientHandler())
     )
+    # A file a leaf: in Orbax's packed format (OCDBT) TensorStore's Spec.to_json keeps
+    # 4 objects of every leaf and save for ever (0.1.78 to 0.1.86).
     return {
-        "state": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
+        "state": ocp.PyTreeCheckpointHandler(
+            type_handler_registry=registry, use_ocdbt=False
+        ),
         "manifest": ocp.JsonCheckpointHandler(),
     }
 

@@ -8,6 +8,7 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import grain  # noqa: F401 its flags: flagsaver would forget those of a later import
 import jax
 
 jax.config.update("jax_disable_most_optimizations", True)  # compile time dominates

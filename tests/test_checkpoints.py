@@ -169,17 +169,17 @@ def edit_manifest(step: Path):
 
 
 def truncate_data(step: Path):
-    for path in (step / "state").rglob("d/*"):
+    for path in (step / "state").rglob("*/0*"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def remove_data(step: Path):
-    for path in (step / "state").rglob("d/*"):
+    for path in (step / "state").rglob("*/0*"):
         path.unlink()
 
 
 def remove_index(step: Path):
-    (step / "state" / "manifest.ocdbt").unlink()
+    (step / "state" / "memory" / "queue" / ".zarray").unlink()
 
 
 DAMAGES = [
