@@ -27,11 +27,13 @@ class Examples(NamedTuple):
             its own, reduced along each axis where it is longer than the canvas.
         sizes: (height, width) of the originals in pixels, int32 [b, 2].
         ids: numbers of the images in their data set, int32 [b].
+        labels: their classes, int32 [b], -1 where unknown; None: of none.
     """
 
     images: Any
     sizes: Any
     ids: Any
+    labels: Any = None
 
 
 class Batch(NamedTuple):
@@ -40,10 +42,12 @@ class Batch(NamedTuple):
     Attributes:
         global_crops: large crops, [b, g, h, w, c].
         local_crops: small crops, [b, l, s, t, c]; l may be 0.
+        labels: of the images, as in `Examples`; no method learns its encoder from them.
     """
 
     global_crops: Any
     local_crops: Any
+    labels: Any = None
 
 
 class TrainState(struct.PyTreeNode):

@@ -123,11 +123,10 @@ def make_loader(
             read, sharding, spec.max_corrupt, spec.threads, spec.workers
         )
         return streamed, line
-    pixels, sizes = memory.read_all(
+    stored = memory.read_all(
         images, canvas, max_corrupt=spec.max_corrupt, threads=spec.threads
     )
-    pixels, sizes = step.replicate((pixels, sizes), mesh)
-    return Resident(pixels, sizes, batch_size, seeds, sharding), line
+    return Resident(*step.replicate(stored, mesh), batch_size, seeds, sharding), line
 
 
 def num_bytes(images: Images, canvas: Size) -> int:

@@ -52,8 +52,9 @@ class Description:
     def make_batch(self, key: jax.Array, examples: Examples, epoch: Any) -> Batch:
         """The crops of examples in an epoch; the key is the run's."""
         epoch_key = jax.random.fold_in(key, epoch)
-        views = make_views(epoch_key, *examples, **self.crops, augment=self.augment)
-        return Batch(*views)
+        *pixels, labels = examples
+        views = make_views(epoch_key, *pixels, **self.crops, augment=self.augment)
+        return Batch(*views, labels)
 
     def init(self) -> TrainState:
         """The state before the first step; of several seeds, with a leading axis."""

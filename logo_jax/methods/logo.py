@@ -107,7 +107,7 @@ class LoGo:
 
     def _repel(self, state, batch, key):
         """The affinity's step, then the encoder's, on one encoding of local crops."""
-        num_global, num_local = (crops.shape[1] for crops in batch)
+        num_global, num_local = (crops.shape[1] for crops in batch[:2])
 
         def encode(params):
             return encode_crops(
