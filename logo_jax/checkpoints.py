@@ -27,6 +27,7 @@ from logo_jax.manifest import (
     require_same,
     sound_records,
 )
+from logo_jax.state import LINEAR
 
 State = TypeVar("State")
 
@@ -112,6 +113,9 @@ class Checkpoints:
     def restore_latest(self, like: State) -> tuple[int, State] | None:
         """The newest sound checkpoint, its step and state; None where there is none.
 
+        The parts named LINEAR, of a classifier that learned beside the network, may be
+        in the checkpoint and not in the state: all others must be in both.
+
         Damaged checkpoints that are newer are reported and thrown away, so that their
         steps can be saved again.
 
@@ -173,9 +177,15 @@ class Checkpoints:
     def _restore(self, step: int, like: State) -> State:
         stored = sound_records(self._read(step, "manifest", ocp.args.JsonRestore()))
         wanted = dict(_flatten(like))
+        stored = {
+            path: record
+            for path, record in stored.items()
+            if path in wanted or LINEAR not in path.split("/")[1:2]
+        }
         require_same(stored, wanted, f"checkpoint {step} in {self.folder}")
         blank = {path: np.empty(x.shape, x.dtype) for path, x in wanted.items()}
-        leaves = self._read(step, "state", ocp.args.PyTreeRestore(blank))
+        restore = ocp.args.PyTreeRestore(blank, partial_restore=True)
+        leaves = self._read(step, "state", restore)
         for path, leaf in leaves.items():
             if record(leaf) != stored[path]:
                 raise DamagedError(f"{path}: checksum differs")
