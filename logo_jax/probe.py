@@ -21,9 +21,10 @@ from logo_jax.evaluation.classifier import logits, top_k
 from logo_jax.evaluation.features import Labelled, extract
 from logo_jax.metrics import MetricWriter, Progress
 from logo_jax.monitor import make_encode_with
+from logo_jax.plan import Plan
 from logo_jax.signals import Stop
 from logo_jax.state import LINEAR, TrainState
-from logo_jax.train import train
+from logo_jax.train import Loader, train
 
 
 def linear_probe(
@@ -81,7 +82,7 @@ def linear_probe(
     )
     config = {
         "recipe": dataclasses.asdict(recipe),
-        "dataset": dataset,
+        "dataset": dataset or bank.origin,
         "checkpoint": step_number,
         "seed": seed,
     }
@@ -95,30 +96,53 @@ def linear_probe(
         start, found = checkpoints.restore_latest(first) or (0, first)
         trained = step.replicate(found, mesh)
         if start < probe.plan.num_steps:
-            loader, line = compose.make_loader(
-                description.data, bank, mesh, recipe.batch_size, (seed,)
+            trained = _trained(
+                trained,
+                train_step(probe, mesh, keys[1:]),
+                *compose.make_loader(
+                    description.data, bank, mesh, recipe.batch_size, (seed,)
+                ),
+                probe.plan,
+                folder,
+                quiet=quiet,
+                checkpoints=checkpoints,
+                clock=clock,
+                stop=stop,
             )
-            with (
-                MetricWriter(folder, resume_step=start) as writer,
-                Progress(probe.plan.num_steps, initial=start, quiet=quiet) as progress,
-            ):
-                progress.say(line)
-                trained = train(
-                    trained,
-                    train_step(probe, mesh, keys[1:]),
-                    loader,
-                    probe.plan,
-                    monitor=None,
-                    checkpoints=checkpoints,
-                    writer=writer,
-                    progress=progress,
-                    clock=clock,
-                    stop=stop,
-                )
     if stop.requested():
         return None
     squares = compose.squares(description, queries, 0)
     return tested(description, state, trained.params[LINEAR], squares, mesh)
+
+
+def _trained(
+    state: TrainState,
+    stepped: Callable[..., Any],
+    loader: Loader,
+    line: str,
+    plan: Plan,
+    folder: pathlib.Path,
+    *,
+    quiet: bool,
+    **how: Any,
+) -> TrainState:
+    """The state at the plan's end, or where it was stopped; says `line` first."""
+    start = int(state.step)
+    with (
+        MetricWriter(folder, resume_step=start) as writer,
+        Progress(plan.num_steps, initial=start, quiet=quiet) as progress,
+    ):
+        progress.say(line)
+        return train(
+            state,
+            stepped,
+            loader,
+            plan,
+            monitor=None,
+            writer=writer,
+            progress=progress,
+            **how,
+        )
 
 
 def train_step(probe: Probe, mesh: Mesh, keys: jax.Array) -> Callable[..., Any]:
