@@ -137,7 +137,9 @@ def get_config(
     config.monitor.knn_every_steps = 1000  # 0: only at the end
     config.monitor.knn = ((20, 0.07), (200, 0.1))  # (neighbours, temperature)
     config.monitor.projector = False  # kNN on embeddings too
-    config.monitor.linear = False  # a linear classifier learns beside the network
+    # a linear classifier learns beside the network, on its features, at no cost to it:
+    # linear/top1 is of training crops, linear/test_top1 of the test set; needs labels
+    config.monitor.linear = False
     config.monitor.resize = 0  # short side before the cut, pixels; 0: whole images
     config.monitor.crop = 0  # side of the centre square that is evaluated, pixels
     config.monitor.train_examples = 0  # bank: so many, evenly spread; 0: all

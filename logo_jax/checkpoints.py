@@ -20,13 +20,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from logo_jax.manifest import (
-    DamagedError,
-    describe,
-    record,
-    require_same,
-    sound_records,
-)
+from logo_jax import manifest
+from logo_jax.manifest import DamagedError
+from logo_jax.state import LINEAR
 
 State = TypeVar("State")
 
@@ -98,7 +94,7 @@ class Checkpoints:
         leaves = {path: np.asarray(x) for path, x in _flatten(jax.device_get(state))}
         args = ocp.args.Composite(
             state=ocp.args.PyTreeSave(leaves),
-            manifest=ocp.args.JsonSave(describe(leaves)),
+            manifest=ocp.args.JsonSave(manifest.describe(leaves)),
         )
         with self._writing():
             started = self._manager.save(step, args=args)
@@ -111,6 +107,8 @@ class Checkpoints:
 
     def restore_latest(self, like: State) -> tuple[int, State] | None:
         """The newest sound checkpoint, its step and state; None where there is none.
+
+        A classifier that learned beside the network may be in the checkpoint alone.
 
         Damaged checkpoints that are newer are reported and thrown away, so that their
         steps can be saved again.
@@ -171,13 +169,16 @@ class Checkpoints:
             ) from error
 
     def _restore(self, step: int, like: State) -> State:
-        stored = sound_records(self._read(step, "manifest", ocp.args.JsonRestore()))
+        records = self._read(step, "manifest", ocp.args.JsonRestore())
+        stored = manifest.sound_records(records)
         wanted = dict(_flatten(like))
-        require_same(stored, wanted, f"checkpoint {step} in {self.folder}")
+        stored = manifest.without(stored, wanted, part=LINEAR)
+        manifest.require_same(stored, wanted, f"checkpoint {step} in {self.folder}")
         blank = {path: np.empty(x.shape, x.dtype) for path, x in wanted.items()}
-        leaves = self._read(step, "state", ocp.args.PyTreeRestore(blank))
+        restore = ocp.args.PyTreeRestore(blank, partial_restore=True)
+        leaves = self._read(step, "state", restore)
         for path, leaf in leaves.items():
-            if record(leaf) != stored[path]:
+            if manifest.record(leaf) != stored[path]:
                 raise DamagedError(f"{path}: checksum differs")
         # By path, because Orbax returns the leaves in its own order.
         placed = [

@@ -42,6 +42,22 @@ def sound_records(manifest: dict[str, Any]) -> dict[str, Record]:
     return records
 
 
+def without(
+    stored: Mapping[str, Record], wanted: Mapping[str, Any], *, part: str
+) -> dict[str, Record]:
+    """Records by path, but for those of a part of the state that is not wanted.
+
+    >>> stored = {"params/linear/bias": {}, "params/encoder/bias": {}}
+    >>> list(without(stored, {}, part="linear"))
+    ['params/encoder/bias']
+    """
+    return {
+        path: kept
+        for path, kept in stored.items()
+        if path in wanted or part not in path.split("/")[1:2]
+    }
+
+
 def require_same(
     stored: Mapping[str, Record], wanted: Mapping[str, Any], where: str
 ) -> None:

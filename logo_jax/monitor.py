@@ -11,14 +11,17 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from logo_jax import step
+from logo_jax.evaluation.classifier import logits, top_k, unit
 from logo_jax.evaluation.features import Encode, Features, Labelled, extract
 from logo_jax.evaluation.knn import knn_accuracy
-from logo_jax.state import TrainState
+from logo_jax.state import LINEAR, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class KnnMonitor:
     """Weighted kNN of the test set among the training set, by frozen features.
+
+    Where a classifier learns in the state, its accuracy on the test set too.
 
     Attributes:
         encode_with: from a state to a function of uint8 images to features by layer.
@@ -49,6 +52,8 @@ class KnnMonitor:
     def __call__(self, state: TrainState) -> dict[str, Any]:
         """Accuracies in percent: `knn/k20_t0.07/top1`, `knn_projector/...`.
 
+        And `linear/test_top1`, of a classifier that `methods/online_linear.py` trains.
+
         Of several seeds, an array [n] each.
         """
         if self.num_seeds == 1:
@@ -63,11 +68,16 @@ class KnnMonitor:
         encode = self.encode_with(state)
         bank = extract(encode, self.bank, batch_size=self.batch_size)
         queries = extract(encode, self.queries, batch_size=self.batch_size)
-        return {
+        values = {
             f"{'knn' if layer == 'backbone' else f'knn_{layer}'}/{name}": value
             for layer in bank
             for name, value in self._accuracy(bank[layer], queries[layer]).items()
         }
+        if LINEAR in state.params:
+            features, labels = queries["backbone"]
+            scores = logits(jax.device_get(state.params[LINEAR]), unit(features))
+            values["linear/test_top1"] = top_k(scores, labels, 1)
+        return values
 
     def floors(self, state: TrainState) -> dict[str, float]:
         """Top-1 percent at the first setting that takes no learning to reach."""

@@ -39,7 +39,10 @@ def step_schedule(
     0.1000
     """
     boundaries = jnp.asarray(milestones)
-    return lambda count: peak * factor ** jnp.sum(count >= boundaries)
+    # strict promotion refuses an integer power
+    return lambda count: (
+        peak * factor ** jnp.sum(count >= boundaries, dtype=jnp.float32)
+    )
 
 
 def momentum_schedule(base: float, *, num_steps: int) -> optax.Schedule:

@@ -14,6 +14,7 @@ REGRESSOR = "regressor"
 KEY_ENCODER = "key_encoder"
 TARGET_ENCODER = "target_encoder"
 PROTOTYPES = "prototypes"
+LINEAR = "linear"
 
 Metrics: TypeAlias = dict[str, jax.Array]
 Params: TypeAlias = dict[str, Any]
@@ -27,11 +28,13 @@ class Examples(NamedTuple):
             its own, reduced along each axis where it is longer than the canvas.
         sizes: (height, width) of the originals in pixels, int32 [b, 2].
         ids: numbers of the images in their data set, int32 [b].
+        labels: their classes, int32 [b], -1 where unknown; None: of none.
     """
 
     images: Any
     sizes: Any
     ids: Any
+    labels: Any = None
 
 
 class Batch(NamedTuple):
@@ -40,10 +43,12 @@ class Batch(NamedTuple):
     Attributes:
         global_crops: large crops, [b, g, h, w, c].
         local_crops: small crops, [b, l, s, t, c]; l may be 0.
+        labels: of the images, as in `Examples`; no method learns its encoder from them.
     """
 
     global_crops: Any
     local_crops: Any
+    labels: Any = None
 
 
 class TrainState(struct.PyTreeNode):
@@ -52,10 +57,10 @@ class TrainState(struct.PyTreeNode):
     Attributes:
         step: updates done so far, [].
         params: what an optimiser moves, by network: "encoder", "predictor",
-            "prototypes", "regressor".
+            "prototypes", "regressor", "linear".
         batch_stats: batch-norm running statistics, by network.
         opt_states: optimiser states, by the update that owns them: "base", "repel",
-            "regressor".
+            "regressor", "linear".
         memory: what a method remembers and no gradient moves: MoCo's "key_encoder",
             "queue", "cursor"; BYOL's "target_encoder"; SwAV's "queue", where it has
             one; LoGo's "grad_norm"; empty for SimSiam.
@@ -77,12 +82,19 @@ class Forward(NamedTuple):
         batch_stats: the new running statistics, by network.
         memory: the new memory, by name.
         metrics: scalars to log.
+        features: the backbone's of the first view that predicts, [b, f], with their
+            gradient; None where the encoder does not sow any.
     """
 
     embeddings: Any
     batch_stats: dict[str, Any]
     memory: dict[str, Any]
     metrics: Metrics
+    features: Any = None
+
+
+Aux: TypeAlias = tuple[TrainState, Metrics]
+Term: TypeAlias = Callable[[TrainState, Forward], tuple[jax.Array, Aux]]
 
 
 @runtime_checkable
@@ -108,6 +120,20 @@ class BaseMethod(Method, Protocol):
         """Weight of each directed pair of views, [s, t]."""
         ...
 
+    def prepare(self, state: TrainState) -> TrainState:
+        """State at the start of an update: where slow encoders move."""
+        ...
+
+    def update(
+        self, state: TrainState, batch: Batch, key: jax.Array, term: Term = ...
+    ) -> tuple[TrainState, Metrics]:
+        """As of any method, on the loss plus a term; `grad_norm` is the encoder's."""
+        ...
+
+
+class LossMethod(BaseMethod, Protocol):
+    """A base method that has the loss and the optimiser itself."""
+
     @property
     def tx(self) -> optax.GradientTransformationExtraArgs:
         """The optimiser of `trains`."""
@@ -116,10 +142,6 @@ class BaseMethod(Method, Protocol):
     @property
     def trains(self) -> tuple[str, ...]:
         """Names of the networks that the loss moves."""
-        ...
-
-    def prepare(self, state: TrainState) -> TrainState:
-        """State at the start of an update: where slow encoders move."""
         ...
 
     def loss(

@@ -16,11 +16,13 @@ from jax.sharding import PartitionSpec as P
 
 from logo_jax import health
 from logo_jax.state import (
-    BaseMethod,
+    Aux,
     Batch,
     Forward,
+    LossMethod,
     Metrics,
     Params,
+    Term,
     TrainState,
     Update,
     with_forward,
@@ -28,9 +30,7 @@ from logo_jax.state import (
 
 AXIS = "data"
 
-Aux: TypeAlias = tuple[TrainState, Metrics]
 LossFn: TypeAlias = Callable[[Params], tuple[jax.Array, Aux]]
-Term: TypeAlias = Callable[[TrainState, Forward], tuple[jax.Array, Aux]]
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
@@ -182,7 +182,7 @@ def no_term(state: TrainState, forward: Forward) -> tuple[jax.Array, Aux]:
 
 
 def base_update(
-    method: BaseMethod,
+    method: LossMethod,
     state: TrainState,
     batch: Batch,
     key: jax.Array,

@@ -94,6 +94,21 @@ def encode_views(
 ) -> tuple[jax.Array, Any]:
     """Embeddings [s, b, d] of views in training mode, and the new running statistics.
 
+    Arguments as of `encode_with_features`.
+    """
+    return encode_with_features(module, params, batch_stats, views, moving=moving)[:2]
+
+
+def encode_with_features(
+    module: Any,
+    params: Any,
+    batch_stats: Any,
+    views: Sequence[jax.Array],
+    *,
+    moving: int | None = None,
+) -> tuple[jax.Array, Any, jax.Array | None]:
+    """As `encode_views`; and the features [b, f] of the first view.
+
     Neighbours of one shape go through the network in one call, as a leading axis that
     its batch norms keep apart: the result is that of encoding view after view.
 
@@ -104,9 +119,14 @@ def encode_views(
         views: arrays [b, ...], at least one.
         moving: how many of them, the first ones, move the running statistics; None:
             all.
+
+    Returns:
+        Embeddings; statistics; the "features" that the network sows, or None where it
+        sows none.
     """
     moving = len(views) if moving is None else moving
-    embeddings = []
+    embeddings: list[jax.Array] = []
+    features = None
     start = 0
     while start < len(views):
         stop = start + 1
@@ -121,13 +141,15 @@ def encode_views(
             {"params": params, "batch_stats": batch_stats},
             stacked,
             train=True,
-            mutable=["batch_stats"],
+            mutable=["batch_stats", "intermediates"],
         )
+        if not start and "features" in (sown := updated.get("intermediates", {})):
+            features = sown["features"][0][0]
         if start < moving:
             batch_stats = updated.get("batch_stats", batch_stats)
         embeddings.append(output)
         start = stop
-    return jnp.concatenate(embeddings), batch_stats
+    return jnp.concatenate(embeddings), batch_stats, features
 
 
 def encode_crops(
@@ -138,8 +160,8 @@ def encode_crops(
     chosen: Sequence[int],
     *,
     stats_from_globals: bool = False,
-) -> tuple[jax.Array, Any]:
-    """As `encode_views`, of the views of a batch that have the numbers chosen.
+) -> tuple[jax.Array, Any, jax.Array | None]:
+    """As `encode_with_features`, of the views of a batch that have the numbers chosen.
 
     Args:
         module: as there.
@@ -152,7 +174,9 @@ def encode_crops(
     views, num_global = split_views(batch), batch.global_crops.shape[1]
     moving = sum(i < num_global for i in chosen) if stats_from_globals else None
     chosen_views = [views[i] for i in chosen]
-    return encode_views(module, params, batch_stats, chosen_views, moving=moving)
+    return encode_with_features(
+        module, params, batch_stats, chosen_views, moving=moving
+    )
 
 
 def encode_pairs(
@@ -163,7 +187,7 @@ def encode_pairs(
     weights: Float[np.ndarray, "s t"],
     *,
     stats_from_globals: bool = False,
-) -> tuple[jax.Array, jax.Array, Any]:
+) -> tuple[jax.Array, jax.Array, Any, jax.Array | None]:
     """As `encode_crops`: each view of a pairing once, then sorted by its part.
 
     Args:
@@ -175,16 +199,16 @@ def encode_pairs(
         stats_from_globals: as there.
 
     Returns:
-        Embeddings of the views that predict and of those that are targets, and the new
-        running statistics.
+        Embeddings of the views that predict and of those that are targets, the new
+        running statistics, and the features of the first view used.
     """
     parts = predicting(weights), targeted(weights)
     used = sorted({*parts[0], *parts[1]})
-    embeddings, stats = encode_crops(
+    embeddings, stats, features = encode_crops(
         module, params, batch_stats, batch, used, stats_from_globals=stats_from_globals
     )
     sources, targets = (embeddings[np.isin(used, part)] for part in parts)
-    return sources, targets, stats
+    return sources, targets, stats, features
 
 
 def used_weights(weights: Float[np.ndarray, "s t"]) -> Float[np.ndarray, "r c"]:

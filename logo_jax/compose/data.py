@@ -123,11 +123,26 @@ def make_loader(
             read, sharding, spec.max_corrupt, spec.threads, spec.workers
         )
         return streamed, line
-    pixels, sizes = memory.read_all(
+    stored = memory.read_all(
         images, canvas, max_corrupt=spec.max_corrupt, threads=spec.threads
     )
-    pixels, sizes = step.replicate((pixels, sizes), mesh)
-    return Resident(pixels, sizes, batch_size, seeds, sharding), line
+    pixels, sizes, labels = step.replicate(stored, mesh)
+    return Resident(pixels, sizes, labels, batch_size, seeds, sharding), line
+
+
+def num_classes(images: Images, purpose: str) -> int:
+    """Of images that show one class each, which a purpose needs.
+
+    Raises:
+        ValueError: where they have no labels, or several classes each.
+    """
+    several = images.num_classes and np.ndim(images.records([0])[0].label)
+    if several or not images.num_classes:
+        raise ValueError(
+            f"{purpose} needs one class of each training image, and {images.origin} "
+            f"has {'several' if several else 'no labels'}; do without, or with others"
+        )
+    return images.num_classes
 
 
 def num_bytes(images: Images, canvas: Size) -> int:

@@ -52,8 +52,9 @@ class Description:
     def make_batch(self, key: jax.Array, examples: Examples, epoch: Any) -> Batch:
         """The crops of examples in an epoch; the key is the run's."""
         epoch_key = jax.random.fold_in(key, epoch)
-        views = make_views(epoch_key, *examples, **self.crops, augment=self.augment)
-        return Batch(*views)
+        *pixels, labels = examples
+        views = make_views(epoch_key, *pixels, **self.crops, augment=self.augment)
+        return Batch(*views, labels)
 
     def init(self) -> TrainState:
         """The state before the first step; of several seeds, with a leading axis."""
@@ -85,7 +86,11 @@ class Description:
 
 
 def describe(
-    config: Mapping[str, Any], *, num_devices: int, steps_per_epoch: int = 1
+    config: Mapping[str, Any],
+    *,
+    num_devices: int,
+    steps_per_epoch: int = 1,
+    num_classes: int = 0,
 ) -> Description:
     """What a config says.
 
@@ -94,6 +99,8 @@ def describe(
         num_devices: over which a batch is split.
         steps_per_epoch: for schedules that count epochs; any number will do where the
             schedule does not matter.
+        num_classes: of the training images' labels, for `monitor.linear`; 0: without
+            its classifier, whatever the config says: enough for all but training.
 
     Raises:
         ValueError: for a value out of range, an impossible combination, or a field that
@@ -115,6 +122,7 @@ def describe(
         plan=plan,
         rate=read.optimizer.learning_rate * batch_size / 256,
         pair_weights=pair_weights(read.pairing, *counts),
+        num_classes=num_classes,
     )
     description = Description(
         method=make_method(parts),

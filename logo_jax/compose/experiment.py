@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from logo_jax import step
 from logo_jax.augment.policy import prepare_eval
-from logo_jax.compose.data import Loader, load_data, make_loader
+from logo_jax.compose.data import Loader, load_data, make_loader, num_classes
 from logo_jax.compose.description import Description, describe
 from logo_jax.data.images import Images
 from logo_jax.data.memory import Squares, evenly
@@ -70,7 +70,10 @@ def experiment(config: Mapping[str, Any], mesh: Mesh) -> Experiment:
             f"{len(data.train)} training images; use a smaller one"
         )
     description = describe(
-        config, num_devices=num_devices, steps_per_epoch=steps_per_epoch
+        config,
+        num_devices=num_devices,
+        steps_per_epoch=steps_per_epoch,
+        num_classes=_num_classes(first, data.train),
     )
     monitor = knn_monitor(description, data, mesh)
     loader, loading = make_loader(
@@ -84,6 +87,13 @@ def experiment(config: Mapping[str, Any], mesh: Mesh) -> Experiment:
         train_step=train_step(description, mesh),
         monitor=monitor,
     )
+
+
+def _num_classes(description: Description, images: Images) -> int:
+    """Of the classifier that learns beside the network; 0 where there is none."""
+    if not description.monitor["linear"]:
+        return 0
+    return num_classes(images, "config.monitor.linear=True")
 
 
 def train_step(
@@ -121,8 +131,8 @@ def knn_monitor(description: Description, data: Data, mesh: Mesh) -> KnnMonitor 
             step.batch_sharding(mesh),
             ("backbone", "projector") if fields["projector"] else ("backbone",),
         ),
-        bank=_squares(description, data.bank, fields["train_examples"]),
-        queries=_squares(description, data.queries, fields["test_examples"]),
+        bank=squares(description, data.bank, fields["train_examples"]),
+        queries=squares(description, data.queries, fields["test_examples"]),
         settings=fields["knn"],
         num_classes=max(data.bank.num_classes, data.queries.num_classes),
         batch_size=description.batch_size,
@@ -130,7 +140,12 @@ def knn_monitor(description: Description, data: Data, mesh: Mesh) -> KnnMonitor 
     )
 
 
-def _squares(description: Description, images: Images, limit: int) -> Squares:
+def squares(description: Description, images: Images, limit: int) -> Squares:
+    """So many of the images, or all for 0, as a config's monitor sees them.
+
+    Raises:
+        ValueError: where they may differ in size, and it names no size for them.
+    """
     if images.largest is None and not description.monitor["resize"]:
         raise ValueError(
             f"images of {images.origin} may differ in size: config.monitor.resize=0 "

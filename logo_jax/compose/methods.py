@@ -17,6 +17,7 @@ from logo_jax.methods import (
     LearnedAffinity,
     LoGo,
     MoCo,
+    OnlineLinear,
     SimSiam,
     SwAV,
     affinity,
@@ -39,6 +40,8 @@ REGRESSOR_LOSSES = {
 }
 AFFINITIES = ("regressor", "random", "cosine")
 UPDATES = ("none", *logo.UPDATES)
+# of the online classifier, at its peak: on the quickstart 1 is slow, 10 overshoots
+LINEAR_RATE = 3.0
 RUNNING_STATS = {"all": False, "globals": True}
 
 
@@ -53,6 +56,7 @@ class Parts:
         plan: of the loop.
         rate: learning rate at its peak.
         pair_weights: weight of each directed pair of views.
+        num_classes: of the images' labels; 0: unknown, and no classifier learns.
     """
 
     read: Reader
@@ -61,6 +65,7 @@ class Parts:
     plan: Plan
     rate: float
     pair_weights: np.ndarray
+    num_classes: int = 0
 
     def tx(self, **fields: Any) -> optax.GradientTransformationExtraArgs:
         """The config's optimiser on its schedule."""
@@ -82,7 +87,7 @@ class Parts:
 def make_method(parts: Parts) -> Method:
     """The method a config describes."""
     make_base = parts.read.method.choice("name", BASES)
-    return _with_logo(parts, make_base(parts))
+    return _with_logo(parts, _with_linear(parts, make_base(parts)))
 
 
 def _simsiam(parts: Parts) -> SimSiam:
@@ -127,6 +132,15 @@ def _fields(read: Reader, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """Every field of a group that a method takes as it is."""
     left_out = ("name", *without)
     return {name: value for name, value in read.all().items() if name not in left_out}
+
+
+def _with_linear(parts: Parts, base: BaseMethod) -> BaseMethod:
+    """The base method, with a classifier beside it where a config wants one."""
+    if not (parts.read.monitor.linear and parts.num_classes):
+        return base
+    rate = optim.cosine_schedule(LINEAR_RATE, num_steps=parts.plan.num_steps)
+    tx = optim.sgd(rate, momentum=0.9, weight_decay=0.0)
+    return OnlineLinear(base, parts.encoder, parts.num_classes, tx)
 
 
 def _with_logo(parts: Parts, base: BaseMethod) -> Method:

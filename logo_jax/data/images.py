@@ -26,6 +26,11 @@ class Record(NamedTuple):
     label: int | np.ndarray
 
 
+def class_of(record: Record) -> int:
+    """The one class of an image; NO_LABEL where it is unknown or may be several."""
+    return NO_LABEL if np.ndim(record.label) else int(record.label)
+
+
 class Images(Protocol):
     """Images by number, 0 to n - 1, undecoded; picklable, to be read anywhere."""
 

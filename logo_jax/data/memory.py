@@ -10,7 +10,7 @@ import numpy as np
 
 from logo_jax.data.ahead import read_ahead
 from logo_jax.data.decode import Size
-from logo_jax.data.images import Images, ImageSet
+from logo_jax.data.images import NO_LABEL, Images, ImageSet
 from logo_jax.data.reading import Skipped, read_canvases, read_squares
 
 _READ_AT_ONCE = 256
@@ -19,8 +19,10 @@ _KEPT_BYTES = 2 * 2**30
 
 def read_all(
     source: Images, canvas: Size, *, max_corrupt: float, threads: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """All images on canvases, uint8 [n, h, w, 3], and their sizes, int32 [n, 2].
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All images on canvases, uint8 [n, h, w, 3], their sizes and their classes.
+
+    Sizes are int32 [n, 2], classes int32 [n]; see `Canvases`.
 
     Args:
         source: of images.
@@ -32,15 +34,24 @@ def read_all(
         ValueError: if more are.
     """
     if isinstance(source, ImageSet) and canvas == source.largest:
-        return source.images, np.tile(np.array(canvas, np.int32), (len(source), 1))
+        sizes = np.tile(np.array(canvas, np.int32), (len(source), 1))
+        return source.images, sizes, _classes(source)
     images = np.empty((len(source), *canvas, 3), np.uint8)
     sizes = np.empty((len(source), 2), np.int32)
+    labels = np.empty(len(source), np.int32)
     skipped = Skipped(source, max_corrupt)
     read = functools.partial(read_canvases, source, canvas=canvas)
     for ids, part in _in_chunks(read, np.arange(len(source)), threads):
         skipped.add(ids, part.failed)
-        images[ids], sizes[ids] = part.images, part.sizes
-    return images, sizes
+        images[ids], sizes[ids], labels[ids] = part.images, part.sizes, part.labels
+    return images, sizes, labels
+
+
+def _classes(source: ImageSet) -> np.ndarray:
+    """Of all images, as `Canvases` has them."""
+    if source.labels is None or source.labels.ndim > 1:
+        return np.full(len(source), NO_LABEL, np.int32)
+    return source.labels
 
 
 def decoded(source: Images, *, max_corrupt: float, threads: int = 0) -> ImageSet:

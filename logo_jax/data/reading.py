@@ -7,7 +7,7 @@ import numpy as np
 from absl import logging
 
 from logo_jax.data.decode import DecodeError, Pixels, Size, centre_square, decode, fit
-from logo_jax.data.images import Images, Stored
+from logo_jax.data.images import Images, Record, Stored, class_of
 
 
 class Canvases(NamedTuple):
@@ -19,11 +19,14 @@ class Canvases(NamedTuple):
         sizes: int32 [b, 2]: height and width of the originals, in pixels.
         failed: bool [b]: where the image asked for cannot be decoded and the next
             sound one of the source stands in its place.
+        labels: int32 [b]: class of the image that is there; NO_LABEL where it has
+            none, or may show several.
     """
 
     images: np.ndarray
     sizes: np.ndarray
     failed: np.ndarray
+    labels: np.ndarray
 
 
 def canvas_size(source: Images, side: int) -> Size:
@@ -41,21 +44,25 @@ def read_canvases(source: Images, ids: np.ndarray, canvas: Size) -> Canvases:
     images = np.zeros((len(ids), *canvas, 3), np.uint8)
     sizes = np.empty((len(ids), 2), np.int32)
     failed = np.zeros(len(ids), bool)
+    labels = np.empty(len(ids), np.int32)
     for row, record in enumerate(source.records(ids)):
         try:
             pixels, sizes[row] = fit(record.image, canvas)
         except DecodeError:
             failed[row] = True
-            pixels, sizes[row] = _next_sound(source, int(ids[row]), canvas)
+            record, (pixels, sizes[row]) = _next_sound(source, int(ids[row]), canvas)
         images[row, : pixels.shape[0], : pixels.shape[1]] = pixels
-    return Canvases(images, sizes, failed)
+        labels[row] = class_of(record)
+    return Canvases(images, sizes, failed, labels)
 
 
-def _next_sound(source: Images, i: int, canvas: Size) -> tuple[Pixels, Size]:
+def _next_sound(
+    source: Images, i: int, canvas: Size
+) -> tuple[Record, tuple[Pixels, Size]]:
     for step in range(1, len(source)):
         (record,) = source.records([(i + step) % len(source)])
         try:
-            return fit(record.image, canvas)
+            return record, fit(record.image, canvas)
         except DecodeError:
             continue
     raise DecodeError(f"{source.name(i)} and all other images cannot be decoded")

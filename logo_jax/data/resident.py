@@ -19,6 +19,7 @@ class Resident:
     Attributes:
         images: uint8 [n, h, w, c], on every device.
         sizes: of the originals, int32 [n, 2], on every device.
+        labels: int32 [n], on every device.
         batch_size: images a batch, over all devices; an epoch's remainder is dropped.
         seeds: of the order; each of several has a batch of its own.
         sharding: of a batch over devices.
@@ -26,6 +27,7 @@ class Resident:
 
     images: jax.Array
     sizes: jax.Array
+    labels: jax.Array
     batch_size: int
     seeds: tuple[int, ...]
     sharding: Any
@@ -46,10 +48,9 @@ class Resident:
                 number, self.seeds, len(self.images), self.batch_size
             )
             rows = step.place(ids, self.sharding)
-            images, sizes = _take(self.images, self.sizes, rows)
-            yield Examples(images, sizes, rows), epoch
+            yield _take(self.images, self.sizes, self.labels, rows), epoch
 
 
 @jax.jit
-def _take(images, sizes, rows):
-    return images[rows], sizes[rows]
+def _take(images, sizes, labels, rows):
+    return Examples(images[rows], sizes[rows], rows, labels[rows])

@@ -87,13 +87,14 @@ class Streamed:
         with contextlib.closing(reading):
             for canvases, ids, epoch in reading:
                 skipped.add(ids, canvases.failed)
-                following = self._put(canvases.images, canvases.sizes, ids), epoch
+                following = self._put(canvases, ids), epoch
                 if ready:
                     yield ready
                 ready = following
         if ready:
             yield ready
 
-    def _put(self, *rows: np.ndarray) -> Examples:
+    def _put(self, read: Canvases, ids: np.ndarray) -> Examples:
         put = jax.make_array_from_process_local_data
+        rows = Examples(read.images, read.sizes, ids, read.labels)
         return Examples(*(put(self.sharding, part) for part in rows))

@@ -2,8 +2,10 @@
 
 from logo_jax.methods.affinity import CosineAffinity, LearnedAffinity
 from logo_jax.methods.byol import BYOL
+from logo_jax.methods.linear_probe import LinearProbe
 from logo_jax.methods.logo import LoGo
 from logo_jax.methods.moco import MoCo
+from logo_jax.methods.online_linear import OnlineLinear
 from logo_jax.methods.simsiam import SimSiam
 from logo_jax.methods.swav import SwAV
 
@@ -11,8 +13,10 @@ __all__ = [
     "BYOL",
     "CosineAffinity",
     "LearnedAffinity",
+    "LinearProbe",
     "LoGo",
     "MoCo",
+    "OnlineLinear",
     "SimSiam",
     "SwAV",
 ]

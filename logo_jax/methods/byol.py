@@ -17,9 +17,10 @@ from logo_jax.state import (
     Batch,
     Forward,
     Params,
+    Term,
     TrainState,
 )
-from logo_jax.step import base_update
+from logo_jax.step import base_update, no_term
 from logo_jax.views import (
     encode_crops,
     encode_views,
@@ -72,9 +73,11 @@ class BYOL:
             memory={TARGET_ENCODER: state.params[ENCODER]},
         )
 
-    def update(self, state: TrainState, batch: Batch, key: jax.Array):
+    def update(
+        self, state: TrainState, batch: Batch, key: jax.Array, term: Term = no_term
+    ):
         """Moves the target encoder, then takes a gradient step."""
-        state, metrics, grad_norms = base_update(self, state, batch, key)
+        state, metrics, grad_norms = base_update(self, state, batch, key, term)
         return state, metrics | {"grad_norm": grad_norms[ENCODER]}
 
     def prepare(self, state: TrainState) -> TrainState:
@@ -93,7 +96,7 @@ class BYOL:
         """Weighted negative cosine of predictions with other views' targets."""
         del key  # nothing random beyond the crops
         stats = state.batch_stats
-        embeddings, encoder_stats = encode_crops(
+        embeddings, encoder_stats, features = encode_crops(
             self.encoder,
             params[ENCODER],
             stats[ENCODER],
@@ -104,7 +107,7 @@ class BYOL:
         predictions, predictor_stats = encode_views(
             self.predictor, params[PREDICTOR], stats[PREDICTOR], [*embeddings]
         )
-        targets, target_stats = encode_crops(
+        targets, target_stats, _ = encode_crops(
             self.encoder,
             state.memory[TARGET_ENCODER],
             stats[TARGET_ENCODER],
@@ -124,4 +127,5 @@ class BYOL:
             },
             memory={},
             metrics=pair_metrics(weights, losses, batch.global_crops.shape[1]),
+            features=features,
         )

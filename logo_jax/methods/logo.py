@@ -21,7 +21,7 @@ from logo_jax.state import (
     Forward,
     TrainState,
 )
-from logo_jax.step import apply_gradients, base_update, per_device
+from logo_jax.step import apply_gradients, per_device
 from logo_jax.views import encode_crops
 
 UPDATES = ("released", "joint")
@@ -100,17 +100,17 @@ class LoGo:
         if self.prepare_before_repel:
             state = self.base.prepare(state)
         state, local_metrics = self._repel(state, batch, affinity_key)
-        state, metrics, grad_norms = base_update(self.base, state, batch, key)
-        grad_norm = grad_norms[ENCODER]
-        state = state.replace(memory=state.memory | {"grad_norm": grad_norm})
-        return state, metrics | local_metrics | {"grad_norm": grad_norm}
+        state, metrics = self.base.update(state, batch, key)
+        grad_norm = {"grad_norm": metrics["grad_norm"]}
+        state = state.replace(memory=state.memory | grad_norm)
+        return state, metrics | local_metrics
 
     def _repel(self, state, batch, key):
         """The affinity's step, then the encoder's, on one encoding of local crops."""
-        num_global, num_local = (crops.shape[1] for crops in batch)
+        num_global, num_local = (crops.shape[1] for crops in batch[:2])
 
         def encode(params):
-            return encode_crops(
+            embeddings, stats, _ = encode_crops(
                 self.encoder,
                 params,
                 state.batch_stats[ENCODER],
@@ -118,6 +118,7 @@ class LoGo:
                 range(num_global, num_global + num_local),
                 stats_from_globals=self.stats_from_globals,
             )
+            return embeddings, stats
 
         embeddings, pull_back, stats = jax.vjp(
             encode, per_device(state.params[ENCODER]), has_aux=True
@@ -154,8 +155,7 @@ class LoGo:
             )
             return self.weight * repulsion, (state, metrics | aux)
 
-        state, metrics, grad_norms = base_update(self.base, state, batch, key, term)
-        return state, metrics | {"grad_norm": grad_norms[ENCODER]}
+        return self.base.update(state, batch, key, term)
 
     def _last_norm(self, state):
         """The encoder's gradient norm in the previous base step, unless forgotten."""

@@ -10,8 +10,16 @@ import optax
 
 from logo_jax.losses import info_nce, l2_normalize
 from logo_jax.methods.shuffle import shuffled
-from logo_jax.state import ENCODER, KEY_ENCODER, Batch, Forward, Params, TrainState
-from logo_jax.step import base_update, gather, global_size
+from logo_jax.state import (
+    ENCODER,
+    KEY_ENCODER,
+    Batch,
+    Forward,
+    Params,
+    Term,
+    TrainState,
+)
+from logo_jax.step import base_update, gather, global_size, no_term
 from logo_jax.views import (
     encode_crops,
     encode_views,
@@ -87,9 +95,11 @@ class MoCo:
             },
         )
 
-    def update(self, state: TrainState, batch: Batch, key: jax.Array):
+    def update(
+        self, state: TrainState, batch: Batch, key: jax.Array, term: Term = no_term
+    ):
         """Moves the key encoder, takes a gradient step, enqueues the keys."""
-        state, metrics, grad_norms = base_update(self, state, batch, key)
+        state, metrics, grad_norms = base_update(self, state, batch, key, term)
         return state, metrics | {"grad_norm": grad_norms[ENCODER]}
 
     def prepare(self, state: TrainState) -> TrainState:
@@ -106,7 +116,7 @@ class MoCo:
         views = split_views(batch)
         num_global = batch.global_crops.shape[1]
         rows, columns = self._encoded(len(views))
-        embeddings, query_stats = encode_crops(
+        embeddings, query_stats, features = encode_crops(
             self.encoder,
             params[ENCODER],
             state.batch_stats[ENCODER],
@@ -132,6 +142,7 @@ class MoCo:
             memory=enqueue(state.memory, enqueued),
             metrics=pair_metrics(weights, losses, num_global)
             | {"health/queue_fill": jnp.minimum(filled, 1.0)},
+            features=features,
         )
 
     def _encoded(self, num_views):

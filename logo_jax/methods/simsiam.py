@@ -9,8 +9,8 @@ import numpy as np
 import optax
 
 from logo_jax.losses import negative_cosine
-from logo_jax.state import ENCODER, PREDICTOR, Batch, Forward, Params, TrainState
-from logo_jax.step import base_update
+from logo_jax.state import ENCODER, PREDICTOR, Batch, Forward, Params, Term, TrainState
+from logo_jax.step import base_update, no_term
 from logo_jax.views import encode_pairs, encode_views, pair_metrics, used_weights
 
 
@@ -58,9 +58,11 @@ class SimSiam:
             memory={},
         )
 
-    def update(self, state: TrainState, batch: Batch, key: jax.Array):
+    def update(
+        self, state: TrainState, batch: Batch, key: jax.Array, term: Term = no_term
+    ):
         """One gradient step on the weighted pairs."""
-        state, metrics, grad_norms = base_update(self, state, batch, key)
+        state, metrics, grad_norms = base_update(self, state, batch, key, term)
         return state, metrics | {"grad_norm": grad_norms[ENCODER]}
 
     def prepare(self, state: TrainState) -> TrainState:
@@ -72,7 +74,7 @@ class SimSiam:
     ) -> tuple[jax.Array, Forward]:
         """Weighted negative cosine of predictions with other views' embeddings."""
         del key  # nothing random beyond the crops
-        embeddings, targets, encoder_stats = encode_pairs(
+        embeddings, targets, encoder_stats, features = encode_pairs(
             self.encoder,
             params[ENCODER],
             state.batch_stats[ENCODER],
@@ -96,4 +98,5 @@ class SimSiam:
             batch_stats={ENCODER: encoder_stats, PREDICTOR: predictor_stats},
             memory={},
             metrics=pair_metrics(weights, losses, batch.global_crops.shape[1]),
+            features=features,
         )

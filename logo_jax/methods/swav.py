@@ -9,8 +9,8 @@ import numpy as np
 import optax
 
 from logo_jax.losses import l2_normalize, sinkhorn, swapped_prediction
-from logo_jax.state import ENCODER, PROTOTYPES, Batch, Forward, Params, TrainState
-from logo_jax.step import base_update, gather, local_rows
+from logo_jax.state import ENCODER, PROTOTYPES, Batch, Forward, Params, Term, TrainState
+from logo_jax.step import base_update, gather, local_rows, no_term
 from logo_jax.views import encode_pairs, pair_metrics, targeted, used_weights
 
 POSITIVE = {"num_prototypes": 512, "temperature": 0.1, "epsilon": 0.05, "iterations": 3}
@@ -89,9 +89,11 @@ class SwAV:
             memory={"queue": jnp.zeros(shape)} if self.queue_size else {},
         )
 
-    def update(self, state: TrainState, batch: Batch, key: jax.Array):
+    def update(
+        self, state: TrainState, batch: Batch, key: jax.Array, term: Term = no_term
+    ):
         """Brings prototypes to unit length, then takes a gradient step."""
-        state, metrics, grad_norms = base_update(self, state, batch, key)
+        state, metrics, grad_norms = base_update(self, state, batch, key, term)
         return state, metrics | {"grad_norm": grad_norms[ENCODER]}
 
     def prepare(self, state: TrainState) -> TrainState:
@@ -104,7 +106,7 @@ class SwAV:
     ) -> tuple[jax.Array, Forward]:
         """Weighted cross-entropy of views' predictions of other views' codes."""
         del key  # nothing random beyond the crops
-        embeddings, targets, stats = encode_pairs(
+        embeddings, targets, stats, features = encode_pairs(
             self.encoder,
             params[ENCODER],
             state.batch_stats[ENCODER],
@@ -128,6 +130,7 @@ class SwAV:
             batch_stats={ENCODER: stats},
             memory=self._remember(state.memory, targets),
             metrics=metrics | {"code_entropy": entropy(codes).mean()},
+            features=features,
         )
 
     def _codes(self, state, targets, prototypes):

@@ -16,8 +16,10 @@ class Encoder(nn.Module):
     head: nn.Module
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Embeddings [..., d] of images [..., h, w, c]."""
-        return self.head(self.backbone(images, train=train), train=train)
+        """Embeddings [..., d] of images [..., h, w, c]; sows the features [..., f]."""
+        features = self.backbone(images, train=train)
+        self.sow("intermediates", "features", features)
+        return self.head(features, train=train)
 
     def project(self, features: jax.Array) -> jax.Array:
         """Embeddings [..., d] of features [..., f] in evaluation mode."""

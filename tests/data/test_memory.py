@@ -24,23 +24,34 @@ def collected(squares):
 
 
 def test_all_images_come_in_order_with_their_sizes(files):
-    images, sizes = read_all(files, (32, 40), max_corrupt=0)
+    images, sizes, labels = read_all(files, (32, 40), max_corrupt=0)
     assert images.shape == (7, 32, 40, 3)
     assert sizes.tolist() == [[24, 32]] * 7
     np.testing.assert_array_equal(images[5, :24, :32], smooth(24, 32, seed=101))
+    assert labels.tolist() == [0] * 4 + [1] * 3
 
 
 def test_arrays_that_fit_are_not_copied():
-    images, sizes = read_all(ARRAYS, (3, 4), max_corrupt=0)
+    images, sizes, labels = read_all(ARRAYS, (3, 4), max_corrupt=0)
     assert images is ARRAYS.images
     assert sizes.shape == (600, 2)
     assert (sizes == (3, 4)).all()
+    assert labels.tolist() == [i % 7 for i in range(600)]
 
 
 def test_arrays_are_reduced_where_the_canvas_is_smaller():
-    images, sizes = read_all(ARRAYS, (3, 2), max_corrupt=0)
+    images, sizes, labels = read_all(ARRAYS, (3, 2), max_corrupt=0)
     assert images.shape == (600, 3, 2, 3)
     assert (sizes == (3, 4)).all()
+    assert labels.tolist() == [i % 7 for i in range(600)]
+
+
+@pytest.mark.parametrize("side", [3, 2])  # as they are, and reduced
+@pytest.mark.parametrize("labels", [None, np.ones((5, 4), np.int32)])
+def test_images_without_one_class_each_are_marked_so(labels, side):
+    pixels = np.zeros((5, 3, 3, 3), np.uint8)
+    source = ImageSet(pixels, labels, origin="here")
+    assert read_all(source, (side, side), max_corrupt=0)[2].tolist() == [-1] * 5
 
 
 def test_many_chunks_keep_their_order(monkeypatch):

@@ -50,6 +50,13 @@ def test_the_next_sound_image_takes_the_place_of_a_damaged_one(files):
     np.testing.assert_array_equal(canvases.images[1, :1, :5], smooth(1, 5, seed=3))
 
 
+def test_a_label_is_that_of_the_image_that_is_there(tmp_path):
+    files = folder.load(write_folder(tmp_path, {"a": 2, "b": 1}))[0]
+    damage(files, 1)
+    canvases = read_canvases(files, np.array([1, 0, 2]), (16, 16))
+    assert canvases.labels.tolist() == [1, 0, 1]
+
+
 def test_after_the_last_image_comes_the_first(files):
     damage(files, 3)
     canvases = read_canvases(files, np.array([3]), (16, 16))

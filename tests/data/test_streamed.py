@@ -41,10 +41,9 @@ def streamed(source, seeds=(3,), max_corrupt=0.0, **how):
 
 
 def resident(source, seeds=(3,)):
-    images, sizes = read_all(source, CANVAS, max_corrupt=0)
+    stored = read_all(source, CANVAS, max_corrupt=0)
     mesh = step.make_mesh(jax.devices()[:4])
-    images, sizes = step.replicate((images, sizes), mesh)
-    return Resident(images, sizes, BATCH, seeds, sharding(seeds))
+    return Resident(*step.replicate(stored, mesh), BATCH, seeds, sharding(seeds))
 
 
 def dealt(loader, start=0, stop=STEPS):
@@ -66,6 +65,7 @@ def test_streamed_and_resident_batches_are_the_same(source, seeds):
     shape = (BATCH,) if len(seeds) == 1 else (2, BATCH)
     assert examples.images.shape == (*shape, *CANVAS, 3)
     assert examples.sizes.shape == (*shape, 2)
+    np.testing.assert_array_equal(examples.labels, examples.ids >= 6)  # of b
 
 
 @pytest.mark.parametrize("how", [{"threads": 1}, {"threads": 5}, {"workers": 2}])

@@ -1,0 +1,106 @@
+"""A linear classifier of features that do not change, and the step it learns by."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from logo_jax.evaluation.classifier import logits
+from logo_jax.state import ENCODER, LINEAR, Batch, Metrics, TrainState
+from logo_jax.step import as_mean_over_devices, gather, gradient_step
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearProbe:
+    """A linear classifier of a frozen encoder's backbone features.
+
+    It sees the first global crop of each image; the encoder is in evaluation mode.
+    Weights start as N(0, 0.01), the bias at zero. The encoder lives in the state's
+    memory: closed over, it would be a constant of the compiled step, which then could
+    be neither cached for another checkpoint nor shared by several processes. It costs
+    a copy in each checkpoint, which stands alone for that; a donated step passes it
+    through where it is.
+
+    Attributes:
+        encoder: the network.
+        variables: its "params" and "batch_stats", frozen.
+        num_classes: of the labels.
+        tx: optimiser of the classifier.
+
+    Source: facebookresearch/moco@main_lincls.py;
+        facebookresearch/simsiam@main_lincls.py.
+    """
+
+    encoder: nn.Module
+    variables: Mapping[str, Any]
+    num_classes: int
+    tx: optax.GradientTransformationExtraArgs
+
+    def init(self, key: jax.Array, batch: Batch) -> TrainState:
+        """State before the first step."""
+        crop = batch.global_crops[:1, 0]
+        size = jax.eval_shape(self._features, self.variables, crop).shape[-1]
+        kernel = 0.01 * jax.random.normal(key, (size, self.num_classes))
+        params = {LINEAR: {"kernel": kernel, "bias": jnp.zeros(self.num_classes)}}
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            batch_stats={},
+            opt_states={LINEAR: self.tx.init(params)},
+            memory={ENCODER: dict(self.variables)},
+        )
+
+    def update(
+        self, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        """One step of the classifier; `loss` and `top1` are from before it."""
+        del key  # nothing random beyond the crops
+        crops = batch.global_crops[:, 0]
+        features = self._features(state.memory[ENCODER], crops)
+        return learn(state, features, batch.labels, self.tx)
+
+    def _features(self, variables, images):
+        features = self.encoder.apply(variables, images, method="features")
+        return jnp.asarray(features, jnp.float32)
+
+
+def learn(
+    state: TrainState,
+    features: jax.Array,
+    labels: jax.Array,
+    tx: optax.GradientTransformationExtraArgs,
+) -> tuple[TrainState, Metrics]:
+    """State after one step of its classifier on the cross-entropy, and metrics.
+
+    Args:
+        state: with the classifier as `params["linear"]`.
+        features: this device's [b, f], constants.
+        labels: this device's [b]; -1 where unknown: such images are left out.
+        tx: optimiser of the classifier.
+
+    Returns:
+        The state, and `loss` in nats and `top1` in percent before the step, means over
+        the labelled images of the global batch; 0 where none is labelled.
+    """
+
+    def loss_fn(params):
+        scores = logits(params[LINEAR], features)
+        losses = optax.losses.softmax_cross_entropy_with_integer_labels(
+            scores, jnp.maximum(labels, 0)
+        )
+        right = (scores.argmax(-1) == labels).astype(jnp.float32)
+        known = (labels >= 0).astype(jnp.float32)
+        rows = jnp.stack([losses * known, right, known])
+        loss, right, count = gather(rows, axis=1).sum(1)
+        count = jnp.maximum(count, 1.0)
+        loss = as_mean_over_devices(loss / count)
+        return loss, (state, {"loss": loss, "top1": 100 * right / count})
+
+    state, metrics, _ = gradient_step(
+        state, loss_fn, trains=(LINEAR,), tx=tx, slot=LINEAR
+    )
+    return state, metrics

@@ -1,0 +1,117 @@
+"""The classifier beside a method: it learns, and the network does not notice."""
+
+import dataclasses
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from logo_jax import compose, optim, step
+from logo_jax.compose.experiment import train_step
+from logo_jax.methods import LoGo, OnlineLinear
+from logo_jax.state import LINEAR, Examples
+from tests.contracts import cases
+
+RATE, CLASSES = 0.5, 3
+
+
+def with_linear(method):
+    def wrap(base):
+        tx = optim.sgd(RATE, momentum=0.9, weight_decay=0.0)
+        return OnlineLinear(base, base.encoder, CLASSES, tx)
+
+    if isinstance(method, LoGo):
+        return dataclasses.replace(method, base=wrap(method.base))
+    return wrap(method)
+
+
+def trained(method, labels, steps=3, num_devices=1):
+    trainer = cases.Trainer(method, num_devices)
+    state, metrics = trainer.init(), {}
+    for i in range(steps):
+        batch = cases.batch(i)._replace(labels=jnp.asarray(labels, jnp.int32))
+        batch = jax.device_put(batch, step.batch_sharding(trainer.mesh))
+        state, metrics = trainer.compiled(state, batch, jnp.int32(0))
+    assert trainer.traces == 1
+    return jax.device_get((state, metrics))
+
+
+@pytest.mark.parametrize("name", ["moco", "byol", "logo_simsiam", "logo_swav_joint"])
+def test_the_network_trains_as_without_it_to_the_bit(name):
+    method = cases.METHODS[name](axis_name=None)
+    labels = np.arange(cases.BATCH) % CLASSES
+    without, plain = trained(method, labels)
+    found, metrics = trained(with_linear(method), labels)
+    assert np.abs(found.params[LINEAR]["kernel"]).max() > 0
+    assert metrics.keys() - plain.keys() == {"linear/loss", "linear/top1"}
+    found.params.pop(LINEAR)
+    found.opt_states.pop(LINEAR)
+    assert jax.tree.structure(found) == jax.tree.structure(without)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(without), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for key, value in plain.items():
+        np.testing.assert_array_equal(metrics[key], value)
+
+
+@pytest.mark.parametrize("num_devices", [1, 4])
+def test_images_without_a_label_are_left_out_wherever_they_are(num_devices):
+    labels = [2, 0, 0, -1, 1, -1, -1, -1]  # two images a device; one has no labels
+    method = with_linear(cases.simsiam())
+    state, metrics = trained(method, labels, steps=1, num_devices=num_devices)
+    moved = RATE * (np.array([2, 1, 1]) / 4 - 1 / 3)  # from even odds to the labels
+    np.testing.assert_allclose(state.params[LINEAR]["bias"], moved, atol=1e-6)
+    np.testing.assert_allclose(metrics["linear/loss"], np.log(3), rtol=1e-6)
+    np.testing.assert_allclose(metrics["linear/top1"], 50)  # zero scores: class 0
+
+
+def test_a_batch_without_labels_moves_nothing():
+    state, metrics = trained(with_linear(cases.simsiam()), [-1] * 8, steps=1)
+    assert not np.any(state.params[LINEAR]["kernel"])
+    assert metrics["linear/top1"] == metrics["linear/loss"] == 0
+
+
+def test_it_learns_what_the_features_tell():
+    method = with_linear(cases.simsiam(axis_name=None))
+    method = dataclasses.replace(
+        method,
+        base=dataclasses.replace(
+            method.base, tx=optim.sgd(0.0, momentum=0.0, weight_decay=0.0)
+        ),
+        tx=optim.sgd(20.0, momentum=0.9, weight_decay=0.0),
+    )
+    trainer = cases.Trainer(method)
+    state, metrics = trainer.init(), {}
+    dark = jnp.arange(cases.BATCH) % 2
+    scale = jnp.where(dark == 1, 0.1, 3.0)[:, None, None, None, None]
+    for i in range(40):
+        batch = cases.batch(i)
+        batch = batch._replace(
+            global_crops=jnp.abs(batch.global_crops) + scale, labels=dark
+        )
+        state, metrics = trainer.compiled(state, batch, jnp.int32(0))
+    assert metrics["linear/top1"] == 100
+
+
+def flops(num_classes):
+    config = importlib.import_module("configs.quickstart").get_config("baseline")
+    config.monitor.linear = True
+    description = compose.describe(config, num_devices=1, num_classes=num_classes)
+    b = description.batch_size
+    shapes = {"images": (b, 16, 16, 3), "sizes": (b, 2), "ids": (b,), "labels": (b,)}
+    examples = Examples(
+        **{
+            name: jax.ShapeDtypeStruct(shape, np.uint8 if len(shape) > 2 else np.int32)
+            for name, shape in shapes.items()
+        }
+    )
+    compiled = train_step(description, step.make_mesh(jax.devices()[:1]))
+    state = jax.eval_shape(description.init)
+    lowered = compiled.lower(state, examples, np.int32(0))
+    return lowered.cost_analysis()["flops"]
+
+
+def test_it_costs_under_two_percent_of_a_step():
+    without, found = flops(0), flops(10)
+    assert without < found < 1.02 * without
