@@ -1,7 +1,7 @@
 """Linear support vector machines on frozen features, as VOC07 is transferred to."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -14,6 +14,16 @@ from logo_jax.evaluation.scores import METRICS
 
 COSTS = (0.01, 0.1, *(0.5**n for n in range(4, 20)))
 FOLDS = 3
+_AS_RELEASED: Mapping[str, Any] = {
+    "class_weight": {True: 2, False: 1},
+    "penalty": "l2",
+    "loss": "squared_hinge",
+    "dual": True,
+    "tol": 1e-4,
+    "max_iter": 2000,
+    "intercept_scaling": 1.0,
+    "random_state": 0,
+}
 
 
 class Machines(NamedTuple):
@@ -101,22 +111,11 @@ def _one_class(
     ]
     cost = costs[int(np.argmax(precisions))]
     machine = _machine(cost).fit(features, shown)
-    return machine.coef_[0], float(machine.intercept_[0]), cost
+    return machine.coef_[0], np.ravel(machine.intercept_).item(), cost
 
 
 def _machine(cost: float) -> LinearSVC:
-    """As in facebookresearch/fair_self_supervision_benchmark@tools/svm."""
-    return LinearSVC(
-        C=cost,
-        class_weight={True: 2, False: 1},
-        penalty="l2",
-        loss="squared_hinge",
-        dual=True,
-        tol=1e-4,
-        max_iter=2000,
-        intercept_scaling=1.0,
-        random_state=0,
-    )
+    return LinearSVC(C=cost, **_AS_RELEASED)
 
 
 def _unit_rows(features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
