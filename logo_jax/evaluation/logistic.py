@@ -4,7 +4,7 @@ The objective is the SUM over examples of the cross-entropy, in nats, plus
 strength/2 ||W||^2; biases are not penalised. scikit-learn's C is 1 / strength.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -172,14 +172,14 @@ def _in_rounds(
     count, dtype = len(strengths), features.dtype
     penalty = np.repeat(strengths[:, None, None], features.shape[1], axis=1)
     penalty[:, -1] = 0
-    features, own = jnp.asarray(features), jnp.asarray(own)
+    examples = jnp.asarray(features), jnp.asarray(own)
     weights = np.zeros((count, features.shape[1], own.shape[1]), dtype)
     iterations = np.zeros(count, np.int32)
     norms, gaps = np.zeros(count, dtype), np.full(count, np.inf, dtype)
     converged = np.zeros(count, bool)
     for steps in _rounds(max_iterations):
         rows = _unfinished(converged)
-        problem = Problem(features, own, jnp.asarray(penalty[rows]))
+        problem = Problem(*examples, jnp.asarray(penalty[rows]))
         found = jax.device_get(
             descend(
                 problem,
@@ -198,7 +198,7 @@ def _in_rounds(
     return Fits(weights, np.empty(0), iterations, norms, gaps, converged)
 
 
-def _rounds(max_iterations: int):
+def _rounds(max_iterations: int) -> Iterator[int]:
     """Iterations of each round; the last only looks whether all are converged."""
     first, later = ROUNDS
     left = max_iterations

@@ -69,7 +69,7 @@ class _Trial(NamedTuple):
     high: Array
     residuals: Array
     accepted: Array
-    count: Array
+    tried: Array
 
 
 def residuals(
@@ -147,6 +147,7 @@ def descend(
 
 def _iterate(problem: Problem, metric: Array, tolerance: Array, at: _Point) -> _Point:
     move, lbfgs = jax.vmap(_LBFGS.update)(at.gradient, at.lbfgs, at.moved)
+    move = jnp.asarray(move)
     uphill = _per_weight(_dot(move, at.gradient) <= 0)
     move = jnp.where(uphill, at.gradient, move)
     move = jnp.where(_per_weight(at.done), 0, -move)
@@ -192,9 +193,9 @@ def _search(
         newton = step - slope / (second.sum(-1) + quadratic)
         inside = (newton > low) & (newton < jnp.minimum(high, 100 * step))
         middle = jnp.where(jnp.isinf(high), 4 * step, (low + high) / 2)
-        stay = accepted | (trial.count + 1 == TRIALS)
+        stay = accepted | (trial.tried + 1 == TRIALS)
         following = jnp.where(stay, step, jnp.where(inside, newton, middle))
-        return _Trial(following, low, high, residual, accepted, trial.count + 1)
+        return _Trial(following, low, high, residual, accepted, trial.tried + 1)
 
     nought = jnp.zeros_like(start)
     first_trial = _Trial(
@@ -206,7 +207,7 @@ def _search(
         jnp.int32(0),
     )
     last = jax.lax.while_loop(
-        lambda trial: ~trial.accepted.all() & (trial.count < TRIALS),
+        lambda trial: ~trial.accepted.all() & (trial.tried < TRIALS),
         attempt,
         first_trial,
     )
