@@ -8,6 +8,9 @@ at the loosest tolerance of a ladder that brings its objective within --gap of t
 known, which is ours in float64 and far converged; only that solve is timed. Predictions
 are compared with both. Ours is timed before and after, compiled; its first solve, which
 compiles, apart.
+
+Where none reaches the gap, the tightest is timed: that row's seconds are then of
+a worse solution, and its agreement says nothing of ours. See "gap" under "theirs".
 """
 
 import argparse
@@ -65,7 +68,7 @@ def objective(data: Features, weights, biases, strength: float) -> float:
 
 
 def scikit_learns(data: Features, strength: float, tolerance: float):
-    """Seconds and the classifier; float64, as it is by default no faster in float32."""
+    """Seconds and the classifier, in float64."""
     classifier = LogisticRegression(C=1 / strength, tol=tolerance, max_iter=20_000)
     features = data.features.astype(np.float64)
     seconds = measure(lambda: classifier.fit(features, data.labels))
