@@ -1,0 +1,248 @@
+"""Multinomial logistic regression on frozen features, of many strengths at once.
+
+The objective is the SUM over examples of the cross-entropy, in nats, plus
+strength/2 ||W||^2; biases are not penalised. scikit-learn's C is 1 / strength.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from logo_jax.evaluation.features import Features
+from logo_jax.evaluation.scores import METRICS
+from logo_jax.evaluation.softmax_descent import Problem, descend
+
+STRENGTHS = tuple(np.logspace(-6, 5, 45).tolist())
+MAX_ITERATIONS = 5000
+TOLERANCE = 1e-6
+ROUNDS = (20, 60)  # iterations of the first round, and of each later one
+
+
+class Fits(NamedTuple):
+    """Classifiers, one for each strength; logits are features @ weights + biases.
+
+    Attributes:
+        weights: [s, d, c].
+        biases: [s, c].
+        iterations: [s], of L-BFGS.
+        gradient_norms: [s], Euclidean, of the objective on centred features.
+        gaps: [s], estimates of how far the objective is above its minimum, in nats.
+        converged: [s], whether the gap is below the tolerance times strength/2 ||W||^2.
+    """
+
+    weights: np.ndarray
+    biases: np.ndarray
+    iterations: np.ndarray
+    gradient_norms: np.ndarray
+    gaps: np.ndarray
+    converged: np.ndarray
+
+    def scores(self, features: np.ndarray) -> Float[np.ndarray, "s n c"]:
+        """Logits of features [n, d]."""
+        return features[None] @ self.weights + self.biases[:, None]
+
+
+class Transfer(NamedTuple):
+    """What a data set says of frozen features.
+
+    Attributes:
+        strength: chosen on the validation part.
+        value: the metric on the test part, in [0, 1].
+        top1: accuracy on the test part, in [0, 1].
+        converged: whether the classifier measured is at its minimum.
+    """
+
+    strength: float
+    value: float
+    top1: float
+    converged: bool
+
+
+def transfer(
+    train: Features,
+    val: Features,
+    test: Features,
+    *,
+    metric: str,
+    num_classes: int,
+    strengths: Sequence[float] = STRENGTHS,
+    tolerance: float = TOLERANCE,
+) -> Transfer:
+    """Chooses a strength on val, refits on train and val, measures on test, once.
+
+    Of strengths that do equally well the largest is taken.
+
+    Args:
+        train: what the classifiers are fitted to.
+        val: what the strength is chosen on.
+        test: what is reported.
+        metric: "top1", "top5" or "mean_per_class".
+        num_classes: of all three.
+        strengths: to choose from.
+        tolerance: see `fit`.
+
+    Raises:
+        ValueError: if images have several labels, or the metric is for such.
+
+    Source: Kornblith et al. 2019, https://arxiv.org/abs/1805.08974, A.5;
+        linusericsson/ssl-transfer@linear.py.
+    """
+    if metric not in ("top1", "top5", "mean_per_class"):
+        raise ValueError(
+            f"metric={metric!r} is not one of one label an image; use top1, top5 or "
+            "mean_per_class here, and svm for images of several labels"
+        )
+    measure = METRICS[metric]
+    ordered = sorted(strengths, reverse=True)
+    fits = fit(train, ordered, num_classes=num_classes, tolerance=tolerance)
+    on_val = [measure(scores, val.labels) for scores in fits.scores(val.features)]
+    strength = ordered[int(np.argmax(on_val))]
+    both = Features(*(np.concatenate(parts) for parts in zip(train, val, strict=True)))
+    final = fit(both, [strength], num_classes=num_classes, tolerance=tolerance)
+    (scores,) = final.scores(test.features)
+    return Transfer(
+        strength,
+        measure(scores, test.labels),
+        METRICS["top1"](scores, test.labels),
+        bool(final.converged[0]),
+    )
+
+
+def fit(
+    data: Features,
+    strengths: Sequence[float] = STRENGTHS,
+    *,
+    num_classes: int,
+    tolerance: float = TOLERANCE,
+    max_iterations: int = MAX_ITERATIONS,
+    dtype: Any = np.float32,
+) -> Fits:
+    """Classifiers of every strength, by L-BFGS.
+
+    Features are centred and turned to their principal axes, those without variance
+    left out; neither moves the minimum. Strengths descend together in rounds; a round
+    begins by taking the curvature where it stands as its metric, and drops the
+    strengths that prove to be converged by it.
+
+    Args:
+        data: labels in [0, num_classes), one an example.
+        strengths: positive.
+        num_classes: columns of the logits.
+        tolerance: the estimated gap of a converged objective, over its penalty term:
+            nearly separable data have a loss of almost 0, and a large strength weights
+            of almost 0, so that neither would do alone.
+        max_iterations: of each strength.
+        dtype: of the arithmetic, float32 or float64.
+
+    Raises:
+        ValueError: if labels are not one class an example, or a strength not positive.
+    """
+    _require_one_label(data.labels, num_classes)
+    if not np.all(np.asarray(strengths) > 0):
+        raise ValueError(f"strengths={tuple(strengths)} must be positive; leave out 0")
+    mean, axes = _principal_axes(data.features)
+    turned = (data.features - mean) @ axes
+    wide = np.dtype(dtype) == np.float64
+    # optax counts in int32, where float64 makes other whole numbers int64
+    with jax.enable_x64(wide), jax.numpy_dtype_promotion("standard"):
+        fits = _in_rounds(
+            np.c_[turned, np.ones(len(turned))].astype(dtype),
+            data.labels[:, None] == np.arange(num_classes),
+            np.asarray(strengths, dtype),
+            tolerance,
+            max_iterations,
+        )
+    weights = axes @ fits.weights[:, :-1]
+    biases = fits.weights[:, -1] - mean @ weights
+    return fits._replace(weights=weights.astype(dtype), biases=biases.astype(dtype))
+
+
+def _in_rounds(
+    features: np.ndarray,
+    own: np.ndarray,
+    strengths: np.ndarray,
+    tolerance: float,
+    max_iterations: int,
+) -> Fits:
+    """Fits whose last weights are the biases; `biases` is empty."""
+    count, dtype = len(strengths), features.dtype
+    penalty = np.repeat(strengths[:, None, None], features.shape[1], axis=1)
+    penalty[:, -1] = 0
+    examples = jnp.asarray(features), jnp.asarray(own)
+    weights = np.zeros((count, features.shape[1], own.shape[1]), dtype)
+    iterations = np.zeros(count, np.int32)
+    norms, gaps = np.zeros(count, dtype), np.full(count, np.inf, dtype)
+    converged = np.zeros(count, bool)
+    for steps in _rounds(max_iterations):
+        rows = _unfinished(converged)
+        problem = Problem(*examples, jnp.asarray(penalty[rows]))
+        found = jax.device_get(
+            descend(
+                problem,
+                jnp.asarray(weights[rows]),
+                jnp.asarray(tolerance, dtype),
+                jnp.asarray(steps, jnp.int32),
+            )
+        )
+        size = (penalty[rows] * weights[rows] ** 2).sum((1, 2)) / 2
+        converged[rows] = found.start_gaps <= tolerance * size
+        weights[rows], gaps[rows] = found.weights, found.gaps
+        norms[rows] = found.gradient_norms
+        iterations[rows] += found.iterations
+        if converged.all():
+            break
+    return Fits(weights, np.empty(0), iterations, norms, gaps, converged)
+
+
+def _rounds(max_iterations: int) -> Iterator[int]:
+    """Iterations of each round; the last only looks whether all are converged."""
+    first, later = ROUNDS
+    left = max_iterations
+    yield min(first, left)
+    left -= min(first, left)
+    while left:
+        yield min(later, left)
+        left -= min(later, left)
+    yield 0
+
+
+def _unfinished(converged: np.ndarray) -> np.ndarray:
+    """Rows yet to converge, and finished ones up to a half, a quarter, ... of all.
+
+    Each number of rows is compiled once.
+    """
+    size = len(converged)
+    while size // 2 >= max(1, np.count_nonzero(~converged)):
+        size //= 2
+    return np.argsort(converged, kind="stable")[:size]
+
+
+def _principal_axes(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean [d] of features and their axes [d, r] of non-zero variance, float64."""
+    mean = features.mean(0, dtype=np.float64)
+    centred = features - mean
+    wide = centred.shape[0] < centred.shape[1]
+    variances, vectors = np.linalg.eigh(
+        centred @ centred.T if wide else centred.T @ centred
+    )
+    negligible = variances[-1] * max(centred.shape) * np.finfo(np.float64).eps
+    kept = variances > negligible
+    axes = vectors[:, kept]
+    return mean, centred.T @ axes / np.sqrt(variances[kept]) if wide else axes
+
+
+def _require_one_label(labels: np.ndarray, num_classes: int) -> None:
+    if labels.ndim != 1:
+        raise ValueError(
+            f"labels {labels.shape} of several classes an image are not for logistic "
+            "regression; use svm"
+        )
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"labels in [{labels.min()}, {labels.max()}] must lie in "
+            f"[0, {num_classes}); give num_classes of the data set"
+        )
