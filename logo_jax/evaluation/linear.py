@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int
 from logo_jax.evaluation.features import Features
 
 MOMENTUM = 0.9
-LEARNING_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
+LEARNING_RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
 WEIGHT_DECAYS = (0.0, 1e-4, 1e-3)
 SCHEDULES = {
     "cosine": lambda done: 0.5 * (1 + jnp.cos(jnp.pi * done)),
