@@ -30,7 +30,13 @@ def test_only_what_is_missing_is_run_and_a_failure_stops_no_other(
     arrays, tmp_path, capfd, monkeypatch
 ):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE))
-    fields = test_main.TINY | {"crops.local_crops": (0, 8, (0.1, 0.6))}
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+    monkeypatch.setenv("XLA_FLAGS", "")  # one device
+    fields = test_main.TINY | {
+        "encoder.backbone": "resnet10",
+        "crops.local_crops": (0, 8, (0.1, 0.6)),
+        "train.num_steps": 2,
+    }
     good = CELL | {"overrides": fields, "published": 12.5}
     other = good | {"name": "b", "overrides": fields | {"train.log_every_steps": 2}}
     other["baseline"] = "a"
