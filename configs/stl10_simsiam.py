@@ -11,9 +11,7 @@ code.
 
     python -m logo_jax.main --config=configs/stl10_simsiam.py --workdir=runs/stl10
 
-Supplement's Table 8, local area up to r:
-`--config.crops.local_crops="(2,64,(0.08,r))"`. Table 9, roles swapped: local (0.08,
-1.0) and `--config.crops.global_crops="(2,64,(0.08,r))"`.
+Supplement's Tables 8 and 9, all areas: configs/sweeps/stl10_crop_ratio.py.
 
 Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
 swav_style, logo (default), released, paper; configs/base.py says what each is.

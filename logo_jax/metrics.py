@@ -47,8 +47,8 @@ class MetricWriter:
         workdir.mkdir(parents=True, exist_ok=True)
         self._jsonl = workdir / METRICS_FILE
         self._csv = workdir / "metrics.csv"
-        rows = _kept(_read_rows(self._jsonl), resume_step)
-        _replace(self._jsonl, "".join(map(_json_line, rows)))
+        rows = _kept(read_rows(self._jsonl), resume_step)
+        write_whole(self._jsonl, "".join(map(_json_line, rows)))
         self._columns = _write_table(self._csv, rows)
         self._tensorboard = SummaryWriter(
             str(workdir / "tensorboard"),
@@ -79,14 +79,14 @@ class MetricWriter:
         if row.keys() <= set(self._columns):
             _append(self._csv, _csv_lines(self._columns, [row]))
         else:
-            self._columns = _write_table(self._csv, _read_rows(self._jsonl))
+            self._columns = _write_table(self._csv, read_rows(self._jsonl))
         for name in values:
             if row[name] is not None:
                 self._tensorboard.add_scalar(name, row[name], step)
 
     def rows(self, step: int) -> list[Row]:
         """The lines of a step in metrics.jsonl, those of an earlier process too."""
-        return [row for row in _read_rows(self._jsonl) if row["step"] == step]
+        return [row for row in read_rows(self._jsonl) if row["step"] == step]
 
     def close(self) -> None:
         """Finishes the TensorBoard file."""
@@ -183,7 +183,7 @@ class Progress:
         return (self._clock() - self._start) / done * (self._total - step)
 
 
-def _read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[Row]:
     """The rows of a metrics.jsonl; a last line that was never finished is left out."""
     if not path.exists():
         return []
@@ -218,7 +218,7 @@ def _write_table(path: Path, rows: list[Row]) -> list[str]:
     """Writes rows as a CSV file with the union of their columns, and returns those."""
     columns = list(dict.fromkeys(["step", *(name for row in rows for name in row)]))
     header = dict(zip(columns, columns, strict=True))
-    _replace(path, _csv_lines(columns, [header, *rows]))
+    write_whole(path, _csv_lines(columns, [header, *rows]))
     return columns
 
 
@@ -233,7 +233,7 @@ def _append(path: Path, line: str) -> None:
         file.write(line)
 
 
-def _replace(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     with _naming(path):

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from logo_jax import step
 from logo_jax.evaluation.classifier import logits, top_k, unit
@@ -30,6 +30,7 @@ class KnnMonitor:
         settings: pairs (neighbours, temperature).
         num_classes: of both.
         batch_size: images encoded at once.
+        mesh: devices that share the search for neighbours.
         num_seeds: that the state holds; its leading axis where there are several.
     """
 
@@ -39,6 +40,7 @@ class KnnMonitor:
     settings: tuple[tuple[int, float], ...]
     num_classes: int
     batch_size: int
+    mesh: Mesh
     num_seeds: int = 1
 
     def __post_init__(self):
@@ -100,7 +102,13 @@ class KnnMonitor:
         return next(iter(self._accuracy(bank, queries).values()))
 
     def _accuracy(self, bank, queries):
-        return knn_accuracy(bank, queries, self.settings, num_classes=self.num_classes)
+        return knn_accuracy(
+            bank,
+            queries,
+            self.settings,
+            num_classes=self.num_classes,
+            mesh=self.mesh,
+        )
 
 
 def _described(data: Labelled, describe: Callable) -> Features:

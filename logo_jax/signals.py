@@ -21,6 +21,7 @@ from types import FrameType
 from typing import NoReturn, Self
 
 GRACE = 3.0
+STOPPED = "stopped by"  # how the last line of a run that stopped begins
 _EXIT_CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}
 
 
@@ -117,4 +118,4 @@ class Stop:
         name = (self._signal or signal.SIGTERM).name
         saved = f"after step {self._step}, which is saved"
         where = saved if self._step else "before training began"
-        return f"stopped by {name} {where}; the same command goes on"
+        return f"{STOPPED} {name} {where}; the same command goes on"

@@ -1,4 +1,4 @@
-"""The input benchmarks at their smallest, and the rivals they measure."""
+"""The benchmarks at their smallest, and the rivals they measure."""
 
 import io
 import json
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import canvas, input, pillow_crops
+from benchmarks import canvas, input, knn, pillow_crops
 from logo_jax.augment import AugmentSpec
 
 _LEFT_AS_IT_IS = AugmentSpec(flip_prob=0.0, jitter_prob=0.0, grayscale_prob=0.0)
@@ -114,3 +114,11 @@ def test_pillows_jitter_of_no_strength_changes_nothing_and_hue_turns():
     np.testing.assert_array_equal(same, picture)
     turned = np.asarray(pillow_crops.turn_hue(picture, -1 / 3))
     np.testing.assert_allclose(turned[0, 0], (20, 20, 200), atol=5)  # red turns blue
+
+
+def test_knn_reports_ours_beside_its_product_and_the_tables_size(capsys):
+    knn.main(["--bank=40", "--queries=5", "--dim=4", "--k=3", "--rounds=1"])
+    report = _last_line(capsys.readouterr().out)
+    assert report["tile_bytes"] == 256 * 10 * 4  # a quarter of the bank a device
+    assert report["ours"]["over_ours"] == 1
+    assert report["product"]["seconds"] >= 0

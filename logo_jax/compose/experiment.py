@@ -136,6 +136,7 @@ def knn_monitor(description: Description, data: Data, mesh: Mesh) -> KnnMonitor 
         settings=fields["knn"],
         num_classes=max(data.bank.num_classes, data.queries.num_classes),
         batch_size=description.batch_size,
+        mesh=mesh,
         num_seeds=len(description.plan.seeds),
     )
 

@@ -121,6 +121,34 @@ class DrawnPerClass:
         }
 
 
+def held_out(size: int, fraction: float, seed: int) -> tuple[Indices, Indices]:
+    """Rows to train on and rows held out to validate on, drawn from all alike.
+
+    Args:
+        size: rows in all.
+        fraction: held out of them, rounded; in (0, 1).
+        seed: of the draw.
+
+    Returns:
+        Both sorted; together every row once, and neither empty.
+
+    Raises:
+        ValueError: where one of the two would be empty.
+
+    Source: linusericsson/ssl-transfer@linear.py, which holds out 20 % where a data set
+        has no validation split of its own.
+    """
+    count = round(fraction * size)
+    if not 0 < count < size:
+        raise ValueError(
+            f"a fraction of {fraction} of {size} rows leaves none to train or to "
+            "validate on; use e.g. 0.2, and at least 5 rows"
+        )
+    labels = {"train": np.zeros(size), "test": np.zeros(0)}
+    parts = HeldOut(count).draw(labels, np.random.default_rng(seed))
+    return parts["train"].indices, parts["val"].indices
+
+
 def _first_of_each_class(
     rows: Indices, labels: Int[np.ndarray, " n"], count: int
 ) -> Indices:

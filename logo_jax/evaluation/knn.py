@@ -1,27 +1,30 @@
-"""The weighted nearest-neighbour classifier: exact, for several settings at once."""
+"""The weighted nearest-neighbour classifier, for several settings at once."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from logo_jax.evaluation.average_precision import mean_average_precision
 from logo_jax.evaluation.features import Features
+from logo_jax.evaluation.neighbours import Bank, everywhere, make_bank, nearest
 from logo_jax.losses import l2_normalize
 
-QUERIES_AT_ONCE = 256  # bounds the table of similarities: 51 MB for a bank of 50,000
+QUERIES_AT_ONCE = 256
+
+Settings = tuple[tuple[int, float], ...]
 
 
-@functools.partial(jax.jit, static_argnames=("settings", "num_classes"))
 def class_votes(
-    queries: Float[Array, "q d"],
-    bank: Float[Array, "n d"],
-    labels: Int[Array, " n"] | Int[Array, "n c"],
+    similarity: Float[Array, "q k"],
+    labels: Int[Array, "q k"] | Int[Array, "q k c"],
     *,
-    settings: tuple[tuple[int, float], ...],
+    settings: Settings,
     num_classes: int,
 ) -> Float[Array, "s q c"]:
     """Votes of each query's nearest neighbours, for each (k, temperature).
@@ -29,26 +32,20 @@ def class_votes(
     A neighbour of similarity s votes for its class with exp(s / temperature).
 
     Args:
-        queries: unit vectors.
-        bank: unit vectors whose labels are known.
-        labels: of the bank, in [0, num_classes); or 1 for each class that is shown.
-        settings: pairs (k, temperature); k <= n.
+        similarity: of the neighbours, falling.
+        labels: of the neighbours, in [0, num_classes); or 1 for each class that shows.
+        settings: pairs (neighbours, temperature).
         num_classes: classes to vote for.
 
     Source: Wu et al. 2018, https://arxiv.org/abs/1805.01978, section 3.4;
         facebookresearch/dino@eval_knn.py.
     """
-    most = max(k for k, _ in settings)
-    similarity, nearest = jax.lax.top_k(
-        jnp.matmul(queries, bank.T, precision="highest"), most
-    )
-    classes = labels[nearest]
-    if labels.ndim == 1:
-        classes = jax.nn.one_hot(classes, num_classes, dtype=jnp.int32)
-    classes = (classes == 1).astype(queries.dtype)
+    if labels.ndim == 2:
+        labels = jax.nn.one_hot(labels, num_classes, dtype=jnp.int32)
+    shows = (labels == 1).astype(similarity.dtype)
     return jnp.stack(
         [
-            jnp.einsum("qk,qkc->qc", jnp.exp(similarity[:, :k] / t), classes[:, :k])
+            jnp.einsum("qk,qkc->qc", jnp.exp(similarity[:, :k] / t), shows[:, :k])
             for k, t in settings
         ]
     )
@@ -60,6 +57,7 @@ def knn_accuracy(
     settings: Sequence[tuple[int, float]],
     *,
     num_classes: int,
+    mesh: Mesh | None = None,
 ) -> dict[str, float]:
     """Accuracy of weighted kNN, in percent, by name: `k20_t0.07/top1` and `.../top5`.
 
@@ -71,6 +69,8 @@ def knn_accuracy(
         test: the queries.
         settings: pairs (k, temperature).
         num_classes: of both.
+        mesh: the devices, which may be several processes', each of which then calls
+            this with all features; None: this process's first device.
 
     Raises:
         ValueError: where k exceeds the bank.
@@ -86,14 +86,9 @@ def knn_accuracy(
             f"k={most} neighbours exceed the bank of {len(train.features)} examples; "
             "use a smaller k in monitor.knn or a larger bank"
         )
-    bank = l2_normalize(jnp.asarray(train.features))
-    votes = functools.partial(
-        class_votes,
-        bank=bank,
-        labels=jnp.asarray(train.labels.astype(np.int32)),
-        settings=settings,
-        num_classes=num_classes,
-    )
+    if mesh is None:
+        mesh = Mesh(np.array(jax.local_devices()[:1]), ("data",))
+    votes = _votes_by_tile(make_bank(train, mesh), test, settings, num_classes)
     measure = _top_accuracy if test.labels.ndim == 1 else _mean_average_precision
     values = 100 * measure(votes, test)
     names = ("top1", "top5") if test.labels.ndim == 1 else ("map",)
@@ -104,31 +99,49 @@ def knn_accuracy(
     }
 
 
-def _top_accuracy(votes: Callable, test: Features) -> np.ndarray:
-    """Fractions of queries whose label is first, and among the first five, [s, 2]."""
-    hits = [
-        np.asarray(_hits(votes(queries), jnp.asarray(labels)))
-        for queries, labels in _in_parts(test)
-    ]
-    return np.sum(hits, axis=0) / len(test.features)
-
-
-def _mean_average_precision(votes: Callable, test: Features) -> np.ndarray:
-    """Mean average precision of each setting, [s, 1]."""
-    scores = [np.asarray(votes(queries)) for queries, _ in _in_parts(test)]
-    return np.array(
-        [
-            [mean_average_precision(of_setting, test.labels)]
-            for of_setting in np.concatenate(scores, axis=1)
-        ]
+@functools.partial(jax.jit, static_argnames=("mesh", "settings", "num_classes"))
+def _votes(queries, tiles, labels, *, mesh, settings, num_classes):
+    bank = Bank(tiles, labels, mesh)
+    most = max(k for k, _ in settings)
+    similarity, rows = nearest(l2_normalize(queries), bank, most)
+    votes = class_votes(
+        similarity, labels[rows], settings=settings, num_classes=num_classes
     )
+    return jax.lax.with_sharding_constraint(votes, NamedSharding(mesh, P()))
 
 
-def _in_parts(test: Features) -> Iterator[tuple[jax.Array, np.ndarray]]:
+def _votes_by_tile(
+    bank: Bank, test: Features, settings: Settings, num_classes: int
+) -> Iterator[Float[Array, "s q c"]]:
+    """Votes of QUERIES_AT_ONCE queries at a time, the last ones filled with zeros."""
     for start in range(0, len(test.features), QUERIES_AT_ONCE):
-        rows = slice(start, start + QUERIES_AT_ONCE)
-        queries = l2_normalize(jnp.asarray(test.features[rows]))
-        yield queries, test.labels[rows].astype(np.int32)
+        queries = _filled(test.features[start : start + QUERIES_AT_ONCE], 0)
+        yield _votes(
+            everywhere(queries, bank.mesh),
+            bank.tiles,
+            bank.labels,
+            mesh=bank.mesh,
+            settings=settings,
+            num_classes=num_classes,
+        )
+
+
+def _top_accuracy(votes: Iterator[jax.Array], test: Features) -> np.ndarray:
+    """Fractions of queries whose label is first, and among the first five, [s, 2]."""
+    hits = np.zeros(())
+    for i, scores in enumerate(votes):
+        labels = test.labels[i * QUERIES_AT_ONCE : (i + 1) * QUERIES_AT_ONCE]
+        hits = hits + np.asarray(_hits(scores, _filled(labels.astype(np.int32), -1)))
+    return hits / len(test.features)
+
+
+def _mean_average_precision(votes: Iterator[jax.Array], test: Features) -> np.ndarray:
+    """Mean average precision of each setting, [s, 1]."""
+    scores = np.concatenate([np.asarray(scores) for scores in votes], axis=1)
+    size = len(test.features)
+    return np.array(
+        [[mean_average_precision(each[:size], test.labels)] for each in scores]
+    )
 
 
 @jax.jit
@@ -137,3 +150,9 @@ def _hits(scores: Float[Array, "s q c"], labels: Int[Array, " q"]) -> Array:
     best = jax.lax.top_k(scores, min(5, scores.shape[-1]))[1]
     right = best == labels[None, :, None]
     return jnp.stack([right[..., 0].sum(-1), right.any(-1).sum(-1)], axis=-1)
+
+
+def _filled(x: np.ndarray, value: int) -> np.ndarray:
+    """X with rows of a value behind, QUERIES_AT_ONCE together: one shape to compile."""
+    padding = [(0, QUERIES_AT_ONCE - len(x))] + [(0, 0)] * (x.ndim - 1)
+    return np.pad(x, padding, constant_values=value)

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from logo_jax.evaluation import knn
 from logo_jax.evaluation.average_precision import mean_average_precision
 from logo_jax.evaluation.features import Features
+from logo_jax.step import make_mesh
 
 CLASSES = 7
 SETTINGS = ((1, 0.1), (4, 0.07), (9, 1.0))
@@ -32,10 +34,11 @@ def oracle_votes(queries, train, k, temperature):
 
 def test_votes_equal_loops_in_float64():
     train, test = data_set(0, 12), data_set(1, 6)
+    similarity = unit(test.features) @ unit(train.features).T
+    nearest = np.argsort(-similarity)
     votes = knn.class_votes(
-        jnp.asarray(unit(test.features), jnp.float32),
-        jnp.asarray(unit(train.features), jnp.float32),
-        jnp.asarray(train.labels),
+        jnp.asarray(np.take_along_axis(similarity, nearest, axis=1), jnp.float32),
+        jnp.asarray(train.labels[nearest]),
         settings=SETTINGS,
         num_classes=CLASSES,
     )
@@ -53,6 +56,26 @@ def test_accuracy_counts_every_query_over_several_tables(monkeypatch):
         right = votes.argmax(1) == test.labels
         expected = pytest.approx(100 * right.mean())
         assert accuracy[f"k{k}_t{temperature:g}/top1"] == expected
+
+
+def test_four_devices_find_what_one_finds_whatever_the_labels():
+    train, test = data_set(0, 90), data_set(1, 30)
+    several = [
+        part._replace(labels=2 * np.eye(CLASSES, dtype=np.int32)[part.labels] - 1)
+        for part in (train, test)
+    ]
+    for bank, queries in ((train, test), several):
+        one, four = (
+            knn.knn_accuracy(
+                bank,
+                queries,
+                ((1, 0.1), (40, 0.07)),
+                num_classes=CLASSES,
+                mesh=make_mesh(jax.devices()[:count]),
+            )
+            for count in (1, 4)
+        )
+        assert one == pytest.approx(four, abs=1e-4)
 
 
 def test_neighbours_are_found_by_angle_not_by_length():

@@ -1,0 +1,88 @@
+"""What a sweep file says: plain data, checked when read."""
+
+import collections
+import dataclasses
+import pathlib
+import re
+import runpy
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One line of the table: a config, and what is changed of it.
+
+    Attributes:
+        name: of its runs' folders, which are NAME_seed_SEED.
+        config: file and variant, as `logo_jax.main` takes them.
+        overrides: values by field of the config, such as "data.batch_size".
+        published: of the sweep's first metric; None: no value is.
+        baseline: name of the cell it is compared with, seed by seed; "": none.
+    """
+
+    name: str
+    config: str
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    published: float | None = None
+    baseline: str = ""
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise ValueError(
+                f"cell name {self.name!r} must be letters, digits and any of ._- : it "
+                "names a folder"
+            )
+
+    def flags(self, seed: int) -> list[str]:
+        """The command line of one run, but for its folder."""
+        fields = {**self.overrides, "seed": seed}
+        changes = [f"--config.{name}={value}" for name, value in fields.items()]
+        return [f"--config={self.config}", *changes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Cells, how often each is run, and by what they are compared.
+
+    Attributes:
+        cells: in the table's order.
+        metrics: names in metrics.jsonl; the first is the published one and the one
+            whose differences are told.
+        seeds: of each cell's runs.
+    """
+
+    cells: tuple[Cell, ...]
+    metrics: tuple[str, ...]
+    seeds: tuple[int, ...] = (0,)
+
+    def __post_init__(self):
+        counts = collections.Counter(cell.name for cell in self.cells)
+        twice = [name for name, count in counts.items() if count > 1]
+        unknown = {cell.baseline for cell in self.cells} - {"", *counts}
+        if twice or unknown:
+            raise ValueError(
+                f"a sweep's cells must have names of their own (not so: {twice}) and "
+                f"baselines among them (not so: {sorted(unknown)}); rename those"
+            )
+        if not (self.cells and self.metrics and self.seeds):
+            raise ValueError(
+                f"a sweep of {len(self.cells)} cells, {len(self.metrics)} metrics and "
+                f"{len(self.seeds)} seeds has nothing to run; give one of each at least"
+            )
+
+
+def read(file: pathlib.Path) -> Sweep:
+    """The sweep that a Python file describes: a dict named SWEEP of `Sweep`'s fields.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it describes none.
+        TypeError: where a field is missing or unknown.
+    """
+    said = runpy.run_path(str(file)).get("SWEEP")
+    if not isinstance(said, dict):
+        raise ValueError(f"{file} must define SWEEP, a dict; see configs/sweeps")
+    cells = tuple(Cell(**cell) for cell in said.get("cells", ()))
+    fields: dict[str, Any] = said | {"cells": cells}
+    return Sweep(**fields)

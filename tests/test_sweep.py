@@ -1,0 +1,143 @@
+"""A sweep: what its file says, that it runs what is missing, the table."""
+
+import importlib
+import itertools
+import json
+import pathlib
+import statistics
+
+import pytest
+
+from logo_jax import compose, sweep
+from logo_jax.sweeps import description, table
+from tests import test_main
+from tests.conftest import CACHE
+from tests.test_main import fixture_arrays
+
+__all__ = ["fixture_arrays"]
+
+ROOT = pathlib.Path(__file__).parents[1]
+METRIC = "knn/k3_t0.1/top1"
+CELL = {"name": "a", "config": "configs/cifar10_simsiam.py:baseline"}
+
+
+def write(file, *cells, seeds=(0,)):
+    file.write_text(f"SWEEP = {dict(metrics=(METRIC,), seeds=seeds, cells=cells)}")
+    return file
+
+
+def test_only_what_is_missing_is_run_and_a_failure_stops_no_other(
+    arrays, tmp_path, capfd, monkeypatch
+):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+    monkeypatch.setenv("XLA_FLAGS", "")  # one device
+    fields = test_main.TINY | {
+        "encoder.backbone": "resnet10",
+        "crops.local_crops": (0, 8, (0.1, 0.6)),
+        "train.num_steps": 2,
+    }
+    good = CELL | {"overrides": fields, "published": 12.5}
+    other = good | {"name": "b", "overrides": fields | {"train.log_every_steps": 2}}
+    other["baseline"] = "a"
+    broken = other | {"overrides": fields | {"data.source": "nothing"}}
+    out = tmp_path / "out"
+    command = [f"--out={out}", f"--config.data.path={arrays}"]
+    file = write(tmp_path / "sweep.py", broken, good)
+    assert sweep.main([f"--sweep={file}", *command]) == 1
+    said = capfd.readouterr()
+    assert said.err.splitlines()[1].startswith("b_seed_0 is not finished (exit code 2)")
+    assert "'nothing'" in said.err
+    assert "| b | 0 | - | 12.50 | - |" in said.out
+    before = (out / "a_seed_0" / "metrics.jsonl").stat()
+
+    write(file, other, good)
+    assert sweep.main([f"--sweep={file}", *command]) == 0
+    said = capfd.readouterr()
+    assert said.err.splitlines() == ["[1/1] b_seed_0"]
+    assert (out / "a_seed_0" / "metrics.jsonl").stat() == before
+    reached = test_main.records(out / "b_seed_0")[-1][METRIC]
+    assert f"| b | 1 | {reached:.2f} | 12.50 | 0.00 |" in said.out
+    assert (out / "table.md").read_text() == said.out
+    rows = json.loads((out / "table.json").read_text())
+    assert [row["metrics"][METRIC]["values"] for row in rows] == [[reached]] * 2
+
+    assert sweep.main([f"--sweep={file}", *command]) == 0
+    assert capfd.readouterr().err == ""
+    with pytest.raises(SystemExit):
+        sweep.main([f"--sweep={file}", *command, "--config.seeds=2"])
+    message = "has finished with other settings (--config.seeds=2)"
+    assert message in capfd.readouterr().err
+
+
+def test_the_difference_pairs_seeds_that_both_have():
+    cells = (
+        description.Cell("base", "x.py"),
+        description.Cell("new", "x.py", baseline="base", published=70.0),
+    )
+    described = description.Sweep(cells, (METRIC,), seeds=(0, 1, 2))
+    values = {("base", 0): 10.0, ("base", 1): 30.0, ("new", 1): 31.0, ("new", 2): 50.0}
+    reached = {run: {METRIC: value} for run, value in values.items()}
+    base, new = table.rows(described, reached)
+    assert new["over_baseline"]["values"] == [1.0]
+    assert new["metrics"][METRIC]["mean"] == 40.5
+    assert new["metrics"][METRIC]["std"] == pytest.approx(statistics.stdev([31, 50]))
+    assert table.markdown(described, [base, new]).splitlines()[2:] == [
+        "| base | 2 | 20.00 ± 14.14 | - | - |",
+        "| new | 2 | 40.50 ± 13.44 | 70.00 | 1.00 |",
+    ]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs" / "sweeps").glob("*.py")))
+def test_every_cell_of_a_sweep_is_a_config_that_can_be_built(file):
+    described = description.read(file)
+    seen = []
+    for cell in described.cells:
+        path, _, variant = cell.config.partition(":")
+        module = path.removesuffix(".py").replace("/", ".")
+        config = importlib.import_module(module).get_config(variant)
+        config.update_from_flattened_dict(dict(cell.overrides))
+        compose.describe(config, num_devices=1, steps_per_epoch=10)
+        seen.append(config.to_json())
+    assert all(a != b for a, b in itertools.combinations(seen, 2))
+
+
+def test_the_crop_ratio_sweep_is_the_supplements_two_tables():
+    cells = description.read(ROOT / "configs/sweeps/stl10_crop_ratio.py").cells
+    areas = {
+        cell.name: (
+            cell.overrides["crops.global_crops"][2],
+            cell.overrides["crops.local_crops"][2],
+            cell.published,
+        )
+        for cell in cells
+    }
+    assert len(cells) == 26
+    assert areas["moco_local_0.6"] == ((0.4, 1.0), (0.08, 0.6), 77.15)
+    assert areas["simsiam_local_1.0"] == ((0.4, 1.0), (0.08, 1.0), 76.54)
+    assert areas["simsiam_global_0.3"] == ((0.08, 0.3), (0.08, 1.0), 72.43)
+    assert areas["moco_global_0.7"] == ((0.08, 0.7), (0.08, 1.0), 77.21)
+
+
+@pytest.mark.parametrize(
+    ("cells", "flags", "message"),
+    [
+        ([CELL, CELL], [], "must have names of their own"),
+        ([CELL | {"baseline": "b"}], [], "baselines among them"),
+        ([CELL | {"name": "a/b"}], [], "it names a folder"),
+        ([CELL | {"publised": 1.0}], [], "publised"),
+        ([], [], "nothing to run"),
+        ([CELL], ["--workdir=x"], "'--workdir=x' is not a flag"),
+    ],
+)
+def test_a_sweep_that_cannot_be_run_is_refused_in_one_line(
+    cells, flags, message, tmp_path, capsys
+):
+    file = write(tmp_path / "sweep.py", *cells)
+    with pytest.raises(SystemExit) as end:
+        sweep.main([f"--sweep={file}", f"--out={tmp_path / 'out'}", *flags])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert not (tmp_path / "out").exists()
