@@ -1,84 +1,243 @@
-"""Evaluates the newest checkpoint of a run by a named protocol.
+"""Evaluates the newest checkpoint of a run, or a backbone from a file, by a protocol.
 
 python -m logo_jax.evaluate --workdir=runs/quickstart --protocol=knn [--dataset=DIR]
+
+Prints a table and writes it, with everything that tells the protocol, to
+WORKDIR/evaluations/NAME.json.
 """
 
+import dataclasses
+import importlib.metadata
+import json
 import pathlib
+import platform
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from logo_jax import command, compose, schema, step, workdir
-from logo_jax.checkpoints import Checkpoints
+import numpy as np
+from absl import flags
+
+from logo_jax import command, compose, protocols, schema, signals, step, workdir
+from logo_jax.compose import frozen
+from logo_jax.compose.frozen import Frozen
 from logo_jax.data import sources
-from logo_jax.metrics import by_seed
+from logo_jax.main import CONFIG, WORKDIR
+from logo_jax.metrics import by_seed, write_whole
+from logo_jax.protocols import Outcome
 
-PROTOCOLS = ("knn",)
+RECIPES = (*compose.RECIPES, "features")
+PROTOCOL = flags.DEFINE_enum(
+    "protocol", "knn", ("knn", "linear", "transfer", "svm"), "How to evaluate."
+)
+DATASET = flags.DEFINE_string(
+    "dataset",
+    "",
+    "Another one than the run's: a folder of images, one of train.npz and test.npz, or "
+    "a TFDS name.",
+)
+WEIGHTS = flags.DEFINE_string(
+    "weights",
+    "",
+    "A safetensors file of a backbone with torchvision's names, in place of the run's "
+    "checkpoint; --config has its encoder, its image size and its channels' mean.",
+)
+RESIZE = flags.DEFINE_integer(
+    "resize",
+    None,
+    "Short side, pixels; default the run's, for transfer its crop's; 0: as it is.",
+    lower_bound=0,
+)
+CROP = flags.DEFINE_integer(
+    "crop", None, "Side of the centre square; default the run's.", lower_bound=0
+)
+METRIC = flags.DEFINE_enum(
+    "metric",
+    "",
+    ("", "top1", "top5", "mean_per_class", "map", "map_11_point"),
+    "Of transfer and svm; default the data set's, top1 and map for others.",
+)
+RECIPE = flags.DEFINE_enum(
+    "recipe",
+    "moco",
+    RECIPES,
+    "Of linear: SGD as MoCo, LARS as SimSiam, both on random crops; or a grid of SGD "
+    "on cached features.",
+)
+CHANGES = {
+    "num_epochs": flags.DEFINE_integer(
+        "num_epochs", None, "Of linear; milestones move with it.", lower_bound=1
+    ),
+    "batch_size": flags.DEFINE_integer(
+        "batch_size", None, "Of linear, over all devices.", lower_bound=1
+    ),
+    "learning_rate": flags.DEFINE_float(
+        "learning_rate", None, "Of linear, for 256 images a step."
+    ),
+    "weight_decay": flags.DEFINE_float("weight_decay", None, "Of linear."),
+}
 
 
-def main() -> None:
-    """Restores, evaluates, prints one line a number."""
-    parser = command.OneLineParser(prog="logo_jax.evaluate", description=__doc__)
-    parser.add_argument("--workdir", required=True, type=pathlib.Path)
-    parser.add_argument("--protocol", default="knn", choices=PROTOCOLS)
-    parser.add_argument(
-        "--dataset",
-        default="",
-        help="another one than the run's: a folder of images, one of train.npz and "
-        "test.npz, or a TFDS name",
-    )
-    parser.add_argument(
-        "--resize", type=int, help="short side, pixels; default the run's; 0: as it is"
-    )
-    parser.add_argument("--crop", type=int, help="side of the centre square")
-    flags = parser.parse_args()
+def main(argv: Sequence[str]) -> None:
+    """Restores, evaluates, prints one line a number, writes one file."""
+    del argv
     command.keep_compiled_code()
-    folder = flags.workdir.absolute()
-    changes = {
-        name: value
-        for name in ("resize", "crop")
-        if (value := getattr(flags, name)) is not None
-    }
-    with command.input_errors():
-        step_number, values = evaluate(folder, flags.dataset, **changes)
-    of = f" on {flags.dataset}" if flags.dataset else ""
-    print(f"step {step_number} of {folder}, protocol {flags.protocol}{of}")
-    for name, value in values.items():
-        print(f"{name:32s} {value:6.2f} %")
+    folder = pathlib.Path(str(WORKDIR.value)).absolute()
+    with signals.Stop() as stop:
+        with command.input_errors():
+            config = read_config(folder)
+            workdir.require_writable(folder)
+            begin = time.perf_counter()
+            subject = load(folder, config, WEIGHTS.value)
+            outcome = evaluate(subject, folder, stop)
+        if outcome is None:
+            stop.leave()
+    seconds = time.perf_counter() - begin
+    report = as_report(subject, outcome, seconds)
+    file = folder / "evaluations" / f"{_name(subject)}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, json.dumps(report, indent=2) + "\n")
+    print(*_lines(report), f"wrote {file}", sep="\n")
+
+
+def read_config(folder: pathlib.Path) -> dict[str, Any]:
+    """The run's config, or that of --weights, with what the flags say of the data.
+
+    Raises:
+        FileNotFoundError: where the folder holds no run.
+        ValueError: for a value out of range, or flags that contradict each other.
+    """
+    if bool(WEIGHTS.value) != bool(CONFIG.value):
+        raise ValueError(
+            "--weights=FILE and --config=FILE.py must be given together: a run's "
+            "folder has its own config"
+        )
+    given = CONFIG.value.to_dict() if WEIGHTS.value else workdir.read_config(folder)
+    schema.check(given)
+    data, monitor = dict(given["data"]), dict(given["monitor"])
+    if DATASET.value:
+        data |= {"path": "", "classes": ""} | sources.locate(DATASET.value)
+    if PROTOCOL.value == "transfer":  # as published: the square is the whole short side
+        monitor["resize"] = monitor["crop"]
+    sizes = {"resize": RESIZE.value, "crop": CROP.value}
+    monitor |= {name: size for name, size in sizes.items() if size is not None}
+    return {**given, "data": data, "monitor": monitor}
+
+
+def load(folder: pathlib.Path, config: Mapping[str, Any], weights: str = "") -> Frozen:
+    """The encoder of a run's newest checkpoint, or of a file of weights.
+
+    Raises:
+        ValueError: where there is no checkpoint, or none without damage.
+        FileNotFoundError: where there is no such file.
+    """
+    mesh = step.make_mesh()
+    if weights:
+        return frozen.from_file(pathlib.Path(weights).expanduser(), config, mesh)
+    return frozen.from_run(folder, config, mesh)
 
 
 def evaluate(
-    folder: pathlib.Path, dataset: str = "", **monitor_fields: int
-) -> tuple[int, dict[str, float]]:
-    """The step of the newest checkpoint and its accuracies by name.
+    subject: Frozen, folder: pathlib.Path, stop: signals.Stop
+) -> Outcome | None:
+    """What the flags' protocol finds, of all seeds; None where it was stopped."""
+    seeds = subject.description.plan.seeds
+    if PROTOCOL.value == "knn":
+        outcome = protocols.knn(subject)
+        return outcome._replace(values=by_seed(outcome.values, seeds))
+    outcomes = []
+    for seed, one in zip(seeds, subject.seeds(), strict=True):
+        name = _name(subject) + (f"-seed{seed}" if len(seeds) > 1 else "")
+        outcome = _of_one_seed(one, folder / "linear" / name, stop)
+        if outcome is None:
+            return None
+        outcomes.append(outcome)
+    return _merged(outcomes, seeds)
 
-    Args:
-        folder: of the run.
-        dataset: folder or TFDS name of another data set than the run's; "": its own.
-        **monitor_fields: of the config, over the run's own.
 
-    Raises:
-        FileNotFoundError: where the folder holds no run, or its data are gone.
-        ValueError: where there is no checkpoint, or none without damage, or no labels.
-    """
-    config = workdir.read_config(folder)
-    schema.check(config)
-    config["monitor"] |= monitor_fields
-    if dataset:
-        config["data"] |= {"path": "", "classes": ""} | sources.locate(dataset)
-    mesh = step.make_mesh()
-    description = compose.describe(config, num_devices=mesh.devices.size)
-    data = compose.load_data(description.data)
-    monitor = compose.knn_monitor(description, data, mesh)
-    if monitor is None:
-        raise ValueError(
-            "kNN needs labels for the training and the test set; this data set has none"
-        )
-    like = step.replicate(description.init(), mesh)
-    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
-        found = checkpoints.restore_latest(like)
-    if found is None:
-        raise ValueError(f"{folder} has no checkpoint yet; train it first")
-    step_number, state = found
-    return step_number, by_seed(monitor(state), description.plan.seeds)
+def _of_one_seed(
+    subject: Frozen, folder: pathlib.Path, stop: signals.Stop
+) -> Outcome | None:
+    if PROTOCOL.value == "transfer":
+        return protocols.transfer(subject, METRIC.value)
+    if PROTOCOL.value == "svm":
+        return protocols.voc07_svm(subject, METRIC.value)
+    if RECIPE.value == "features":
+        return protocols.linear_grid(subject, CHANGES["num_epochs"].value or 100)
+    return protocols.linear_recipe(subject, recipe(), folder, stop)
+
+
+def recipe() -> compose.Recipe:
+    """The recipe that the flags name, with what they change of it."""
+    named = compose.RECIPES[RECIPE.value]
+    changes = {
+        name: flag.value for name, flag in CHANGES.items() if flag.value is not None
+    }
+    shorter = changes.get("num_epochs", named.num_epochs) / named.num_epochs
+    milestones = tuple(epoch * shorter for epoch in named.milestones)
+    return dataclasses.replace(named, milestones=milestones, **changes)
+
+
+def _merged(outcomes: list[Outcome], seeds: tuple[int, ...]) -> Outcome:
+    first = outcomes[0]
+    if len(outcomes) == 1:
+        return first
+    values = {
+        name: np.array([outcome.values[name] for outcome in outcomes])
+        for name in first.values
+    }
+    settings = [outcome.settings for outcome in outcomes]
+    return first._replace(
+        values=by_seed(values, seeds), settings={"of each seed": settings}
+    )
+
+
+def as_report(subject: Frozen, outcome: Outcome, seconds: float) -> dict[str, Any]:
+    """Everything that tells what the numbers are, ready for JSON."""
+    where, monitor = subject.description.data.where, subject.description.monitor
+    devices = [device.device_kind for device in subject.mesh.devices.flat]
+    packages = ("logo_jax", "jax", "flax", "optax", "scikit-learn", "numpy", "Pillow")
+    return {
+        "protocol": outcome.protocol,
+        "values": dict(outcome.values),
+        "unit": "percent",
+        "encoder": subject.source,
+        "dataset": where["path"] or where["name"],
+        "splits": outcome.splits,
+        "layers": sorted(
+            {
+                "projector" if name.startswith("knn_projector") else "backbone"
+                for name in outcome.values
+            }
+        ),
+        "settings": outcome.settings,
+        "resolution": {name: monitor[name] for name in ("resize", "crop")},
+        "augmentation": outcome.augmentation,
+        "seconds": round(seconds, 1),
+        "devices": f"{len(devices)} x {devices[0]}",
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def _lines(report: Mapping[str, Any]) -> Iterator[str]:
+    splits = ", ".join(f"{count:,} {name}" for name, count in report["splits"].items())
+    yield f"{report['protocol']}"
+    yield f"{report['encoder']} on {report['dataset']} ({splits})"
+    for name, value in report["values"].items():
+        yield f"{name:32s} {value:6.2f} %"
+    yield f"{report['seconds']} s on {report['devices']}"
+
+
+def _name(subject: Frozen) -> str:
+    """What to call an evaluation: protocol, recipe, data set, encoder."""
+    kind = PROTOCOL.value
+    if kind == "linear":
+        kind = f"linear_{RECIPE.value}"
+    parts = (kind, pathlib.Path(DATASET.value).name, subject.source)
+    return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main, required=("workdir",))

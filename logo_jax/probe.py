@@ -35,7 +35,7 @@ def linear_probe(
     recipe: Recipe,
     folder: pathlib.Path,
     *,
-    step_number: int,
+    source: str,
     dataset: str = "",
     seed: int = 0,
     quiet: bool = False,
@@ -56,7 +56,7 @@ def linear_probe(
         recipe: how the classifier is trained.
         folder: of the probe, such as RUN/linear/moco; made if absent. It belongs to
             this recipe, data set, seed and checkpoint.
-        step_number: the checkpoint that the state is from.
+        source: what the state is from, such as "step 100".
         dataset: names the data in the folder's config.
         seed: of weights, crops and order.
         quiet: shows no progress.
@@ -83,7 +83,7 @@ def linear_probe(
     config = {
         "recipe": dataclasses.asdict(recipe),
         "dataset": dataset or bank.origin,
-        "checkpoint": step_number,
+        "encoder": source,
         "seed": seed,
     }
     workdir.check(folder, config)

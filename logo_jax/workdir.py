@@ -91,12 +91,7 @@ def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         ValueError: where it is another config's, with the difference, or no folder.
         OSError: where it cannot be read.
     """
-    there = existing(workdir)
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ValueError(
-            f"--workdir={workdir} must be a folder that can be written, and {there} is "
-            f"{'write-protected' if there.is_dir() else 'a file'}; give another"
-        )
+    require_writable(workdir)
     if (workdir / CONFIG_FILE).exists():
         text = json.dumps(config)
         changed = differences(read_config(workdir), as_tuples(json.loads(text)))
@@ -108,6 +103,20 @@ def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     elif (workdir / "checkpoints").exists():
         raise ValueError(
             f"{workdir} has checkpoints but no {CONFIG_FILE}; use another --workdir"
+        )
+
+
+def require_writable(workdir: pathlib.Path) -> None:
+    """Refuses a folder that is not one, or cannot be written.
+
+    Raises:
+        ValueError: where it cannot.
+    """
+    there = existing(workdir)
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(
+            f"--workdir={workdir} must be a folder that can be written, and {there} is "
+            f"{'write-protected' if there.is_dir() else 'a file'}; give another"
         )
 
 

@@ -4,7 +4,6 @@ import importlib
 import json
 import math
 import pathlib
-import re
 import sys
 
 import jax
@@ -14,8 +13,8 @@ from absl.testing import flagsaver
 
 from configs import base
 from logo_jax import command, compose, main, schema, workdir
-from logo_jax.evaluate import evaluate
 from logo_jax.step import make_mesh
+from tests.commands import evaluated
 from tests.data.pictures import write_folder
 from tests.test_main import TINY, tiny_config
 
@@ -266,13 +265,17 @@ def test_checkpoints_that_are_a_file_are_told(start, tmp_path, arrays):
         ({"data": {"path": "a\0b"}}, r"config.data.path='a\x00b' must be a text"),
     ],
 )
-def test_evaluate_tells_what_is_wrong_in_a_runs_config(change, message, tmp_path):
+def test_evaluate_tells_what_is_wrong_in_a_runs_config(
+    change, message, tmp_path, capsys
+):
     config = base.get_config("simsiam").to_dict()
     for name, value in change.items():
         config[name] = config[name] | value if isinstance(value, dict) else value
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=re.escape(message)):
-        evaluate(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        evaluated(tmp_path)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
 
 
 WRONG = (None, "", "1", -1, 0.5, math.nan, math.inf, 10**12, True, (), [], {}, ((),))

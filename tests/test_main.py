@@ -12,10 +12,10 @@ import pytest
 from logo_jax import compose, workdir
 from logo_jax.checkpoints import Checkpoints
 from logo_jax.data import sources
-from logo_jax.evaluate import evaluate
 from logo_jax.metrics import MetricWriter, Progress
 from logo_jax.step import make_mesh
 from logo_jax.train import train
+from tests.commands import evaluated
 
 TINY = {
     "data.source": "npz",
@@ -140,9 +140,9 @@ def test_several_seeds_are_recorded_by_mean_spread_and_each(arrays, tmp_path):
         assert row[name] == pytest.approx(np.mean(values))
         assert row[f"{name}/std"] == pytest.approx(np.std(values, ddof=1))
     assert rows[0]["loss/seed_3"] != rows[0]["loss/seed_4"]
-    step, evaluated = evaluate(tmp_path)
-    assert step == 4
-    assert evaluated == {k: v for k, v in rows[-1].items() if k != "step"}
+    report = evaluated(tmp_path)
+    assert report["encoder"] == "step 4"
+    assert report["values"] == {k: v for k, v in rows[-1].items() if k != "step"}
 
 
 @pytest.mark.parametrize("first", [0, 3])

@@ -11,10 +11,10 @@ from logo_jax import compose
 from logo_jax.checkpoints import Checkpoints
 from logo_jax.data.resident import Resident
 from logo_jax.data.streamed import Streamed
-from logo_jax.evaluate import evaluate
 from logo_jax.step import make_mesh
 from logo_jax.train import DataError
 from logo_jax.workdir import claim
+from tests.commands import evaluated
 from tests.data.pictures import encoded, smooth, write_folder
 from tests.test_main import SPEED, records, run, tiny_config
 
@@ -89,7 +89,7 @@ def test_a_run_on_a_folder_is_evaluated_as_it_was_while_training(images, tmp_pat
     config = folder_config(images)
     claim(tmp_path / "run", config.to_dict())
     run(config, tmp_path / "run")
-    _, values = evaluate(tmp_path / "run")
+    values = evaluated(tmp_path / "run")["values"]
     wanted = {k: v for k, v in records(tmp_path / "run")[-1].items() if k != "step"}
     assert values == wanted
 
@@ -104,13 +104,13 @@ def test_a_run_is_evaluated_on_other_data_sets_too(images, tmp_path):
     labels = np.array([[1, -1], [1, 1], [-1, 1]] * 2)
     for split in ("train", "test"):  # each image's nearest neighbour is itself
         np.savez(arrays / f"{split}.npz", images=pixels, labels=labels)
-    _, values = evaluate(folder, str(arrays), resize=0, crop=0)
-    assert values == {"knn/k1_t0.1/map": 100.0}
+    report = evaluated(folder, f"--dataset={arrays}", "--resize=0", "--crop=0")
+    assert report["values"] == {"knn/k1_t0.1/map": 100.0}
     (images / "val").rename(tmp_path / "moved")
     for split in ("train", "val"):
         write_folder(tmp_path / "other" / split, {"x": 2, "y": 2, "z": 2})
-    _, values = evaluate(folder, str(tmp_path / "other"))
-    assert values == {"knn/k1_t0.1/top1": 100.0, "knn/k1_t0.1/top5": 100.0}
+    report = evaluated(folder, f"--dataset={tmp_path / 'other'}")
+    assert report["values"] == {"knn/k1_t0.1/top1": 100.0, "knn/k1_t0.1/top5": 100.0}
 
 
 def test_without_a_test_split_there_is_no_knn_and_it_is_said(images):

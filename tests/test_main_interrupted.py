@@ -87,7 +87,9 @@ def test_a_full_disk_ends_the_run_with_one_line_and_leaves_what_was_saved(
     assert errors[-1].startswith("error: a checkpoint cannot be written to")
     assert "File too large" in errors[-1]
     assert not any("Traceback" in line for line in errors)
-    code2 = run_main(config, folder); err2 = capfd.readouterr().err; assert code2 == 0, err2
+    code2 = run_main(config, folder)
+    err2 = capfd.readouterr().err
+    assert code2 == 0, err2
     assert "resumed from step 2 of 4" in err2
 
 

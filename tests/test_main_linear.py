@@ -6,8 +6,8 @@ import pytest
 
 from logo_jax import compose, workdir
 from logo_jax.checkpoints import Checkpoints
-from logo_jax.evaluate import evaluate
 from logo_jax.step import make_mesh
+from tests.commands import evaluated
 from tests.test_main import (
     SPEED,
     fixture_arrays,  # noqa: F401
@@ -36,12 +36,14 @@ def test_it_resumes_to_the_bit_and_its_checkpoints_serve_those_without(
         for folder in (tmp_path / "whole", tmp_path / "stopped")
     ]
     assert rows[0] == rows[1]
-    trained, evaluated = rows[0][-2:]
+    trained, judged = rows[0][-2:]
     for name in ("linear/top1", "linear/top1/seed_1", "linear/loss"):
         assert name in trained
-    assert 0 <= evaluated["linear/test_top1/seed_0"] <= 100
-    _, values = evaluate(tmp_path / "stopped")  # by a method without the classifier
-    without = {k: v for k, v in evaluated.items() if "linear" not in k and k != "step"}
+    assert 0 <= judged["linear/test_top1/seed_0"] <= 100
+    values = evaluated(tmp_path / "stopped")[
+        "values"
+    ]  # by a method without the classifier
+    without = {k: v for k, v in judged.items() if "linear" not in k and k != "step"}
     assert values == without
     bare = compose.describe(config, num_devices=1).init()
     with Checkpoints(tmp_path / "stopped" / "checkpoints") as checkpoints:

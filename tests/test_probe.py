@@ -59,7 +59,7 @@ class StopAt(signals.Stop):
 
 def probed(run, folder, num_devices=1, recipe=RECIPE, **fields):
     mesh = step.make_mesh(jax.devices()[:num_devices])
-    fields = {"step_number": 5, "quiet": True} | fields
+    fields = {"source": "step 5", "quiet": True} | fields
     clock = map(float, range(10**6)).__next__
     return linear_probe(*run, mesh, recipe, folder, clock=clock, **fields)
 
@@ -82,8 +82,8 @@ def test_it_learns_what_is_separable_and_goes_on_where_it_was_stopped(run, tmp_p
     again = (tmp_path / "whole" / "metrics.jsonl").stat().st_mtime_ns
     assert probed(run, tmp_path / "whole") == values  # done: tested, not trained
     assert (tmp_path / "whole" / "metrics.jsonl").stat().st_mtime_ns == again
-    with pytest.raises(ValueError, match="checkpoint: 5 -> 6"):
-        probed(run, tmp_path / "whole", step_number=6)
+    with pytest.raises(ValueError, match="encoder: step 5 -> step 6"):
+        probed(run, tmp_path / "whole", source="step 6")
 
 
 def stepped(run, recipe, num_devices=1, steps=2):

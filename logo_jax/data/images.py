@@ -65,9 +65,9 @@ class ImageSet:
 
     Args:
         images: uint8 array [n, h, w, 3], n >= 1, in [0, 255]; it is not copied.
-        labels: array of any integer type, or None; becomes int32. [n], >= 0: the class
-            of each image. [n, c], in {-1, 0, 1}: whether it shows each class, 0 where
-            that is not to be counted.
+        labels: array of any integer type, or None; becomes int32. [n]: the class of
+            each image, NO_LABEL where it is unknown. [n, c], in {-1, 0, 1}: whether it
+            shows each class, 0 where that is not to be counted.
         origin: what the arrays were read from, to name in errors.
         class_names: name of each class, indexed by label; may be empty.
 
@@ -154,7 +154,7 @@ def _checked_labels(labels: np.ndarray, num_images: int, origin: str) -> np.ndar
         raise ValueError(
             f"{origin}: labels [n, classes] must be 1 (shown), 0 (not counted) or -1"
         )
-    if labels.ndim == 1 and labels.min() < 0:
+    if labels.ndim == 1 and labels.min() < NO_LABEL:
         raise ValueError(
             f"{origin}: label {labels.min()} is negative; number the classes from 0"
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from logo_jax.data.images import ImageSet, require_split
+from logo_jax.data.images import NO_LABEL, ImageSet, require_split
 
 
 def load(path: str | Path, split: str) -> ImageSet:
@@ -38,7 +38,12 @@ def load(path: str | Path, split: str) -> ImageSet:
         raise ValueError(
             f"{file} holds {sorted(arrays) or 'nothing'}; name the array 'images'"
         )
-    return ImageSet(arrays["images"], arrays.get("labels"), origin=str(file))
+    labels = arrays.get("labels")
+    if labels is not None and labels.ndim == 1 and NO_LABEL in labels:
+        raise ValueError(
+            f"{file}: label {NO_LABEL} is negative; number the classes from 0"
+        )
+    return ImageSet(arrays["images"], labels, origin=str(file))
 
 
 def _read(file: Path) -> dict[str, np.ndarray]:

@@ -1,10 +1,13 @@
 """The one table from a configuration's `data.source` to the code that reads it."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from logo_jax.data import catalogue, folder, npz, photographs
+import numpy as np
+
+from logo_jax.data import catalogue, cuts, folder, npz, photographs
 from logo_jax.data.images import Images
 
 
@@ -53,6 +56,52 @@ def load(
             "python -m logo_jax.prepare imagenet100 --classes=FILE"
         )
     return _LOADERS[source](name, path, data_dir, classes)
+
+
+class Cut(NamedTuple):
+    """Labelled images, and which rows of them a classifier is trained and tested on.
+
+    Attributes:
+        images: by split.
+        draw: from the labels of each split to the rows of "train", "val" and "test".
+        metric: the data set's, "top1" where it is none of the paper's.
+    """
+
+    images: Mapping[str, Images]
+    draw: Callable[[Mapping[str, np.ndarray]], Mapping[str, cuts.Rows]]
+    metric: str
+
+
+def load_cut(where: Mapping[str, str]) -> Cut:
+    """The parts that the paper transfers to, or else a fifth of the bank held out.
+
+    Args:
+        where: arguments of `load`.
+
+    Raises:
+        ValueError: as `load`, and where there are no labels.
+        FileNotFoundError: if the data are not there.
+    """
+    entry = catalogue.find(where["name"]) if where["source"] == "tfds" else None
+    if entry and entry.cut:
+        from logo_jax.data import tfds_source
+
+        folder_ = tfds_source.directory(where.get("data_dir", ""))
+        builder = tfds_source.prepared(entry.tfds, folder_)
+        images = {
+            split: tfds_source.Prepared(builder, split) for split in entry.cut.splits
+        }
+        return Cut(images, functools.partial(catalogue.partition, entry), entry.metric)
+    data = load(**where)
+    if data.bank is None or data.queries is None:
+        raise ValueError(
+            f"{data.train.origin} has no labelled training and test set; a classifier "
+            "needs both: give another --dataset"
+        )
+    held_out = cuts.HeldOut(round(len(data.bank) / 5))
+    draw = functools.partial(held_out.draw, rng=np.random.default_rng(0))
+    metric = entry.metric if entry else "top1"
+    return Cut({"train": data.bank, "test": data.queries}, draw, metric)
 
 
 def locate(dataset: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Images from data sets that TFDS has prepared, read without TensorFlow."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,10 @@ class Prepared:
             for part in split.split("+")
         ]
         self._ends = np.cumsum([len(part) for part in self._parts])
-        self._labelled = "label" in features
-        self.num_classes = features["label"].num_classes if self._labelled else 0
-        self.class_names = tuple(features["label"].names) if self._labelled else ()
+        classes = _classes(features)
+        self._several = classes is not None and "label" not in features
+        self.num_classes = classes.num_classes if classes else 0
+        self.class_names = tuple(classes.names) if classes else ()
         self.largest = _fixed_size(features["image"].shape)
 
     def __len__(self) -> int:
@@ -60,13 +61,28 @@ class Prepared:
             # Asked for many at once, array_record reads four times as fast.
             examples = part.__getitems__((ids[rows] - first).tolist())
             for row, example in zip(rows, examples, strict=True):
-                label = int(example["label"]) if self._labelled else NO_LABEL
-                found[row] = Record(example["image"], label)
+                found[row] = Record(example["image"], self._label(example))
         return found
+
+    def _label(self, example: Mapping[str, Any]) -> int | np.ndarray:
+        if not self._several:
+            return int(example.get("label", NO_LABEL))
+        shown = np.full(self.num_classes, -1, np.int32)
+        shown[example["labels"]] = 0  # VOC's difficult ones; the others follow
+        shown[example.get("labels_no_difficult", example["labels"])] = 1
+        return shown
 
     def name(self, i: int) -> str:
         """What to call image i in a message."""
         return f"image {i} of {self.origin}"
+
+
+def _classes(features: Mapping[str, Any]) -> Any:
+    """The ClassLabel of a data set's images, one each or several; None without."""
+    if "label" in features:
+        return features["label"]
+    labels = features.get("labels")
+    return getattr(labels, "feature", None)
 
 
 def load(name: str, split: str, data_dir: str | Path = "") -> Prepared:

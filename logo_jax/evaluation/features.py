@@ -33,6 +33,14 @@ class Features(NamedTuple):
     labels: np.ndarray
 
 
+class Parts(NamedTuple):
+    """What a classifier is trained on, chosen by, and reported of."""
+
+    train: Features
+    val: Features
+    test: Features
+
+
 def extract(encode: Encode, data: Labelled, *, batch_size: int) -> dict[str, Features]:
     """Features by layer name.
 

@@ -67,7 +67,7 @@ class Training(NamedTuple):
     seed: int = 0
 
 
-def linear_probe(
+def best_of_grid(
     train: Features,
     val: Features,
     test: Features,

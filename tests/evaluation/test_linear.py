@@ -29,7 +29,7 @@ def relabelled(data, seed):
 def test_separable_blobs_are_separated_whatever_the_features_scale(scale, schedule):
     train, val, test = (blobs(i, 60, spread=0.1, scale=scale) for i in range(3))
     training = QUICK._replace(schedule=schedule)
-    probe = linear.linear_probe(train, val, test, training)
+    probe = linear.best_of_grid(train, val, test, training)
     assert (probe.top1, probe.top5) == (100.0, 100.0)
     assert probe.val_top1.max() == 100.0
 
@@ -69,7 +69,7 @@ def test_training_is_pytorchs_sgd_step_by_step():
 def test_the_pair_is_the_validations_best_and_no_label_of_the_test_set_moves_it():
     train, val, test = blobs(0, 80), blobs(1, 60, spread=1.0), blobs(2, 60)
     grid = {"learning_rates": (1e-5, 0.03, 1.0), "weight_decays": (0.0, 0.5)}
-    probe = linear.linear_probe(train, val, test, QUICK, **grid)
+    probe = linear.best_of_grid(train, val, test, QUICK, **grid)
     r, w = np.unravel_index(probe.val_top1.argmax(), probe.val_top1.shape)
     assert probe.learning_rate == pytest.approx(grid["learning_rates"][r])
     assert probe.weight_decay == pytest.approx(grid["weight_decays"][w])
@@ -77,7 +77,7 @@ def test_the_pair_is_the_validations_best_and_no_label_of_the_test_set_moves_it(
     # a test set that every other pair would suit better changes nothing
     for seed in range(3):
         other = relabelled(test, seed)
-        again = linear.linear_probe(train, val, other, QUICK, **grid)
+        again = linear.best_of_grid(train, val, other, QUICK, **grid)
         np.testing.assert_array_equal(again.val_top1, probe.val_top1)
         assert again[2:4] == probe[2:4]
         assert again.top1 < probe.top1
@@ -86,7 +86,7 @@ def test_the_pair_is_the_validations_best_and_no_label_of_the_test_set_moves_it(
 def test_the_chosen_pair_is_trained_again_on_train_and_val_together():
     train, val, test = blobs(0, 40), blobs(1, 40, spread=1.0), blobs(2, 200, spread=0.6)
     pair = np.array([(0.1, 0.01)])
-    probe = linear.linear_probe(
+    probe = linear.best_of_grid(
         train, val, test, QUICK, learning_rates=[0.1], weight_decays=[0.01]
     )
     both = Features(*(np.concatenate(parts) for parts in zip(train, val, strict=True)))
@@ -109,7 +109,7 @@ def test_the_order_of_rows_is_a_function_of_the_seed():
 def test_a_classifier_that_diverged_is_right_nowhere_and_never_chosen():
     train, val = blobs(0, 60), blobs(1, 30)
     grid = {"learning_rates": (1e38, 0.1), "weight_decays": (1.0,)}
-    probe = linear.linear_probe(train, val, val, QUICK, **grid)
+    probe = linear.best_of_grid(train, val, val, QUICK, **grid)
     assert probe.val_top1[0, 0] == 0.0
     assert probe.learning_rate == pytest.approx(0.1)
 
@@ -133,7 +133,7 @@ def test_features_are_standardised_and_one_that_never_varies_is_left():
 def test_labels_that_no_probe_can_learn_are_refused_in_one_line(broken, message):
     data = blobs(0, 30)
     with pytest.raises(ValueError, match=message) as raised:
-        linear.linear_probe(data, broken(data), data, QUICK)
+        linear.best_of_grid(data, broken(data), data, QUICK)
     assert "\n" not in str(raised.value)
     with pytest.raises(ValueError, match="schedule='cos' must be one of cosine, step"):
-        linear.linear_probe(data, data, data, QUICK._replace(schedule="cos"))
+        linear.best_of_grid(data, data, data, QUICK._replace(schedule="cos"))
