@@ -81,8 +81,9 @@ def _classes(features: Mapping[str, Any]) -> Any:
     """The ClassLabel of a data set's images, one each or several; None without."""
     if "label" in features:
         return features["label"]
-    labels = features.get("labels")
-    return getattr(labels, "feature", None)
+    return (
+        getattr(features["labels"], "feature", None) if "labels" in features else None
+    )
 
 
 def load(name: str, split: str, data_dir: str | Path = "") -> Prepared:

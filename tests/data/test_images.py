@@ -27,7 +27,7 @@ def test_images_without_labels_are_valid_and_not_copied():
         (IMAGES[..., :1], None, r"\[n, h, w, 3\]"),
         (IMAGES[:0], None, "at least one"),
         (IMAGES, [0, 1], "2 labels for 3 images"),
-        (IMAGES, [0, 1, -1], "negative"),
+        (IMAGES, [0, 1, -2], "negative"),
         (IMAGES, [0.0, 1.0, 2.0], "integers"),
         (IMAGES, [[0.0], [1.0], [1.0]], "integers"),
         (IMAGES, [[0], [1], [2]], r"1 \(shown\), 0"),

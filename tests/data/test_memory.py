@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from logo_jax.data import folder, memory
-from logo_jax.data.images import ImageSet
+from logo_jax.data.images import ImageSet, Record
 from logo_jax.data.memory import Squares, decoded, evenly, read_all
 from tests.data.pictures import smooth, write_folder
 
@@ -95,3 +95,20 @@ def test_numbers_are_spread_over_all_images(n, limit, count):
     assert len(set(numbers.tolist())) == count
     assert numbers[0] == 0
     assert n - numbers[-1] <= -(-n // count)
+
+
+def test_images_without_a_label_keep_that_they_have_none(files):
+    """As STL-10's, most of whose training images are unlabelled."""
+
+    class Unlabelled:
+        origin, largest, num_classes = "x", (4, 4), 3
+        __len__ = files.__len__
+
+        def records(self, ids):
+            return [Record(np.zeros((4, 4, 3), np.uint8), i % 3 - 1) for i in ids]
+
+        def name(self, i):
+            return str(i)
+
+    found = decoded(Unlabelled(), max_corrupt=0.0)
+    np.testing.assert_array_equal(found.labels, np.arange(len(files)) % 3 - 1)

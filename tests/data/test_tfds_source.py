@@ -1,3 +1,4 @@
+import io
 import json
 import pickle
 import shutil
@@ -7,8 +8,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from logo_jax.data import tfds_source
-from logo_jax.data.builders import cifar10
-from tests.data.pictures import decoded
+from logo_jax.data.builders import cifar10, writing
+from tests.data.pictures import decoded, encoded
 
 
 def plain_rows(split, data_dir):
@@ -93,3 +94,41 @@ def test_an_empty_data_dir_means_the_default_of_tfds(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert tfds_source.directory("") == tmp_path / "tensorflow_datasets"
     assert tfds_source.directory("~/x") == tmp_path / "x"
+
+
+class Voc(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Images with several labels, some of them difficult, as stock TFDS has VOC's."""
+
+    name = "few_voc"
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        labels = tfds.features.Sequence(tfds.features.ClassLabel(num_classes=4))
+        names = ("labels", "labels_no_difficult")
+        features = {"image": tfds.features.Image()} | dict.fromkeys(names, labels)
+        features = tfds.features.FeaturesDict(features)
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        image = encoded(np.zeros((2, 2, 3), np.uint8), "PNG")
+        for i, (shown, sure) in enumerate([([1, 3], [3]), ([0], [0]), ([], [])]):
+            yield (
+                i,
+                {
+                    "image": io.BytesIO(image),
+                    "labels": shown,
+                    "labels_no_difficult": sure,
+                },
+            )
+
+
+def test_images_of_several_labels_tell_the_difficult_ones_apart(tmp_path):
+    writing.write("few_voc", Voc, tmp_path, {"train": 3})
+    images = tfds_source.load("few_voc", "train", tmp_path)
+    assert images.num_classes == 4
+    found = sorted(record.label.tolist() for record in images.records(range(3)))
+    assert found == [[-1, -1, -1, -1], [-1, 0, -1, 1], [1, -1, -1, -1]]
