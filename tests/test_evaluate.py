@@ -174,7 +174,7 @@ def test_a_file_with_torchvisions_names_is_the_same_encoder(folder, weights, tmp
     [
         ("layer1.0.conv1.weight", None, "has no layer1.0.conv1.weight"),
         ("layer5.0.conv1.weight", np.ones(3), "has layer5.0.conv1.weight, which"),
-        ("conv1.weight", np.ones((4, 3, 7, 7)), r"conv1.weight has shape \(4, 3, 7, 7"),
+        ("conv1.weight", np.ones((8, 3, 7, 7)), r"conv1.weight has shape \(8, 3, 7, 7"),
     ],
 )
 def test_a_file_of_another_network_is_refused_in_one_line(

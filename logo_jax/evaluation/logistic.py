@@ -20,6 +20,7 @@ STRENGTHS = tuple(np.logspace(-6, 5, 45).tolist())
 MAX_ITERATIONS = 5000
 TOLERANCE = 1e-6
 ROUNDS = (20, 60)  # iterations of the first round, and of each later one
+AT_ONCE = 2**26  # logits of all strengths that descend together; 256 MiB in float32
 
 
 class Fits(NamedTuple):
@@ -124,9 +125,9 @@ def fit(
     """Classifiers of every strength, by L-BFGS.
 
     Features are centred and turned to their principal axes, those without variance
-    left out; neither moves the minimum. Strengths descend together in rounds; a round
-    begins by taking the curvature where it stands as its metric, and drops the
-    strengths that prove to be converged by it.
+    left out; neither moves the minimum. Strengths descend together, as many as AT_ONCE
+    allows, in rounds; a round begins by taking the curvature where it stands as its
+    metric, and drops the strengths that prove to be converged by it.
 
     Args:
         data: labels in [0, num_classes), one an example.
@@ -149,13 +150,13 @@ def fit(
     wide = np.dtype(dtype) == np.float64
     # optax counts in int32, where float64 makes other whole numbers int64
     with jax.enable_x64(wide), jax.numpy_dtype_promotion("standard"):
-        fits = _in_rounds(
-            np.c_[turned, np.ones(len(turned))].astype(dtype),
-            data.labels[:, None] == np.arange(num_classes),
-            np.asarray(strengths, dtype),
-            tolerance,
-            max_iterations,
-        )
+        examples = np.c_[turned, np.ones(len(turned))].astype(dtype)
+        own = data.labels[:, None] == np.arange(num_classes)
+        groups = [
+            _in_rounds(examples, own, group, tolerance, max_iterations)
+            for group in _in_groups(np.asarray(strengths, dtype), own.size)
+        ]
+    fits = Fits(*map(np.concatenate, zip(*groups, strict=True)))
     weights = axes @ fits.weights[:, :-1]
     biases = fits.weights[:, -1] - mean @ weights
     return fits._replace(weights=weights.astype(dtype), biases=biases.astype(dtype))
@@ -196,6 +197,12 @@ def _in_rounds(
         if converged.all():
             break
     return Fits(weights, np.empty(0), iterations, norms, gaps, converged)
+
+
+def _in_groups(strengths: np.ndarray, logits_each: int) -> list[np.ndarray]:
+    """As few groups as AT_ONCE allows, neighbours together."""
+    size = max(1, AT_ONCE // logits_each)
+    return np.array_split(strengths, -(-len(strengths) // size))
 
 
 def _rounds(max_iterations: int) -> Iterator[int]:

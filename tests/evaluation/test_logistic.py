@@ -3,6 +3,7 @@ import pytest
 from scipy.special import logsumexp, softmax
 from sklearn.linear_model import LogisticRegression
 
+from logo_jax.evaluation import logistic
 from logo_jax.evaluation.features import Features
 from logo_jax.evaluation.logistic import STRENGTHS, fit, transfer
 
@@ -50,6 +51,18 @@ def test_objective_and_predictions_are_scikit_learns(fits, i):
     assert got == pytest.approx(least, rel=1e-4)
     predicted = fits.scores(test.features)[i].argmax(1)
     assert np.mean(predicted == wanted.predict(test.features)) >= 0.995
+
+
+def test_strengths_that_descend_in_groups_end_where_all_do_together(fits, monkeypatch):
+    monkeypatch.setattr(logistic, "AT_ONCE", 2 * 200 * CLASSES)
+    grouped = fit(data_set(0), SOME, num_classes=CLASSES)
+    assert grouped.converged.all()
+    for i, strength in enumerate(SOME):
+        values = [
+            objective(data_set(0), found.weights[i], found.biases[i], strength)
+            for found in (fits, grouped)
+        ]
+        assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
 def test_every_strength_says_that_it_converged_and_in_how_many_iterations(fits):
