@@ -58,6 +58,15 @@ METRIC = flags.DEFINE_enum(
     ("", "top1", "top5", "mean_per_class", "map", "map_11_point"),
     "Of transfer and svm; default the data set's, top1 and map for others.",
 )
+FLOORS = flags.DEFINE_bool(
+    "floors",
+    False,
+    "Of knn: adds what pixels, mean colours and the untrained encoder reach at the "
+    "first (k, T).",
+)
+UNTRAINED = flags.DEFINE_bool(
+    "untrained", False, "Evaluates the encoder as it was before the first step."
+)
 RECIPE = flags.DEFINE_enum(
     "recipe",
     "moco",
@@ -90,6 +99,8 @@ def main(argv: Sequence[str]) -> None:
             workdir.require_writable(folder)
             begin = time.perf_counter()
             subject = load(folder, config, WEIGHTS.value)
+            if UNTRAINED.value:
+                subject = subject.untrained()
             outcome = evaluate(subject, folder, stop)
         if outcome is None:
             stop.leave()
@@ -116,6 +127,7 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     given = CONFIG.value.to_dict() if WEIGHTS.value else workdir.read_config(folder)
     schema.check(given)
     data, monitor = dict(given["data"]), dict(given["monitor"])
+    monitor |= {"train_examples": 0, "test_examples": 0}  # all: those limit training's
     if DATASET.value:
         data |= {"path": "", "classes": ""} | sources.locate(DATASET.value)
     if PROTOCOL.value == "transfer":  # as published: the square is the whole short side
@@ -144,7 +156,7 @@ def evaluate(
     """What the flags' protocol finds, of all seeds; None where it was stopped."""
     seeds = subject.description.plan.seeds
     if PROTOCOL.value == "knn":
-        outcome = protocols.knn(subject)
+        outcome = protocols.knn(subject, FLOORS.value)
         return outcome._replace(values=by_seed(outcome.values, seeds))
     outcomes = []
     for seed, one in zip(seeds, subject.seeds(), strict=True):

@@ -33,10 +33,14 @@ class Outcome(NamedTuple):
     augmentation: str = "none"
 
 
-def knn(frozen: Frozen) -> Outcome:
+def knn(frozen: Frozen, floors: bool = False) -> Outcome:
     """Weighted kNN of the test set among the training set, as while training.
 
     Of several seeds, an array of values each.
+
+    Args:
+        frozen: the encoder, of all seeds.
+        floors: whether to add what pixels and an untrained encoder reach.
 
     Raises:
         ValueError: where labels are missing.
@@ -48,9 +52,13 @@ def knn(frozen: Frozen) -> Outcome:
         raise ValueError(
             "kNN needs labels for the training and the test set; this data set has none"
         )
+    values = monitor(frozen.state)
+    if floors:
+        found = monitor.floors(frozen.untrained().state)
+        values |= {f"floor/{name}": value for name, value in found.items()}
     return Outcome(
         protocol="knn: weighted by exp(cosine / T), exact",
-        values=monitor(frozen.state),
+        values=values,
         splits={"bank": len(monitor.bank), "queries": len(monitor.queries)},
         settings={"k, T": monitor.settings},
     )

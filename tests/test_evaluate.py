@@ -80,6 +80,18 @@ def test_a_report_tells_what_its_numbers_are(folder, capsys):
     assert printed.splitlines()[-1].endswith("evaluations/knn-step_7.json")
 
 
+def test_floors_are_told_beside_knn_and_the_untrained_encoder_is_one(folder):
+    report = evaluated(folder, "--floors")
+    floors = {k: v for k, v in report["values"].items() if k not in KNN}
+    assert list(floors) == [
+        f"floor/{name}" for name in ("raw pixels", "mean colour", "untrained network")
+    ]
+    assert floors["floor/mean colour"] == 100.0
+    untrained = evaluated(folder, "--untrained")
+    assert untrained["encoder"] == "untrained"
+    assert untrained["values"][KNN[0]] == floors["floor/untrained network"]
+
+
 def test_a_linear_probe_trains_once_and_is_then_only_tested(folder, capfd):
     flags = ("--protocol=linear", "--num_epochs=5", "--batch_size=8")
     first = evaluated(folder, *flags, "--learning_rate=3")

@@ -30,7 +30,8 @@ class Frozen:
         description: what its config says, of the data to evaluate on too.
         state: of all its seeds, on every device.
         mesh: the devices.
-        source: "step 100", or the file the weights are from; names what was evaluated.
+        source: "step 100", "untrained", or the file the weights are from: names what
+            was evaluated.
     """
 
     description: Description
@@ -51,6 +52,11 @@ class Frozen:
                 description=dataclasses.replace(self.description, plan=plan),
                 state=jax.tree.map(lambda x, i=i: x[i], self.state),
             )
+
+    def untrained(self) -> Self:
+        """The encoder before the first step, as its config's seeds draw it."""
+        state = step.replicate(jax.jit(self.description.init)(), self.mesh)
+        return dataclasses.replace(self, state=state, source="untrained")
 
     def features(self, images: Images) -> Features:
         """Backbone features of all images, as the config's monitor cuts them."""
