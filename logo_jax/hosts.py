@@ -123,7 +123,7 @@ def joined(environ: Mapping[str, str], **flags: Any) -> Iterator[None]:
 
     Enter it before anything else of jax. Where something fails inside, this process
     ends at once, and with it the others: on leaving, jax would wait minutes for those
-    that wait for this one in the middle of a step.
+    that wait for this one in the middle of a step. So does SIGTERM to one of them.
 
     Raises:
         ValueError: for flags that are wrong, and where Kubernetes cannot be asked.
@@ -134,6 +134,8 @@ def joined(environ: Mapping[str, str], **flags: Any) -> Iterator[None]:
         return
     if not arguments and detected(environ) == "kubernetes":
         _require_kubernetes()
+    # its notifier would catch SIGTERM, tell nobody here, and the run would train on
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(**arguments)
     with contextlib.ExitStack() as stack:
         stack.push(_end_at_once)
