@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 Tree = TypeVar("Tree")
 
+HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")
 
 
@@ -136,7 +137,7 @@ def joined(environ: Mapping[str, str], **flags: Any) -> Iterator[None]:
         _require_kubernetes()
     # its notifier would catch SIGTERM, tell nobody here, and the run would train on
     jax.config.update("jax_enable_preemption_service", False)
-    jax.distributed.initialize(**arguments)
+    jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT)
     with contextlib.ExitStack() as stack:
         stack.push(_end_at_once)
         _meet()
