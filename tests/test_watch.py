@@ -99,8 +99,8 @@ def test_rollbacks_are_counted_on_disk_and_end_after_three(tmp_path):
     assert [next_rollback(times, collapse) for times in range(3)] == [1, 2, 3]
     with pytest.raises(CollapseError, match="all one"):
         next_rollback(3, collapse)
-    for step in (160, 80):
-        record_rollback(tmp_path, step)
+    for at in (160, 80):
+        record_rollback(tmp_path, at)
     assert rollbacks(tmp_path) == [160, 80]
     assert [file.name for file in tmp_path.iterdir()] == [watch.ROLLBACKS_FILE]
 
