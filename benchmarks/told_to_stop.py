@@ -136,6 +136,7 @@ def told(moment: Moment, out: pathlib.Path, started: Sequence[subprocess.Popen])
     errors = [process.communicate(timeout=300)[1] for process in started]
     seconds = time.perf_counter() - since
     last = [(error.strip().splitlines() or ["nothing said"])[-1] for error in errors]
+    time.sleep(2.0)  # the resource tracker of multiprocessing ends last
     left = sum(map(alive, started))
     return seconds, [process.returncode for process in started], last, left
 
