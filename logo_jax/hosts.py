@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 Tree = TypeVar("Tree")
 
+HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")
 
 
@@ -123,7 +124,7 @@ def joined(environ: Mapping[str, str], **flags: Any) -> Iterator[None]:
 
     Enter it before anything else of jax. Where something fails inside, this process
     ends at once, and with it the others: on leaving, jax would wait minutes for those
-    that wait for this one in the middle of a step.
+    that wait for this one in the middle of a step. So does SIGTERM to one of them.
 
     Raises:
         ValueError: for flags that are wrong, and where Kubernetes cannot be asked.
@@ -134,7 +135,9 @@ def joined(environ: Mapping[str, str], **flags: Any) -> Iterator[None]:
         return
     if not arguments and detected(environ) == "kubernetes":
         _require_kubernetes()
-    jax.distributed.initialize(**arguments)
+    # its notifier would catch SIGTERM, tell nobody here, and the run would train on
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT)
     with contextlib.ExitStack() as stack:
         stack.push(_end_at_once)
         _meet()

@@ -20,7 +20,14 @@ from logo_jax.checkpoints import Checkpoints
 from logo_jax.metrics import METRICS_FILE, MetricWriter, Progress
 from logo_jax.state import TrainState
 from logo_jax.train import DataError, train
-from logo_jax.watch import MOST_ROLLBACKS, CollapseError, Watch, roll_back, rollbacks
+from logo_jax.watch import (
+    MOST_ROLLBACKS,
+    CollapseError,
+    Watch,
+    next_rollback,
+    record_rollback,
+    rollbacks,
+)
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, FILE.py or FILE.py:VARIANT."
@@ -105,12 +112,12 @@ def attempt(
     try:
         run(experiment, state, int(start), checkpoints, folder, stop)
     except CollapseError as collapse:
-        policy = experiment.description.monitor["health"]
-        if policy != "rollback" or times == MOST_ROLLBACKS:
+        if experiment.description.monitor["health"] != "rollback":
             raise
+        number = next_rollback(times, collapse)
         if hosts.is_first():
-            roll_back(folder, collapse)
-            line = f"{collapse}; rollback {times + 1} of {MOST_ROLLBACKS}"
+            record_rollback(folder, collapse.step)
+            line = f"{collapse}; rollback {number} of {MOST_ROLLBACKS}"
             print(line, file=sys.stderr)
         return False
     return True

@@ -108,18 +108,23 @@ def rollbacks(folder: pathlib.Path) -> list[int]:
     return json.loads(file.read_text()) if file.exists() else []
 
 
-def roll_back(folder: pathlib.Path, collapse: CollapseError) -> int:
-    """Records one more rollback in the run's folder; returns how many there are.
-
-    What is recorded survives a kill, and a resumed run draws as the rolled-back one.
+def next_rollback(times: int, collapse: CollapseError) -> int:
+    """The number of the rollback that follows so many, counted from 1.
 
     Raises:
         CollapseError: the one given, where there have been `MOST_ROLLBACKS`.
     """
-    steps = rollbacks(folder)
-    if len(steps) >= MOST_ROLLBACKS:
+    if times >= MOST_ROLLBACKS:
         raise collapse
+    return times + 1
+
+
+def record_rollback(folder: pathlib.Path, step: int) -> None:
+    """Records one more rollback, from a step, in the run's folder.
+
+    What is recorded survives a kill, and a resumed run draws as the rolled-back one.
+    """
+    steps = [*rollbacks(folder), step]
     partial = folder / f"{ROLLBACKS_FILE}.partial"
-    partial.write_text(json.dumps([*steps, collapse.step]) + "\n")
+    partial.write_text(json.dumps(steps) + "\n")
     os.replace(partial, folder / ROLLBACKS_FILE)
-    return len(steps) + 1

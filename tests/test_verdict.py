@@ -45,6 +45,22 @@ def test_lines_of_the_first_hundred_steps_prove_nothing():
     assert judge(lines(*[sign] * 4, first=100)).state is State.COLLAPSED
 
 
+def test_a_narrow_cone_that_opens_has_a_thousand_steps_for_it():
+    """As MoCo's on CIFAR-10 at steps 110 to 130."""
+    cone = [{"health/std": std, "health/rank": 1.1} for std in (0.059, 0.063, 0.065)]
+    assert judge(lines(*cone)).state is State.HEALTHY
+    assert judge(lines(*cone[::-1])).state is State.COLLAPSED
+    assert judge(lines(*cone, first=980)).state is State.COLLAPSED
+
+
+def test_few_directions_of_a_narrow_cone_have_a_thousand_steps_too():
+    narrow, wide = ({"health/std": std, "health/rank": 1.1} for std in (0.2, 0.65))
+    assert judge(lines(*[narrow] * 3)).state is State.HEALTHY
+    assert judge(lines(*[narrow] * 3, first=980)).state is State.COLLAPSED
+    assert judge(lines(*[wide] * 3)).state is State.COLLAPSED
+    assert not verdict.suspicious(lines(narrow)[0])
+
+
 def test_three_different_signs_are_no_verdict():
     mixed = [{"health/std": 0.0}, {"health/rank": 1.9}, {"health/saturation": 1.0}]
     assert judge(lines(*mixed)).state is State.HEALTHY

@@ -15,7 +15,13 @@ from logo_jax.metrics import MetricWriter, Progress
 from logo_jax.plan import Plan
 from logo_jax.train import train
 from logo_jax.verdict import State, Verdict
-from logo_jax.watch import CollapseError, Watch, roll_back, rollbacks
+from logo_jax.watch import (
+    CollapseError,
+    Watch,
+    next_rollback,
+    record_rollback,
+    rollbacks,
+)
 from tests.contracts import cases
 
 WELL = {"loss": -0.8, "health/std": 0.98, "health/rank": 4.5}
@@ -90,11 +96,12 @@ def test_of_several_seeds_the_worst_speaks():
 def test_rollbacks_are_counted_on_disk_and_end_after_three(tmp_path):
     collapse = CollapseError(160, Verdict(State.COLLAPSED, "all one"))
     assert rollbacks(tmp_path) == []
-    assert [roll_back(tmp_path, collapse) for _ in range(3)] == [1, 2, 3]
-    assert rollbacks(tmp_path) == [160] * 3
+    assert [next_rollback(times, collapse) for times in range(3)] == [1, 2, 3]
     with pytest.raises(CollapseError, match="all one"):
-        roll_back(tmp_path, collapse)
-    assert rollbacks(tmp_path) == [160] * 3
+        next_rollback(3, collapse)
+    for at in (160, 80):
+        record_rollback(tmp_path, at)
+    assert rollbacks(tmp_path) == [160, 80]
     assert [file.name for file in tmp_path.iterdir()] == [watch.ROLLBACKS_FILE]
 
 
