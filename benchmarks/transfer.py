@@ -1,16 +1,15 @@
-"""Logistic regression of many strengths at once against scikit-learn, one by one.
+"""Logistic regression of all 45 strengths at once against scikit-learn, one by one.
 
-    python benchmarks/transfer.py [--features=FILE.npz] --strengths=9
+    python benchmarks/transfer.py [--features=FILE.npz] --strengths=5
 
 FILE has train_features, train_labels, test_features and test_labels; without it they
-are Gaussian, of axes whose scales span --condition. scikit-learn solves each strength
-at the loosest tolerance of a ladder that brings its objective within --gap of the least
-known, which is ours in float64 and far converged; only that solve is timed. Predictions
-are compared with both. Ours is timed before and after, compiled; its first solve, which
-compiles, apart.
+are Gaussian, of axes whose scales span --condition. scikit-learn is run as the
+literature runs it: L-BFGS, its default tolerance, at most 5,000 iterations, in float64,
+on so many of the strengths, evenly spread; its seconds for all are those times 45 over
+their number. Ours solves all 45 together; its first time compiles and is told apart.
 
-Where none reaches the gap, the tightest is timed: that row's seconds are then of
-a worse solution, and its agreement says nothing of ours. See "gap" under "theirs".
+What is best is ours in float64, converged a thousand times further: a gap is an
+objective's distance above it, relative, and predictions are compared with its.
 """
 
 import argparse
@@ -28,8 +27,6 @@ from turns import measure
 
 from logo_jax.evaluation.features import Features
 from logo_jax.evaluation.logistic import STRENGTHS, fit
-
-LADDER = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 
 
 def stored(path: str) -> tuple[Features, Features]:
@@ -67,80 +64,69 @@ def objective(data: Features, weights, biases, strength: float) -> float:
     )
 
 
-def scikit_learns(data: Features, strength: float, tolerance: float):
+def scikit_learns(data: Features, strength: float):
     """Seconds and the classifier, in float64."""
-    classifier = LogisticRegression(C=1 / strength, tol=tolerance, max_iter=20_000)
+    classifier = LogisticRegression(C=1 / strength, max_iter=5000)
     features = data.features.astype(np.float64)
     seconds = measure(lambda: classifier.fit(features, data.labels))
     return seconds, classifier
 
 
-def down_the_ladder(train: Features, strength: float, least: float, gap: float) -> dict:
-    """The loosest solve within the gap, and the most converged classifier."""
-    row = {}
-    for tolerance in LADDER:
-        seconds, found = scikit_learns(train, strength, tolerance)
-        reached = objective(train, found.coef_.T, found.intercept_, strength)
-        row = {
-            "seconds": seconds,
-            "iterations": int(found.n_iter_[0]),
-            "tolerance": tolerance,
-            "gap": reached / least - 1,
-            "classifier": found,
-        }
-        if row["gap"] <= gap:
-            break
-    return row
-
-
-def compare(train: Features, test: Features, strengths, gap: float) -> dict:
+def compare(train: Features, test: Features, chosen: np.ndarray) -> dict:
     num_classes = int(train.labels.max()) + 1
+    found = []
 
     def ours():
-        return fit(train, strengths, num_classes=num_classes)
+        found.append(fit(train, num_classes=num_classes))
 
-    first = measure(ours)
-    seconds = [measure(ours)]
-    exact = fit(
-        train, strengths, num_classes=num_classes, tolerance=1e-9, dtype=np.float64
+    first, seconds = measure(ours), measure(ours)
+    fits = found[-1]
+    best = fit(
+        train,
+        [STRENGTHS[i] for i in chosen],
+        num_classes=num_classes,
+        tolerance=1e-9,
+        dtype=np.float64,
     )
-    fits = ours()
+    wanted = best.scores(test.features).argmax(2)
     rows = []
-    for i, strength in enumerate(strengths):
-        least = objective(train, exact.weights[i], exact.biases[i], strength)
-        mine = objective(train, fits.weights[i], fits.biases[i], strength)
-        theirs = down_the_ladder(train, strength, least, gap)
-        predicted = fits.scores(test.features)[i].argmax(1)
-        agreed = predicted == theirs.pop("classifier").predict(test.features)
-        same = predicted == exact.scores(test.features)[i].argmax(1)
+    for row, i in enumerate(chosen):
+        least = objective(train, best.weights[row], best.biases[row], STRENGTHS[i])
+        mine = objective(train, fits.weights[i], fits.biases[i], STRENGTHS[i])
+        predicted = (test.features @ fits.weights[i] + fits.biases[i]).argmax(1)
+        their_seconds, their = scikit_learns(train, STRENGTHS[i])
+        reached = objective(train, their.coef_.T, their.intercept_, STRENGTHS[i])
         rows.append(
             {
-                "strength": strength,
-                "objective": least,
+                "strength": STRENGTHS[i],
                 "iterations": int(fits.iterations[i]),
                 "converged": bool(fits.converged[i]),
                 "gap": mine / least - 1,
-                "agreement": float(agreed.mean()),
-                "agreement_with_exact": float(same.mean()),
-                "theirs": theirs,
+                "agreement": float((predicted == wanted[row]).mean()),
+                "their_iterations": int(their.n_iter_[0]),
+                "their_gap": reached / least - 1,
+                "their_agreement": float(
+                    (their.predict(test.features) == wanted[row]).mean()
+                ),
+                "their_seconds": their_seconds,
             }
         )
         print(
-            "{strength:8.1e} {objective:12.5f} {iterations:5d} {gap:9.1e} "
-            "{agreement:.4f} {agreement_with_exact:.4f}".format(**rows[-1]),
-            "{iterations:6d} {gap:9.1e} {seconds:8.2f} s".format(**theirs),
+            "| {strength:.1e} | {iterations} | {gap:.1e} | {agreement:.4f} "
+            "| {their_iterations} | {their_gap:.1e} | {their_agreement:.4f} "
+            "| {their_seconds:.2f} |".format(**rows[-1]),
             flush=True,
         )
-    seconds.append(measure(ours))
-    total = sum(row["theirs"]["seconds"] for row in rows)
+    again = measure(ours)
+    their_seconds = len(STRENGTHS) * statistics.mean(r["their_seconds"] for r in rows)
     return {
         "first_seconds": first,
-        "seconds": seconds,
-        "their_seconds": total,
-        "ratio": total / statistics.mean(seconds),
+        "seconds": [seconds, again],
+        "their_seconds": their_seconds,
+        "ratio": their_seconds / statistics.mean([seconds, again]),
+        "all_converged": bool(fits.converged.all()),
         "worst_gap": max(row["gap"] for row in rows),
         "worst_agreement": min(row["agreement"] for row in rows),
-        "worst_agreement_with_exact": min(r["agreement_with_exact"] for r in rows),
         "rows": rows,
     }
 
@@ -150,8 +136,7 @@ def main() -> None:
     parser.add_argument("--features", default="")
     parser.add_argument("--synthetic", type=int, nargs=3, default=[600, 64, 20])
     parser.add_argument("--condition", type=float, default=1e4)
-    parser.add_argument("--strengths", type=int, default=len(STRENGTHS))
-    parser.add_argument("--gap", type=float, default=1e-4)
+    parser.add_argument("--strengths", type=int, default=5)
     flags = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
     train, test = (
@@ -160,10 +145,13 @@ def main() -> None:
         else gaussian(tuple(flags.synthetic), flags.condition)
     )
     chosen = np.linspace(0, len(STRENGTHS) - 1, flags.strengths).round().astype(int)
-    print("strength    objective   its       gap  agree  exact  their its, gap, time")
-    report = compare(train, test, [STRENGTHS[i] for i in chosen], flags.gap)
-    print("{seconds} s, scikit-learn {their_seconds:.2f} s".format(**report))
-    print("{ratio:.1f}x, worst gap {worst_gap:.1e}".format(**report))
+    print(
+        "| strength | iterations | gap | as the best | scikit-learn's | | | seconds |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    report = compare(train, test, chosen)
+    print("all 45: {seconds} s (first {first_seconds:.1f})".format(**report))
+    print("scikit-learn: {their_seconds:.1f} s, {ratio:.1f} times".format(**report))
     versions = {"jax": jax.__version__, "sklearn": sklearn.__version__}
     print(json.dumps({**versions, **vars(flags), **report}))
 
