@@ -229,8 +229,15 @@ def as_report(subject: Frozen, outcome: Outcome, seconds: float) -> dict[str, An
         "seconds": round(seconds, 1),
         "devices": f"{len(devices)} x {devices[0]}",
         "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in packages},
+        | {name: _version(name) for name in packages},
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # a checkout on the path
+        return "not installed"
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:

@@ -11,9 +11,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from logo_jax import step
-from logo_jax.evaluation.classifier import logits, top_k, unit
+from logo_jax.evaluation.classifier import logits, unit
 from logo_jax.evaluation.features import Encode, Features, Labelled, extract
 from logo_jax.evaluation.knn import knn_accuracy
+from logo_jax.evaluation.scores import top1
 from logo_jax.state import LINEAR, TrainState
 
 
@@ -78,7 +79,7 @@ class KnnMonitor:
         if LINEAR in state.params:
             features, labels = queries["backbone"]
             scores = logits(jax.device_get(state.params[LINEAR]), unit(features))
-            values["linear/test_top1"] = top_k(scores, labels, 1)
+            values["linear/test_top1"] = 100 * top1(np.asarray(scores), labels)
         return values
 
     def floors(self, state: TrainState) -> dict[str, float]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from logo_jax import compose, step, workdir
@@ -17,8 +18,9 @@ from logo_jax.checkpoints import Checkpoints
 from logo_jax.compose.probe import Probe, Recipe, frozen_encoder, make_probe
 from logo_jax.data.images import Images
 from logo_jax.data.sources import Data
-from logo_jax.evaluation.classifier import logits, top_k
+from logo_jax.evaluation.classifier import logits
 from logo_jax.evaluation.features import Labelled, extract
+from logo_jax.evaluation.scores import METRICS
 from logo_jax.metrics import MetricWriter, Progress
 from logo_jax.monitor import make_encode_with
 from logo_jax.plan import Plan
@@ -174,8 +176,11 @@ def tested(
     )
     encode = encode_with(step.replicate(state, mesh))
     found = extract(encode, images, batch_size=description.batch_size)["backbone"]
-    scores = logits(jax.device_get(classifier), found.features)
-    return {f"linear/top{k}": top_k(scores, found.labels, k) for k in (1, 5)}
+    scores = np.asarray(logits(jax.device_get(classifier), found.features))
+    return {
+        f"linear/{name}": 100 * METRICS[name](scores, found.labels)
+        for name in ("top1", "top5")
+    }
 
 
 def _labelled(data: Data) -> tuple[Images, Images]:
