@@ -87,6 +87,16 @@ CHANGES = {
     "weight_decay": flags.DEFINE_float("weight_decay", None, "Of linear."),
 }
 
+READ_BY = {
+    "floors": ("knn",),
+    "metric": ("transfer", "svm"),
+    "recipe": ("linear", "features"),
+    "num_epochs": ("linear", "features"),
+    "batch_size": ("linear",),
+    "learning_rate": ("linear",),
+    "weight_decay": ("linear",),
+}
+
 
 def main(argv: Sequence[str]) -> None:
     """Restores, evaluates, prints one line a number, writes one file."""
@@ -119,6 +129,7 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
         FileNotFoundError: where the folder holds no run.
         ValueError: for a value out of range, or flags that contradict each other.
     """
+    _require_read()
     if bool(WEIGHTS.value) != bool(CONFIG.value):
         raise ValueError(
             "--weights=FILE and --config=FILE.py must be given together: a run's "
@@ -135,6 +146,19 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     sizes = {"resize": RESIZE.value, "crop": CROP.value}
     monitor |= {name: size for name, size in sizes.items() if size is not None}
     return {**given, "data": data, "monitor": monitor}
+
+
+def _require_read() -> None:
+    """Refuses a flag that the protocol would ignore."""
+    protocol = PROTOCOL.value
+    if protocol == "linear" and RECIPE.value == "features":
+        protocol = "features"
+    for name, readers in READ_BY.items():
+        if flags.FLAGS[name].present and protocol not in readers:
+            raise ValueError(
+                f"--{name} is not read by --protocol={PROTOCOL.value} with "
+                f"--recipe={RECIPE.value}; leave it out"
+            )
 
 
 def load(folder: pathlib.Path, config: Mapping[str, Any], weights: str = "") -> Frozen:
@@ -250,11 +274,16 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _name(subject: Frozen) -> str:
-    """What to call an evaluation: protocol, recipe, data set, encoder."""
-    kind = PROTOCOL.value
-    if kind == "linear":
-        kind = f"linear_{RECIPE.value}"
-    parts = (kind, pathlib.Path(DATASET.value).name, subject.source)
+    """What to call an evaluation: all that distinguishes it from others of the run."""
+    recipe = RECIPE.value if PROTOCOL.value == "linear" else ""
+    dataset = pathlib.Path(DATASET.value).name
+    given = [METRIC.value]
+    given += [
+        f"{flag.name}_{flag.value}"
+        for flag in (RESIZE, CROP, *CHANGES.values())
+        if flag.value is not None
+    ]
+    parts = (PROTOCOL.value, recipe, dataset, *given, subject.source)
     return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
 
 
