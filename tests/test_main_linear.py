@@ -16,13 +16,13 @@ from tests.test_main import (
     tiny_config,
 )
 
-LINEAR = {"monitor.linear": True}
+LINEAR = {"monitor.linear": True, "encoder.backbone": "resnet10"}
 
 
 def test_it_resumes_to_the_bit_and_its_checkpoints_serve_those_without(
     arrays, tmp_path
 ):
-    config = tiny_config("cifar10_simsiam", "logo", arrays, seeds=2, **LINEAR)
+    config = tiny_config("cifar10_simsiam", "baseline", arrays, seeds=2, **LINEAR)
     whole = run(config, tmp_path / "whole")
     assert whole.params["linear"]["kernel"].shape[::2] == (2, 3)
     workdir.claim(tmp_path / "stopped", config.to_dict())

@@ -19,8 +19,11 @@ from logo_jax.data.builders import archives
 SOURCES = sorted(pathlib.Path(logo_jax.__file__).parent.rglob("*.py"))
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
 FORBIDDEN_MODULES |= {"subprocess", "pty", "commands", "joblib", "yaml"}
+# one sends its own arrays to its own processes; the other starts argument lists, and
+# `shell=` is looked for below
+ALLOWED_MODULES = {"svm": {"joblib"}, "sweep": {"subprocess"}}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
-FORBIDDEN_METHODS = {"os.system", "os.popen", "os.execv", "os.spawnv"}
+FORBIDDEN_METHODS = {"os.system", "os.popen", "os.execv", "os.spawnv", "joblib.load"}
 EXTRACTING = {"extractall", "unpack_archive"}  # extractfile writes nothing
 
 
@@ -104,8 +107,9 @@ def test_reading_an_archive_writes_nothing_wherever_its_names_lead(name, tmp_pat
 
 @pytest.mark.parametrize("file", SOURCES, ids=lambda file: file.stem)
 def test_no_source_unpickles_extracts_evaluates_or_runs_a_shell(file):
+    forbidden = FORBIDDEN_MODULES - ALLOWED_MODULES.get(file.stem, set())
     for node in ast.walk(ast.parse(file.read_text())):
-        assert not set(imported(node)) & FORBIDDEN_MODULES, file
+        assert not set(imported(node)) & forbidden, file
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in FORBIDDEN_CALLS | FORBIDDEN_METHODS, file

@@ -125,7 +125,7 @@ def test_the_crop_ratio_sweep_is_the_supplements_two_tables():
         ([CELL, CELL], [], "must have names of their own"),
         ([CELL | {"baseline": "b"}], [], "baselines among them"),
         ([CELL | {"name": "a/b"}], [], "it names a folder"),
-        ([CELL | {"publised": 1.0}], [], "publised"),
+        ([CELL | {"unheard_of": 1.0}], [], "unheard_of"),
         ([], [], "nothing to run"),
         ([CELL], ["--workdir=x"], "'--workdir=x' is not a flag"),
     ],
