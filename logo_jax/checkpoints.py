@@ -12,7 +12,7 @@ import logging
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 
 from logo_jax import manifest
 from logo_jax.manifest import DamagedError
+from logo_jax.orbax_items import Items
 from logo_jax.state import LINEAR
 
 State = TypeVar("State")
@@ -58,10 +59,11 @@ class Checkpoints:
         if not read_only:
             _require_writable(self.folder)
         logging.getLogger("absl").addFilter(_not_by_orbax)
+        self._items = Items()
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=_options(max_to_keep, read_only),
-            item_handlers=_handlers(),
+            item_handlers=self._items.handlers,
         )
         self._empty_trash()
 
@@ -163,6 +165,7 @@ class Checkpoints:
             yield
         # as for `_read`: what a full disk raises depends on the file it met
         except Exception as error:
+            self._items.settle()
             raise SaveError(
                 f"a checkpoint cannot be written to {self.folder} ({_reason(error)}); "
                 "those before it are whole: make room and run the same command again"
@@ -218,47 +221,6 @@ def _reason(error: Exception) -> str:
     text = " ".join(f"{type(error).__name__} {error}".split())
     text = text.partition(" [tensorstore_spec")[0]
     return text if len(text) <= 120 else f"{text[:60]} ... {text[-60:]}"
-
-
-class _PatientHandler(ocp.type_handlers.NumpyHandler):
-    """Lets no read or write be under way any more once one has failed.
-
-    Orbax would abandon the others, and TensorStore's threads print their tracebacks. So
-    leaves are read one by one; and writes, together as ever, are all waited for.
-    """
-
-    async def deserialize(self, infos: Sequence[Any], args: Any = None) -> list[Any]:
-        args = args or [None] * len(infos)
-        leaves = []
-        for info, arg in zip(infos, args, strict=True):
-            leaves += await super().deserialize([info], arg and [arg])
-        return leaves
-
-    async def _background_serialize(self, *args: Any, **kwargs: Any) -> None:
-        self._failures: list[Exception] = []
-        await super()._background_serialize(*args, **kwargs)
-        if self._failures:
-            raise self._failures[0]
-
-    async def _open_and_write(self, *args: Any, **kwargs: Any) -> None:
-        try:
-            await super()._open_and_write(*args, **kwargs)
-        except Exception as error:  # TensorStore has no kinds of its own; raised above
-            self._failures.append(error)
-
-
-def _handlers() -> dict[str, ocp.CheckpointHandler]:
-    registry = ocp.type_handlers.create_type_handler_registry(
-        (np.ndarray, _PatientHandler())
-    )
-    # A file a leaf: in Orbax's packed format (OCDBT) TensorStore's Spec.to_json keeps
-    # 4 objects of every leaf and save for ever (0.1.78 to 0.1.86).
-    return {
-        "state": ocp.PyTreeCheckpointHandler(
-            type_handler_registry=registry, use_ocdbt=False
-        ),
-        "manifest": ocp.JsonCheckpointHandler(),
-    }
 
 
 def _options(max_to_keep: int, read_only: bool) -> ocp.CheckpointManagerOptions:

@@ -1,4 +1,5 @@
 import random
+import resource
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import pytest
 from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
-from logo_jax.checkpoints import Checkpoints
+from logo_jax.checkpoints import Checkpoints, SaveError
 
 
 class State(struct.PyTreeNode):
@@ -339,3 +340,24 @@ def test_read_only_does_not_make_the_folder_or_save_into_it(tmp_path: Path):
         with pytest.raises(ValueError, match="read-only"):
             checkpoints.save(1, make_state(1))
     assert not (tmp_path / "none").exists()
+
+
+def test_after_a_save_that_failed_nothing_is_under_way_and_its_step_saves_again(
+    tmp_path,
+):
+    """The limit lets every leaf through, but not the manifest, which is done first."""
+    state = {str(i): np.arange(200, dtype=np.int32) + i for i in range(400)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Checkpoints(tmp_path) as checkpoints:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+        try:
+            checkpoints.save(1, state)
+            with pytest.raises(SaveError, match="File too large"):
+                checkpoints.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        checkpoints.save(1, state)
+        checkpoints.wait()
+        found = checkpoints.restore_latest(jax.eval_shape(lambda: state))
+    assert found is not None
+    np.testing.assert_array_equal(found[1]["399"], state["399"])
