@@ -3,9 +3,9 @@
 import os
 import pathlib
 
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-)
+from tests.xla_flags import DEVICES
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES.format(4)}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import grain  # noqa: F401 its flags: flagsaver would forget those of a later import

@@ -15,6 +15,7 @@ from logo_jax import compose, hosts, step, workdir
 from logo_jax.checkpoints import Checkpoints
 from tests import test_main
 from tests.conftest import CACHE
+from tests.xla_flags import DEVICES
 
 arrays = pytest.fixture(name="arrays")(test_main.fixture_arrays.__wrapped__)
 
@@ -147,7 +148,7 @@ def start(arrays, folders):
     flags += [f"--coordinator=127.0.0.1:{port}", f"--num_processes={len(folders)}"]
     command = [sys.executable, "-m", "logo_jax.main", *flags]
     environ = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": DEVICES.format(2),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(CACHE),
     }

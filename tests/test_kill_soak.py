@@ -7,13 +7,14 @@ import pytest
 
 from benchmarks import kill_soak
 from tests.conftest import CACHE
+from tests.xla_flags import DEVICES
 
 STEPS = 50
 ENVIRONMENT = {
     "JAX_COMPILATION_CACHE_DIR": str(CACHE),
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-    "XLA_FLAGS": "",
+    "XLA_FLAGS": DEVICES.format(1),
 }
 
 

@@ -13,6 +13,7 @@ from logo_jax.sweeps import description, table
 from tests import test_main
 from tests.conftest import CACHE
 from tests.test_main import fixture_arrays
+from tests.xla_flags import DEVICES
 
 __all__ = ["fixture_arrays"]
 
@@ -31,7 +32,7 @@ def test_only_what_is_missing_is_run_and_a_failure_stops_no_other(
 ):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE))
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
-    monkeypatch.setenv("XLA_FLAGS", "")  # one device
+    monkeypatch.setenv("XLA_FLAGS", DEVICES.format(1))
     fields = test_main.TINY | {
         "encoder.backbone": "resnet10",
         "crops.local_crops": (0, 8, (0.1, 0.6)),

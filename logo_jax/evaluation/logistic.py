@@ -18,7 +18,8 @@ from logo_jax.evaluation.softmax_descent import Problem, descend
 
 STRENGTHS = tuple(np.logspace(-6, 5, 45).tolist())
 MAX_ITERATIONS = 5000
-TOLERANCE = 1e-6
+TOLERANCE = 1e-7
+REFINED = 1e-6  # of the tolerance is asked of what is refined in float64
 ROUNDS = (20, 60)  # iterations of the first round, and of each later one
 AT_ONCE = 2**26  # logits of all strengths that descend together; 256 MiB in float32
 
@@ -27,8 +28,9 @@ class Fits(NamedTuple):
     """Classifiers, one for each strength; logits are features @ weights + biases.
 
     Attributes:
-        weights: [s, d, c].
-        biases: [s, c].
+        weights: [s, d, c], float64: a large strength's are so small beside the
+            features' mean that float32 would lose who is ahead.
+        biases: [s, c], float64.
         iterations: [s], of L-BFGS.
         gradient_norms: [s], Euclidean, of the objective on centred features.
         gaps: [s], estimates of how far the objective is above its minimum, in nats.
@@ -42,9 +44,11 @@ class Fits(NamedTuple):
     gaps: np.ndarray
     converged: np.ndarray
 
-    def scores(self, features: np.ndarray) -> Float[np.ndarray, "s n c"]:
-        """Logits of features [n, d]."""
-        return features[None] @ self.weights + self.biases[:, None]
+    def scores(self, features: np.ndarray) -> Iterator[Float[np.ndarray, "n c"]]:
+        """Logits of features [n, d], for one strength after the other."""
+        features = np.float64(features)
+        for weights, biases in zip(self.weights, self.biases, strict=True):
+            yield features @ weights + biases
 
 
 class Transfer(NamedTuple):
@@ -127,7 +131,10 @@ def fit(
     Features are centred and turned to their principal axes, those without variance
     left out; neither moves the minimum. Strengths descend together, as many as AT_ONCE
     allows, in rounds; a round begins by taking the curvature where it stands as its
-    metric, and drops the strengths that prove to be converged by it.
+    metric, and drops the strengths that prove to be converged by it. Strengths done
+    with the first round are large: their probabilities hardly differ from the
+    classes' frequencies, which float32 cannot tell finely, so a few iterations in
+    float64 follow.
 
     Args:
         data: labels in [0, num_classes), one an example.
@@ -146,35 +153,74 @@ def fit(
     if not np.all(np.asarray(strengths) > 0):
         raise ValueError(f"strengths={tuple(strengths)} must be positive; leave out 0")
     mean, axes = _principal_axes(data.features)
-    turned = (data.features - mean) @ axes
-    wide = np.dtype(dtype) == np.float64
-    # optax counts in int32, where float64 makes other whole numbers int64
-    with jax.enable_x64(wide), jax.numpy_dtype_promotion("standard"):
-        examples = np.c_[turned, np.ones(len(turned))].astype(dtype)
-        own = data.labels[:, None] == np.arange(num_classes)
-        groups = [
-            _in_rounds(examples, own, group, tolerance, max_iterations)
-            for group in _in_groups(np.asarray(strengths, dtype), own.size)
-        ]
-    fits = Fits(*map(np.concatenate, zip(*groups, strict=True)))
+    examples = np.c_[(data.features - mean) @ axes, np.ones(len(data.labels))]
+    own = data.labels[:, None] == np.arange(num_classes)
+    strengths = np.asarray(strengths, np.float64)
+    start = np.zeros((len(strengths), examples.shape[1], num_classes))
+    problem = examples, own, strengths
+    fits = _in_groups(*problem, start, tolerance, max_iterations, dtype)
+    quick = fits.converged & (fits.iterations <= ROUNDS[0])
+    if quick.any() and np.dtype(dtype) == np.float32:
+        problem = examples, own, strengths[quick]
+        start = fits.weights[quick]
+        fine = _in_groups(*problem, start, tolerance * REFINED, ROUNDS[0], np.float64)
+        fits = _refined(fits, quick, fine)
     weights = axes @ fits.weights[:, :-1]
     biases = fits.weights[:, -1] - mean @ weights
-    return fits._replace(weights=weights.astype(dtype), biases=biases.astype(dtype))
+    return fits._replace(weights=weights, biases=biases)
+
+
+def _refined(fits: Fits, quick: np.ndarray, fine: Fits) -> Fits:
+    """Those of `quick` replaced; they are as converged as before, and more precise."""
+    iterations, gaps = fits.iterations.copy(), np.float64(fits.gaps)
+    weights, norms = np.float64(fits.weights), np.float64(fits.gradient_norms)
+    weights[quick], gaps[quick] = fine.weights, fine.gaps
+    norms[quick] = fine.gradient_norms
+    iterations[quick] += fine.iterations
+    return fits._replace(
+        weights=weights, iterations=iterations, gradient_norms=norms, gaps=gaps
+    )
+
+
+def _in_groups(
+    examples: np.ndarray,
+    own: np.ndarray,
+    strengths: np.ndarray,
+    start: np.ndarray,
+    tolerance: float,
+    max_iterations: int,
+    dtype: Any,
+) -> Fits:
+    """Fits whose last weights are the biases; as few groups as AT_ONCE allows."""
+    size = max(1, AT_ONCE // own.size)
+    count = -(-len(strengths) // size)
+    # optax counts in int32, where float64 makes other whole numbers int64
+    wide = jax.enable_x64(np.dtype(dtype) == np.float64)
+    with wide, jax.numpy_dtype_promotion("standard"):
+        groups = [
+            _in_rounds(examples.astype(dtype), own, *group, tolerance, max_iterations)
+            for group in zip(
+                np.array_split(strengths.astype(dtype), count),
+                np.array_split(start.astype(dtype), count),
+                strict=True,
+            )
+        ]
+    return Fits(*map(np.concatenate, zip(*groups, strict=True)))
 
 
 def _in_rounds(
     features: np.ndarray,
     own: np.ndarray,
     strengths: np.ndarray,
+    weights: np.ndarray,
     tolerance: float,
     max_iterations: int,
 ) -> Fits:
-    """Fits whose last weights are the biases; `biases` is empty."""
     count, dtype = len(strengths), features.dtype
     penalty = np.repeat(strengths[:, None, None], features.shape[1], axis=1)
     penalty[:, -1] = 0
     examples = jnp.asarray(features), jnp.asarray(own)
-    weights = np.zeros((count, features.shape[1], own.shape[1]), dtype)
+    weights = weights.copy()
     iterations = np.zeros(count, np.int32)
     norms, gaps = np.zeros(count, dtype), np.full(count, np.inf, dtype)
     converged = np.zeros(count, bool)
@@ -197,12 +243,6 @@ def _in_rounds(
         if converged.all():
             break
     return Fits(weights, np.empty(0), iterations, norms, gaps, converged)
-
-
-def _in_groups(strengths: np.ndarray, logits_each: int) -> list[np.ndarray]:
-    """As few groups as AT_ONCE allows, neighbours together."""
-    size = max(1, AT_ONCE // logits_each)
-    return np.array_split(strengths, -(-len(strengths) // size))
 
 
 def _rounds(max_iterations: int) -> Iterator[int]:
