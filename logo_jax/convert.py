@@ -99,13 +99,9 @@ def read(source: Path, *, unpickle: bool = False, seed: int | None = None) -> Su
         return Subject(sources.read(source, unpickle=unpickle), None, SIDE)
     mesh = step.make_mesh(jax.devices()[:1])
     run = frozen.from_run(source.absolute(), workdir.read_config(source), mesh)
-    found = dict(zip(run.description.plan.seeds, run.seeds(), strict=True))
-    if seed is None and len(found) == 1:
-        (seed,) = found
-    if seed not in found:
-        raise ValueError(f"--seed={seed} must be one of {source}'s, {sorted(found)}")
-    side = run.description.monitor["crop"] or run.description.crops["global_crops"].size
-    return Subject(found[seed].backbone, run.description.augment, side)
+    description, backbone = run.description, run.of_seed(seed).backbone
+    side = description.monitor["crop"] or description.crops["global_crops"].size
+    return Subject(backbone, description.augment, side)
 
 
 def convert(subject: Subject, target: Target, out: Path) -> float:

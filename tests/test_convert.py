@@ -3,32 +3,36 @@
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from logo_jax import compose, convert, workdir
 from logo_jax.checkpoints import Checkpoints
-from logo_jax.formats import sources, stablehlo
+from logo_jax.formats import sources, stablehlo, torchvision
 from logo_jax.formats.backbone import Backbone
 from tests.test_main import tiny_config
 
 FIELDS = {"encoder.backbone": "resnet10", "monitor.crop": 0}
 
 
-def saved_run(folder, **changes):
-    """The folder with a checkpoint of a tiny encoder that never trained."""
+def save(folder, state, **changes):
+    """A run's folder with a checkpoint of the state."""
     config = tiny_config("cifar10_simsiam", "baseline", "x", **FIELDS | changes)
     workdir.claim(folder, config.to_dict())
-    state = jax.jit(compose.describe(config, num_devices=1).init)()
     with Checkpoints(folder / "checkpoints") as checkpoints:
         checkpoints.save(7, state)
-    return folder, state
 
 
 @pytest.fixture(name="run", scope="module")
 def fixture_run(tmp_path_factory):
-    return saved_run(tmp_path_factory.mktemp("run"))
+    """The folder of a tiny encoder that never trained, and its state."""
+    folder = tmp_path_factory.mktemp("run")
+    config = tiny_config("cifar10_simsiam", "baseline", "x", **FIELDS)
+    state = jax.jit(compose.describe(config, num_devices=1).init)()
+    save(folder, state)
+    return folder, state
 
 
 @pytest.fixture(name="folder")
@@ -88,13 +92,16 @@ def test_compiled_code_takes_any_batch_of_stored_images_on_every_platform(
 
 
 def test_what_is_there_is_replaced_only_where_it_is_said(folder, tmp_path, capsys):
-    out = tmp_path / "w.safetensors"
-    out.write_text("mine")
-    line = refused(capsys, folder, f"--out={out}")
-    assert "--overwrite" in line
-    assert out.read_text() == "mine"
-    convert.main([str(folder), f"--out={out}", "--overwrite"])
-    assert "conv1.weight" in load_file(out)
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "model.safetensors").write_text("mine")
+    (out / "other").write_text("mine")
+    command = folder, "--to=huggingface", f"--out={out}"
+    assert "--overwrite" in refused(capsys, *command)
+    assert (out / "model.safetensors").read_text() == "mine"
+    convert.main([*map(str, command), "--overwrite"])
+    names = {file.name for file in tmp_path.rglob("*")}
+    assert names == {"mine", "config.json", "model.safetensors"}
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
@@ -126,21 +133,29 @@ def test_the_receipt_is_of_the_file_and_not_of_what_it_should_hold(folder, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_of_several_seeds_one_is_chosen(tmp_path, capsys):
-    folder, state = saved_run(tmp_path / "run", seeds=2)
+def test_of_several_seeds_one_is_chosen(run, tmp_path, capsys):
+    folder = tmp_path / "run"
+    state = jax.tree.map(lambda x: jnp.stack([x, x + 1]), run[1])
+    save(folder, state, seeds=2)
     assert "[0, 1]" in refused(capsys, folder, f"--out={tmp_path / 'w.safetensors'}")
     found = convert.read(folder, seed=1).backbone.variables["params"]
     expected = jax.tree.map(lambda x: x[1], state.params["encoder"]["backbone"])
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-def test_the_cifar_stem_goes_to_torchvision_and_not_to_transformers(tmp_path, capsys):
-    folder, _ = saved_run(tmp_path / "run", **{"encoder.stem": "cifar"})
-    out = tmp_path / "x.safetensors"
-    line = refused(capsys, folder, "--to=huggingface", f"--out={out}")
+def test_the_cifar_stem_does_not_go_to_transformers(folder, tmp_path, capsys):
+    tensors = torchvision.tensors_of(convert.read(folder).backbone)
+    tensors["conv1.weight"] = tensors["conv1.weight"][..., :3, :3].copy()
+    save_file(tensors, tmp_path / "w.safetensors")
+    before = set(tmp_path.iterdir())
+    arguments = (
+        tmp_path / "w.safetensors",
+        "--to=huggingface",
+        f"--out={tmp_path / 'x'}",
+    )
+    line = refused(capsys, *arguments)
     assert "ResNetModel begins with a 7x7 convolution" in line
-    convert.main([str(folder), f"--out={out}"])
-    assert sources.read(out).module.stem == "cifar"
+    assert set(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(

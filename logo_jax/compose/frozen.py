@@ -54,6 +54,19 @@ class Frozen:
                 state=jax.tree.map(lambda x, i=i: x[i], self.state),
             )
 
+    def of_seed(self, seed: int | None) -> Self:
+        """The one of a seed; None will do where there is only one.
+
+        Raises:
+            ValueError: where the run has not that one.
+        """
+        found = dict(zip(self.description.plan.seeds, self.seeds(), strict=True))
+        if seed is None and len(found) == 1:
+            (seed,) = found
+        if seed not in found:
+            raise ValueError(f"--seed={seed} must be one of the run's, {sorted(found)}")
+        return found[seed]
+
     def untrained(self) -> Self:
         """The encoder before the first step, as its config's seeds draw it."""
         state = step.replicate(jax.jit(self.description.init)(), self.mesh)

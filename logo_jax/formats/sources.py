@@ -47,8 +47,8 @@ def tensors(source: Path, *, unpickle: bool = False) -> dict[str, np.ndarray]:
         return of_backbone(read_safetensors(source), source)
     if not unpickle:
         raise ValueError(
-            f"{source} is a pickle, of which only tensors would be read; say "
-            "--unpickle, or give safetensors"
+            f"{source} is a pickle, of which tensors alone can be read: make a "
+            "safetensors of it by python -m logo_jax.convert with --unpickle"
         )
     return of_backbone(files.read_torch(source), source)
 

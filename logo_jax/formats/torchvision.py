@@ -6,6 +6,7 @@ layout or our modules, so that the two tell when they differ.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -95,20 +96,28 @@ def features(
 
     Source: torchvision.models.resnet: ResNet._forward_impl.
     """
+    floats = {
+        name: x.astype(np.float32) for name, x in tensors.items() if x.dtype.kind == "f"
+    }
     with jax.default_matmul_precision("highest"):
-        size = tensors[STEM].shape[-1]
-        x = jnp.transpose(images, (0, 3, 1, 2))
-        x = _conv(tensors, "conv1", x, 2 if size == 7 else 1)
-        x = jax.nn.relu(_norm(tensors, "bn1", x))
-        x = _max_pool(x) if size == 7 else x
-        for stage in STAGES:
-            for i in range(_count_blocks(tensors, stage)):
-                stride = 2 if stage > 1 and i == 0 else 1
-                x = _block(tensors, f"layer{stage}.{i}", x, stride)
-        return np.asarray(x.mean((2, 3)))
+        return np.asarray(_pooled(floats, images))
 
 
-def _block(tensors: Tensors, name: str, x: jax.Array, stride: int) -> jax.Array:
+@jax.jit
+def _pooled(tensors: Any, images: jax.Array) -> jax.Array:
+    size = tensors[STEM].shape[-1]
+    x = jnp.transpose(images, (0, 3, 1, 2))
+    x = _conv(tensors, "conv1", x, 2 if size == 7 else 1)
+    x = jax.nn.relu(_norm(tensors, "bn1", x))
+    x = _max_pool(x) if size == 7 else x
+    for stage in STAGES:
+        for i in range(_count_blocks(tensors, stage)):
+            stride = 2 if stage > 1 and i == 0 else 1
+            x = _block(tensors, f"layer{stage}.{i}", x, stride)
+    return x.mean((2, 3))
+
+
+def _block(tensors: Any, name: str, x: jax.Array, stride: int) -> jax.Array:
     """Two convolutions, the first with the stride, or three, the second with it."""
     strides = (1, stride, 1) if f"{name}.conv3.weight" in tensors else (stride, 1)
     y = x
@@ -121,19 +130,19 @@ def _block(tensors: Tensors, name: str, x: jax.Array, stride: int) -> jax.Array:
     return jax.nn.relu(x + y)
 
 
-def _conv(tensors: Tensors, name: str, x: jax.Array, stride: int) -> jax.Array:
-    kernel = jnp.asarray(tensors[f"{name}.weight"], jnp.float32)
+def _conv(tensors: Any, name: str, x: jax.Array, stride: int) -> jax.Array:
+    kernel = tensors[f"{name}.weight"]
     margin = kernel.shape[-1] // 2
     padding = [(margin, margin)] * 2
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding)
 
 
-def _norm(tensors: Tensors, name: str, x: jax.Array) -> jax.Array:
+def _norm(tensors: Any, name: str, x: jax.Array) -> jax.Array:
     mean, var, weight, bias = (
-        np.asarray(tensors[f"{name}.{part}"], np.float32)[None, :, None, None]
+        tensors[f"{name}.{part}"][None, :, None, None]
         for part in ("running_mean", "running_var", "weight", "bias")
     )
-    return (x - mean) / np.sqrt(var + 1e-5) * weight + bias
+    return (x - mean) / jnp.sqrt(var + 1e-5) * weight + bias
 
 
 def _max_pool(x: jax.Array) -> jax.Array:

@@ -82,7 +82,7 @@ def test_a_tensor_missing_misshapen_or_unknown_is_named(
 @pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.pth.tar"])
 def test_a_pickle_is_not_read_unless_it_is_said(name, tmp_path):
     (tmp_path / name).write_bytes(b"never looked at")
-    with pytest.raises(ValueError, match="say --unpickle"):
+    with pytest.raises(ValueError, match="convert with --unpickle"):
         sources.read(tmp_path / name)
 
 

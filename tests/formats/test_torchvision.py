@@ -9,7 +9,10 @@ from logo_jax.networks import alexnet
 from tests.golden import test_backbones as golden
 
 
-@pytest.fixture(name="backbone", scope="module", params=golden.RESNETS)
+NETWORKS = ("resnet18_cifar", "resnet18", "resnet50")
+
+
+@pytest.fixture(name="backbone", scope="module", params=NETWORKS)
 def fixture_backbone(request):
     """(its name in the golden file, a ResNet with the formula's weights)."""
     return request.param, golden_backbone(request.param)
