@@ -9,6 +9,8 @@ SOURCE is the folder of a run, whose newest checkpoint counts; a safetensors or 
 file of torchvision, MoCo or SimSiam; or a ResNet's folder for transformers. Backbones
 alone are converted: no classifier, no head. Torchvision's names in a safetensors file
 are what `evaluate --weights` and `embed --weights` read; an OUT in .pth needs torch.
+Compiled code takes uint8 images [b, s, s, 3] of any number, with s the run's
+config.monitor.crop, or else the side of its global crops; `jax.export` reads it.
 
 Prints how far the features of random images are from the source's, once read back; from
 1e-4 of the largest on, nothing is kept. Exit codes: 0 converted; 2 bad input, told in

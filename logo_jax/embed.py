@@ -235,7 +235,12 @@ def write_parquet(path: Path, images: Folder, features: Features) -> None:
 
 def _numbers(text: str) -> tuple[float, ...]:
     """Numbers with commas between them."""
-    return tuple(map(float, text.split(",")))
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be numbers with commas between them, e.g. 0.5,0.5,0.5"
+        ) from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from logo_jax import compose, convert, workdir
 from logo_jax.checkpoints import Checkpoints
 from logo_jax.formats import sources, stablehlo, torchvision
 from logo_jax.formats.backbone import Backbone
+from logo_jax.weights import read_backbone
 from tests.test_main import tiny_config
 
 FIELDS = {"encoder.backbone": "resnet10", "monitor.crop": 0}
@@ -71,6 +72,8 @@ def test_a_run_goes_to_others_files_and_comes_back_bit_by_bit(
     for group, before in (("params", state.params), ("batch_stats", state.batch_stats)):
         expected = before["encoder"]["backbone"]
         jax.tree.map(np.testing.assert_array_equal, found[group], expected)
+    evaluated = read_backbone(again, found)  # what evaluate does
+    jax.tree.map(np.testing.assert_array_equal, evaluated, found)
 
 
 def test_compiled_code_takes_any_batch_of_stored_images_on_every_platform(

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 TORCH_SUFFIXES = (".pth", ".pt", ".tar")
 
 
 def write_safetensors(tensors: Mapping[str, np.ndarray], file: Path) -> None:
     """Writes a file as PyTorch's libraries expect it."""
-    save_file(dict(tensors), file, metadata={"format": "pt"})
+    # safetensors' own writing makes files that nobody else may read
+    file.write_bytes(save(dict(tensors), metadata={"format": "pt"}))
 
 
 def read_torch(file: Path) -> dict[str, np.ndarray]:
@@ -32,10 +33,9 @@ def read_torch(file: Path) -> dict[str, np.ndarray]:
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except (unpickling, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"{file} holds more than tensors, or is damaged ({reason}); save its "
-            "state dict alone"
+            f"{file} is damaged, or holds more than tensors and plain containers; save "
+            "its state dict alone"
         ) from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(state, dict):

@@ -8,7 +8,6 @@ from logo_jax.formats.backbone import Backbone
 from logo_jax.networks import alexnet
 from tests.golden import test_backbones as golden
 
-
 NETWORKS = ("resnet18_cifar", "resnet18", "resnet50")
 
 
