@@ -115,15 +115,18 @@ def require_new(path: pathlib.Path, overwrite: bool) -> None:
 def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A name beside a path for a file or folder, which takes the path once it is whole.
 
-    What was at the path is replaced. Where an error comes, nothing has changed.
+    A file at the path is replaced, and so are a folder's files of the same names; its
+    others stay. Where an error comes before, nothing has changed.
     """
     partial = path.with_name(f"partial.{path.name}")
     _remove(partial)
     try:
         yield partial
-        if path.is_dir():  # no folder can be put in the place of another
-            _remove(path)
-        os.replace(partial, path)
+        if partial.is_dir() and path.is_dir():
+            for file in partial.iterdir():
+                os.replace(file, path / file.name)
+        else:
+            os.replace(partial, path)
     finally:
         _remove(partial)
 

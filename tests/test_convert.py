@@ -104,7 +104,19 @@ def test_what_is_there_is_replaced_only_where_it_is_said(folder, tmp_path, capsy
     assert (out / "model.safetensors").read_text() == "mine"
     convert.main([*map(str, command), "--overwrite"])
     names = {file.name for file in tmp_path.rglob("*")}
-    assert names == {"mine", "config.json", "model.safetensors"}
+    assert names == {"mine", "config.json", "model.safetensors", "other"}
+    assert "embedder.embedder.normalization.bias" in load_file(
+        out / "model.safetensors"
+    )
+
+
+def test_a_file_does_not_take_the_place_of_a_folder(folder, tmp_path, capsys):
+    out = tmp_path / "w.safetensors"
+    out.mkdir()
+    (out / "other").write_text("mine")
+    refused(capsys, folder, f"--out={out}", "--overwrite")
+    assert (out / "other").read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [out]
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
@@ -138,7 +150,7 @@ def test_the_receipt_is_of_the_file_and_not_of_what_it_should_hold(folder, tmp_p
 
 def test_of_several_seeds_one_is_chosen(run, tmp_path, capsys):
     folder = tmp_path / "run"
-    state = jax.tree.map(lambda x: jnp.stack([x, x + 1]), run[1])
+    state = jax.tree.map(lambda x: jnp.asarray(np.stack([x, x + 1])), run[1])
     save(folder, state, seeds=2)
     assert "[0, 1]" in refused(capsys, folder, f"--out={tmp_path / 'w.safetensors'}")
     found = convert.read(folder, seed=1).backbone.variables["params"]
