@@ -5,7 +5,7 @@ python benchmarks/knn.py --bank=50000 --queries=10000 --dim=512 --k=200 [--peer=
 In turns, on the same random unit vectors: ours; the same products of the same tiles,
 with nothing selected from them; and, with `--peer=torch`, `torch.mm` and `topk` of as
 many queries at once. Prints a table and one JSON line. `--peer=torch` needs PyTorch
-(`-e ".[bench]"`), which logo_jax never imports.
+(`-e ".[bench]"`), which logo_jax imports for .pth alone.
 """
 
 import argparse

@@ -4,8 +4,8 @@ python benchmarks/step.py --width=64 --batch_size=64 --peer=torch
 
 Alternates released (ours), joint (ours) and the peer's released-style step on the same
 crops, so that a busy machine touches all alike, and prints a table and one JSON line.
-`--peer=torch` needs PyTorch (`-e ".[bench]"`; tested: 2.13.0), which logo_jax never
-imports.
+`--peer=torch` needs PyTorch (`-e ".[bench]"`; tested: 2.13.0), which logo_jax
+imports for .pth alone.
 """
 
 import argparse

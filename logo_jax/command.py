@@ -11,6 +11,7 @@ import functools
 import os
 import pathlib
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -95,6 +96,46 @@ def input_errors(
     except kinds as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
+
+
+def require_new(path: pathlib.Path, overwrite: bool) -> None:
+    """Refuses to write where something is, or nothing can be, before work is done.
+
+    Raises:
+        ValueError: where it is there and is not to be overwritten.
+        FileNotFoundError: where its folder is missing.
+    """
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} is there already; say --overwrite, or another --out")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent} is not a folder; make it, for {path}")
+
+
+@contextlib.contextmanager
+def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A name beside a path for a file or folder, which takes the path once it is whole.
+
+    A file at the path is replaced, and so are a folder's files of the same names; its
+    others stay. Where an error comes before, nothing has changed.
+    """
+    partial = path.with_name(f"partial.{path.name}")
+    _remove(partial)
+    try:
+        yield partial
+        if partial.is_dir() and path.is_dir():
+            for file in partial.iterdir():
+                os.replace(file, path / file.name)
+        else:
+            os.replace(partial, path)
+    finally:
+        _remove(partial)
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -1,4 +1,4 @@
-"""Weights that other libraries trained, in our layout: torchvision's ResNets."""
+"""Weights of ResNets in torchvision's names and layout, and in ours."""
 
 import re
 from collections.abc import Mapping
@@ -48,49 +48,97 @@ def read_backbone(path: str | Path, like: Any) -> Any:
 
     Source: torchvision.models.resnet, for the names.
     """
+    return from_torchvision(read_safetensors(path), like, path)
+
+
+def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it is another, or not of float16 or float32.
+    """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"--weights={path} is not a file; give a safetensors")
+        raise FileNotFoundError(f"{path} is not a file; give a safetensors")
     try:
-        tensors = load_file(path)
+        return load_file(path)
     except (SafetensorError, KeyError, TypeError) as error:
         raise ValueError(
-            f"--weights={path} must be a safetensors file of float16 or float32 "
+            f"{path} must be a safetensors file of float16 or float32 "
             f"({error}); convert it"
         ) from error
-    return _from_torchvision(tensors, like, path)
 
 
-def _from_torchvision(
+def to_torchvision(variables: Any) -> dict[str, np.ndarray]:
+    """A ResNet's variables by torchvision's names, in its layout, float32.
+
+    Without a classifier; `num_batches_tracked`, which nothing here counts, is 0.
+
+    Args:
+        variables: "params" and "batch_stats" of the backbone.
+    """
+    tensors = {
+        _name(path): np.ascontiguousarray(_their_layout(np.asarray(value, np.float32)))
+        for path, value in jax.tree.leaves_with_path(variables)
+    }
+    norms = [x for x in tensors if x.endswith(".running_mean")]
+    return tensors | {
+        x.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64)
+        for x in norms
+    }
+
+
+def from_torchvision(
     tensors: Mapping[str, np.ndarray], like: Any, origin: str | Path
 ) -> Any:
+    """A backbone's variables from tensors with torchvision's names.
+
+    Args:
+        tensors: by name; `fc` and `num_batches_tracked` are left out.
+        like: as in `read_backbone`.
+        origin: what the tensors were read from, to name in errors.
+
+    Raises:
+        ValueError: for the first tensor that is missing, misshapen or not expected.
+    """
     left = {name for name in tensors if not _IGNORED.fullmatch(name)}
 
     def leaf(path: Any, shape: Any) -> np.ndarray:
-        name = torchvision_name("/".join(entry.key for entry in path[1:]))
+        name = _name(path)
         if name not in tensors:
             raise ValueError(
-                f"{origin} has no {name}: it is another network than the config's; "
-                "give the config with the encoder that made it"
+                f"{origin} has no {name}, which the encoder has; give the whole file "
+                "of one ResNet, to evaluate with its own config"
             )
         left.discard(name)
         value = _our_layout(tensors[name])
         if value.shape != shape.shape:
             raise ValueError(
                 f"{origin}: {name} has shape {tensors[name].shape}, which would be "
-                f"{value.shape} here, where the config's encoder has {shape.shape}; "
-                "give its own config"
+                f"{value.shape} here, where the encoder has {shape.shape}; give the "
+                "file of one ResNet, to evaluate with its own config"
             )
         return value.astype(np.float32)
 
     filled = jax.tree.map_with_path(leaf, like)
     if left:
         raise ValueError(
-            f"{origin} has {min(left)}, which the config's encoder has not; give the "
-            "config with the encoder that made it"
+            f"{origin} has {min(left)}, which the encoder has not; give the file of "
+            "one ResNet, to evaluate with its own config"
         )
     return filled
+
+
+def _name(path: Any) -> str:
+    """Torchvision's name of a leaf below "params" or "batch_stats"."""
+    return torchvision_name("/".join(entry.key for entry in path[1:]))
 
 
 def _our_layout(tensor: np.ndarray) -> np.ndarray:
     """[out, in, h, w] as [h, w, in, out]; anything else as it is."""
     return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
+
+
+def _their_layout(tensor: np.ndarray) -> np.ndarray:
+    """[h, w, in, out] as [out, in, h, w]; anything else as it is."""
+    return tensor.transpose(3, 2, 0, 1) if tensor.ndim == 4 else tensor

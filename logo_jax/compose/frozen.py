@@ -17,6 +17,7 @@ from logo_jax.compose.experiment import squares
 from logo_jax.data import cuts, sources
 from logo_jax.data.images import Images
 from logo_jax.evaluation.features import Features, Parts, extract
+from logo_jax.formats.backbone import Backbone
 from logo_jax.monitor import make_encode_with
 from logo_jax.state import ENCODER, TrainState
 from logo_jax.weights import read_backbone
@@ -53,10 +54,30 @@ class Frozen:
                 state=jax.tree.map(lambda x, i=i: x[i], self.state),
             )
 
+    def of_seed(self, seed: int | None) -> Self:
+        """The one of a seed; None will do where there is only one.
+
+        Raises:
+            ValueError: where the run has not that one.
+        """
+        found = dict(zip(self.description.plan.seeds, self.seeds(), strict=True))
+        if seed is None and len(found) == 1:
+            (seed,) = found
+        if seed not in found:
+            raise ValueError(f"--seed={seed} must be one of the run's, {sorted(found)}")
+        return found[seed]
+
     def untrained(self) -> Self:
         """The encoder before the first step, as its config's seeds draw it."""
         state = step.replicate(jax.jit(self.description.init)(), self.mesh)
         return dataclasses.replace(self, state=state, source="untrained")
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network that is evaluated, and its weights; of one seed."""
+        groups = {"params": self.state.params, "batch_stats": self.state.batch_stats}
+        weights = {name: group[ENCODER]["backbone"] for name, group in groups.items()}
+        return Backbone(self.description.encoder.backbone, weights)
 
     def features(self, images: Images) -> Features:
         """Backbone features of all images, as the config's monitor cuts them."""

@@ -76,9 +76,7 @@ def load(path: str | Path, *, classes: str | Path = "") -> tuple[Folder, Folder 
         OSError: if a folder below cannot be listed.
         ValueError: if there are no images, or a class is missing or unknown.
     """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root} is not a folder; give one that holds images")
+    root = _existing(path)
     kept = _class_list(classes) if classes else None
     train_root, test_root = (_split_root(root, split) for split in SPLIT_FOLDERS)
     train = _scan(train_root or root, kept)
@@ -88,6 +86,24 @@ def load(path: str | Path, *, classes: str | Path = "") -> tuple[Folder, Folder 
     if not test.labels:
         return train, None
     return train, _with_classes_of(train, test)
+
+
+def load_whole(path: str | Path) -> Folder:
+    """All images below a folder, whatever the names in it.
+
+    Raises:
+        FileNotFoundError: if the folder is missing.
+        OSError: if a folder below cannot be listed.
+        ValueError: if there are no images.
+    """
+    return _scan(_existing(path), None)
+
+
+def _existing(path: str | Path) -> Path:
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} is not a folder; give one that holds images")
+    return root
 
 
 def _split_root(root: Path, split: str) -> Path | None:

@@ -41,7 +41,7 @@ def read_all(
     labels = np.empty(len(source), np.int32)
     skipped = Skipped(source, max_corrupt)
     read = functools.partial(read_canvases, source, canvas=canvas)
-    for ids, part in _in_chunks(read, np.arange(len(source)), threads):
+    for ids, part in in_chunks(read, np.arange(len(source)), threads):
         skipped.add(ids, part.failed)
         images[ids], sizes[ids], labels[ids] = part.images, part.sizes, part.labels
     return images, sizes, labels
@@ -113,7 +113,7 @@ class Squares:
         read = functools.partial(
             read_squares, self.source, resize=self.resize, crop=self.crop
         )
-        for ids, part in _in_chunks(read, self.ids, self.threads):
+        for ids, part in in_chunks(read, self.ids, self.threads):
             skipped.add(ids, part.failed)
             yield part.images[~part.failed], part.labels[~part.failed]
 
@@ -128,7 +128,7 @@ def evenly(num_images: int, limit: int) -> np.ndarray:
     return np.arange(count) * num_images // count
 
 
-def _in_chunks(
+def in_chunks(
     read: Callable[[np.ndarray], Any], ids: np.ndarray, threads: int
 ) -> Iterator[tuple[np.ndarray, Any]]:
     """Each chunk of ids, and what read makes of it, in order."""

@@ -1,0 +1,273 @@
+"""Writes the features of a folder's images, by the encoder of a run or of a file.
+
+    python -m logo_jax.embed DIR --workdir=WORKDIR --out=features.npz
+    python -m logo_jax.embed DIR --weights=resnet50.safetensors --out=features.parquet
+
+All images below DIR, resized and cut to their centres as by `evaluate`: as a run's own
+config.monitor has it, for others' weights to 256 and 224. OUT has, in the order of the
+paths, `files`, relative to DIR, and `features`, float32; where all images lie in
+sub-folders, the first ones are their classes: `labels`, and `class_names` by label. A
+.parquet has the columns file, features, label and class_name. An image that cannot be
+decoded is named, and nothing is written.
+
+Exit codes: 0 written; 2 bad input, told in one line on stderr.
+"""
+
+import argparse
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pyarrow as pa
+from jax.sharding import Mesh
+from pyarrow import parquet
+
+from logo_jax import command, step, workdir
+from logo_jax.augment.look import AugmentSpec
+from logo_jax.augment.policy import prepare_eval
+from logo_jax.compose import frozen
+from logo_jax.data import folder
+from logo_jax.data.folder import Folder
+from logo_jax.data.memory import in_chunks
+from logo_jax.data.reading import read_squares, why_not
+from logo_jax.evaluation.features import Features, extract
+from logo_jax.formats import sources
+from logo_jax.formats.backbone import Backbone
+
+RESIZE, CROP = 256, 224  # of those who publish weights for ImageNet
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What an encoder is, and what it sees of an image.
+
+    Attributes:
+        backbone: with its weights.
+        augment: how images are normalised.
+        resize: short side of the whole image, in pixels.
+        crop: side of its centre square.
+
+    Raises:
+        ValueError: where the square is not in the image.
+    """
+
+    backbone: Backbone
+    augment: AugmentSpec
+    resize: int
+    crop: int
+
+    def __post_init__(self):
+        if not 0 < self.crop <= self.resize:
+            raise ValueError(
+                f"--crop={self.crop} must be between 1 and --resize={self.resize}, the "
+                "short side that images are brought to; give both, e.g. 224 and 256"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Squares:
+    """Centres of all images of a folder: `Labelled`, and none may be left out.
+
+    Attributes:
+        source: of images.
+        resize: short side before the cut, in pixels.
+        crop: side of the square.
+    """
+
+    source: Folder
+    resize: int
+    crop: int
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Images, uint8 [b, crop, crop, 3], and labels, int32 [b].
+
+        Raises:
+            ValueError: for an image that cannot be decoded.
+        """
+        read = functools.partial(
+            read_squares, self.source, resize=self.resize, crop=self.crop
+        )
+        for ids, part in in_chunks(read, np.arange(len(self)), threads=0):
+            for i in ids[part.failed]:
+                raise ValueError(
+                    f"{self.source.name(i)} cannot be decoded "
+                    f"({why_not(self.source, i)}); mend or remove it"
+                )
+            yield part.images, part.labels
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    options = _parser().parse_args(arguments)
+    command.keep_compiled_code()
+    with command.input_errors():
+        write = writer(options.out)
+        command.require_new(options.out, options.overwrite)
+        images = folder.load_whole(options.folder)
+        view = read_view(options)
+        features = embed(images, view, step.make_mesh(), options.batch_size)
+        with command.whole(options.out) as partial:
+            write(partial, images, features)
+    labelled = f"{images.num_classes} classes" if images.labels else "no classes"
+    print(
+        f"{len(images):,} images of {images.origin}, {labelled}, resized to "
+        f"{view.resize} px and cut to {view.crop}, mean {view.augment.mean}, std "
+        f"{view.augment.std}: {features.features.shape[1]} features each"
+    )
+    print(f"wrote {options.out}")
+
+
+def read_view(options: argparse.Namespace) -> View:
+    """The encoder that the command line names, and what it is to see.
+
+    Raises:
+        FileNotFoundError: where it is not there.
+        ValueError: where it cannot be read, or flags contradict each other.
+    """
+    sizes = _given(options, "resize", "crop")
+    if options.workdir:
+        _require_absent(options, "--workdir", ("mean", "std"))
+        return _of_run(options.workdir, options.seed, sizes)
+    _require_absent(options, "--weights", ("seed",))
+    augment = AugmentSpec(**_given(options, "mean", "std"))
+    sizes = {"resize": RESIZE, "crop": CROP} | sizes
+    return View(sources.read(options.weights), augment, **sizes)
+
+
+def _of_run(source: Path, seed: int | None, sizes: dict[str, int]) -> View:
+    config = workdir.read_config(source)
+    changed = {**config, "monitor": {**config["monitor"], **sizes}}
+    one_device = step.make_mesh(jax.devices()[:1])
+    run = frozen.from_run(source.absolute(), changed, one_device).of_seed(seed)
+    monitor = run.description.monitor
+    augment = run.description.augment
+    return View(run.backbone, augment, monitor["resize"], monitor["crop"])
+
+
+def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    found = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _require_absent(
+    options: argparse.Namespace, given: str, names: Sequence[str]
+) -> None:
+    for name in _given(options, *names):
+        raise ValueError(f"--{name} is not read with {given}; leave it out")
+
+
+def embed(images: Folder, view: View, mesh: Mesh, batch_size: int) -> Features:
+    """Features of all images of a folder, in its order.
+
+    Args:
+        images: to embed.
+        view: the encoder, and what it sees.
+        mesh: devices that share each batch.
+        batch_size: images at once, or fewer where there are fewer.
+
+    Raises:
+        ValueError: where an image cannot be decoded, or a batch cannot be shared.
+    """
+    devices = mesh.devices.size
+    if batch_size < 1 or batch_size % devices:
+        raise ValueError(
+            f"--batch_size={batch_size} must be a multiple of the {devices} devices; "
+            "use e.g. 256"
+        )
+    batch_size = min(batch_size, -(-len(images) // devices) * devices)
+    module, augment = view.backbone.module, view.augment
+    variables = step.replicate(view.backbone.variables, mesh)
+    sharding = step.batch_sharding(mesh)
+
+    @jax.jit
+    def features(variables: Any, pixels: jax.Array) -> Any:
+        return module.apply(variables, prepare_eval(pixels, augment), train=False)
+
+    found = extract(
+        lambda pixels: {"": features(variables, step.place(pixels, sharding))},
+        Squares(images, view.resize, view.crop),
+        batch_size=batch_size,
+    )
+    return found[""]
+
+
+def writer(out: Path) -> Callable[[Path, Folder, Features], None]:
+    """What writes a file of that name.
+
+    Raises:
+        ValueError: where nothing does.
+    """
+    writers = {".npz": write_npz, ".parquet": write_parquet}
+    if out.suffix not in writers:
+        raise ValueError(f"--out={out.name} must end with {' or '.join(writers)}")
+    return writers[out.suffix]
+
+
+def write_npz(path: Path, images: Folder, features: Features) -> None:
+    """Writes arrays that numpy reads without unpickling."""
+    arrays = {"files": np.array(images.files), "features": features.features}
+    if images.labels:
+        arrays["labels"] = features.labels
+        arrays["class_names"] = np.array(images.class_names)
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def write_parquet(path: Path, images: Folder, features: Features) -> None:
+    """Writes a table with a row for each image."""
+    rows, size = features.features.shape
+    flat = pa.array(features.features.reshape(rows * size))
+    columns: dict[str, Any] = {
+        "file": images.files,
+        "features": pa.FixedSizeListArray.from_arrays(flat, size),
+    }
+    if images.labels:
+        columns["label"] = features.labels
+        columns["class_name"] = [images.class_names[i] for i in features.labels]
+    parquet.write_table(pa.table(columns), path)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """Numbers with commas between them."""
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be numbers with commas between them, e.g. 0.5,0.5,0.5"
+        ) from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command.OneLineParser(
+        prog="python -m logo_jax.embed", description=__doc__, allow_abbrev=False
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folder", metavar="DIR", type=Path)
+    encoder = parser.add_mutually_exclusive_group(required=True)
+    encoder.add_argument("--workdir", type=Path, help="of a run")
+    encoder.add_argument(
+        "--weights",
+        type=Path,
+        help="a safetensors file of a ResNet, or its folder for transformers",
+    )
+    parser.add_argument("--out", required=True, type=Path, help=".npz or .parquet")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what is there"
+    )
+    parser.add_argument("--resize", type=int, help="short side, in pixels")
+    parser.add_argument("--crop", type=int, help="side of the centre square, in pixels")
+    parser.add_argument("--mean", type=_numbers, help="of red, green, blue in [0, 1]")
+    parser.add_argument("--std", type=_numbers, help="default ImageNet's, as the mean")
+    parser.add_argument("--batch_size", type=int, default=256, help="images at once")
+    parser.add_argument("--seed", type=int, help="which, of a run of several seeds")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

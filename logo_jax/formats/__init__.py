@@ -1,0 +1,1 @@
+"""Backbones in other libraries' files, and as compiled code that needs no library."""
