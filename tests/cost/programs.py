@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks.collectives import Collective, collectives
 from logo_jax import step
-from logo_jax.state import TrainState
+from logo_jax.state import Method, TrainState
 from tests.contracts import cases
 
 
@@ -25,14 +25,20 @@ def exchanges(
     name: str, num_devices: int, axis_name: str | None = None
 ) -> list[Collective]:
     """What a step of the method exchanges, with `cases.BATCH` images in all."""
-    trainer = cases.Trainer(cases.METHODS[name](axis_name=axis_name), num_devices)
-    everywhere = NamedSharding(trainer.mesh, P())
-    lowered = trainer.compiled.lower(
-        _on(everywhere, state_of(name)),
+    method = cases.METHODS[name](axis_name=axis_name)
+    return collectives(lowered(method, num_devices).compile().as_text())
+
+
+def lowered(method: Method, num_devices: int) -> jax.stages.Lowered:
+    """A method's step on `cases.BATCH` images in all, traced."""
+    trainer = cases.Trainer(method, num_devices)
+    state = jax.eval_shape(method.init, jax.random.key(1), cases.batch())
+    train_step: Any = trainer.compiled
+    return train_step.lower(
+        _on(NamedSharding(trainer.mesh, P()), state),
         _on(step.batch_sharding(trainer.mesh), jax.eval_shape(cases.batch)),
         jnp.int32(0),
     )
-    return collectives(lowered.compile().as_text())
 
 
 def num_bytes(tree: Any) -> int:
