@@ -109,6 +109,35 @@ def roll_batch(x: jax.Array, shift: jax.Array, axis: int) -> jax.Array:
     return local_rows(jnp.roll(gather(x, axis), shift, axis), axis)
 
 
+def own_key(key: jax.Array) -> jax.Array:
+    """A random key that no other device has, from one that all have."""
+    return jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+
+
+def deal_out(x: jax.Array, *, back: bool = False) -> jax.Array:
+    """As many rows as this device's, a share from each of the devices before it.
+
+    Share s of its own, of equal or nearly equal ones, is with the s-th device after it;
+    share 0 has stayed. There are as many as devices, or as rows where these are fewer.
+
+    Args:
+        x: this device's rows, [b, ...].
+        back: x has been dealt out, and each row goes back to where it was.
+    """
+    count = global_size(1)
+    turn = -1 if back else 1
+    shares = jnp.array_split(x, min(count, len(x)))
+    return jnp.concatenate(
+        [shares[0]]
+        + [
+            jax.lax.ppermute(
+                share, AXIS, [(i, (i + turn * s) % count) for i in range(count)]
+            )
+            for s, share in enumerate(shares[1:], 1)
+        ]
+    )
+
+
 def as_mean_over_devices(loss: jax.Array) -> jax.Array:
     """A loss of gathered values, whose gradients may be averaged like all others.
 

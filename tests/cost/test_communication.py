@@ -43,10 +43,11 @@ def test_moco_exchanges_gradients_statistics_metrics_keys_and_health():
     }
 
 
-def test_shuffling_adds_the_images_and_the_keys_way_home():
+def test_shuffling_adds_one_of_a_devices_two_images_and_its_keys_way_home():
     assert bytes_by_kind(exchanges("moco_shuffled", 4)) == {
         "all-reduce": reduced("moco_shuffled"),
-        "all-gather": KEYS + HEALTH + IMAGES + KEYS,
+        "all-gather": KEYS + HEALTH,
+        "collective-permute": (IMAGES + KEYS) // cases.BATCH,
     }
 
 
