@@ -49,7 +49,7 @@ LINKS = {  # bytes a second that a device sends, as vendors state them
     "TPU v5e ICI (400 GB/s both ways)": 200e9,
     "InfiniBand NDR (400 Gb/s)": 50e9,
 }
-TFLOPS = 200.0  # a fifth of an H100's dense bfloat16 peak: an assumption
+TFLOPS = 100.0  # a tenth of the bfloat16 peak of an H100: an assumption
 Bytes = dict[str, int]
 
 
