@@ -58,6 +58,11 @@ def test_joint_logo_adds_the_regressors_gradient_scores_and_one_crops_embeddings
     } | permuted(4)
 
 
+def test_rolled_negatives_are_not_gathered():
+    found = bytes_by_kind(exchanges("logo_every_option", 4, "data"))
+    assert found["all-gather"] == HEALTH + SCORES
+
+
 def test_released_logo_exchanges_the_encoders_gradient_twice():
     again = num_bytes(state_of("logo_moco").params[ENCODER])
     assert bytes_by_kind(exchanges("logo_moco", 4)) == {
