@@ -25,7 +25,7 @@ sys.path[:0] = [str(Path(__file__).parents[1])]
 from benchmarks.turns import alternate
 from logo_jax.evaluation.features import Features
 from logo_jax.evaluation.knn import QUERIES_AT_ONCE, knn_accuracy
-from logo_jax.evaluation.neighbours import make_bank
+from logo_jax.evaluation.neighbours import make_bank, tiling
 from logo_jax.step import make_mesh
 
 NUM_CLASSES = 10
@@ -88,8 +88,8 @@ def report(seconds: dict[str, list[float]], flags: argparse.Namespace) -> dict:
             "over_ours": round(statistics.median(ratios), 3),
             "range": [round(min(ratios), 3), round(max(ratios), 3)],
         }
-    tile = make_bank(Features(np.zeros((flags.bank, 1)), np.zeros(1)), make_mesh())
-    result["tile_bytes"] = QUERIES_AT_ONCE * tile.tiles.shape[1] * 4
+    _, rows = tiling(flags.bank, make_mesh().devices.size)
+    result["tile_bytes"] = QUERIES_AT_ONCE * rows * 4
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return result | {"peak_rss_mb": peak // 1024}
 

@@ -93,7 +93,7 @@ class Checkpoints:
             SaveError: if this state or the one before it cannot be written.
         """
         self.wait()
-        leaves = {path: np.asarray(x) for path, x in _flatten(jax.device_get(state))}
+        leaves = {path: _own(x) for path, x in _flatten(state)}
         args = ocp.args.Composite(
             state=ocp.args.PyTreeSave(leaves),
             manifest=ocp.args.JsonSave(manifest.describe(leaves)),
@@ -259,6 +259,16 @@ def _flatten(tree: Any) -> list[tuple[str, Any]]:
             "one; take '/' out of its keys"
         )
     return leaves
+
+
+def _own(x: Any) -> np.ndarray:
+    """A leaf on the host that stays as it is when the state is donated, copied once.
+
+    NumPy looks at what is on a CPU, and gets a copy of what is elsewhere.
+    """
+    devices = x.devices() if isinstance(x, jax.Array) else ()
+    elsewhere = devices and all(device.platform != "cpu" for device in devices)
+    return np.asarray(x) if elsewhere else np.array(x)
 
 
 def _not_by_orbax(record: logging.LogRecord) -> bool:

@@ -1,5 +1,6 @@
 """How Orbax writes and reads the two items of a checkpoint, patiently."""
 
+import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable, Sequence
@@ -45,7 +46,8 @@ class _PatientHandler(ocp.type_handlers.NumpyHandler):
     """Lets no read or write be under way any more once one has failed.
 
     Orbax would abandon the others, and TensorStore's threads print their tracebacks. So
-    leaves are read one by one; and writes, together as ever, are all waited for.
+    leaves are read one by one; and writes are all waited for, one at a time because
+    TensorStore copies what it writes.
     """
 
     async def deserialize(self, infos: Sequence[Any], args: Any = None) -> list[Any]:
@@ -57,26 +59,30 @@ class _PatientHandler(ocp.type_handlers.NumpyHandler):
 
     async def _background_serialize(self, *args: Any, **kwargs: Any) -> None:
         self._failures: list[Exception] = []
+        self._turn = asyncio.Lock()
         await super()._background_serialize(*args, **kwargs)
         if self._failures:
             raise self._failures[0]
 
     async def _open_and_write(self, *args: Any, **kwargs: Any) -> None:
         try:
-            await super()._open_and_write(*args, **kwargs)
+            async with self._turn:
+                await super()._open_and_write(*args, **kwargs)
         except Exception as error:  # TensorStore has no kinds of its own; raised above
             self._failures.append(error)
 
 
 def _handlers() -> dict[str, Any]:
     registry = ocp.type_handlers.create_type_handler_registry(
-        (np.ndarray, _PatientHandler())
+        # what is saved is ours alone, copied by `Checkpoints.save`
+        (np.ndarray, _PatientHandler(deepcopy_host_arrays=False))
     )
     return {
         # A file a leaf: in Orbax's packed format (OCDBT) TensorStore's Spec.to_json
-        # keeps 4 objects of every leaf and save for ever (0.1.78 to 0.1.86).
+        # keeps 4 objects of every leaf and save for ever (0.1.78 to 0.1.86). As it is:
+        # weights hardly compress, and each would be in memory twice more meanwhile.
         "state": ocp.PyTreeCheckpointHandler(
-            type_handler_registry=registry, use_ocdbt=False
+            type_handler_registry=registry, use_ocdbt=False, use_compression=False
         ),
         "manifest": ocp.JsonCheckpointHandler(),
     }

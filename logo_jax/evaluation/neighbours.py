@@ -39,19 +39,27 @@ class Bank(NamedTuple):
 
 def make_bank(data: Features, mesh: Mesh) -> Bank:
     """The bank of a data set that every process of the mesh holds."""
-    size, num_devices = len(data.features), mesh.devices.size
-    share = -(-size // num_devices)
-    tiles_each = -(-share // BANK_AT_ONCE)
-    rows = -(-share // tiles_each)
-    padding = num_devices * tiles_each * rows - size
-    features = np.pad(data.features, [(0, padding), (0, 0)])
-    tiles = features.reshape(num_devices * tiles_each, rows, -1)
+    size = len(data.features)
+    num_tiles, rows = tiling(size, mesh.devices.size)
+    features = np.pad(data.features, [(0, num_tiles * rows - size), (0, 0)])
+    tiles = features.reshape(num_tiles, rows, -1)
     split = NamedSharding(mesh, P(mesh.axis_names))
     return Bank(
         tiles=jax.jit(l2_normalize)(_place(tiles, split)),
         labels=everywhere(data.labels.astype(np.int32), mesh),
         mesh=mesh,
     )
+
+
+def tiling(size: int, num_devices: int) -> tuple[int, int]:
+    """How many tiles hold a bank of that size, on all devices, and rows of each.
+
+    >>> tiling(300_000, num_devices=2)
+    (4, 75000)
+    """
+    share = -(-size // num_devices)
+    tiles_each = -(-share // BANK_AT_ONCE)
+    return num_devices * tiles_each, -(-share // tiles_each)
 
 
 def nearest(

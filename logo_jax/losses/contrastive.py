@@ -14,6 +14,8 @@ def info_nce(
 ) -> Float[Array, "s t b"]:
     """Cross-entropy of finding each query's own key among the negatives (InfoNCE).
 
+    One query view's similarities [b, k] are held at a time, for the gradient too.
+
     Args:
         queries: unit vectors, one per view and image.
         keys: unit vectors; keys[:, i] are the positives of queries[:, i].
@@ -37,8 +39,17 @@ def info_nce(
     """
     if temperature <= 0:
         raise ValueError(f"temperature={temperature} must be positive; try 0.1")
-    positive = jnp.einsum("sbd,tbd->stb", queries, keys) / temperature
-    similarity = jnp.einsum("sbd,kd->sbk", queries, negatives) / temperature
-    negative = jax.nn.logsumexp(similarity, axis=-1)
+    queries = queries / temperature
+    positive = jnp.einsum("sbd,tbd->stb", queries, keys)
+    # view after view, and again for the gradient: one view's similarities at a time
+    one_view = jax.checkpoint(_log_sum_exp, prevent_cse=False)
+    negative = jax.lax.map(lambda view: one_view(view, negatives), queries)
     # softmax cross-entropy of one positive against a log-sum of negatives
     return jax.nn.softplus(negative[:, None, :] - positive)
+
+
+def _log_sum_exp(
+    queries: Float[Array, "b d"], negatives: Float[Array, "k d"]
+) -> Float[Array, " b"]:
+    """Log of each query's summed exp of inner products with the negatives."""
+    return jax.nn.logsumexp(jnp.einsum("bd,kd->bk", queries, negatives), axis=-1)

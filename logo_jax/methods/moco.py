@@ -41,7 +41,7 @@ class MoCo:
         queue_size: keys remembered.
         momentum: of the key encoder's parameters; its running statistics are its own.
         temperature: of the softmax.
-        shuffle: whether keys' images are permuted over the global batch before the key
+        shuffle: whether keys' images change places, on and over devices, before the key
             encoder sees them, so that its batch norm groups differ from the queries'.
         encode_idle_views: also encode views that no pair uses, and enqueue the keys of
             all global ones, as the released code does; only running statistics and the

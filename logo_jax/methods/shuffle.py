@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from logo_jax.step import gather, global_size, local_rows
+from logo_jax.step import deal_out, own_key
 
 
 def shuffled(
@@ -14,10 +14,12 @@ def shuffled(
     views: Sequence[jax.Array],
     key: jax.Array,
 ) -> tuple[jax.Array, Any]:
-    """What encode makes of views whose images changed places over all devices.
+    """What encode makes of views whose images changed places, on and over devices.
 
     Without it a query and its key share their batch's statistics, which give the pair
-    away to the loss.
+    away to the loss. Each device deals out its images at random, as equal a share to
+    each device as can be; a permutation of the global batch would share them out
+    no better, and send all images to all devices.
 
     Args:
         encode: from views, each [b, ...], to embeddings [v, b, d] and anything else.
@@ -27,10 +29,10 @@ def shuffled(
     Returns:
         Embeddings of the images in their own places, and encode's second value.
 
-    Source: He et al. 2020, section 3.3; facebookresearch/moco@moco/builder.py.
+    Source: He et al. 2020, section 3.3; facebookresearch/moco@moco/builder.py, which
+        permutes the global batch.
     """
-    batch = global_size(views[0].shape[0])
-    order = jax.random.permutation(key, batch)
-    mine, home = local_rows(order), local_rows(jnp.argsort(order))
-    embeddings, extra = encode([gather(view)[mine] for view in views])
-    return gather(embeddings, axis=1)[:, home], extra
+    order = jax.random.permutation(own_key(key), len(views[0]))
+    embeddings, extra = encode([deal_out(view[order]) for view in views])
+    rows = deal_out(jnp.swapaxes(embeddings, 0, 1), back=True)[jnp.argsort(order)]
+    return jnp.swapaxes(rows, 0, 1), extra

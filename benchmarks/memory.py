@@ -1,0 +1,127 @@
+"""Host memory that saving a checkpoint and streaming images take, in MB (Linux).
+
+    python -m benchmarks.memory [--config=imagenet100_r50_moco:released] [--batches=12]
+
+Checkpoint: the state of a config, with random numbers that no compression shrinks, is
+saved once; what the process holds at most meanwhile, beyond what it held, in copies of
+the state. Streaming: JPEGs of 500x375 pixels on canvases of `--canvas`,
+`--batch` at a time; what the process holds at most beyond what it held before the first
+batch, and how much of it is not the decoded batches that may be in flight: one a
+thread, those on their way and in use, and their copies on the device, which on a CPU is
+the host. Prints one JSON line each.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from benchmarks.jpegs import IMAGENET_LIKE, photographs
+from logo_jax import compose, step
+from logo_jax.checkpoints import Checkpoints
+from logo_jax.data import folder
+from logo_jax.data.streamed import ReadStep, Streamed
+
+MB = 10**6
+ON_THE_WAY = 3  # read and not yet sent, sent and not yet used, in use
+
+
+def held(field: str) -> float:
+    """MB this process holds: VmRSS now, VmHWM at most since `forget`."""
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024 / MB
+    raise ValueError(f"/proc/self/status has no {field}; this runs on Linux only")
+
+
+def forget() -> None:
+    """Starts the peak anew."""
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+
+
+def saving(config: str) -> dict:
+    """What a checkpoint of a config's state takes; a second would reuse the memory."""
+    file, _, variant = config.partition(":")
+    chosen = importlib.import_module(f"configs.{file}").get_config(variant)
+    shapes = jax.eval_shape(compose.describe(chosen, num_devices=1).init)
+    rng = np.random.default_rng(0)
+    state = jax.tree.map(lambda x: jax.device_put(noise(rng, x)), shapes)
+    size = sum(x.nbytes for x in jax.tree.leaves(state)) / MB
+    with tempfile.TemporaryDirectory() as out, Checkpoints(out) as checkpoints:
+        checkpoints.save(0, {"x": np.zeros(1)})  # what loads with the first save
+        checkpoints.wait()
+        forget()
+        before = held("VmRSS")
+        checkpoints.save(1, state)
+        returned = held("VmHWM") - before
+        checkpoints.wait()
+        written = held("VmHWM") - before
+    return {
+        "checkpoint_mb": round(size),
+        "copies_when_saved": round(returned / size, 2),
+        "copies_until_written": round(written / size, 2),
+    }
+
+
+def noise(rng: np.random.Generator, like: jax.ShapeDtypeStruct) -> np.ndarray:
+    """Random bytes of that shape and dtype, as numbers."""
+    size = int(np.prod(like.shape)) * like.dtype.itemsize
+    return np.frombuffer(rng.bytes(size), like.dtype).reshape(like.shape)
+
+
+def streaming(canvas: int, batch: int, batches: int, threads: int) -> dict:
+    """What reading so many batches takes."""
+    with tempfile.TemporaryDirectory() as out:
+        source = folder.load(write_images(pathlib.Path(out), batch))[0]
+        loader = Streamed(
+            ReadStep(source, (canvas, canvas), batch, (0,)),
+            step.batch_sharding(step.make_mesh(jax.devices()[:1])),
+            max_corrupt=0.0,
+            threads=threads,
+        )
+        jax.block_until_ready(jax.numpy.zeros(()))  # the device is there
+        forget()
+        before = held("VmRSS")
+        for examples, _ in loader.batches(0, batches):
+            jax.block_until_ready(examples.images)
+        peak = held("VmHWM") - before
+    size = batch * canvas * canvas * 3 / MB
+    flight = size * (threads + ON_THE_WAY)
+    return {
+        "batch_mb": round(size),
+        "in_flight_mb": round(flight),
+        "peak_mb": round(peak),
+        "beyond_mb": round(peak - flight),
+    }
+
+
+def write_images(root: pathlib.Path, count: int) -> pathlib.Path:
+    """A folder of so many photographs of one class, over and over."""
+    encoded = photographs(IMAGENET_LIKE)
+    (root / "class").mkdir()
+    for i in range(count):
+        (root / "class" / f"{i}.jpg").write_bytes(encoded[i % len(encoded)])
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--config", default="imagenet100_r50_moco:released")
+    parser.add_argument("--canvas", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--batches", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    flags = parser.parse_args(arguments)
+    found = streaming(flags.canvas, flags.batch, flags.batches, flags.threads)
+    print(json.dumps(vars(flags) | found), flush=True)
+    print(json.dumps({"config": flags.config} | saving(flags.config)))
+
+
+if __name__ == "__main__":
+    main()

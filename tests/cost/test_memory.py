@@ -1,0 +1,107 @@
+"""What is held in memory, from compiled programs and from what is alive."""
+
+import gc
+import math
+import re
+import tracemalloc
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from logo_jax import step
+from logo_jax.checkpoints import Checkpoints
+from logo_jax.data import resident
+from logo_jax.evaluation import knn, neighbours
+from logo_jax.losses import info_nce
+from tests.contracts import cases
+from tests.cost import programs
+
+FLOAT = 4
+MB = 10**6
+QUEUE = 65_536
+
+
+def floats(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def test_the_contrastive_loss_and_its_gradient_hold_one_views_logits_once():
+    batch, dim = 256, 128
+
+    def loss(queries, keys, negatives):
+        return info_nce(queries, keys, negatives, temperature=0.07).mean()
+
+    arrays = floats(4, batch, dim), floats(2, batch, dim), floats(QUEUE, dim)
+    gradient = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    memory = gradient.lower(*arrays).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 1.1 * batch * QUEUE * FLOAT
+
+
+@pytest.mark.parametrize("update_kind", ["released", "joint"])
+def test_nothing_in_a_moco_logo_step_is_larger_than_one_views_logits(update_kind):
+    base = cases.moco(axis_name=None, queue_size=QUEUE)
+    method = cases.logo(base, None, update_kind=update_kind)
+    text = programs.lowered(method, num_devices=1).as_text()
+    sizes = [
+        math.prod(int(n) for n in shape.split("x") if n)
+        for shape in re.findall(r"tensor<([\dx]*x)f32>", text)
+    ]
+    assert max(sizes) == max(cases.BATCH, cases.DIM) * QUEUE
+
+
+@pytest.mark.parametrize("size", [50_000, 1_281_167])
+def test_a_table_of_knn_stays_under_512_mb(size):
+    num_tiles, rows = neighbours.tiling(size, num_devices=1)
+    compiled = knn._votes.lower(
+        floats(knn.QUERIES_AT_ONCE, 512),
+        floats(num_tiles, rows, 512),
+        jax.ShapeDtypeStruct((size,), jnp.int32),
+        mesh=step.make_mesh(jax.devices()[:1]),
+        settings=((20, 0.07), (200, 0.1)),
+        num_classes=1000,
+    ).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 512 * MB
+
+
+def test_resident_data_are_on_each_device_once():
+    mesh = step.make_mesh(jax.devices()[:4])
+    before = bytes_on_devices(mesh)
+    stored = (
+        np.zeros((500, 16, 16, 3), np.uint8),
+        np.zeros((500, 2), np.int32),
+        np.zeros(500, np.int32),
+    )
+    size = sum(x.nbytes for x in stored)
+    data = step.replicate(stored, mesh)
+    loader = resident.Resident(*data, 8, (0,), step.batch_sharding(mesh))
+    batches = list(loader.batches(0, 3))
+    dealt = sum(programs.num_bytes(examples) for examples, _ in batches)
+    after = bytes_on_devices(mesh)
+    for device, held in after.items():
+        assert size <= held - before[device] <= size + dealt
+    rows = batches[0][0].ids
+    memory = resident._take.lower(*data, rows).compile().memory_analysis()
+    assert memory.argument_size_in_bytes <= size + rows.nbytes
+    assert memory.temp_size_in_bytes <= dealt
+
+
+def bytes_on_devices(mesh):
+    gc.collect()
+    held = dict.fromkeys(mesh.devices.flat, 0)
+    for array in jax.live_arrays():
+        for shard in array.addressable_shards:
+            held[shard.device] = held.get(shard.device, 0) + shard.data.nbytes
+    return held
+
+
+def test_saving_a_checkpoint_copies_the_state_once(tmp_path):
+    state = {f"w{i}": jnp.full((2**20,), i, jnp.float32) for i in range(8)}
+    with Checkpoints(tmp_path) as checkpoints:
+        tracemalloc.start()  # NumPy reports its arrays to it
+        checkpoints.save(1, state)
+        checkpoints.wait()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 1.2 * programs.num_bytes(state)
