@@ -46,7 +46,7 @@ class Fits(NamedTuple):
 
     def scores(self, features: np.ndarray) -> Iterator[Float[np.ndarray, "n c"]]:
         """Logits of features [n, d], for one strength after the other."""
-        features = np.float64(features)
+        features = features.astype(np.float64)
         for weights, biases in zip(self.weights, self.biases, strict=True):
             yield features @ weights + biases
 
@@ -155,13 +155,13 @@ def fit(
     mean, axes = _principal_axes(data.features)
     examples = np.c_[(data.features - mean) @ axes, np.ones(len(data.labels))]
     own = data.labels[:, None] == np.arange(num_classes)
-    strengths = np.asarray(strengths, np.float64)
-    start = np.zeros((len(strengths), examples.shape[1], num_classes))
-    problem = examples, own, strengths
+    penalties = np.asarray(strengths, np.float64)
+    start = np.zeros((len(penalties), examples.shape[1], num_classes))
+    problem = examples, own, penalties
     fits = _in_groups(*problem, start, tolerance, max_iterations, dtype)
     quick = fits.converged & (fits.iterations <= ROUNDS[0])
     if quick.any() and np.dtype(dtype) == np.float32:
-        problem = examples, own, strengths[quick]
+        problem = examples, own, penalties[quick]
         start = fits.weights[quick]
         fine = _in_groups(*problem, start, tolerance * REFINED, ROUNDS[0], np.float64)
         fits = _refined(fits, quick, fine)
@@ -172,8 +172,8 @@ def fit(
 
 def _refined(fits: Fits, quick: np.ndarray, fine: Fits) -> Fits:
     """Those of `quick` replaced; they are as converged as before, and more precise."""
-    iterations, gaps = fits.iterations.copy(), np.float64(fits.gaps)
-    weights, norms = np.float64(fits.weights), np.float64(fits.gradient_norms)
+    weights, iterations = fits.weights.astype(np.float64), fits.iterations.copy()
+    gaps, norms = (x.astype(np.float64) for x in (fits.gaps, fits.gradient_norms))
     weights[quick], gaps[quick] = fine.weights, fine.gaps
     norms[quick] = fine.gradient_norms
     iterations[quick] += fine.iterations
