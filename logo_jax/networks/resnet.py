@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from logo_jax.networks.convolution import convolve
 from logo_jax.networks.norm import BatchNorm
 
 Norm = Callable[..., BatchNorm]
@@ -26,6 +27,7 @@ def conv(features: int, size: int, stride: int, dtype: Any, name: str) -> nn.Con
         use_bias=False,
         kernel_init=he_normal,
         dtype=dtype,
+        conv_general_dilated=convolve,
         name=name,
     )
 
