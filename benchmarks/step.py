@@ -147,12 +147,13 @@ def measured(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for kind in flags.kinds.split(",")
     }
     batches = {case: crops_of(config) for case, config in configs.items()}
+    theirs = peers(flags, preset)
     built = {case: program(configs[case], batches[case]) for case in configs}
     runs = {" ".join(case): mine.run for case, mine in built.items()}
     if flags.convolutions:
         runs |= {f"{' '.join(c)} {ALONE}": p.convolutions() for c, p in built.items()}
     product, operations = matrix_product(jnp.dtype(preset.dtype), flags.product)
-    runs |= {"matrix product": product} | peers(flags, preset)
+    runs |= {"matrix product": product} | theirs
     *_, last = configs
     if flags.real:
         runs["real"] = program(configs[last], batches[last], real=True).run
