@@ -24,7 +24,7 @@ import numpy as np
 from PIL.Image import Image
 
 from benchmarks import jpegs, pillow_crops
-from benchmarks.step import crops_of, ours
+from benchmarks.step import ours
 from benchmarks.turns import alternate, stay_on_one_core
 from configs import cifar10_simsiam
 from logo_jax import compose
@@ -165,6 +165,7 @@ def stage_rows(mine: Runs, theirs: Runs, images: int, rounds: int) -> Iterator[d
 def cifar_share(step_images: int, rounds: int) -> dict[str, float]:
     """Milliseconds an image of SimSiam-LoGo's crops and of its step, on CIFAR-10."""
     config = cifar10_simsiam.get_config()
+    config.data.batch_size = step_images
     description = compose.describe(config, num_devices=1)
     views = functools.partial(
         make_views, augment=description.augment, **description.crops
@@ -177,7 +178,7 @@ def cifar_share(step_images: int, rounds: int) -> dict[str, float]:
     augment = jax.jit(views)
     runs = {
         "augment": lambda: jax.block_until_ready(augment(*arguments)),
-        "step": ours(config, crops_of(step_images)),
+        "step": ours(config),
     }
     seconds = alternate(runs, rounds)
     augment_ms = 1e3 * min(seconds["augment"]) / CIFAR_IMAGES

@@ -1,117 +1,212 @@
-"""Images per second of the CIFAR ResNet-18 MoCo-LoGo step, beside PyTorch's.
+"""What a training step costs: images per second, work, memory, compile time.
 
-python benchmarks/step.py --width=64 --batch_size=64 --peer=torch
+python -m benchmarks.step [--preset=cifar|imagenet] [--peer=torch]
 
-Alternates released (ours), joint (ours) and the peer's released-style step on the same
-crops, so that a busy machine touches all alike, and prints a table and one JSON line.
-`--peer=torch` needs PyTorch (`-e ".[bench]"`; tested: 2.13.0), which logo_jax
-imports for .pth alone.
+Steps, a plain matrix product of the same dtype and, with `--convolutions`, each step's
+convolutions alone take turns, so that a busy machine touches all alike. `small` is a
+ResNet-18 on 32 px, batch 16; the other presets fill a large GPU. FLOPs are those of the
+program as lowered; the compiled one's, printed too, leave out what a GPU's libraries
+compute. `--peer=torch` adds PyTorch's released-style MoCo-LoGo step of the CIFAR
+ResNet-18, and its convolutions alone (`-e ".[bench]"`; tested: 2.13.0); logo_jax never
+imports it. `--real` adds the last step with crops cut from images on the device. Prints
+a table and one JSON line.
 """
 
 import argparse
+import importlib
 import json
 import statistics
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
-
+from benchmarks.contenders import Program, Run, matrix_product, program
 from benchmarks.turns import alternate
-from configs import cifar10_moco
-from logo_jax import compose, step
 from logo_jax.state import Batch
 
 
-def crops_of(batch_size: int) -> Batch:
-    """The same random crops for everyone, two global and two local of 32 px."""
-    crops = np.random.default_rng(0).normal(size=(2, batch_size, 2, 32, 32, 3))
-    return Batch(*crops.astype(np.float32))
+class Preset(NamedTuple):
+    """Config module by method, images a step, dtype of the computation."""
+
+    config: str
+    batch_size: int
+    dtype: str
 
 
-def moco(update_kind: str, width: int) -> ConfigDict:
-    """MoCo-LoGo on CIFAR-10 as one device without shuffling runs it."""
-    config = cifar10_moco.get_config()
+PRESETS = {
+    "small": Preset("configs.cifar10_{}", 16, "float32"),
+    "cifar": Preset("configs.cifar10_{}", 512, "bfloat16"),
+    "imagenet": Preset("configs.imagenet100_r50_{}", 256, "bfloat16"),
+}
+ALONE = "convolutions"
+KINDS = {
+    "two_crop": ("baseline", "none"),
+    "multicrop": ("multicrop", "none"),
+    "logo_released": ("logo", "released"),
+    "logo_joint": ("logo", "joint"),
+}
+
+
+def config_of(preset: Preset, method: str, kind: str) -> ConfigDict:
+    """A method of a kind as one device without shuffling runs it."""
+    variant, update_kind = KINDS[kind]
+    config = importlib.import_module(preset.config.format(method)).get_config(variant)
     config.logo.update_kind = update_kind
-    config.encoder.width = width
+    config.encoder.dtype = preset.dtype
+    config.data.batch_size = preset.batch_size
     config.batch_norm = "per_device"
-    config.method.shuffle = False
+    if method == "moco":
+        config.method.shuffle = False
     return config
 
 
-def ours(config: ConfigDict, batch: Batch) -> Callable[[], None]:
-    """One step of ours, done when it returns."""
-    config.data.batch_size = len(batch.global_crops)
-    description = compose.describe(config, num_devices=1)
-    mesh = step.make_mesh(jax.devices()[:1])
-    compiled = step.make_train_step(
-        description.method.update,
-        lambda key, examples, epoch: examples,
-        mesh,
-        description.keys("crops", "steps"),
+def crops_of(config: ConfigDict) -> Batch:
+    """Random crops of the config's numbers and sizes, the same for everyone."""
+    rng = np.random.default_rng(0)
+    groups = (config.crops.global_crops, config.crops.local_crops)
+    shapes = ((config.data.batch_size, n, side, side, 3) for n, side, _ in groups)
+    return Batch(*(rng.normal(size=shape).astype(np.float32) for shape in shapes))
+
+
+def ours(config: ConfigDict) -> Run:
+    """One step of ours on fixed crops, done when it returns."""
+    return program(config, crops_of(config)).run
+
+
+def peers(flags: argparse.Namespace, preset: Preset) -> dict[str, Run]:
+    """PyTorch's contenders, by name."""
+    if flags.peer == "none":
+        return {}
+    if "cifar" not in preset.config or flags.backbone not in ("", "resnet18"):
+        raise SystemExit("--peer=torch is CIFAR's ResNet-18; use another --preset")
+    from benchmarks import torch_logo
+
+    config = _sized(config_of(preset, "moco", "logo_joint"), flags)
+    return torch_logo.contenders(
+        config.encoder.width, crops_of(config), compiled=flags.torch_compile
     )
-    state = step.replicate(jax.jit(description.init)(), mesh)
-    examples = jax.device_put(batch, step.batch_sharding(mesh))
-
-    def run() -> None:
-        nonlocal state
-        state, metrics = compiled(state, examples, np.int32(0))
-        jax.block_until_ready(metrics)
-
-    return run
 
 
-def peer(width: int, batch: Batch) -> Callable[[], None]:
-    """One step of PyTorch's, as released."""
-    import torch
-    import torch_logo
+def row_of(
+    case: tuple[str, str],
+    built: dict[tuple[str, str], Program],
+    seconds: dict[str, list[float]],
+    batch: Batch,
+    rate: float,
+) -> dict[str, Any]:
+    """What a step took, beside what it had to compute."""
+    mine, spent = built[case], seconds[" ".join(case)]
+    images, median = len(batch.global_crops), statistics.median(spent)
+    views = batch.global_crops.shape[1] + batch.local_crops.shape[1]
+    row: dict[str, Any] = {
+        "step": " ".join(case),
+        "images_per_second": round(images / median, 2),
+        "views_per_second": round(views * images / median, 2),
+        "gflops": round(mine.flops / 1e9, 3),
+        "compiled_gflops": round(mine.compiled_flops / 1e9, 3),
+        "share_of_matrix_rate": round(mine.flops / median / rate, 3),
+        "mib": round(mine.bytes / 2**20, 1),
+        "compile_cold_s": round(mine.cold, 1),
+        "compile_warm_s": round(mine.warm, 1),
+    }
+    alone = " ".join((*case, ALONE))
+    if alone in seconds:
+        row["convolutions_over_step"] = spread(seconds[alone], spent)
+    reference = (case[0], "two_crop")
+    if reference in built:
+        work = mine.flops / built[reference].flops
+        times = spread(spent, seconds[" ".join(reference)])
+        row["time_over_two_crops_per_flop"] = [round(x / work, 3) for x in times]
+    row |= {
+        f"speed_over_{name.replace(' ', '_')}": spread(theirs, spent)
+        for name, theirs in seconds.items()
+        if name.startswith("torch")
+    }
+    return row
 
-    torch.manual_seed(0)
-    released = torch_logo.ReleasedStep(width)
-    crops = [
-        torch.from_numpy(np.ascontiguousarray(group[:, i].transpose(0, 3, 1, 2)))
-        for group in batch
-        for i in range(2)
-    ]
-    crops = [crop.contiguous(memory_format=torch.channels_last) for crop in crops]
-    return lambda: released(crops) and None
+
+def spread(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """Median, smallest and largest ratio over the rounds."""
+    ratios = [a / b for a, b in zip(above, below, strict=True)]
+    return [round(f(ratios), 3) for f in (statistics.median, min, max)]
 
 
-def rows(seconds: dict[str, list], batch_size: int) -> Iterator[dict]:
-    """One row a step: images per second, and the ratio to the last in each round."""
-    reference = list(seconds.values())[-1]
-    for name, values in seconds.items():
-        ratios = [theirs / mine for mine, theirs in zip(values, reference, strict=True)]
-        yield {
-            "step": name,
-            "images_per_second": round(batch_size / statistics.median(values), 2),
-            "speed_over_last": round(statistics.median(ratios), 3),
-            "range": [round(min(ratios), 3), round(max(ratios), 3)],
-        }
+def measured(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One row a step, then one for everything else that took a turn."""
+    preset = PRESETS[flags.preset]
+    if flags.batch_size:
+        preset = preset._replace(batch_size=flags.batch_size)
+    configs = {
+        (method, kind): _sized(config_of(preset, method, kind), flags)
+        for method in flags.methods.split(",")
+        for kind in flags.kinds.split(",")
+    }
+    batches = {case: crops_of(config) for case, config in configs.items()}
+    theirs = peers(flags, preset)
+    built = {case: program(configs[case], batches[case]) for case in configs}
+    runs = {" ".join(case): mine.run for case, mine in built.items()}
+    if flags.convolutions:
+        runs |= {f"{' '.join(c)} {ALONE}": p.convolutions() for c, p in built.items()}
+    product, operations = matrix_product(jnp.dtype(preset.dtype), flags.product)
+    runs |= {"matrix product": product} | theirs
+    *_, last = configs
+    if flags.real:
+        runs["real"] = program(configs[last], batches[last], real=True).run
+    seconds = alternate(runs, flags.rounds)
+    rate = operations / statistics.median(seconds["matrix product"])
+    for case in configs:
+        yield row_of(case, built, seconds, batches[case], rate)
+    rest = {name: values for name, values in seconds.items() if "torch" in name}
+    yield {
+        "step": "others",
+        "matrix_gflops": round(rate / 1e9, 1),
+        "torch_images_per_second": {
+            name: round(preset.batch_size / statistics.median(values), 2)
+            for name, values in rest.items()
+        },
+    } | (
+        {"synthetic_over_real": spread(seconds[" ".join(last)], seconds["real"])}
+        if flags.real
+        else {}
+    )
 
 
-def main() -> None:
+def _sized(config: ConfigDict, flags: argparse.Namespace) -> ConfigDict:
+    config.encoder.width = flags.width or config.encoder.width
+    config.encoder.backbone = flags.backbone or config.encoder.backbone
+    config.encoder.remat = flags.remat
+    return config
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--preset", choices=PRESETS, default="small")
+    parser.add_argument("--methods", default="moco,simsiam")
+    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--backbone", default="", help="another than the preset's")
+    parser.add_argument("--width", type=int, default=0, help="of its first stage")
+    parser.add_argument("--batch_size", type=int, default=0, help="images a step")
+    parser.add_argument("--product", type=int, default=2048, help="matrices' side")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--convolutions", action="store_true", help="time them alone")
+    parser.add_argument("--remat", action="store_true")
+    parser.add_argument("--real", action="store_true")
     parser.add_argument("--peer", choices=["none", "torch"], default="none")
-    flags = parser.parse_args()
-    batch = crops_of(flags.batch_size)
-    kinds = ("released", "joint")
-    runs = {kind: ours(moco(kind, flags.width), batch) for kind in kinds}
-    if flags.peer == "torch":
-        runs["torch released"] = peer(flags.width, batch)
-    table = list(rows(alternate(runs, flags.rounds), flags.batch_size))
+    parser.add_argument("--torch_compile", action="store_true")
+    flags = parser.parse_args(arguments)
+    table = list(measured(flags))
     for row in table:
-        print("{step:16s} {images_per_second:8.2f} images/s".format(**row), end="  ")
-        print("{speed_over_last:.2f}x the last, {range}".format(**row))
+        print(*(f"{name}={value}" for name, value in row.items()), sep="  ")
     print(json.dumps({"jax": jax.__version__, **vars(flags), "rows": table}))
 
 
 if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory() as cache:
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        main()

@@ -1,10 +1,16 @@
-"""A plain PyTorch MoCo-LoGo step as released, for comparison: three passes, float32."""
+"""A plain PyTorch MoCo-LoGo step as released, for comparison: three passes."""
 
 import copy
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from logo_jax.state import Batch
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Block(nn.Module):
@@ -55,9 +61,20 @@ class ReleasedStep:
         width: channels of the first stage.
         dim: of the embedding.
         queue_size: keys remembered.
+        compiled: whether `torch.compile` makes the encoders.
+        half: whether encoders run in bfloat16 where that is safe.
     """
 
-    def __init__(self, width: int, dim: int = 128, queue_size: int = 4096):
+    def __init__(
+        self,
+        width: int,
+        dim: int = 128,
+        queue_size: int = 4096,
+        *,
+        compiled: bool = False,
+        half: bool = False,
+    ):
+        self.half = half
         self.query = encoder(width, dim).to(memory_format=torch.channels_last)
         self.key = copy.deepcopy(self.query)
         hidden = 256
@@ -78,23 +95,28 @@ class ReleasedStep:
 
         self.main, self.repel = sgd(self.query), sgd(self.query)
         self.regress = sgd(self.regressor)
-        self.queue = F.normalize(torch.randn(queue_size, dim), dim=1)
+        for net in (self.query, self.key, self.regressor):
+            net.to(DEVICE)
+        if compiled:
+            self.query.compile()
+            self.key.compile()
+        self.queue = F.normalize(torch.randn(queue_size, dim, device=DEVICE), dim=1)
         self.cursor, self.norm = 0, 0.0
 
     def __call__(self, crops: list[torch.Tensor]) -> float:
         """One step on [g1, g2, l1, l2]; returns the main loss."""
         self._move_key()
-        first, second = (F.normalize(self.query(x), dim=1) for x in crops[2:])
+        first, second = (self._embed(self.query, x) for x in crops[2:])
         self._train_regressor(first.detach(), second.detach())
         repulsion = F.softplus(self.regressor(torch.cat([first, second], 1))).mean()
         self.repel.zero_grad()
         repulsion.backward()
         nn.utils.clip_grad_norm_(self.query.parameters(), 0.015 * self.norm)
         self.repel.step()
-        queries = [F.normalize(self.query(x), dim=1) for x in crops]
+        queries = [self._embed(self.query, x) for x in crops]
         with torch.no_grad():
             self._move_key()
-            keys = [F.normalize(self.key(x), dim=1) for x in crops][:2]
+            keys = [self._embed(self.key, x) for x in crops][:2]
         loss = self._contrast(queries, keys)
         self.main.zero_grad()
         loss.backward()
@@ -104,6 +126,11 @@ class ReleasedStep:
         self._enqueue(torch.cat(keys))
         return loss.item()
 
+    def _embed(self, net, crops):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=self.half):
+            embeddings = net(crops)
+        return F.normalize(embeddings.float(), dim=1)
+
     def _move_key(self):
         with torch.no_grad():
             pairs = zip(self.key.parameters(), self.query.parameters(), strict=True)
@@ -112,7 +139,7 @@ class ReleasedStep:
 
     def _train_regressor(self, first, second):
         noise = [0.3 / first.shape[1] ** 0.5 * torch.randn_like(first) for _ in "ab"]
-        loss = torch.zeros(())
+        loss = torch.zeros((), device=DEVICE)
         for a, b in ((first, second), (second, first)):
             same = self.regressor(torch.cat([a + noise[0], b + noise[1]], 1))
             other = self.regressor(torch.cat([a, b.flip(0)], 1))
@@ -128,10 +155,79 @@ class ReleasedStep:
         for s, t in pairs:
             positive = (queries[s] * keys[t]).sum(1, keepdim=True)
             logits = torch.cat([positive, queries[s] @ negatives.T], 1) / 0.07
-            target = torch.zeros(len(logits), dtype=torch.long)
+            target = torch.zeros(len(logits), dtype=torch.long, device=DEVICE)
             losses.append(F.cross_entropy(logits, target))
         return torch.stack(losses).mean()
 
     def _enqueue(self, keys):
         self.queue[self.cursor : self.cursor + len(keys)] = keys
         self.cursor = (self.cursor + len(keys)) % len(self.queue)
+
+
+def contenders(
+    width: int, batch: Batch, *, compiled: bool
+) -> dict[str, Callable[[], None]]:
+    """Steps by name, each done when it returns, and their convolutions alone.
+
+    On a GPU there is one in bfloat16 as well.
+
+    Args:
+        width: channels of the first stage.
+        batch: two global and two local crops of one size.
+        compiled: add a step that `torch.compile` makes, in bfloat16 on a GPU.
+    """
+    crops = [
+        torch.from_numpy(np.ascontiguousarray(group[:, i].transpose(0, 3, 1, 2)))
+        for group in batch[:2]
+        for i in range(2)
+    ]
+    crops = [x.to(DEVICE, memory_format=torch.channels_last) for x in crops]
+    fast = DEVICE == "cuda"
+    kinds = {"torch released": {}}
+    kinds |= {"torch released bfloat16": {"half": True}} if fast else {}
+    kinds |= {"torch compiled": {"compiled": True, "half": fast}} if compiled else {}
+    runs = {}
+    for name, options in kinds.items():
+        torch.manual_seed(0)
+        runs[name] = _step(ReleasedStep(width, **options), crops)
+    return runs | {"torch convolutions": _convolutions(width, crops[0])}
+
+
+def _step(released: ReleasedStep, crops: list[torch.Tensor]) -> Callable[[], None]:
+    return lambda: released(crops) and None  # its losses were read: it is done
+
+
+def _convolutions(width: int, crop: torch.Tensor) -> Callable[[], None]:
+    """Convolutions of a released step: six crops and their gradients, four keys."""
+    calls = _convolutions_of(encoder(width, 128), crop)
+
+    def run() -> None:
+        for _ in range(6):
+            for conv, x in calls:
+                y = conv(x)
+                wanted = [t for t in (x, conv.weight) if t.requires_grad]
+                torch.autograd.grad(y, wanted, y.detach())
+        with torch.no_grad():
+            for conv, x in 4 * calls:
+                conv(x)
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def _convolutions_of(net: nn.Module, crop: torch.Tensor) -> list[tuple]:
+    """Each convolution with its input, whose gradient all but the first need."""
+    net.to(DEVICE, memory_format=torch.channels_last)
+    inputs: list[tuple[nn.Module, torch.Tensor]] = []
+    hooks = [
+        layer.register_forward_hook(
+            lambda conv, x, y: inputs.append((conv, x[0].detach()))
+        )
+        for layer in net.modules()
+        if isinstance(layer, nn.Conv2d)
+    ]
+    net(crop)
+    for hook in hooks:
+        hook.remove()
+    return [(conv, x.requires_grad_(i > 0)) for i, (conv, x) in enumerate(inputs)]

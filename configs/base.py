@@ -92,6 +92,7 @@ def get_config(
     config.encoder.head_hidden = 2048
     config.encoder.embedding_dim = 2048
     config.encoder.dtype = "float32"  # of the computation: float32 or bfloat16
+    config.encoder.remat = False  # compute blocks twice, for less memory; resnets only
 
     # one_way, symmetric, global_targets, all_pairs or summed: who predicts whom
     config.pairing = "global_targets"

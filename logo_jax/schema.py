@@ -191,6 +191,7 @@ FIELDS: Schema = {
         "head_hidden": whole(1, 2048),
         "embedding_dim": whole(1, 2048),
         "dtype": text("float32"),
+        "remat": FLAG,
     },
     "logo": {
         "update_kind": text("released"),

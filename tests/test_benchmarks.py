@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import canvas, input, knn, pillow_crops
+from benchmarks import canvas, input, knn, pillow_crops, step
 from logo_jax.augment import AugmentSpec
 
 _LEFT_AS_IT_IS = AugmentSpec(flip_prob=0.0, jitter_prob=0.0, grayscale_prob=0.0)
@@ -122,3 +122,15 @@ def test_knn_reports_ours_beside_its_product_and_the_tables_size(capsys):
     assert report["tile_bytes"] == 256 * 10 * 4  # a quarter of the bank a device
     assert report["ours"]["over_ours"] == 1
     assert report["product"]["seconds"] >= 0
+
+
+def test_step_reports_work_memory_and_speed_beside_its_matrix_product(capsys):
+    tiny = ["--backbone=resnet10", "--width=2", "--batch_size=8", "--product=128"]
+    step.main([*tiny, "--methods=moco", "--kinds=two_crop", "--rounds=1"])
+    row, others = _last_line(capsys.readouterr().out)["rows"]
+    assert row["step"] == "moco two_crop"
+    assert row["views_per_second"] == pytest.approx(2 * row["images_per_second"], 0.1)
+    assert row["time_over_two_crops_per_flop"] == [1, 1, 1]
+    assert row["gflops"] > 0
+    assert row["mib"] > 0
+    assert others["matrix_gflops"] > 0

@@ -90,9 +90,12 @@ def make_regressor(read: Reader, norm: resnet.Norm) -> heads.Regressor:
 def _backbone(read: Reader, norm: resnet.Norm, dtype: Any) -> nn.Module:
     make = read.choice("backbone", RESNETS | {"alexnet": None})
     stem = read.one_of("stem", STEMS)
-    width, zero_init = read.width, read.zero_init_residual
+    options = {
+        "width": read.width,
+        "stem": stem,
+        "zero_init_residual": read.zero_init_residual,
+        "remat": read.remat,
+    }
     if make is None:
         return SmallAlexNet(norm=norm, dtype=dtype)
-    return make(
-        width=width, stem=stem, zero_init_residual=zero_init, norm=norm, dtype=dtype
-    )
+    return make(norm=norm, dtype=dtype, **options)

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from logo_jax.networks.convolution import convolve
 from logo_jax.networks.norm import BatchNorm
 
 Norm = Callable[..., BatchNorm]
@@ -26,6 +27,7 @@ def conv(features: int, size: int, stride: int, dtype: Any, name: str) -> nn.Con
         use_bias=False,
         kernel_init=he_normal,
         dtype=dtype,
+        conv_general_dilated=convolve,
         name=name,
     )
 
@@ -106,6 +108,8 @@ class ResNet(nn.Module):
         zero_init_residual: start each block as its shortcut, as SimSiam does.
         norm: constructor of the batch norms.
         dtype: of the computation; statistics and the pooling are float32.
+        remat: keep each block's input alone for the gradient and compute the block
+            again: less memory, a third more work.
 
     Source: torchvision.models.resnet; stem as in
         facebookresearch/moco's CIFAR-10 notebook.
@@ -118,11 +122,17 @@ class ResNet(nn.Module):
     zero_init_residual: bool = False
     norm: Norm = BatchNorm
     dtype: Any = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Features [..., width * 8 * expansion] of images [..., h, w, 3]."""
         norm = functools.partial(self.norm, dtype=self.dtype)
+
+        def run(block, x):
+            return block(x, train=train)
+
+        run_block = nn.remat(run) if self.remat else run
         x = images.astype(self.dtype)
         size, stride = (3, 1) if self.stem == "cifar" else (7, 2)
         x = conv(self.width, size, stride, self.dtype, "conv1")(x)
@@ -133,14 +143,15 @@ class ResNet(nn.Module):
             x = nn.max_pool(jnp.pad(x, padding), (3, 3), (2, 2))
         for i, blocks in enumerate(self.stage_sizes):
             for j in range(blocks):
-                x = self.block(
+                block = self.block(
                     features=self.width * 2**i,
                     stride=2 if i > 0 and j == 0 else 1,
                     norm=norm,
                     zero_init=self.zero_init_residual,
                     dtype=self.dtype,
                     name=f"layer{i + 1}_{j}",
-                )(x, train=train)
+                )
+                x = run_block(block, x)
         return x.astype(jnp.float32).mean((-3, -2))
 
 

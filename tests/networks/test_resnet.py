@@ -70,3 +70,33 @@ def test_bfloat16_network_keeps_parameters_and_features_in_float32():
     assert features.dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     np.testing.assert_allclose(features, exact, atol=0.1 * float(exact.max()))
+
+
+def test_remat_keeps_less_for_the_gradient_and_changes_none():
+    def pull_back(net, params, stats):
+        def loss(params):
+            variables = {"params": params, "batch_stats": stats}
+            features, after = net.apply(
+                variables, IMAGES, train=True, mutable=["batch_stats"]
+            )
+            return jnp.sum(jnp.sin(features)), after
+
+        _, gradient, after = jax.vjp(loss, params, has_aux=True)
+        return gradient, after
+
+    def gradient_of(net):
+        def gradient(params, stats):
+            pull, after = pull_back(net, params, stats)
+            return pull(1.0), after
+
+        return jax.jit(gradient)(*variables)
+
+    def kept(net):
+        pull, _ = jax.eval_shape(lambda *v: pull_back(net, *v), *variables)
+        return sum(leaf.size for leaf in jax.tree.leaves(pull))
+
+    plain, repeating = tiny(), tiny(remat=True)
+    variables = tuple(init(plain)[name] for name in ("params", "batch_stats"))
+    a, b = gradient_of(plain), gradient_of(repeating)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), a, b)
+    assert kept(repeating) < 0.7 * kept(plain)

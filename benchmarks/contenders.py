@@ -1,0 +1,158 @@
+"""What benchmarks/step.py times: steps, their convolutions alone, a matrix product."""
+
+import collections
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from logo_jax import compose, step
+from logo_jax.data.resident import Resident
+from logo_jax.state import Batch
+
+Run = Callable[[], object]
+
+
+class Program(NamedTuple):
+    """A train step, compiled.
+
+    Attributes:
+        run: one step, done when it returns.
+        convolutions: makes the same step's convolutions alone, as `run`.
+        flops: of the program as lowered.
+        compiled_flops: of the program as compiled, where the compiler counts them.
+        bytes: arguments, results and temporaries that live at once, at most.
+        cold: seconds to lower and compile.
+        warm: the same with the persistent cache filled.
+    """
+
+    run: Run
+    convolutions: Callable[[], Run]
+    flops: float
+    compiled_flops: float
+    bytes: int
+    cold: float
+    warm: float
+
+
+def program(config: ConfigDict, batch: Batch, *, real: bool = False) -> Program:
+    """The step of a config on fixed crops; or on crops that it cuts itself.
+
+    Args:
+        config: of one device.
+        batch: the crops.
+        real: random images lie on the device, a batch of them is taken and cut anew
+            each step, as `data.loader=resident` does.
+    """
+    description = compose.describe(config, num_devices=1)
+    mesh = step.make_mesh(jax.devices()[:1])
+    make_batch = description.make_batch if real else lambda key, crops, epoch: crops
+    keys = description.keys("crops", "steps")
+    train_step = step.make_train_step(description.method.update, make_batch, mesh, keys)
+    state = step.replicate(jax.jit(description.init)(), mesh)
+    if real:
+        batches = _resident(config, mesh).batches(0, 10**9)
+    else:
+        crops = jax.device_put(batch, step.batch_sharding(mesh))
+        batches = itertools.repeat((crops, np.int32(0)))
+    first = next(batches)
+    cold = _compile(train_step, state, *first)
+    jax.clear_caches()  # those in memory; the persistent one stays
+    warm = _compile(train_step, state, *first)
+    lowered, compiled = warm[1:]
+    memory = compiled.memory_analysis()
+
+    def run() -> None:
+        nonlocal state
+        state, metrics = compiled(state, *next(batches))
+        jax.block_until_ready(metrics)
+
+    return Program(
+        run=run,
+        convolutions=lambda: _convolutions(train_step, state, *first),
+        flops=_flops(lowered),
+        compiled_flops=_flops(compiled),
+        bytes=memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes,
+        cold=cold[0],
+        warm=warm[0],
+    )
+
+
+def matrix_product(dtype: Any, size: int) -> tuple[Run, float]:
+    """A product of two square matrices, and its floating-point operations."""
+    a = jax.random.normal(jax.random.key(0), (size, size), dtype)
+    product = jax.jit(jnp.matmul).lower(a, a).compile()
+    return lambda: jax.block_until_ready(product(a, a)), 2.0 * size**3
+
+
+def _resident(config, mesh):
+    rng = np.random.default_rng(0)
+    count, side = 4 * config.data.batch_size, config.crops.global_crops[1]
+    images = rng.integers(0, 256, (count, side, side, 3), np.uint8)
+    sizes, labels = np.full((count, 2), side, np.int32), np.zeros(count, np.int32)
+    on_device = step.replicate((images, sizes, labels), mesh)
+    sharding = step.batch_sharding(mesh)
+    return Resident(*on_device, config.data.batch_size, (0,), sharding)
+
+
+def _compile(train_step, *arguments):
+    """Seconds to lower and compile; the lowered program and the compiled one."""
+    start = time.perf_counter()
+    lowered = train_step.lower(*arguments)
+    compiled = lowered.compile()
+    return time.perf_counter() - start, lowered, compiled
+
+
+def _flops(stage):
+    cost = stage.cost_analysis() or {}
+    return float(cost.get("flops", 0.0))
+
+
+def _convolutions(train_step, *arguments) -> Run:
+    """Every convolution that a step computes, each by itself on random numbers."""
+    counts: collections.Counter[str] = collections.Counter()
+    operations = {}
+    for equation in _equations(jax.make_jaxpr(train_step)(*arguments).jaxpr):
+        if equation.primitive is jax.lax.conv_general_dilated_p:
+            shapes = [(v.aval.shape, v.aval.dtype) for v in equation.invars]
+            name = f"{shapes} {equation.params}"
+            counts[name] += 1
+            operations[name] = (shapes, equation.params)
+    calls = [(_alone(*operations[name]), count) for name, count in counts.items()]
+
+    def run() -> None:
+        for call, count in calls:
+            jax.block_until_ready([call() for _ in range(count)])
+
+    return run
+
+
+def _alone(shapes, params):
+    """One convolution, compiled, on numbers of its own."""
+    key = jax.random.key(0)
+    operands = [jax.random.normal(key, shape, dtype) for shape, dtype in shapes]
+    bind = jax.lax.conv_general_dilated_p.bind
+    compiled = jax.jit(lambda x, y: bind(x, y, **params)).lower(*operands).compile()
+    return lambda: compiled(*operands)
+
+
+def _equations(jaxpr) -> Iterator[Any]:
+    """All equations of a program; of a choice between platforms, the one it makes."""
+    for equation in jaxpr.eqns:
+        yield equation
+        values = dict(equation.params)
+        if "branches" in values:  # the CPU's first, where there is one for it
+            chosen = 0 if jax.default_backend() == "cpu" else -1
+            values["branches"] = values["branches"][chosen]
+        for value in values.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from _equations(inner)

@@ -1,0 +1,34 @@
+"""Convolutions whose kernel's gradient is summed piece by piece."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from logo_jax.networks import convolution
+
+SETTINGS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradients_are_those_of_jax_whatever_the_number_of_images(stride, monkeypatch):
+    monkeypatch.setattr(convolution, "PIECE", 2)
+    keys = jax.random.split(jax.random.key(0), 3)
+    images = jax.random.normal(keys[0], (5, 4, 4, 3))  # two pieces and a rest
+    kernel = jax.random.normal(keys[1], (3, 3, 3, 2))
+    strides, padding = (stride, stride), ((1, 1), (1, 1))
+
+    def loss(convolve, images, kernel):
+        y = convolve(images, kernel, strides, padding, **SETTINGS)
+        return jnp.sum(jnp.sin(y))
+
+    ours, jaxs = (
+        jax.jit(jax.value_and_grad(lambda *a, f=f: loss(f, *a), argnums=(0, 1)))
+        for f in (convolution.convolve, jax.lax.conv_general_dilated)
+    )
+    for mine, theirs in zip(
+        jax.tree.leaves(ours(images, kernel)),
+        jax.tree.leaves(jaxs(images, kernel)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
