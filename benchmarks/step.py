@@ -65,6 +65,17 @@ def config_of(preset: Preset, method: str, kind: str) -> ConfigDict:
     return config
 
 
+def chosen(flags: argparse.Namespace, method: str, kind: str) -> ConfigDict:
+    """The config of a method and kind, of the size that flags say."""
+    preset = PRESETS[flags.preset]
+    config = config_of(preset, method, kind)
+    config.data.batch_size = flags.batch_size or preset.batch_size
+    config.encoder.width = flags.width or config.encoder.width
+    config.encoder.backbone = flags.backbone or config.encoder.backbone
+    config.encoder.remat = flags.remat
+    return config
+
+
 def crops_of(config: ConfigDict) -> Batch:
     """Random crops of the config's numbers and sizes, the same for everyone."""
     rng = np.random.default_rng(0)
@@ -78,15 +89,18 @@ def ours(config: ConfigDict) -> Run:
     return program(config, crops_of(config)).run
 
 
-def peers(flags: argparse.Namespace, preset: Preset) -> dict[str, Run]:
+def peers(flags: argparse.Namespace) -> dict[str, Run]:
     """PyTorch's contenders, by name."""
     if flags.peer == "none":
         return {}
-    if "cifar" not in preset.config or flags.backbone not in ("", "resnet18"):
+    if "cifar" not in PRESETS[flags.preset].config or flags.backbone not in (
+        "",
+        "resnet18",
+    ):
         raise SystemExit("--peer=torch is CIFAR's ResNet-18; use another --preset")
     from benchmarks import torch_logo
 
-    config = _sized(config_of(preset, "moco", "logo_joint"), flags)
+    config = chosen(flags, "moco", "logo_joint")
     return torch_logo.contenders(
         config.encoder.width, crops_of(config), compiled=flags.torch_compile
     )
@@ -139,15 +153,13 @@ def spread(above: Sequence[float], below: Sequence[float]) -> list[float]:
 def measured(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row a step, then one for everything else that took a turn."""
     preset = PRESETS[flags.preset]
-    if flags.batch_size:
-        preset = preset._replace(batch_size=flags.batch_size)
     configs = {
-        (method, kind): _sized(config_of(preset, method, kind), flags)
+        (method, kind): chosen(flags, method, kind)
         for method in flags.methods.split(",")
         for kind in flags.kinds.split(",")
     }
     batches = {case: crops_of(config) for case, config in configs.items()}
-    theirs = peers(flags, preset)
+    theirs = peers(flags)
     built = {case: program(configs[case], batches[case]) for case in configs}
     runs = {" ".join(case): mine.run for case, mine in built.items()}
     if flags.convolutions:
@@ -166,7 +178,7 @@ def measured(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
         "step": "others",
         "matrix_gflops": round(rate / 1e9, 1),
         "torch_images_per_second": {
-            name: round(preset.batch_size / statistics.median(values), 2)
+            name: round(configs[last].data.batch_size / statistics.median(values), 2)
             for name, values in rest.items()
         },
     } | (
@@ -174,13 +186,6 @@ def measured(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
         if flags.real
         else {}
     )
-
-
-def _sized(config: ConfigDict, flags: argparse.Namespace) -> ConfigDict:
-    config.encoder.width = flags.width or config.encoder.width
-    config.encoder.backbone = flags.backbone or config.encoder.backbone
-    config.encoder.remat = flags.remat
-    return config
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

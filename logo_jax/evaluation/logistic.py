@@ -18,8 +18,8 @@ from logo_jax.evaluation.softmax_descent import Problem, descend
 
 STRENGTHS = tuple(np.logspace(-6, 5, 45).tolist())
 MAX_ITERATIONS = 5000
-TOLERANCE = 1e-7
-REFINED = 1e-6  # of the tolerance is asked of what is refined in float64
+TOLERANCE = 1e-8
+REFINED = 1e-5  # of the tolerance is asked of what is refined in float64
 ROUNDS = (20, 60)  # iterations of the first round, and of each later one
 AT_ONCE = 2**26  # logits of all strengths that descend together; 256 MiB in float32
 

@@ -1,9 +1,10 @@
 """L-BFGS for softmax regression, all strengths at once, in their curvature's metric.
 
 Axes: s strengths, n examples, d features of which the last is the constant 1 whose
-weights are not penalised, c classes. A margin is a class's logit less the own class's:
-sums over the other classes alone keep all their digits where an example is almost
-certain, in float32 too.
+weights are not penalised, c classes; strengths lie between examples and classes, so
+that a product with the features is one of two matrices. A margin is a class's logit
+less the own class's: sums over the other classes alone keep all their digits where an
+example is almost certain, in float32 too.
 """
 
 import functools
@@ -18,6 +19,7 @@ MEMORY = 10
 TRIALS = 20
 _LBFGS = optax.scale_by_lbfgs(memory_size=MEMORY)
 _einsum = functools.partial(jnp.einsum, precision="highest")
+_product = functools.partial(jnp.matmul, precision="highest")
 
 
 class Problem(NamedTuple):
@@ -73,16 +75,17 @@ class _Trial(NamedTuple):
 
 
 def residuals(
-    margins: Float[Array, "s n c"], own: Bool[Array, "n c"]
-) -> Float[Array, "s n c"]:
+    margins: Float[Array, "n s c"], own: Bool[Array, "n c"]
+) -> Float[Array, "n s c"]:
     """Probabilities less 1 for the own class: derivatives of cross-entropy by logit."""
     top = margins.max(-1, keepdims=True)
-    others = jnp.where(own[None], 0, jnp.exp(margins - top))
+    own = own[:, None]
+    others = jnp.where(own, 0, jnp.exp(margins - top))
     rest = others.sum(-1, keepdims=True)
-    return jnp.where(own[None], -rest, others) / (rest + jnp.exp(-top))
+    return jnp.where(own, -rest, others) / (rest + jnp.exp(-top))
 
 
-def whitening(problem: Problem, residual: Float[Array, "s n c"]) -> Array:
+def whitening(problem: Problem, residual: Float[Array, "n s c"]) -> Array:
     """A [s, d, d] such that A A' inverts the Hessian averaged over classes.
 
     It is of X' diag(w) X + strength, w_i the mean over classes of p_ik (1 - p_ik).
@@ -90,7 +93,7 @@ def whitening(problem: Problem, residual: Float[Array, "s n c"]) -> Array:
     probability = jnp.abs(residual)
     weight = (probability * (1 - probability)).mean(-1)
     x, size = problem.features, problem.features.shape[-1]
-    hessian = _einsum("nd,sn,ne->sde", x, weight, x)
+    hessian = _einsum("nd,ns,ne->sde", x, weight, x)
     eye = jnp.eye(size, dtype=x.dtype)[None]
     # Cholesky must not meet a pivot that rounding made negative
     ridge = 100 * float(jnp.finfo(x.dtype).eps)
@@ -161,7 +164,7 @@ def _iterate(problem: Problem, metric: Array, tolerance: Array, at: _Point) -> _
     return _Point(
         weights,
         at.moved + step * move,
-        at.margins + step * slopes,
+        at.margins + jnp.swapaxes(step, 0, 1) * slopes,
         gradient,
         lbfgs,
         at.done | near,
@@ -183,14 +186,14 @@ def _search(
 
     def attempt(trial: _Trial) -> _Trial:
         step = trial.step
-        residual = residuals(at.margins + _per_weight(step) * slopes, problem.own)
+        residual = residuals(at.margins + step[None, :, None] * slopes, problem.own)
         first = (residual * slopes).sum(-1)
         second = (jnp.abs(residual) * slopes**2).sum(-1) - first**2
-        slope = first.sum(-1) + linear + quadratic * step
+        slope = first.sum(0) + linear + quadratic * step
         accepted = trial.accepted | (jnp.abs(slope) <= jnp.abs(start) / 2)
         low = jnp.where(slope < 0, step, trial.low)
         high = jnp.where(slope < 0, trial.high, step)
-        newton = step - slope / (second.sum(-1) + quadratic)
+        newton = step - slope / (second.sum(0) + quadratic)
         inside = (newton > low) & (newton < jnp.minimum(high, 100 * step))
         middle = jnp.where(jnp.isinf(high), 4 * step, (low + high) / 2)
         stay = accepted | (trial.tried + 1 == TRIALS)
@@ -215,14 +218,18 @@ def _search(
 
 
 def _margins(problem: Problem, weights: Array) -> Array:
-    logits = _einsum("nd,sdc->snc", problem.features, weights)
-    own = jnp.where(problem.own[None], logits, 0).sum(-1, keepdims=True)
-    return jnp.where(problem.own[None], 0, logits - own)
+    count, size, classes = weights.shape
+    flat = jnp.swapaxes(weights, 0, 1).reshape(size, -1)
+    logits = _product(problem.features, flat).reshape(-1, count, classes)
+    own = problem.own[:, None]
+    return jnp.where(own, 0, logits - jnp.where(own, logits, 0).sum(-1, keepdims=True))
 
 
 def _plain_gradient(problem: Problem, weights: Array, residual: Array) -> Array:
-    of_loss = _einsum("nd,snc->sdc", problem.features, residual)
-    return of_loss + problem.penalty * weights
+    count, size, classes = weights.shape
+    flat = residual.reshape(len(residual), -1)
+    of_loss = _product(problem.features.T, flat).reshape(size, count, classes)
+    return jnp.swapaxes(of_loss, 0, 1) + problem.penalty * weights
 
 
 def _gradient(

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 PIECE = 32  # images; XLA's CPU kernel of the weights' gradient is slow for more
-MOST = 16  # pieces, each of which takes time to compile
+MOST = 8  # pieces, each of which takes time to compile
 
 
 def convolve(
