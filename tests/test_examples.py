@@ -1,0 +1,17 @@
+"""The examples run, and what they train learns."""
+
+import importlib
+import re
+
+import jax
+import pytest
+
+
+@pytest.mark.parametrize(("name", "steps"), [("own_loop", 20), ("nnx_loop", 100)])
+def test_an_example_runs_and_its_loss_falls(name, steps, monkeypatch, capsys):
+    example = importlib.import_module(f"examples.{name}")
+    monkeypatch.setattr(example, "STEPS", steps)
+    with jax.numpy_dtype_promotion("standard"):  # as users have it
+        example.main()
+    losses = re.findall(r"loss (-?[\d.]+)", capsys.readouterr().out)
+    assert float(losses[-1]) < float(losses[0])
