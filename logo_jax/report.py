@@ -224,7 +224,7 @@ def _or_why_not(what: str, make: Callable[[], list[Picture]]) -> Sequence[Block]
     try:
         return make()
     except (ValueError, OSError) as error:
-        return [f"No pictures of {what}: {' '.join(str(error).split())}."]
+        return [f"No pictures of {what}: {' '.join(str(error).split()).rstrip('.')}."]
 
 
 def _parser() -> argparse.ArgumentParser:

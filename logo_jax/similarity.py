@@ -70,10 +70,10 @@ def main(arguments: Sequence[str]) -> None:
         images = _images(run, options.images)
         keys = jax.random.split(jax.random.key(options.draw))
         comparison = compare(judge, images, keys[0])
-        overlap, scores = over_overlaps(judge, images, keys[1])
+        pairs = over_overlaps(judge, images, keys[1])
         pictures = [
             alikeness.compared("similarity", comparison),
-            alikeness.over_overlap("overlap", overlap, scores),
+            alikeness.over_overlap("overlap", *pairs),
         ]
         title = f"Learned affinity and cosine: {options.workdir.absolute().name}"
         about = f"{run.source}, crops of {images.origin}"
@@ -190,12 +190,25 @@ def groups(images: Images) -> tuple[list[str], np.ndarray]:
 
 def over_overlaps(
     judge: Judge, images: Images, key: jax.Array
-) -> tuple[np.ndarray, Scores]:
-    """Overlap of the boxes of two crops of an image, [n], and how alike they are."""
+) -> tuple[np.ndarray, Scores, Scores]:
+    """How alike two crops of an image are found, and two crops of two images.
+
+    Returns:
+        Overlap of the boxes of each pair of one image, [n]; its scores; scores of the
+        same crops with those of another image.
+
+    Raises:
+        ValueError: where there is one image only.
+    """
+    if len(images) < 2:
+        raise ValueError(f"{images.origin} has one image; give two or more to compare")
     rows = np.arange(NUM_PAIRS) * len(images) // NUM_PAIRS
     crops, boxes = judge.cut(images, rows, 2, key)
     overlap = alikeness.overlaps(boxes[:, 0], boxes[:, 1])
-    return overlap, judge.scores(crops[:, 0], crops[:, 1])
+    first, second = crops[:, 0], crops[:, 1]
+    # half the rows away lies another image, however often each recurs
+    others = jnp.roll(second, NUM_PAIRS // 2, axis=0)
+    return overlap, judge.scores(first, second), judge.scores(first, others)
 
 
 def _images(run: Frozen, given: Path | None) -> Images:

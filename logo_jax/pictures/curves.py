@@ -121,7 +121,7 @@ def pictures(runs: Mapping[str, Rows]) -> list[Picture]:
 def _picture(group: Group, names: Sequence[str], runs: Mapping[str, Rows]) -> Picture:
     columns = min(MOST_COLUMNS, len(names))
     lines = -(-len(names) // columns)
-    size = (10.0, 0.4 + lines * (3.6 if columns < MOST_COLUMNS else 2.3))
+    size = (10.0, 0.6 + lines * (3.4 if columns < MOST_COLUMNS else 2.3))
 
     def paint(figure: Figure) -> None:
         grid = figure.subplots(lines, columns, squeeze=False).ravel()
@@ -129,6 +129,7 @@ def _picture(group: Group, names: Sequence[str], runs: Mapping[str, Rows]) -> Pi
             _panel(axes, name, runs)
         for axes in grid[len(names) :]:
             axes.set_axis_off()
+        figure.supxlabel("step", fontsize=9)
         if len(runs) > 1:
             handles = grid[0].get_lines()
             figure.legend(handles, list(runs), loc="outside lower center", ncols=3)
@@ -146,7 +147,8 @@ def _panel(axes: Axes, name: str, runs: Mapping[str, Rows]) -> None:
         axes.plot(steps, values, color=colour, marker=marker, markersize=3, lw=1.4)
         low, high = values - spread, values + spread
         axes.fill_between(steps, low, high, color=colour, alpha=0.2, lw=0)
-    axes.set(title=name, xlabel="step")
+    axes.set_title(name)
+    axes.set_xlim(left=0)
 
 
 def _told(name: str, runs: Mapping[str, Rows]) -> str:

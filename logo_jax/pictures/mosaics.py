@@ -125,7 +125,8 @@ def neighbours(name: str, found: Neighbours, classes: Sequence[str] = ()) -> Pic
             _tile(grid[row, 0], query, _class(found.query_labels[row], classes))
             for i in range(columns):
                 word = _class(found.labels[row, i], classes)
-                text = f"{word} {found.cosines[row, i]:.2f}".strip()
+                cosine = f"{found.cosines[row, i]:.2f}"
+                text = f"{word} · {cosine}" if word else cosine
                 edge = (SAME if same[row, i] else OTHER) if known[row] else ""
                 _tile(grid[row, i + 1], found.images[row, i], text, edge)
 
