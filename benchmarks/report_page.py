@@ -6,7 +6,7 @@ Takes screenshots of the whole page in a light and in a dark scheme and on a nar
 window, DIR/light.png, dark.png and narrow.png. Fails, with what is wrong, where the
 console has a message, a figure has not been drawn, anything was asked of the network,
 or the page is wider than its window. Needs `chromium` (Debian: apt-get install
-chromium) and websockets, which is not a dependency: pip install websockets.
+chromium) and the extra `bench`.
 """
 
 import argparse

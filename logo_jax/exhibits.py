@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from logo_jax.augment.look import AugmentSpec
 from logo_jax.augment.policy import crop_boxes
@@ -18,8 +19,8 @@ from logo_jax.data.sources import Data
 from logo_jax.evaluation import neighbours
 from logo_jax.evaluation.features import Features
 from logo_jax.losses import l2_normalize
-from logo_jax.pictures import maps, mosaics
-from logo_jax.pictures.mosaics import Cropped, Neighbours
+from logo_jax.pictures.maps import feature_map
+from logo_jax.pictures.mosaics import Cropped, Neighbours, neighbour_grid
 from logo_jax.pictures.picture import Picture
 from logo_jax.state import Examples
 
@@ -41,11 +42,10 @@ class Seen(NamedTuple):
     labels: np.ndarray
 
 
-def of_crops(name: str, description: Description, images: Images) -> Picture:
+def cropped(description: Description, images: Images) -> list[Cropped]:
     """The crops that training cuts in its first epoch, of images spread over the data.
 
     Args:
-        name: of the picture's file.
         description: of one seed.
         images: that it is trained on.
     """
@@ -53,10 +53,11 @@ def of_crops(name: str, description: Description, images: Images) -> Picture:
     canvas = canvas_size(images, description.data.canvas)
     stored = read_canvases(images, ids, canvas)
     key = description.keys("crops")
-    examples = Examples(stored.images, stored.sizes, jnp.asarray(ids), stored.labels)
+    sizes = jnp.asarray(stored.sizes)
+    examples = Examples(stored.images, sizes, jnp.asarray(ids), stored.labels)
     batch = jax.jit(description.make_batch)(key, examples, 0)
     epoch_key = jax.random.fold_in(key, 0)
-    boxes = crop_boxes(epoch_key, examples.ids, stored.sizes, **description.crops)
+    boxes = crop_boxes(epoch_key, examples.ids, sizes, **description.crops)
     rows = zip(
         stored.images,
         stored.sizes,
@@ -65,11 +66,10 @@ def of_crops(name: str, description: Description, images: Images) -> Picture:
         as_shown(batch.local_crops, description.augment),
         strict=True,
     )
-    examples = [
+    return [
         Cropped(_off_canvas(image, size), (int(size[0]), int(size[1])), *rest)
         for image, size, *rest in rows
     ]
-    return mosaics.crops(name, examples)
 
 
 def as_shown(crops: jax.Array, augment: AugmentSpec) -> np.ndarray:
@@ -101,10 +101,10 @@ def of_features(name: str, subject: Frozen, data: Data) -> list[Picture]:
         rows = evenly(len(bank.images), NUM_QUERIES)
         asked = Seen(*(x[rows] for x in bank))
     classes = getattr(data.train, "class_names", ())
-    found = _nearest(subject, asked, bank, selves=data.queries is None)
+    found = nearest(asked, bank, subject.mesh, selves=data.queries is None)
     return [
-        mosaics.neighbours(f"{name}neighbours", found, classes),
-        maps.feature_map(f"{name}features", bank.features, bank.labels, classes),
+        neighbour_grid(f"{name}neighbours", found, classes),
+        feature_map(f"{name}features", bank.features, bank.labels, classes),
     ]
 
 
@@ -117,11 +117,18 @@ def _see(subject: Frozen, images: Images, limit: int) -> Seen:
     return Seen(pixels, features, labels)
 
 
-def _nearest(subject: Frozen, asked: Seen, bank: Seen, selves: bool) -> Neighbours:
-    """The images of the bank most similar to each; not itself, where they are in it."""
+def nearest(asked: Seen, bank: Seen, mesh: Mesh, *, selves: bool) -> Neighbours:
+    """The images of the bank most similar to each.
+
+    Args:
+        asked: images that neighbours are looked for.
+        bank: where they are looked for.
+        mesh: devices that look.
+        selves: whether those who ask are in the bank; none is its own neighbour then.
+    """
     count = min(NUM_NEIGHBOURS, len(bank.images) - selves)
-    known = neighbours.make_bank(Features(bank.features, bank.labels), subject.mesh)
-    queries = neighbours.everywhere(asked.features, subject.mesh)
+    known = neighbours.make_bank(Features(bank.features, bank.labels), mesh)
+    queries = neighbours.everywhere(asked.features, mesh)
     find = jax.jit(
         lambda queries: neighbours.nearest(l2_normalize(queries), known, count + selves)
     )

@@ -30,6 +30,7 @@ from logo_jax.compose.description import describe
 from logo_jax.data import sources
 from logo_jax.metrics import METRICS_FILE, Row, read_rows
 from logo_jax.pictures import curves
+from logo_jax.pictures.mosaics import crop_grid
 from logo_jax.pictures.page import Block, Section, Table, files
 from logo_jax.pictures.picture import Picture
 from logo_jax.step import make_mesh
@@ -206,7 +207,7 @@ def seen(run: Run, alone: bool) -> Section:
     def crops() -> list[Picture]:
         description = describe({**run.config, "seeds": 1}, num_devices=1)
         images = sources.load(**description.data.where).train
-        return [exhibits.of_crops(f"{prefix}crops", description, images)]
+        return [crop_grid(f"{prefix}crops", exhibits.cropped(description, images))]
 
     def features() -> list[Picture]:
         subject = next(frozen.from_run(run.folder, run.config, mesh).seeds())

@@ -36,6 +36,7 @@ from logo_jax.methods import LearnedAffinity
 from logo_jax.pictures import alikeness
 from logo_jax.pictures.alikeness import Comparison, Scores
 from logo_jax.pictures.page import Section, files
+from logo_jax.pictures.picture import class_name
 from logo_jax.state import ENCODER
 from logo_jax.step import make_mesh
 
@@ -131,8 +132,8 @@ class Judge:
             ),
         )
         ids = jnp.arange(len(rows))
-        sizes = jnp.asarray(stored.sizes)
-        crops, _ = make_views(key, stored.images, sizes, ids, **specs, augment=plain)
+        pixels, sizes = jnp.asarray(stored.images), jnp.asarray(stored.sizes)
+        crops, _ = make_views(key, pixels, sizes, ids, **specs, augment=plain)
         boxes, _ = crop_boxes(key, ids, sizes, **specs)
         return Cut(crops, np.asarray(boxes))
 
@@ -145,14 +146,14 @@ class Judge:
         return Scores(*(np.concatenate(x) for x in zip(*parts, strict=True)))
 
     def _scores(self, state: Any, first: jax.Array, second: jax.Array) -> Any:
+        encoder: Any = self.description.encoder
         method: Any = self.description.method
         variables = {
             "params": state.params[ENCODER],
             "batch_stats": state.batch_stats[ENCODER],
         }
         a, b = (
-            self.description.encoder.apply(variables, crops, train=False)
-            for crops in (first, second)
+            encoder.apply(variables, crops, train=False) for crops in (first, second)
         )
         score = method.affinity.scores
         return (score(state, a, b) + score(state, b, a)) / 2, cosine_affinity(a, b)
@@ -184,7 +185,7 @@ def groups(images: Images) -> tuple[list[str], np.ndarray]:
     members = [looked_at[labels == kind] for kind in kinds]
     rows = [own[np.arange(EACH) * len(own) // EACH] for own in members]
     classes = getattr(images, "class_names", ())
-    names = [classes[i] if i < len(classes) else f"class {i}" for i in kinds]
+    names = [class_name(int(kind), classes) for kind in kinds]
     return names, np.stack(rows)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -157,8 +157,8 @@ def compared(name: str, found: Comparison) -> Picture:
     lines = len(found.groups)
 
     def paint(figure: Figure) -> None:
-        figure.get_layout_engine().set(hspace=0.02, wspace=0.02)
-        top, bottom = figure.subfigures(2, 1, height_ratios=[2.6, lines])
+        parts: Any = figure.subfigures(2, 1, height_ratios=[2.6, lines])
+        top, bottom = parts
         left, right = top.subplots(1, 2, width_ratios=[1, 4.6])
         left.imshow(found.reference, interpolation="nearest")
         left.set_title("reference")
@@ -187,10 +187,11 @@ def _measures(axes: Axes, found: Comparison) -> None:
         if i % 2 == 0:
             axes.axvspan(i * each - 0.5, (i + 1) * each - 0.5, color=SHADE, lw=0)
         axes.text(middle, 1.08, group, ha="center", va="bottom", fontsize=8)
-    for label, values, marker in zip(
-        (LEARNED, COSINE), found.scores, "os", strict=True
+    for label, values, marker, colour in zip(
+        (LEARNED, COSINE), found.scores, "os", COLOURS, strict=False
     ):
-        axes.plot(places, normalised(values), f"{marker}-", ms=3.5, lw=1.2, label=label)
+        style = {"color": colour, "marker": marker, "ms": 3.5, "lw": 1.2}
+        axes.plot(places, normalised(values), label=label, **style)
     axes.set(ylim=(-0.05, 1.07), xlim=(-0.5, len(places) - 0.5))
     axes.set(xlabel="crop", ylabel="normalised")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)

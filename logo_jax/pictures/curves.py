@@ -132,7 +132,7 @@ def _picture(group: Group, names: Sequence[str], runs: Mapping[str, Rows]) -> Pi
         figure.supxlabel("step", fontsize=9)
         if len(runs) > 1:
             handles = grid[0].get_lines()
-            figure.legend(handles, list(runs), loc="outside lower center", ncols=3)
+            figure.legend(handles, list(runs), loc="outside upper center", ncols=3)
 
     ends = "; ".join(_told(name, runs) for name in names)
     alt = f"Line plots over steps. Last values: {ends}."

@@ -1,5 +1,6 @@
 """Features of many images as points on a plane."""
 
+import importlib
 import importlib.util
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
-from logo_jax.pictures.picture import COLOURS, Picture, png
+from logo_jax.pictures.picture import COLOURS, Picture, class_name, png
 
 MOST_CLASSES = len(COLOURS)
 OTHERS = "#c3c8d0"
@@ -45,7 +46,7 @@ def feature_map(
         axes[0].set(xlabel=f"first axis, {shares[0]:.1f} % of the variance")
         axes[0].set(ylabel=f"second axis, {shares[1]:.1f} %")
         if len(shown):
-            words = [classes[i] if i < len(classes) else str(i) for i in shown]
+            words = [class_name(int(i), classes) for i in shown]
             handles = axes[0].collections[1:]
             figure.legend(handles, words, loc="outside right upper", markerscale=2.5)
 
@@ -73,6 +74,5 @@ def _scatter(
 
 
 def _umap(units: np.ndarray) -> np.ndarray:
-    import umap  # compiles for seconds; not a dependency
-
+    umap = importlib.import_module("umap")
     return umap.UMAP(random_state=0, n_jobs=1).fit_transform(units)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from logo_jax.pictures.picture import COLOURS, Picture, bare, png
+from logo_jax.pictures.picture import COLOURS, Picture, bare, class_name, png
 
 SAME, OTHER = COLOURS[2], COLOURS[6]
 WIDTH = 10.0  # inches
@@ -52,7 +52,7 @@ class Neighbours(NamedTuple):
     cosines: Float[np.ndarray, "q k"]
 
 
-def crops(name: str, examples: Sequence[Cropped]) -> Picture:
+def crop_grid(name: str, examples: Sequence[Cropped]) -> Picture:
     """Each image with the boxes of its crops, and the crops as the network gets them.
 
     Args:
@@ -106,7 +106,9 @@ def _source(axes: Axes, example: Cropped, num_global: int) -> None:
     bare(axes)
 
 
-def neighbours(name: str, found: Neighbours, classes: Sequence[str] = ()) -> Picture:
+def neighbour_grid(
+    name: str, found: Neighbours, classes: Sequence[str] = ()
+) -> Picture:
     """Each query, and the images whose features are nearest to its own.
 
     Args:
@@ -122,9 +124,11 @@ def neighbours(name: str, found: Neighbours, classes: Sequence[str] = ()) -> Pic
         grid = figure.subplots(rows, columns + 1, squeeze=False)
         for row in range(rows):
             query = found.queries[row]
-            _tile(grid[row, 0], query, _class(found.query_labels[row], classes))
+            _tile(
+                grid[row, 0], query, class_name(int(found.query_labels[row]), classes)
+            )
             for i in range(columns):
-                word = _class(found.labels[row, i], classes)
+                word = class_name(int(found.labels[row, i]), classes)
                 cosine = f"{found.cosines[row, i]:.2f}"
                 text = f"{word} · {cosine}" if word else cosine
                 edge = (SAME if same[row, i] else OTHER) if known[row] else ""
@@ -142,12 +146,6 @@ def neighbours(name: str, found: Neighbours, classes: Sequence[str] = ()) -> Pic
         + (f"; {part} its class." if part else "."),
         png=png((WIDTH, (side + 0.28) * rows), paint),
     )
-
-
-def _class(label: int, classes: Sequence[str]) -> str:
-    if label < 0:
-        return ""
-    return classes[label] if label < len(classes) else str(label)
 
 
 def _tile(axes: Axes, image: np.ndarray, text: str, edge: str = "") -> None:

@@ -88,7 +88,8 @@ def _figure(picture: Picture) -> str:
     title, caption = html.escape(picture.title), html.escape(picture.caption)
     return (
         f'<figure id="{html.escape(picture.name)}">\n<h3>{title}</h3>\n'
-        f'<img src="data:image/png;base64,{data}" alt="{html.escape(picture.alt)}">\n'
+        f'<div class="image"><img src="data:image/png;base64,{data}" '
+        f'alt="{html.escape(picture.alt)}"></div>\n'
         f"<figcaption>{caption}</figcaption>\n</figure>\n"
     )
 
@@ -137,8 +138,8 @@ figure, .wide {
 }
 figure { padding: 16px 20px; }
 figure h3 { margin: 0 0 12px; }
-img { display: block; max-width: 100%; height: auto; background: #fff;
-  border-radius: 6px; margin: 0 auto; }
+.image { overflow-x: auto; background: #fff; border-radius: 6px; }
+img { display: block; max-width: max(100%, 640px); height: auto; margin: 0 auto; }
 figcaption { color: var(--soft); font-size: 0.9rem; margin-top: 12px; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.9rem; width: 100%; }

@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -22,10 +22,9 @@ COLOURS = (
     "#6b7280",
     "#8a5a3c",
 )
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.edgecolor": "#9aa1ad",
     "axes.grid": True,
-    "axes.prop_cycle": mpl.cycler(color=COLOURS),
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": 10,
@@ -86,3 +85,14 @@ def bare(axes: Axes, edge: str = "") -> None:
         spine.set(visible=bool(edge), linewidth=2.5)
         if edge:
             spine.set_edgecolor(edge)
+
+
+def class_name(label: int, classes: Sequence[str]) -> str:
+    """What to call a class: its name, its number where it has none, "" where unknown.
+
+    >>> class_name(1, ["cat", "dog"]), class_name(7, []), class_name(-1, ["cat"])
+    ('dog', '7', '')
+    """
+    if label < 0:
+        return ""
+    return classes[label] if label < len(classes) else str(label)
