@@ -14,6 +14,7 @@ Exit codes: 0 written; 2 bad input, told in one line on stderr.
 
 import argparse
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,7 +134,8 @@ class Judge:
         )
         ids = jnp.arange(len(rows))
         pixels, sizes = jnp.asarray(stored.images), jnp.asarray(stored.sizes)
-        crops, _ = make_views(key, pixels, sizes, ids, **specs, augment=plain)
+        views = jax.jit(functools.partial(make_views, **specs, augment=plain))
+        crops, _ = views(key, pixels, sizes, ids)
         boxes, _ = crop_boxes(key, ids, sizes, **specs)
         return Cut(crops, np.asarray(boxes))
 
