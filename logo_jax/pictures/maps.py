@@ -14,6 +14,7 @@ from logo_jax.pictures.picture import COLOURS, Picture, class_name, png
 
 MOST_CLASSES = len(COLOURS)
 OTHERS = "#c3c8d0"
+LEAST_FOR_UMAP = 50  # images; it looks at 15 neighbours of each
 
 
 def feature_map(
@@ -22,7 +23,7 @@ def feature_map(
     labels: Int[np.ndarray, " n"],
     classes: Sequence[str] = (),
 ) -> Picture:
-    """Unit vectors along their two main axes; by UMAP too, where that is installed.
+    """Unit vectors along their main axes; by UMAP too, where umap-learn is installed.
 
     Args:
         name: of the file.
@@ -32,8 +33,8 @@ def feature_map(
     """
     units = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
     pca = PCA(2, svd_solver="full")
-    maps = {"": pca.fit_transform(units)}
-    if importlib.util.find_spec("umap"):
+    maps = {"PCA": pca.fit_transform(units)}
+    if importlib.util.find_spec("umap") and len(units) >= LEAST_FOR_UMAP:
         maps["UMAP"] = _umap(units)
     shares = [100 * float(x) for x in np.nan_to_num(pca.explained_variance_ratio_)]
     shown = np.unique(labels[labels >= 0])[:MOST_CLASSES]

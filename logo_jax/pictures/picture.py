@@ -23,6 +23,7 @@ COLOURS = (
     "#8a5a3c",
 )
 STYLE: dict[Any, Any] = {
+    "axes.axisbelow": True,
     "axes.edgecolor": "#9aa1ad",
     "axes.grid": True,
     "axes.spines.right": False,
