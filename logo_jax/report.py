@@ -72,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         recipe = read_recipe(options.config) if options.config else None
         sections = [overview(runs, recipe), measured(runs)]
         if not options.no_images:
-            sections += [seen(run, alone=len(runs) == 1) for run in runs]
+            several = len(runs) > 1
+            prefixes = [f"run{i}-" * several for i in range(1, len(runs) + 1)]
+            sections += list(map(seen, runs, prefixes))
         names = ", ".join(run.name for run in runs)
         command.write_folder(out, files(f"Training report: {names}", sections))
     print(f"wrote {out / 'index.html'}")
@@ -199,9 +201,13 @@ def measured(runs: Sequence[Run]) -> Section:
     return Section("Curves", pictures or ["Nothing has been measured yet."])
 
 
-def seen(run: Run, alone: bool) -> Section:
-    """What the run's network sees, or why that cannot be shown."""
-    prefix = "" if alone else f"{run.name.strip('/').replace('/', '_')}-"
+def seen(run: Run, prefix: str) -> Section:
+    """What the run's network sees, or why that cannot be shown.
+
+    Args:
+        run: any.
+        prefix: of the names of its pictures' files.
+    """
     mesh = make_mesh(jax.devices()[:1])
 
     def crops() -> list[Picture]:
@@ -214,10 +220,10 @@ def seen(run: Run, alone: bool) -> Section:
         data = sources.load(**subject.description.data.where)
         return exhibits.of_features(prefix, subject, data)
 
-    title = "What the network sees" + ("" if alone else f": {run.name}")
-    return Section(
-        title, [*_or_why_not("crops", crops), *_or_why_not("features", features)]
-    )
+    seeds = run.config["seeds"]
+    which = [f"Of seed {run.config['seed']}, the first of {seeds}."] * (seeds > 1)
+    pictures = [*_or_why_not("crops", crops), *_or_why_not("features", features)]
+    return Section(f"What {run.name} sees", [*which, *pictures])
 
 
 def _or_why_not(what: str, make: Callable[[], list[Picture]]) -> Sequence[Block]:

@@ -155,12 +155,14 @@ def test_what_is_missing_is_left_out_and_named(run, arrays, tmp_path, capsys):
 def test_runs_share_their_curves_and_are_compared(arrays, tmp_path, capsys):
     one = make_run(tmp_path / "one", arrays)
     two = make_run(tmp_path / "two", arrays, "baseline", seed=7)
-    page = written(capsys, tmp_path / "out", one, two, "--no_images")
-    assert set(page.figures) == CURVES
+    page = written(capsys, tmp_path / "out", one, two)
+    assert set(page.figures) == CURVES | {"run1-crops", "run2-crops"}
     assert "seed 0 7" in page.text
     assert "logo.update_kind released none" in page.text
     assert "encoder.width 4 4" not in page.text
-    assert all("(one)" in alt and "(two)" in alt for _, alt in page.images)
+    together = [alt for _, alt in page.images if "Last values" in alt]
+    assert len(together) == len(CURVES)
+    assert all("(one)" in alt and "(two)" in alt for alt in together)
 
 
 def test_bad_input_is_told_in_one_line(run, tmp_path, capsys):
