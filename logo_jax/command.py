@@ -13,7 +13,7 @@ import pathlib
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
@@ -129,6 +129,14 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
             os.replace(partial, path)
     finally:
         _remove(partial)
+
+
+def write_folder(path: pathlib.Path, files: Mapping[str, bytes]) -> None:
+    """Writes a folder of files, by name: all of them or none; see `whole`."""
+    with whole(path) as partial:
+        partial.mkdir()
+        for name, content in files.items():
+            (partial / name).write_bytes(content)
 
 
 def _remove(path: pathlib.Path) -> None:

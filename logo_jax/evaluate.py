@@ -7,10 +7,8 @@ WORKDIR/evaluations/NAME.json.
 """
 
 import dataclasses
-import importlib.metadata
 import json
 import pathlib
-import platform
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +17,16 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from logo_jax import command, compose, protocols, schema, signals, step, workdir
+from logo_jax import (
+    command,
+    compose,
+    machine,
+    protocols,
+    schema,
+    signals,
+    step,
+    workdir,
+)
 from logo_jax.compose import frozen
 from logo_jax.compose.frozen import Frozen
 from logo_jax.data import sources
@@ -232,8 +239,6 @@ def _merged(outcomes: list[Outcome], seeds: tuple[int, ...]) -> Outcome:
 def as_report(subject: Frozen, outcome: Outcome, seconds: float) -> dict[str, Any]:
     """Everything that tells what the numbers are, ready for JSON."""
     where, monitor = subject.description.data.where, subject.description.monitor
-    devices = [device.device_kind for device in subject.mesh.devices.flat]
-    packages = ("logo_jax", "jax", "flax", "optax", "scikit-learn", "numpy", "Pillow")
     return {
         "protocol": outcome.protocol,
         "values": dict(outcome.values),
@@ -251,17 +256,8 @@ def as_report(subject: Frozen, outcome: Outcome, seconds: float) -> dict[str, An
         "resolution": {name: monitor[name] for name in ("resize", "crop")},
         "augmentation": outcome.augmentation,
         "seconds": round(seconds, 1),
-        "devices": f"{len(devices)} x {devices[0]}",
-        "versions": {"python": platform.python_version()}
-        | {name: _version(name) for name in packages},
+        **machine.describe(subject.mesh),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # a checkout on the path
-        return "not installed"
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:

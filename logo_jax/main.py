@@ -4,6 +4,7 @@ python -m logo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
 import contextlib
+import json
 import os
 import pathlib
 import sys
@@ -13,11 +14,12 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from absl import flags
+from jax.sharding import Mesh
 from ml_collections import config_flags
 
-from logo_jax import command, compose, hosts, signals, step, workdir
+from logo_jax import command, compose, hosts, machine, signals, step, workdir
 from logo_jax.checkpoints import Checkpoints
-from logo_jax.metrics import METRICS_FILE, MetricWriter, Progress
+from logo_jax.metrics import METRICS_FILE, MetricWriter, Progress, write_whole
 from logo_jax.state import TrainState
 from logo_jax.train import DataError, train
 from logo_jax.watch import (
@@ -81,6 +83,7 @@ def start_run(folder: pathlib.Path, stop: signals.Stop) -> None:
             if hosts.is_first():
                 held.enter_context(workdir.locked(folder))
                 workdir.claim(folder, CONFIG.value.to_dict())
+                record_machine(folder, experiment.mesh)
                 checkpoints = held.enter_context(Checkpoints(folder / "checkpoints"))
         try:
             while not attempt(experiment, checkpoints, folder, stop):
@@ -88,6 +91,12 @@ def start_run(folder: pathlib.Path, stop: signals.Stop) -> None:
         except CollapseError as collapse:
             print("error:", collapse, file=sys.stderr)
             sys.exit(1)
+
+
+def record_machine(folder: pathlib.Path, mesh: Mesh) -> None:
+    """Says in the run's folder what this start of it runs on."""
+    text = json.dumps(machine.describe(mesh), indent=2)
+    write_whole(folder / machine.MACHINE_FILE, text + "\n")
 
 
 def attempt(

@@ -1,5 +1,6 @@
 """The command on damaged, full, read-only, busy folders; told to stop; moved."""
 
+import json
 import os
 import resource
 import shutil
@@ -47,6 +48,8 @@ def test_a_run_whose_checkpoints_are_damaged_falls_back_or_ends_with_one_line(
     folder = tmp_path / "run"
     assert run_main(config, folder) == 0
     rows = (folder / "metrics.csv").read_text().splitlines()
+    ran_on = json.loads((folder / "machine.json").read_text())
+    assert ran_on["versions"]["jax"] == jax.__version__
     damage(folder, 4)
     capfd.readouterr()
     assert run_main(config, folder) == 0

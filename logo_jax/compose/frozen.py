@@ -16,7 +16,7 @@ from logo_jax.compose.description import Description, describe
 from logo_jax.compose.experiment import squares
 from logo_jax.data import cuts, sources
 from logo_jax.data.images import Images
-from logo_jax.evaluation.features import Features, Parts, extract
+from logo_jax.evaluation.features import Features, Labelled, Parts, extract
 from logo_jax.formats.backbone import Backbone
 from logo_jax.monitor import make_encode_with
 from logo_jax.state import ENCODER, TrainState
@@ -81,6 +81,10 @@ class Frozen:
 
     def features(self, images: Images) -> Features:
         """Backbone features of all images, as the config's monitor cuts them."""
+        return self.features_of(squares(self.description, images, 0))
+
+    def features_of(self, images: Labelled) -> Features:
+        """Backbone features of images that are cut already."""
         encode_with = make_encode_with(
             self.description.encoder,
             functools.partial(prepare_eval, spec=self.description.augment),
@@ -88,9 +92,7 @@ class Frozen:
             ("backbone",),
         )
         found = extract(
-            encode_with(self.state),
-            squares(self.description, images, 0),
-            batch_size=self.description.batch_size,
+            encode_with(self.state), images, batch_size=self.description.batch_size
         )
         return found["backbone"]
 

@@ -184,6 +184,17 @@ class LearnedAffinity:
         dead = health.saturation(scores)
         return loss, (state, {"repulsion": loss, "health/saturation": dead})
 
+    def scores(
+        self, state: TrainState, first: jax.Array, second: jax.Array
+    ) -> jax.Array:
+        """Scores [..] of pairs of embeddings [.., d], in this order; nothing moves.
+
+        By running statistics, without noise.
+        """
+        if self.normalize:
+            first, second = l2_normalize(first), l2_normalize(second)
+        return self._at_rest(state, pair(first, second))
+
     def draw_noise(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """This device's share [2, p, b, d] of the noise, one for each place in a pair.
 
@@ -211,14 +222,20 @@ class LearnedAffinity:
         """Scores of the repelled pairs, and the state with the new statistics."""
         params = state.params[REGRESSOR]
         if self.norm_batches == "eval":
-            variables = {"params": params, "batch_stats": state.batch_stats[REGRESSOR]}
-            scores = self.regressor.apply(variables, pairs, train=False)
-            return cast(jax.Array, scores), state
+            return self._at_rest(state, pairs), state
         if self.norm_batches == "separate":
             return self._score(state, params, pairs)
         company = jnp.concatenate([pairs, self._negatives(first, second, key)])
         scores, state = self._score(state, params, company)
         return scores[: len(pairs)], state
+
+    def _at_rest(self, state, pairs):
+        """Scores [..] of pairs [.., 2d] by running statistics."""
+        variables = {
+            "params": state.params[REGRESSOR],
+            "batch_stats": state.batch_stats[REGRESSOR],
+        }
+        return cast(jax.Array, self.regressor.apply(variables, pairs, train=False))
 
     def _score(self, state, params, pairs):
         """Scores [n, b] of pairs [n, b, 2d], and the state with the new statistics."""

@@ -1,0 +1,99 @@
+"""A figure as a page holds it: PNG bytes with the words that go with them."""
+
+import dataclasses
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+DPI = 144
+COLOURS = (
+    "#3566c8",
+    "#e07b39",
+    "#2f9e6e",
+    "#b5468b",
+    "#7a6ad8",
+    "#a08423",
+    "#d0473e",
+    "#3fa4b8",
+    "#6b7280",
+    "#8a5a3c",
+)
+STYLE: dict[Any, Any] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#9aa1ad",
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 10,
+    "font.size": 9,
+    "grid.color": "#e6e8ec",
+    "legend.frameon": False,
+    "text.parse_math": False,  # a folder's name may have dollars
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A figure that is drawn.
+
+    Attributes:
+        name: of its file, without suffix.
+        title: of a few words.
+        caption: what it shows, and how to read it.
+        alt: what is to be seen, for those who do not see it.
+        png: the file's bytes.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    png: bytes
+
+
+def png(size: tuple[float, float], paint: Callable[[Figure], Any]) -> bytes:
+    """What `paint` makes of an empty figure, as the bytes of a PNG.
+
+    The same figure has the same bytes. No state of matplotlib's is changed, and there
+    is no window: the figure belongs to nobody else.
+
+    Args:
+        size: (width, height), in inches.
+        paint: adds to the figure.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        paint(figure)
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+    return file.getvalue()
+
+
+def bare(axes: Axes, edge: str = "") -> None:
+    """Takes ticks and grid off axes that hold an image; frames it where edge is given.
+
+    Args:
+        axes: to strip.
+        edge: colour of the frame; "": none.
+    """
+    axes.grid(visible=False)
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(visible=bool(edge), linewidth=2.5)
+        if edge:
+            spine.set_edgecolor(edge)
+
+
+def class_name(label: int, classes: Sequence[str]) -> str:
+    """What to call a class: its name, its number where it has none, "" where unknown.
+
+    >>> class_name(1, ["cat", "dog"]), class_name(7, []), class_name(-1, ["cat"])
+    ('dog', '7', '')
+    """
+    if label < 0:
+        return ""
+    return classes[label] if label < len(classes) else str(label)

@@ -1,0 +1,253 @@
+"""Writes a page about runs: what they are, what they measured, what they see.
+
+    python -m logo_jax.report WORKDIR [WORKDIR...] [--config=FILE] [--out=DIR]
+    python -m logo_jax.report similarity --workdir=WORKDIR --out=DIR [--images=DIR]
+
+DIR/index.html needs nothing but itself; its figures are beside it too, as PNG. Several
+runs share their curves, in the order given, and are compared field by field. With
+--config, each is compared with what that file says. Pictures that need images or a
+checkpoint are left out where these are missing, and the page says why. `similarity`:
+logo_jax/similarity.py.
+
+Exit codes: 0 written; 2 bad input, told in one line on stderr.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from absl import flags
+
+from logo_jax import command, exhibits, machine, similarity, workdir
+from logo_jax import main as training
+from logo_jax.compose import frozen
+from logo_jax.compose.description import describe
+from logo_jax.data import sources
+from logo_jax.metrics import METRICS_FILE, Row, read_rows
+from logo_jax.pictures import curves
+from logo_jax.pictures.mosaics import crop_grid
+from logo_jax.pictures.page import Block, Section, Table, files
+from logo_jax.pictures.picture import Picture
+from logo_jax.step import make_mesh
+
+Config = Mapping[str, Any]
+NOT_RECORDED = "not recorded"
+
+
+class Run(NamedTuple):
+    """What the files of a run say.
+
+    Attributes:
+        name: by which the page calls it.
+        folder: of the run.
+        config: it was started with.
+        rows: of metrics.jsonl.
+        machine: what it last ran on; empty where it has not been recorded.
+    """
+
+    name: str
+    folder: Path
+    config: Config
+    rows: list[Row]
+    machine: Mapping[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["similarity"]:
+        similarity.main(arguments[1:])
+        return
+    options = _parser().parse_args(arguments)
+    command.keep_compiled_code()
+    out = options.out or options.workdirs[0] / "report"
+    with command.input_errors():
+        command.require_new(out, options.overwrite)
+        runs = read_runs(options.workdirs)
+        recipe = read_recipe(options.config) if options.config else None
+        sections = [overview(runs, recipe), measured(runs)]
+        if not options.no_images:
+            several = len(runs) > 1
+            prefixes = [f"run{i}-" * several for i in range(1, len(runs) + 1)]
+            sections += list(map(seen, runs, prefixes))
+        names = ", ".join(run.name for run in runs)
+        command.write_folder(out, files(f"Training report: {names}", sections))
+    print(f"wrote {out / 'index.html'}")
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """The runs of the folders, by names that differ.
+
+    Raises:
+        FileNotFoundError: where one is no run's.
+        ValueError: where one cannot be read, or is given twice.
+    """
+    paths = [folder.absolute() for folder in folders]
+    if len(set(paths)) < len(paths):
+        raise ValueError(f"{', '.join(map(str, folders))}: name each run once")
+    short = [path.name for path in paths]
+    several = len(set(short)) < len(short)
+    return [read_run(path, str(path) if several else path.name) for path in paths]
+
+
+def read_run(folder: Path, name: str) -> Run:
+    """The run of a folder, by that name."""
+    recorded = folder / machine.MACHINE_FILE
+    return Run(
+        name=name,
+        folder=folder,
+        config=workdir.read_config(folder),
+        rows=read_rows(folder / METRICS_FILE),
+        machine=json.loads(recorded.read_text()) if recorded.exists() else {},
+    )
+
+
+def read_recipe(name: str) -> Config:
+    """What a file of configs/ says; FILE.py or FILE.py:VARIANT.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it has no such variant.
+    """
+    flag: Any = flags.FLAGS[training.CONFIG.name]
+    said = flag.parser.parse(name).to_dict()
+    return workdir.as_tuples(json.loads(json.dumps(said)))
+
+
+def overview(runs: Sequence[Run], recipe: Config | None) -> Section:
+    """What each run is: its config and how that differs, its machine."""
+    names = [run.name for run in runs]
+    facts = list(zip(*(facts_of(run).items() for run in runs), strict=True))
+    rows = [[row[0][0], *(value for _, value in row)] for row in facts]
+    blocks: list[Block] = [Table("Summary", ["", *names], rows)]
+    if len(runs) > 1:
+        fields = compared({run.name: run.config for run in runs})
+        blocks.append(Table("Where their configs differ", ["field", *names], fields))
+    if recipe is None:
+        blocks.append("No --config was given to compare the runs' configs with.")
+    else:
+        blocks += [_from_recipe(run, recipe) for run in runs]
+    blocks += [
+        Table(f"Config of {run.name}", ["field", "value"], _fields(run.config), True)
+        for run in runs
+    ]
+    return Section("Config and machine", blocks)
+
+
+def facts_of(run: Run) -> dict[str, str]:
+    """What a reader asks first, by name; the same names for every run."""
+    config, rows = run.config, run.rows
+    speeds = [row["images_per_second"] for row in rows if row.get("images_per_second")]
+    knn = next(iter(filter(_is_knn, curves.metric_names({"": rows}))), "")
+    versions = run.machine.get("versions", {})
+    return {
+        "folder": str(run.folder),
+        "method": f"{config['method']['name']}, LoGo: {config['logo']['update_kind']}",
+        "encoder": config["encoder"]["backbone"],
+        "data": config["data"]["path"] or config["data"]["name"],
+        "batch size": str(config["data"]["batch_size"]),
+        "seeds": f"{config['seeds']} from {config['seed']}",
+        "steps measured": f"{rows[-1]['step']:,}" if rows else "none",
+        "last accuracy": f"{curves.last(rows, knn)} % ({knn})" if knn else "-",
+        "images a second": f"{statistics.median(speeds):.4g}, median"
+        if speeds
+        else "-",
+        "devices": run.machine.get("devices", NOT_RECORDED),
+        "processor cores": str(run.machine.get("cores", NOT_RECORDED)),
+        "system": run.machine.get("system", NOT_RECORDED),
+        "versions": ", ".join(f"{name} {x}" for name, x in versions.items())
+        or NOT_RECORDED,
+    }
+
+
+def _is_knn(name: str) -> bool:
+    return name.startswith("knn/") and name.endswith("/top1")
+
+
+def compared(configs: Mapping[str, Config]) -> list[list[str]]:
+    """Fields that are not the same in all configs, and their values in each.
+
+    >>> compared({"a": {"x": 1, "y": {"z": 2}}, "b": {"x": 1, "y": {"z": 3}}})
+    [['y.z', '2', '3']]
+    """
+    flat = [dict(workdir.flatten(config)) for config in configs.values()]
+    rows = [
+        [name, *(str(fields.get(name, "absent")) for fields in flat)]
+        for name in sorted({name for fields in flat for name in fields})
+    ]
+    return [row for row in rows if len(set(row[1:])) > 1]
+
+
+def _from_recipe(run: Run, recipe: Config) -> Block:
+    rows = compared({"recipe": recipe, run.name: run.config})
+    title = f"Where {run.name} departs from the recipe"
+    if not rows:
+        return f"Every field of {run.name} is as in the recipe."
+    return Table(title, ["field", "recipe", run.name], rows)
+
+
+def _fields(config: Config) -> list[list[str]]:
+    return [[name, str(value)] for name, value in workdir.flatten(config)]
+
+
+def measured(runs: Sequence[Run]) -> Section:
+    """The curves of all runs."""
+    pictures = curves.pictures({run.name: run.rows for run in runs})
+    return Section("Curves", pictures or ["Nothing has been measured yet."])
+
+
+def seen(run: Run, prefix: str) -> Section:
+    """What the run's network sees, or why that cannot be shown.
+
+    Args:
+        run: any.
+        prefix: of the names of its pictures' files.
+    """
+    mesh = make_mesh(jax.devices()[:1])
+
+    def crops() -> list[Picture]:
+        description = describe({**run.config, "seeds": 1}, num_devices=1)
+        images = sources.load(**description.data.where).train
+        return [crop_grid(f"{prefix}crops", exhibits.cropped(description, images))]
+
+    def features() -> list[Picture]:
+        subject = next(frozen.from_run(run.folder, run.config, mesh).seeds())
+        data = sources.load(**subject.description.data.where)
+        return exhibits.of_features(prefix, subject, data)
+
+    seeds = run.config["seeds"]
+    which = [f"Of seed {run.config['seed']}, the first of {seeds}."] * (seeds > 1)
+    pictures = [*_or_why_not("crops", crops), *_or_why_not("features", features)]
+    return Section(f"What {run.name} sees", [*which, *pictures])
+
+
+def _or_why_not(what: str, make: Callable[[], list[Picture]]) -> Sequence[Block]:
+    """Pictures; where data or checkpoint cannot be read, a sentence that says so."""
+    try:
+        return make()
+    except (ValueError, OSError) as error:
+        return [f"No pictures of {what}: {' '.join(str(error).split()).rstrip('.')}."]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command.OneLineParser(
+        prog="python -m logo_jax.report", description=__doc__, allow_abbrev=False
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("workdirs", metavar="WORKDIR", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, help="default: report in the first WORKDIR")
+    parser.add_argument("--overwrite", action="store_true", help="replace its files")
+    parser.add_argument("--config", default="", help="the recipe: FILE.py[:VARIANT]")
+    parser.add_argument(
+        "--no_images", action="store_true", help="read no data and no checkpoint"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()
