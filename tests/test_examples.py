@@ -11,6 +11,7 @@ import pytest
 def test_an_example_runs_and_its_loss_falls(name, steps, monkeypatch, capsys):
     example = importlib.import_module(f"examples.{name}")
     monkeypatch.setattr(example, "STEPS", steps)
+    monkeypatch.setattr(example, "BATCH", 32)
     with jax.numpy_dtype_promotion("standard"):  # as users have it
         example.main()
     losses = re.findall(r"loss (-?[\d.]+)", capsys.readouterr().out)

@@ -44,7 +44,16 @@ def test_every_config_named_in_the_readme_gives_a_config():
 
 def test_every_module_run_by_the_readme_is_there():
     modules = set(re.findall(r"-m (logo_jax\.\w+)", README))
-    commands = ("convert", "doctor", "embed", "evaluate", "main", "prepare", "sweep")
+    commands = (
+        "convert",
+        "doctor",
+        "embed",
+        "evaluate",
+        "main",
+        "prepare",
+        "report",
+        "sweep",
+    )
     assert modules == {f"logo_jax.{name}" for name in commands}
     assert [name for name in modules if importlib.util.find_spec(name) is None] == []
 
