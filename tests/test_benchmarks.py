@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import canvas, input, knn, pillow_crops, step
+from benchmarks import canvas, input, knn, pillow_crops, step, transfer
 from logo_jax.augment import AugmentSpec
 
 _LEFT_AS_IT_IS = AugmentSpec(flip_prob=0.0, jitter_prob=0.0, grayscale_prob=0.0)
@@ -134,3 +134,14 @@ def test_step_reports_work_memory_and_speed_beside_its_matrix_product(capsys):
     assert row["gflops"] > 0
     assert row["mib"] > 0
     assert others["matrix_gflops"] > 0
+
+
+def test_transfer_compares_each_strength_with_the_best_and_with_scikit_learn():
+    data = transfer.gaussian((60, 4, 3), condition=10.0)
+    report = transfer.compare(*data, np.array([11, 22]), [1e-4, 1e-8])
+    assert report["all_converged"]
+    assert report["worst_gap"] < 1e-4
+    assert report["worst_agreement"] > 0.98
+    for row in report["rows"]:
+        assert row["sklearn_as_close"]["gap"] <= row["sklearn"]["gap"] + 1e-12
+        assert row["sklearn_as_close"]["gap"] < 1e-4
