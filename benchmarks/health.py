@@ -18,8 +18,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks.step import ours
-from configs import cifar10_moco, quickstart
 from logo_jax import step
+from logo_jax.configs import cifar10_moco, quickstart
 from logo_jax.state import Batch
 
 BATCH_SIZE = 64

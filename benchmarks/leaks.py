@@ -109,7 +109,9 @@ def complaints(samples: Sequence[Sample]) -> list[str]:
 def watched_run(folder: pathlib.Path, num_steps: int) -> Watched:
     """Trains the tiny run of the soak of kills, watched."""
     kill_soak.write_data(folder)
-    config = importlib.import_module("configs.cifar10_simsiam").get_config("logo")
+    config = importlib.import_module("logo_jax.configs.cifar10_simsiam").get_config(
+        "logo"
+    )
     config.update_from_flattened_dict(fields(folder, num_steps))
     experiment = compose.experiment(config, make_mesh())
     loader = Watched(experiment.loader, every=40)

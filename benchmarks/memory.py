@@ -48,7 +48,7 @@ def forget() -> None:
 def saving(config: str) -> dict:
     """What a checkpoint of a config's state takes; a second would reuse the memory."""
     file, _, variant = config.partition(":")
-    chosen = importlib.import_module(f"configs.{file}").get_config(variant)
+    chosen = importlib.import_module(f"logo_jax.configs.{file}").get_config(variant)
     shapes = jax.eval_shape(compose.describe(chosen, num_devices=1).init)
     rng = np.random.default_rng(0)
     state = jax.tree.map(lambda x: jax.device_put(noise(rng, x)), shapes)

@@ -58,7 +58,7 @@ def traced(
 ) -> jax.stages.Lowered:
     """The step of a config, FILE:VARIANT, on crops, for the first so many devices."""
     file, _, variant = config.partition(":")
-    chosen = importlib.import_module(f"configs.{file}").get_config(variant)
+    chosen = importlib.import_module(f"logo_jax.configs.{file}").get_config(variant)
     chosen.update_from_flattened_dict(fields)
     description = compose.describe(chosen, num_devices=num_devices)
     mesh = step.make_mesh(jax.devices()[:num_devices])

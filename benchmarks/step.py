@@ -39,9 +39,9 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
-    "small": Preset("configs.cifar10_{}", 16, "float32"),
-    "cifar": Preset("configs.cifar10_{}", 512, "bfloat16"),
-    "imagenet": Preset("configs.imagenet100_r50_{}", 256, "bfloat16"),
+    "small": Preset("logo_jax.configs.cifar10_{}", 16, "float32"),
+    "cifar": Preset("logo_jax.configs.cifar10_{}", 512, "bfloat16"),
+    "imagenet": Preset("logo_jax.configs.imagenet100_r50_{}", 256, "bfloat16"),
 }
 ALONE = "convolutions"
 KINDS = {

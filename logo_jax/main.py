@@ -10,6 +10,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,7 +18,16 @@ from absl import flags
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
-from logo_jax import command, compose, hosts, machine, signals, step, workdir
+from logo_jax import (
+    command,
+    compose,
+    configs,
+    hosts,
+    machine,
+    signals,
+    step,
+    workdir,
+)
 from logo_jax.checkpoints import Checkpoints
 from logo_jax.metrics import METRICS_FILE, MetricWriter, Progress, write_whole
 from logo_jax.state import TrainState
@@ -31,9 +41,27 @@ from logo_jax.watch import (
     rollbacks,
 )
 
+
+class Found(flags.ArgumentParser):
+    """Parses a config that is found by its name, NAME or NAME:VARIANT.
+
+    Args:
+        of_path: parses a config of a path.
+    """
+
+    def __init__(self, of_path: flags.ArgumentParser):
+        self._of_path = of_path
+
+    def parse(self, argument: str) -> Any:
+        """The config; raises FileNotFoundError where no file has the name."""
+        name, colon, variant = argument.partition(":")
+        return self._of_path.parse(f"{configs.find(name)}{colon}{variant}")
+
+
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A file of configs/, FILE.py or FILE.py:VARIANT."
+    "config", None, "A file, or a name in logo_jax's configs/; NAME or NAME:VARIANT."
 )
+flags.FLAGS[CONFIG.name].parser = Found(flags.FLAGS[CONFIG.name].parser)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if absent.")
 QUIET = flags.DEFINE_bool("quiet", False, "Nothing on the terminal but errors.")
 COORDINATOR = flags.DEFINE_string(

@@ -108,7 +108,7 @@ def read_run(folder: Path, name: str) -> Run:
 
 
 def read_recipe(name: str) -> Config:
-    """What a file of configs/ says; FILE.py or FILE.py:VARIANT.
+    """What a config says; NAME or NAME:VARIANT, as `--config` takes it.
 
     Raises:
         FileNotFoundError: where there is no such file.

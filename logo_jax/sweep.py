@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command.OneLineParser(
         prog="logo_jax.sweep", description=__doc__, allow_abbrev=False
     )
-    parser.add_argument("--sweep", required=True, type=pathlib.Path)
+    parser.add_argument("--sweep", required=True)
     parser.add_argument("--out", required=True, type=pathlib.Path)
     parser.add_argument("--seeds", type=int, help="so many, from 0; default the file's")
     parser.add_argument("--table", action="store_true", help="run nothing")

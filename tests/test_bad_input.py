@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from configs import base
 from logo_jax import command, compose, main, schema, workdir
+from logo_jax.configs import base
 from logo_jax.step import make_mesh
 from tests.commands import evaluated
 from tests.data.pictures import write_folder
@@ -193,7 +193,7 @@ CONFIG_FILES = [
     ("seed = 1", "has no attribute 'get_config'"),
     ("def get_config():\n    return {}", "takes 0 positional arguments"),
     ("def get_config(v=''):\n    return {'seed': 1}", "must return a ConfigDict"),
-    (None, "No such file or directory"),
+    (None, "is neither a file nor one of logo_jax's configs"),
 ]
 
 
@@ -225,7 +225,7 @@ def test_a_bad_flag_is_told_in_one_line(arguments, fragment, start, tmp_path):
 
 
 def test_a_missing_flag_and_an_unknown_variant_are_told(start, tmp_path):
-    require_refused(start(config=""), "is an empty string")
+    require_refused(start(config=""), "--config: FileNotFoundError: '' is neither")
     require_refused(start(config="configs/folder.py:nosuch"), "variant 'nosuch' must")
     require_refused(start(workdir=""), "--workdir=... is missing")
     assert not (tmp_path / "run").exists()
@@ -299,7 +299,7 @@ def test_every_field_has_a_rule_that_holds_its_default_and_few_wrong_values(meth
 @pytest.mark.parametrize("variant", base.VARIANTS)
 def test_published_configs_keep_the_rules(variant):
     for file in pathlib.Path(base.__file__).parent.glob("[!b_]*.py"):
-        module = importlib.import_module(f"configs.{file.stem}")
+        module = importlib.import_module(f"logo_jax.configs.{file.stem}")
         schema.check(module.get_config(variant))
 
 

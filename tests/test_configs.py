@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base
 from logo_jax import compose, step
 from logo_jax.compose.experiment import train_step
+from logo_jax.configs import base
 from logo_jax.methods import LearnedAffinity, LoGo, MoCo
 from logo_jax.state import Examples
 
@@ -24,7 +24,7 @@ every_experiment = pytest.mark.parametrize("name", EXPERIMENTS)
 
 
 def load(name, variant=""):
-    return importlib.import_module(f"configs.{name}").get_config(variant)
+    return importlib.import_module(f"logo_jax.configs.{name}").get_config(variant)
 
 
 def describe(config, steps_per_epoch=10):

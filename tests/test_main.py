@@ -49,7 +49,7 @@ def fixture_arrays(tmp_path):
 
 
 def tiny_config(name, variant, arrays, **changes):
-    config = importlib.import_module(f"configs.{name}").get_config(variant)
+    config = importlib.import_module(f"logo_jax.configs.{name}").get_config(variant)
     fields = TINY | {"data.path": str(arrays)} | changes
     if variant == "baseline":
         del fields["crops.local_crops"]
@@ -169,7 +169,9 @@ def test_each_of_several_seeds_draws_and_meets_what_it_does_alone(first, arrays)
 
 def test_multicrop_and_logo_differ_only_by_the_repulsion():
     configs = [
-        importlib.import_module("configs.cifar10_simsiam").get_config(v).to_dict()
+        importlib.import_module("logo_jax.configs.cifar10_simsiam")
+        .get_config(v)
+        .to_dict()
         for v in ("multicrop", "logo")
     ]
     assert workdir.differences(*configs) == ["logo.update_kind: none -> released"]

@@ -39,7 +39,11 @@ def test_every_config_named_in_the_readme_gives_a_config():
     assert named
     for file, variant in named:
         module = file.removesuffix(".py").replace("/", ".")
-        assert importlib.import_module(module).get_config(variant).method.name
+        assert (
+            importlib.import_module(f"logo_jax.{module}")
+            .get_config(variant)
+            .method.name
+        )
 
 
 def test_every_module_run_by_the_readme_is_there():

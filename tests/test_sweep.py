@@ -3,12 +3,11 @@
 import importlib
 import itertools
 import json
-import pathlib
 import statistics
 
 import pytest
 
-from logo_jax import compose, sweep
+from logo_jax import compose, configs, sweep
 from logo_jax.sweeps import description, table
 from tests import test_main
 from tests.conftest import CACHE
@@ -17,7 +16,7 @@ from tests.xla_flags import DEVICES
 
 __all__ = ["fixture_arrays"]
 
-ROOT = pathlib.Path(__file__).parents[1]
+
 METRIC = "knn/k3_t0.1/top1"
 CELL = {"name": "a", "config": "configs/cifar10_simsiam.py:baseline"}
 
@@ -89,14 +88,14 @@ def test_the_difference_pairs_seeds_that_both_have():
     ]
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "configs" / "sweeps").glob("*.py")))
+@pytest.mark.parametrize("file", sorted((configs.FOLDER / "sweeps").glob("*.py")))
 def test_every_cell_of_a_sweep_is_a_config_that_can_be_built(file):
-    described = description.read(file)
+    described = description.read(str(file))
     seen = []
     for cell in described.cells:
         path, _, variant = cell.config.partition(":")
         module = path.removesuffix(".py").replace("/", ".")
-        config = importlib.import_module(module).get_config(variant)
+        config = importlib.import_module(f"logo_jax.{module}").get_config(variant)
         config.update_from_flattened_dict(dict(cell.overrides))
         compose.describe(config, num_devices=1, steps_per_epoch=10)
         seen.append(config.to_json())
@@ -104,7 +103,7 @@ def test_every_cell_of_a_sweep_is_a_config_that_can_be_built(file):
 
 
 def test_the_crop_ratio_sweep_is_the_supplements_two_tables():
-    cells = description.read(ROOT / "configs/sweeps/stl10_crop_ratio.py").cells
+    cells = description.read("sweeps/stl10_crop_ratio").cells
     areas = {
         cell.name: (
             cell.overrides["crops.global_crops"][2],

@@ -2,11 +2,12 @@
 
 import collections
 import dataclasses
-import pathlib
 import re
 import runpy
 from collections.abc import Mapping
 from typing import Any
+
+from logo_jax import configs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,14 +73,18 @@ class Sweep:
             )
 
 
-def read(file: pathlib.Path) -> Sweep:
+def read(name: str) -> Sweep:
     """The sweep that a Python file describes: a dict named SWEEP of `Sweep`'s fields.
+
+    Args:
+        name: of the file, as `configs.find` takes it.
 
     Raises:
         FileNotFoundError: where there is no such file.
         ValueError: where it describes none.
         TypeError: where a field is missing or unknown.
     """
+    file = configs.find(name)
     said = runpy.run_path(str(file)).get("SWEEP")
     if not isinstance(said, dict):
         raise ValueError(f"{file} must define SWEEP, a dict; see configs/sweeps")

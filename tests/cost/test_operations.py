@@ -49,7 +49,7 @@ RECORDED = {
 def cost(name: str) -> dict[str, float]:
     """XLA's count of a step on given crops; the body of a loop counts once."""
     module, variant, fields = STEPS[name]
-    config = importlib.import_module(f"configs.{module}").get_config(variant)
+    config = importlib.import_module(f"logo_jax.configs.{module}").get_config(variant)
     if module == "cifar10_moco":
         fields = fields | {"method.shuffle": False, "method.queue_size": 64}
     config.update_from_flattened_dict(FIELDS | fields)

@@ -96,7 +96,9 @@ def test_it_learns_what_the_features_tell():
 
 
 def flops(num_classes):
-    config = importlib.import_module("configs.quickstart").get_config("baseline")
+    config = importlib.import_module("logo_jax.configs.quickstart").get_config(
+        "baseline"
+    )
     config.monitor.linear = True
     description = compose.describe(config, num_devices=1, num_classes=num_classes)
     b = description.batch_size

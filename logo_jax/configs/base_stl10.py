@@ -7,7 +7,7 @@ is the 5,000 with labels. `python -m logo_jax.prepare stl10` writes them.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from logo_jax.configs import base
 
 
 def get_config(method: str, variant: str) -> ConfigDict:

@@ -11,7 +11,7 @@ Variants: those of configs/base.py; `:logo` is the default.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from logo_jax.configs import base
 
 
 def get_config(variant: str = "logo") -> ConfigDict:

@@ -21,7 +21,7 @@ baseline is asymmetric; add `--config.pairing=symmetric` for the symmetric one.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from logo_jax.configs import base
 
 
 def get_config(variant: str = "logo") -> ConfigDict:

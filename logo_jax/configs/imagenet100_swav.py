@@ -20,7 +20,7 @@ default is multicrop.
 
 from ml_collections import ConfigDict
 
-from configs import base, base_imagenet
+from logo_jax.configs import base, base_imagenet
 
 
 def get_config(variant: str = "multicrop") -> ConfigDict:

@@ -18,7 +18,7 @@ swav_style, logo (default), released, paper; configs/base.py says what each is.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from logo_jax.configs import base
 
 
 def get_config(variant: str = "logo") -> ConfigDict:

@@ -18,7 +18,7 @@ swav_style, logo (default), released, paper; configs/base.py says what each is.
 
 from ml_collections import ConfigDict
 
-from configs import base, base_imagenet
+from logo_jax.configs import base, base_imagenet
 
 
 def get_config(variant: str = "logo") -> ConfigDict:

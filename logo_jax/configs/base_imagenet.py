@@ -6,7 +6,7 @@ code has the same operations in another order, and kornia's brightness (docs/par
 
 from ml_collections import ConfigDict
 
-from configs import base
+from logo_jax.configs import base
 
 
 def get_config(

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# What a user of the wheel has: builds it, installs it in an environment of its own, and
+# runs each command from a folder that is not the repository's. Minutes, most of them
+# pip's; downloads the dependencies. Ends with exit code 1 where a command fails.
+#   bash benchmarks/wheel.sh [STEPS]
+set -euo pipefail
+steps=${1:-4}
+cd "$(dirname "$0")/.."
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+git archive HEAD | (mkdir "$scratch/source" && tar -x -C "$scratch/source")
+"${PYTHON:-python3}" -m venv "$scratch/venv"
+"$scratch/venv/bin/pip" wheel -q --no-deps -w "$scratch" "$scratch/source"
+rm -r "$scratch/source"
+ls -sh "$scratch"/*.whl
+"$scratch/venv/bin/pip" install -q "$scratch"/*.whl
+
+mkdir "$scratch/elsewhere" && cd "$scratch/elsewhere"
+unset PYTHONPATH
+run() {
+  echo "+ python -m $*"
+  "$scratch/venv/bin/python" -m "$@"
+}
+
+for name in main prepare evaluate embed convert report sweep doctor; do
+  run "logo_jax.$name" --help >help.txt || test $? -eq 1  # absl's --help exits with 1
+  test -s help.txt
+done
+run logo_jax.main --config=quickstart --workdir=run "--config.train.num_steps=$steps"
+run logo_jax.evaluate --workdir=run
+run logo_jax.doctor --config=configs/cifar10_moco.py:baseline --steps=0 || test $? -eq 2
+run logo_jax.sweep --sweep=sweeps/stl10_crop_ratio --out=table --table | tail -n 1
+run logo_jax.main --config=quickstar --workdir=other || test $? -eq 2
+test ! -e other
