@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup format check test quickstart
+.PHONY: setup format check test quickstart docs
 
 setup:
 	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q -e ".[dev]"
@@ -23,3 +23,7 @@ test:
 
 quickstart:
 	$(BIN)/python -m logo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+
+docs:
+	$(BIN)/pip install -q -e ".[docs]"
+	$(BIN)/mkdocs build --strict

@@ -1,0 +1,26 @@
+"""Pages of the site that are files beside docs/: the README and the changelog."""
+
+import pathlib
+import re
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md"}
+LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)([^)]+)\)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages."""
+    for source, page in PAGES.items():
+        text = LINK.sub(_within_site, (ROOT / source).read_text())
+        files.append(File.generated(config, page, content=text))
+    return files
+
+
+def _within_site(link: re.Match[str]) -> str:
+    """The link as the site has it; its text alone where it leads to no page."""
+    text, target = link.groups()
+    page = PAGES.get(target, target.removeprefix("docs/"))
+    return f"[{text}]({page})" if ".md" in page else text
