@@ -6,8 +6,8 @@
 #   bash benchmarks/gpu.sh OUT          fills an H200
 #   bash benchmarks/gpu.sh OUT small    the same commands in minutes on a CPU
 set -uo pipefail
+out=$(realpath -m "$1")
 cd "$(dirname "$0")/.."
-out=$1
 size=${2:-full}
 python=${PYTHON:-python}
 mkdir -p "$out"
