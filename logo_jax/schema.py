@@ -66,6 +66,11 @@ def whole(low: int, example: int, most: int = INT_MAX) -> Rule:
     )
 
 
+def number(example: float) -> Rule:
+    """Any number that float32 can hold."""
+    return Rule("a finite number", example, is_number)
+
+
 def at_least_0(example: float) -> Rule:
     """A number that is not negative."""
     return Rule(
@@ -202,7 +207,7 @@ FIELDS: Schema = {
         "regressor_norm": text("separate"),
         "regressor_learning_rate": at_least_0(0.03),
         "regressor_schedule": text("constant"),
-        "weight": at_least_0(1e-4),
+        "weight": number(1e-4),
         "clip_ratio": at_least_0(0.015),
         "reset_norm": FLAG,
         "noise": at_least_0(0.3),

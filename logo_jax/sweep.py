@@ -5,20 +5,26 @@ python -m logo_jax.sweep --sweep=configs/sweeps/stl10_crop_ratio.py --out=runs/r
 Flags --config.FIELD=VALUE go to every run, over what the sweep says. Each run is a
 `logo_jax.main` in a folder of its own, CELL_seed_SEED; its output is in that name's
 .log. The same command again resumes what was interrupted, skips what is finished and
-tries again what failed. The table is printed, and written as table.md and table.json.
+tries again what failed. Started twice at once, on two cores, devices or hosts that see
+one OUT, the two share the runs. The table is printed, and written as table.md and
+table.json.
 Exit codes: 0 all is finished, or stopped by SIGTERM; 1 a run failed; 2 bad input; 130
 stopped by Ctrl-C.
 """
 
+import contextlib
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from logo_jax import command
+from logo_jax import command, workdir
+from logo_jax.machine import MACHINE_FILE
 from logo_jax.metrics import METRICS_FILE, read_rows, write_whole
 from logo_jax.signals import STOPPED
 from logo_jax.sweeps import description, table
@@ -52,9 +58,19 @@ class Run:
         return [*self.cell.flags(self.seed), *self.flags]
 
     @property
+    def folder(self) -> pathlib.Path:
+        """Of the run."""
+        return self.out / self.name
+
+    @property
     def record(self) -> pathlib.Path:
         """The file that is there once the run is finished."""
         return self.out / f"{self.name}.json"
+
+    @property
+    def claim(self) -> pathlib.Path:
+        """The folder that is locked by the sweep that trains it."""
+        return self.out / "claims" / self.name
 
     @property
     def log(self) -> pathlib.Path:
@@ -82,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     succeeded = [
         train(run, sweep.metrics, f"[{i}/{len(missing)}]")
         for i, run in enumerate(missing, 1)
+        if not run.record.exists()  # by now, by another process
     ]
     with command.input_errors():
         print(write_table(options.out, sweep, runs))
@@ -128,18 +145,49 @@ def changes(run: Run) -> list[str]:
 
 def train(run: Run, metrics: Sequence[str], which: str) -> bool:
     """Runs it to its end and records what it reached, or tells in one line why not."""
-    print(f"{which} {run.name}", file=sys.stderr, flush=True)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(workdir.locked(run.claim))
+        except ValueError:
+            say(f"{which} {run.name} is trained by another process")
+            return True
+        return train_here(run, metrics, which)
+
+
+def train_here(run: Run, metrics: Sequence[str], which: str) -> bool:
+    """As `train`; nobody else trains it."""
+    say(f"{which} {run.name}")
+    started = time.monotonic()
     code = call(run)
     said = run.log.read_text(errors="replace").strip().splitlines()
     reached = reached_by(run, metrics)
     if code or reached is None or any(line.startswith(STOPPED) for line in said):
         reason = said[-1] if said else f"not all of {metrics} in its {METRICS_FILE}"
-        line = f"{run.name} is not finished (exit code {code}): {reason}; see {run.log}"
-        print(line, file=sys.stderr, flush=True)
+        say(f"{run.name} is not finished (exit code {code}): {reason}; see {run.log}")
         return False
-    record = {"arguments": run.arguments, "metrics": reached}
+    record = {
+        "arguments": run.arguments,
+        "metrics": reached,
+        "seconds": round(time.monotonic() - started, 1),  # of the start that ended it
+        "commit": commit(),
+        "machine": json.loads((run.folder / MACHINE_FILE).read_text()),
+    }
     write_whole(run.record, json.dumps(record, indent=2) + "\n")
     return True
+
+
+def say(line: str) -> None:
+    """To who waits at the terminal."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def commit() -> str:
+    """Of the code that runs, "-dirty" where files differ from it; "" outside git."""
+    folder = pathlib.Path(__file__).parent
+    line = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
+    if shutil.which("git") is None:
+        return ""
+    return subprocess.run(line, capture_output=True, text=True).stdout.strip()
 
 
 def call(run: Run) -> int:
@@ -150,7 +198,7 @@ def call(run: Run) -> int:
     line = [sys.executable, "-m", "logo_jax.main", "--quiet", *run.arguments]
     with run.log.open("w") as log:
         process = subprocess.Popen(
-            [*line, f"--workdir={run.out / run.name}"], stdout=log, stderr=log
+            [*line, f"--workdir={run.folder}"], stdout=log, stderr=log
         )
         try:
             return process.wait()
@@ -162,7 +210,7 @@ def call(run: Run) -> int:
 
 def reached_by(run: Run, metrics: Sequence[str]) -> dict[str, float] | None:
     """The run's last values of the metrics; None where it has not all of them."""
-    lines = read_rows(run.out / run.name / METRICS_FILE)
+    lines = read_rows(run.folder / METRICS_FILE)
     found = {name: row[name] for row in lines for name in metrics if name in row}
     return found if len(found) == len(metrics) else None
 

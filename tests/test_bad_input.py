@@ -105,7 +105,7 @@ VALUES = [
     ("encoder.backbone=alexnet", "needs one size, 16 px or more, for all crops"),
     ("encoder.width=0", "config.encoder.width=0 must be"),
     ("encoder.dtype=int8", "dtype='int8' must be one of"),
-    ("logo.weight=nan", "config.logo.weight=nan must be a finite number, 0 or more"),
+    ("logo.weight=nan", "config.logo.weight=nan must be a finite number; use"),
     ("logo.noise=-1", "config.logo.noise=-1.0"),
     ("logo.update_kind=twice", "must be one of none, released, joint"),
     ("optimizer.learning_rate=inf", "config.optimizer.learning_rate=inf must be"),

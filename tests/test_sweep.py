@@ -88,7 +88,9 @@ def test_the_difference_pairs_seeds_that_both_have():
     ]
 
 
-@pytest.mark.parametrize("file", sorted((configs.FOLDER / "sweeps").glob("*.py")))
+@pytest.mark.parametrize(
+    "file", sorted(configs.FOLDER.glob("s[tw]*/[a-z]*.py")), ids=lambda file: file.stem
+)
 def test_every_cell_of_a_sweep_is_a_config_that_can_be_built(file):
     described = description.read(str(file))
     seen = []

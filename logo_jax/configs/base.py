@@ -109,7 +109,8 @@ def get_config(
     config.logo.regressor_norm = "separate"
     config.logo.regressor_learning_rate = 0.03  # x batch_size / 256
     config.logo.regressor_schedule = "constant"  # cosine step constant
-    config.logo.weight = 1e-4  # joint: of the repulsion (the paper's lambda)
+    # joint: of the repulsion (the paper's lambda); below 0 it attracts, as a control
+    config.logo.weight = 1e-4
     config.logo.clip_ratio = 0.015  # released: gradient norm over the last base step's
     config.logo.reset_norm = False  # released: that norm is forgotten each epoch
     config.logo.noise = 0.3  # norm of the noise on the regressor's pairs
