@@ -147,7 +147,9 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     data, monitor = dict(given["data"]), dict(given["monitor"])
     monitor |= {"train_examples": 0, "test_examples": 0}  # all: those limit training's
     if DATASET.value:
-        data |= {"path": "", "classes": ""} | sources.locate(DATASET.value)
+        data |= {"path": "", "classes": "", "held_out": 0} | sources.locate(
+            DATASET.value
+        )
     if PROTOCOL.value == "transfer":  # as published: the square is the whole short side
         monitor["resize"] = monitor["crop"]
     sizes = {"resize": RESIZE.value, "crop": CROP.value}

@@ -165,6 +165,7 @@ FIELDS: Schema = {
         "path": text("images"),
         "data_dir": text(""),
         "classes": text(""),
+        "held_out": whole(0, 10_000),
         "canvas": whole(1, 384),
         "loader": text("auto"),
         "max_corrupt": fraction(0.001),

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -37,7 +37,7 @@ class DataSpec:
         workers: processes that decode for a streamed data set; 0: none.
     """
 
-    where: dict[str, str]
+    where: dict[str, Any]
     canvas: int
     loader: str
     max_corrupt: float
@@ -54,7 +54,7 @@ def make_spec(read: Reader) -> DataSpec:
     return DataSpec(
         where={
             name: getattr(read, name)
-            for name in ("source", "name", "path", "data_dir", "classes")
+            for name in ("source", "name", "path", "data_dir", "classes", "held_out")
         },
         canvas=read.canvas,
         loader=read.one_of("loader", LOADERS),

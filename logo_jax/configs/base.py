@@ -60,6 +60,7 @@ def get_config(
     config.data.path = ""  # folder: of images; npz: of train.npz and test.npz
     config.data.data_dir = ""  # tfds: where prepared; "" is $TFDS_DATA_DIR
     config.data.classes = ""  # folder: a file that lists the sub-folders to keep
+    config.data.held_out = 0  # training images evaluated in the test set's place
     config.data.canvas = 512  # larger images are reduced to it before cuts; pixels
     config.data.loader = "auto"  # resident, streamed, or auto: resident where it fits
     config.data.max_corrupt = 0.001  # fraction of images that may be undecodable

@@ -120,6 +120,34 @@ class ImageSet:
         return f"image {i} of {self.origin}"
 
 
+class Part:
+    """Some of the images of a source, an `Images` itself.
+
+    Args:
+        source: of images.
+        ids: which of them, in this order, [n].
+        origin: what to call them in messages.
+    """
+
+    def __init__(self, source: Images, ids: np.ndarray, origin: str):
+        self._source, self._ids = source, np.asarray(ids)
+        self.origin = origin
+        self.num_classes = source.num_classes
+        self.largest = source.largest
+        self.class_names = getattr(source, "class_names", ())
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def records(self, ids: Sequence[int] | np.ndarray) -> list[Record]:
+        """The images of these numbers, in this order."""
+        return self._source.records(self._ids[np.asarray(ids, np.intp)])
+
+    def name(self, i: int) -> str:
+        """What to call image i in a message: its name in the source."""
+        return self._source.name(int(self._ids[i]))
+
+
 def require_split(split: str) -> None:
     """Raises ValueError unless split is one of SPLITS."""
     if split not in SPLITS:

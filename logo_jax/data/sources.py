@@ -3,12 +3,12 @@
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from logo_jax.data import catalogue, cuts, folder, npz, photographs
-from logo_jax.data.images import Images
+from logo_jax.data.images import Images, Part
 
 
 class Data(NamedTuple):
@@ -32,6 +32,7 @@ def load(
     path: str = "",
     data_dir: str = "",
     classes: str = "",
+    held_out: int = 0,
 ) -> Data:
     """The images of a source.
 
@@ -41,6 +42,8 @@ def load(
         path: for folder, the folder; for npz, that of `train.npz` and `test.npz`.
         data_dir: for tfds, where data sets are prepared; TFDS's default if empty.
         classes: for folder, a file that lists the sub-folders to keep; all if empty.
+        held_out: training images, the same ones every time, that are not learned from
+            and stand in for the test set: settings are chosen on them.
 
     Raises:
         ValueError: if the source is unknown, lacks its name or path, or holds data
@@ -55,7 +58,29 @@ def load(
             "a TFDS data set is reduced when it is prepared: "
             "python -m logo_jax.prepare imagenet100 --classes=FILE"
         )
-    return _LOADERS[source](name, path, data_dir, classes)
+    data = _LOADERS[source](name, path, data_dir, classes)
+    return _without_test_set(data, held_out) if held_out else data
+
+
+def _without_test_set(data: Data, held_out: int) -> Data:
+    """A part of the training images in the test set's place."""
+    images = data.train
+    if data.bank is not images:
+        raise ValueError(
+            f"config.data.held_out={held_out} needs labelled images that are learned "
+            f"from, and those of {images.origin} are not; set it to 0"
+        )
+    if held_out >= len(images):
+        raise ValueError(
+            f"config.data.held_out={held_out} must be below the {len(images)} training "
+            f"images of {images.origin}"
+        )
+    rows = cuts.HeldOut(held_out).draw(
+        {"train": np.empty(len(images)), "test": np.empty(0)}, np.random.default_rng(0)
+    )
+    kept = Part(images, rows["train"].indices, f"{images.origin} but those held out")
+    queries = Part(images, rows["val"].indices, f"{images.origin}, held out")
+    return Data(kept, kept, queries)
 
 
 class Cut(NamedTuple):
@@ -72,7 +97,7 @@ class Cut(NamedTuple):
     metric: str
 
 
-def load_cut(where: Mapping[str, str]) -> Cut:
+def load_cut(where: Mapping[str, Any]) -> Cut:
     """The parts that the paper transfers to, or else a fifth of the bank held out.
 
     Args:

@@ -3,9 +3,9 @@
     python -m logo_jax.sweep --sweep=configs/study/cifar10_cpu.py --out=runs/study
 
 SimSiam and MoCo in each variant, three seeds; baselines twice as long too, which is as
-many views as the others see. ResNet-10 of width 8, 16 px crops, batch 64, 800 steps (one
-epoch). Learning rates are the best of a pilot on 40,000 training images judged on the
-other 10,000 (docs/results.md, which also says what came out).
+many views as the others see. ResNet-10 of width 8, 16 px crops, batch 64, 800 steps:
+one epoch. Learning rates are the best of a pilot on 40,000 training images judged on
+the other 10,000 (docs/results.md, which also says what came out).
 """
 
 STEPS = 800
