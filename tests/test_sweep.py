@@ -48,7 +48,7 @@ def test_only_what_is_missing_is_run_and_a_failure_stops_no_other(
     said = capfd.readouterr()
     assert said.err.splitlines()[1].startswith("b_seed_0 is not finished (exit code 2)")
     assert "'nothing'" in said.err
-    assert "| b | 0 | - | 12.50 | - |" in said.out
+    assert "| b | 0 | - | 12.50 | a | - |" in said.out
     before = (out / "a_seed_0" / "metrics.jsonl").stat()
 
     write(file, other, good)
@@ -57,7 +57,7 @@ def test_only_what_is_missing_is_run_and_a_failure_stops_no_other(
     assert said.err.splitlines() == ["[1/1] b_seed_0"]
     assert (out / "a_seed_0" / "metrics.jsonl").stat() == before
     reached = test_main.records(out / "b_seed_0")[-1][METRIC]
-    assert f"| b | 1 | {reached:.2f} | 12.50 | 0.00 |" in said.out
+    assert f"| b | 1 | {reached:.2f} | 12.50 | a | +0.00 |" in said.out
     assert (out / "table.md").read_text() == said.out
     rows = json.loads((out / "table.json").read_text())
     assert [row["metrics"][METRIC]["values"] for row in rows] == [[reached]] * 2
@@ -83,8 +83,8 @@ def test_the_difference_pairs_seeds_that_both_have():
     assert new["metrics"][METRIC]["mean"] == 40.5
     assert new["metrics"][METRIC]["std"] == pytest.approx(statistics.stdev([31, 50]))
     assert table.markdown(described, [base, new]).splitlines()[2:] == [
-        "| base | 2 | 20.00 ± 14.14 | - | - |",
-        "| new | 2 | 40.50 ± 13.44 | 70.00 | 1.00 |",
+        "| base | 2 | 20.00 ± 14.14 | - | - | - |",
+        "| new | 2 | 40.50 ± 13.44 | 70.00 | base | +1.00 |",
     ]
 
 

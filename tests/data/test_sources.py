@@ -64,32 +64,6 @@ def test_as_many_held_out_as_there_are_is_refused(arrays_dir, tmp_path):
         sources.load("npz", path=str(tmp_path), held_out=1)
 
 
-def test_images_held_out_are_no_longer_learned_from_and_stand_in_for_the_test_set(
-    arrays_dir, data_dir
-):
-    whole = sources.load("npz", path=str(arrays_dir))
-    data = sources.load("npz", path=str(arrays_dir), held_out=5)
-    assert data.bank is data.train
-    assert (len(data.train), len(data.queries)) == (len(whole.train) - 5, 5)
-    assert sorted(examples(data.train) + examples(data.queries)) == examples(
-        whole.train
-    )
-    again = sources.load("tfds", name="cifar10", data_dir=str(data_dir), held_out=5)
-    assert len(again.queries) == 5
-    first = sources.load("npz", path=str(arrays_dir), held_out=5)
-    assert examples(first.queries) == examples(data.queries)
-    assert data.queries.name(0) in {whole.train.name(i) for i in range(len(whole.train))}
-
-
-def test_as_many_held_out_as_there_are_is_refused(arrays_dir, tmp_path):
-    images = len(sources.load("npz", path=str(arrays_dir)).train)
-    with pytest.raises(ValueError, match=f"must be below the {images} training images"):
-        sources.load("npz", path=str(arrays_dir), held_out=images)
-    np.savez(tmp_path / "train.npz", images=np.zeros((2, 4, 4, 3), np.uint8))
-    with pytest.raises(ValueError, match="needs labelled images that are learned from"):
-        sources.load("npz", path=str(tmp_path), held_out=1)
-
-
 def test_without_labels_there_is_nothing_to_evaluate_on(tmp_path):
     np.savez(tmp_path / "train.npz", images=np.zeros((2, 4, 4, 3), np.uint8))
     assert sources.load("npz", path=str(tmp_path))[1:] == (None, None)
