@@ -7,75 +7,31 @@ Flags --config.FIELD=VALUE go to every run, over what the sweep says. Each run i
 .log. The same command again resumes what was interrupted, skips what is finished and
 tries again what failed. Started twice at once, on two cores, devices or hosts that see
 one OUT, the two share the runs. The table is printed, and written as table.md and
-table.json.
-Exit codes: 0 all is finished, or stopped by SIGTERM; 1 a run failed; 2 bad input; 130
-stopped by Ctrl-C.
+table.json; --results=PAGE.md puts it, with hours, machine, commit and a figure, into
+that page too, in place of what was there of this sweep. Exit codes: 0 all is finished,
+or stopped by SIGTERM; 1 a run failed; 2 bad input; 130 stopped by Ctrl-C.
 """
 
+import argparse
 import contextlib
 import json
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from logo_jax import command, workdir
 from logo_jax.machine import MACHINE_FILE
-from logo_jax.metrics import METRICS_FILE, read_rows, write_whole
+from logo_jax.metrics import METRICS_FILE, write_whole
 from logo_jax.signals import STOPPED
-from logo_jax.sweeps import description, table
-from logo_jax.sweeps.description import Cell, Sweep
-
-
-@dataclass(frozen=True)
-class Run:
-    """One cell with one seed.
-
-    Attributes:
-        cell: of the sweep.
-        seed: of the run.
-        out: the sweep's folder.
-        flags: of every run.
-    """
-
-    cell: Cell
-    seed: int
-    out: pathlib.Path
-    flags: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"{self.cell.name}_seed_{self.seed}"
-
-    @property
-    def arguments(self) -> list[str]:
-        """What makes it this run: its command line, but for the folder."""
-        return [*self.cell.flags(self.seed), *self.flags]
-
-    @property
-    def folder(self) -> pathlib.Path:
-        """Of the run."""
-        return self.out / self.name
-
-    @property
-    def record(self) -> pathlib.Path:
-        """The file that is there once the run is finished."""
-        return self.out / f"{self.name}.json"
-
-    @property
-    def claim(self) -> pathlib.Path:
-        """The folder that is locked by the sweep that trains it."""
-        return self.out / "claims" / self.name
-
-    @property
-    def log(self) -> pathlib.Path:
-        """What it printed."""
-        return self.out / f"{self.name}.log"
+from logo_jax.sweeps import description, section, table
+from logo_jax.sweeps.description import Sweep
+from logo_jax.sweeps.runs import Run, make_runs, missing_of, reached_by, records_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,12 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, type=pathlib.Path)
     parser.add_argument("--seeds", type=int, help="so many, from 0; default the file's")
     parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument("--results", type=pathlib.Path, help="a page that tells of it")
     options, flags = parser.parse_known_args(argv)
     with command.input_errors():
         sweep = description.read(options.sweep)
         if options.seeds is not None:
             sweep = replace(sweep, seeds=tuple(range(options.seeds)))
-        runs = runs_of(sweep, options.out.absolute(), flags)
+        runs = make_runs(sweep, options.out.absolute(), flags)
         options.out.mkdir(parents=True, exist_ok=True)
         missing = [] if options.table else missing_of(runs)
     succeeded = [
@@ -102,45 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     with command.input_errors():
         print(write_table(options.out, sweep, runs))
+        if options.results:
+            name = pathlib.Path(options.sweep).stem
+            said = told(options, flags)
+            section.write(options.results, name, sweep, records_of(runs), said)
     return 0 if all(succeeded) else 1
-
-
-def runs_of(sweep: Sweep, out: pathlib.Path, flags: Sequence[str]) -> list[Run]:
-    """All runs, seed by seed: all cells have one before any has two.
-
-    Raises:
-        ValueError: where a flag is none of a config's fields.
-    """
-    for flag in flags:
-        if not flag.startswith("--config."):
-            raise ValueError(f"{flag!r} is not a flag; see --help, configs/base.py")
-    return [
-        Run(cell, seed, out, tuple(flags))
-        for seed in sweep.seeds
-        for cell in sweep.cells
-    ]
-
-
-def missing_of(runs: Sequence[Run]) -> list[Run]:
-    """Runs that have not finished.
-
-    Raises:
-        ValueError: where one has finished with other settings than these.
-    """
-    for run in runs:
-        changed = run.record.exists() and changes(run)
-        if changed:
-            raise ValueError(
-                f"{run.name} has finished with other settings ({' '.join(changed)}); "
-                "give those, --table, or another --out"
-            )
-    return [run for run in runs if not run.record.exists()]
-
-
-def changes(run: Run) -> list[str]:
-    """Arguments that only the finished run has, or only this one."""
-    before = json.loads(run.record.read_text())["arguments"]
-    return sorted(set(before) ^ set(run.arguments))
 
 
 def train(run: Run, metrics: Sequence[str], which: str) -> bool:
@@ -208,25 +131,22 @@ def call(run: Run) -> int:
                 process.wait()
 
 
-def reached_by(run: Run, metrics: Sequence[str]) -> dict[str, float] | None:
-    """The run's last values of the metrics; None where it has not all of them."""
-    lines = read_rows(run.folder / METRICS_FILE)
-    found = {name: row[name] for row in lines for name in metrics if name in row}
-    return found if len(found) == len(metrics) else None
-
-
 def write_table(out: pathlib.Path, sweep: Sweep, runs: Sequence[Run]) -> str:
     """The table of the runs that are finished, which is written too, whole or not."""
-    reached = {
-        (run.cell.name, run.seed): json.loads(run.record.read_text())["metrics"]
-        for run in runs
-        if run.record.exists()
-    }
+    records = records_of(runs)
+    reached = {which: record["metrics"] for which, record in records.items()}
     rows = table.rows(sweep, reached)
     text = table.markdown(sweep, rows)
     write_whole(out / "table.md", text + "\n")
     write_whole(out / "table.json", json.dumps(rows, indent=2) + "\n")
     return text
+
+
+def told(options: argparse.Namespace, flags: Sequence[str]) -> str:
+    """The command, as a page can tell it: with the reader's folders for ours."""
+    given = [f"--sweep={options.sweep}", *flags]
+    named = [re.sub(r"=/.*", "=DIR", flag) for flag in given]
+    return " ".join(["python -m logo_jax.sweep", *named, "--out=OUT"])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 
-from logo_jax import compose, configs, sweep
+from logo_jax import compose, configs, sweep, workdir
 from logo_jax.sweeps import description, table
 from tests import test_main
 from tests.conftest import CACHE
@@ -62,8 +62,28 @@ def test_only_what_is_missing_is_run_and_a_failure_stops_no_other(
     rows = json.loads((out / "table.json").read_text())
     assert [row["metrics"][METRIC]["values"] for row in rows] == [[reached]] * 2
 
-    assert sweep.main([f"--sweep={file}", *command]) == 0
+    page = tmp_path / "results.md"
+    page.write_text("# Ours\n")
+    told = [f"--sweep={file}", *command, f"--results={page}"]
+    assert sweep.main(told) == 0
     assert capfd.readouterr().err == ""
+    before, found = page.read_text().split("<!-- sweep: written by logo_jax.sweep -->")
+    assert before == "# Ours\n\n"
+    assert "2 runs, 0.0 hours of them all; 1 x cpu" in found
+    assert "--config.data.path=DIR --out=OUT\n" in found
+    assert str(tmp_path) not in found
+    assert (tmp_path / "figures" / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+    (out / "a_seed_0.json").unlink()
+    with workdir.locked(out / "claims" / "a_seed_0"):
+        assert sweep.main([f"--sweep={file}", *command]) == 0
+    said = capfd.readouterr()
+    assert said.err == "[1/1] a_seed_0 is trained by another process\n"
+    assert "| a | 0 | - |" in said.out
+    assert sweep.main(told) == 0
+    assert page.read_text().count("written by logo_jax.sweep") == 1
+    capfd.readouterr()
+
     with pytest.raises(SystemExit):
         sweep.main([f"--sweep={file}", *command, "--config.seeds=2"])
     message = "has finished with other settings (--config.seeds=2)"
