@@ -3,10 +3,10 @@
     python -m logo_jax.prepare cifar10
     python -m logo_jax.sweep --sweep=configs/study/cifar10_gpu.py --out=runs/cifar10
 
-Settings are chosen on 5,000 training images with `--config.data.held_out=5000`, one seed
-and another folder; the test set is for the final runs alone. `published` is the paper's
-kNN (k unknown) or that of MoCo's own notebook. The linear classifier learns beside the
-network. Not run yet: no GPU was at hand.
+Settings are chosen on 5,000 training images with `--config.data.held_out=5000`, one
+seed and another folder; the test set is for the final runs alone. `published` is the
+paper's kNN (k unknown) or that of MoCo's own notebook. The linear classifier learns
+beside the network. Not run yet: no GPU was at hand.
 """
 
 FULL = {
