@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup format check test quickstart docs
+.PHONY: setup format check test quickstart docs colab
 
 setup:
 	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q -e ".[dev]"
@@ -23,6 +23,9 @@ test:
 
 quickstart:
 	$(BIN)/python -m logo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+
+colab:
+	$(PYTHON) colabs/notebook.py
 
 docs:
 	$(BIN)/pip install -q -e ".[docs]"

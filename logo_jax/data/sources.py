@@ -117,7 +117,7 @@ def title(where: Mapping[str, str]) -> str:
     """What to call images: by their TFDS name or path, or else by their source.
 
     Args:
-        where: arguments of `load`; of these, those that the source ignores do not count.
+        where: arguments of `load`; those the source ignores do not count.
 
     >>> title({"source": "photographs", "name": "cifar10", "path": ""})
     'photographs'
