@@ -164,8 +164,11 @@ FIGURES = ("crops", "neighbours", "features")
 show(*((RUN / "report" / f"{name}.png").read_bytes() for name in FIGURES))
 
 # %% [markdown]
-# LoGo learns *how alike* two crops are while it pushes them apart. That affinity beside
-# the plain cosine: of one crop with forty others, and over the overlap of two crops.
+# LoGo's regressor learns *how alike* two crops are, so that they can be pushed apart.
+# Its affinity beside the plain cosine: of one crop with forty others, and over the
+# overlap of two crops of an image. After so few steps it tells pairs of one image from
+# pairs of two hardly better than chance, and the cosine does better: the numbers are
+# printed.
 
 # %%
 logo(
