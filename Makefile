@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup format check test quickstart docs
+.PHONY: setup format check test quickstart docs colab
 
 setup:
 	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q -e ".[dev]"
@@ -16,13 +16,16 @@ check:
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
-	$(BIN)/codespell README.md CHANGELOG.md docs logo_jax tests --skip "*.npz,__pycache__" --ignore-words-list nd
+	$(BIN)/codespell README.md CHANGELOG.md colabs docs logo_jax tests --skip "*.npz,__pycache__" --ignore-words-list nd
 
 test:
 	$(BIN)/python -m pytest -n 2
 
 quickstart:
 	$(BIN)/python -m logo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+
+colab:
+	$(PYTHON) colabs/notebook.py
 
 docs:
 	$(BIN)/pip install -q -e ".[docs]"

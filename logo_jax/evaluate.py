@@ -240,13 +240,13 @@ def _merged(outcomes: list[Outcome], seeds: tuple[int, ...]) -> Outcome:
 
 def as_report(subject: Frozen, outcome: Outcome, seconds: float) -> dict[str, Any]:
     """Everything that tells what the numbers are, ready for JSON."""
-    where, monitor = subject.description.data.where, subject.description.monitor
+    monitor = subject.description.monitor
     return {
         "protocol": outcome.protocol,
         "values": dict(outcome.values),
         "unit": "percent",
         "encoder": subject.source,
-        "dataset": where["path"] or where["name"],
+        "dataset": sources.title(subject.description.data.where),
         "splits": outcome.splits,
         "layers": sorted(
             {

@@ -149,7 +149,7 @@ def facts_of(run: Run) -> dict[str, str]:
         "folder": str(run.folder),
         "method": f"{config['method']['name']}, LoGo: {config['logo']['update_kind']}",
         "encoder": config["encoder"]["backbone"],
-        "data": config["data"]["path"] or config["data"]["name"],
+        "data": sources.title(config["data"]),
         "batch size": str(config["data"]["batch_size"]),
         "seeds": f"{config['seeds']} from {config['seed']}",
         "steps measured": f"{rows[-1]['step']:,}" if rows else "none",

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from logo_jax import command, compose, evaluate, workdir
+from logo_jax import command, compose, evaluate, protocols, workdir
 from logo_jax.checkpoints import Checkpoints
+from logo_jax.compose.frozen import Frozen
 from logo_jax.step import make_mesh
 from tests.commands import evaluated
 from tests.test_main import TINY, tiny_config
 
 CONFIG = "configs/cifar10_simsiam.py:baseline"
 FIELDS = {"encoder.backbone": "resnet10", "monitor.crop": 0}
+PHOTOGRAPHS = {"data.source": "photographs", "data.path": ""}
 KNN = ["knn/k3_t0.1/top1", "knn/k3_t0.1/top5"]
 
 # ml_collections loads config files so
@@ -78,6 +80,14 @@ def test_a_report_tells_what_its_numbers_are(folder, capsys):
     printed = capsys.readouterr().out
     assert f"{KNN[0]:32s} {report['values'][KNN[0]]:6.2f} %\n" in printed
     assert printed.splitlines()[-1].endswith("evaluations/knn-step_7.json")
+
+
+def test_photographs_are_not_called_by_the_name_of_a_data_set_nobody_read(saved):
+    config = tiny_config("quickstart", "baseline", "", **FIELDS | PHOTOGRAPHS)
+    description = compose.describe(config, num_devices=1)
+    subject = Frozen(description, saved[1], make_mesh(jax.devices()[:1]), "step 7")
+    outcome = protocols.Outcome("knn", {KNN[0]: 5.0}, {"queries": 3}, {})
+    assert evaluate.as_report(subject, outcome, 1.0)["dataset"] == "photographs"
 
 
 def test_floors_are_told_beside_knn_and_the_untrained_encoder_is_one(folder):

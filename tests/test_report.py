@@ -165,6 +165,13 @@ def test_runs_share_their_curves_and_are_compared(arrays, tmp_path, capsys):
     assert all("(one)" in alt and "(two)" in alt for alt in together)
 
 
+def test_photographs_are_not_called_by_the_name_of_a_data_set_nobody_read(tmp_path):
+    changes = {"data.source": "photographs", "data.path": ""}
+    config = tiny_config("quickstart", "logo", "", **changes).to_dict()
+    run = report.Run("run", tmp_path, config, rows=[], machine={})
+    assert report.facts_of(run)["data"] == "photographs"
+
+
 def test_bad_input_is_told_in_one_line(run, tmp_path, capsys):
     (tmp_path / "there").mkdir()
     flags = (run, "--no_images")

@@ -138,6 +138,19 @@ def locate(dataset: str) -> dict[str, str]:
     return {"source": source, "path": dataset}
 
 
+def title(where: Mapping[str, str]) -> str:
+    """What to call images: by their TFDS name or path, or else by their source.
+
+    Args:
+        where: arguments of `load`; those the source ignores do not count.
+
+    >>> title({"source": "photographs", "name": "cifar10", "path": ""})
+    'photographs'
+    """
+    by_source = {"tfds": where["name"], "folder": where["path"], "npz": where["path"]}
+    return by_source.get(where["source"], where["source"])
+
+
 def _tfds(name: str, path: str, data_dir: str, classes: str) -> Data:
     del path, classes
     # TFDS takes most of a second to import; who reads npz should not wait for it.
