@@ -125,7 +125,7 @@ print("everything goes to", HOME.absolute())
 # %% [markdown]
 # ## Train, until something happens
 #
-# SimSiam with LoGo on 4,500 patches. First come the floors: what kNN reaches on raw
+# MoCo with LoGo on 4,500 patches. First come the floors: what kNN reaches on raw
 # pixels, on mean colours, and with the network before it has learned. Once the trained
 # network's own kNN is there, we stop the run from outside, as a lost machine would.
 
