@@ -16,9 +16,10 @@ pytestmark = [
         "on Debian: apt-get install chromium",
     ),
 ]
-BAD = """<!doctype html><figure id="broken"><img src="data:image/png;base64,xx"></figure>
+BAD = """<!doctype html>
+<figure id="broken"><img src="data:image/png;base64,xx"></figure>
 <img src="http://127.0.0.1:9/far.png"><script>console.log("said")</script>
-<p style="width: 2000px">"""
+<p style="width: 2000px">wide</p>"""
 
 
 def test_a_browser_draws_every_figure_and_has_no_complaint(arrays, tmp_path, capsys):
