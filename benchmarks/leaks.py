@@ -23,7 +23,8 @@ import numpy as np
 from benchmarks import kill_soak
 from logo_jax import compose
 from logo_jax.checkpoints import Checkpoints
-from logo_jax.metrics import MetricWriter, Progress
+from logo_jax.metrics import MetricWriter
+from logo_jax.progress import Progress
 from logo_jax.step import make_mesh
 from logo_jax.train import train
 

@@ -6,7 +6,7 @@ Takes screenshots of the whole page in a light and in a dark scheme and on a nar
 window, DIR/light.png, dark.png and narrow.png. Fails, with what is wrong, where the
 console has a message, a figure has not been drawn, anything was asked of the network,
 or the page is wider than its window. Needs `chromium` (Debian: apt-get install
-chromium) and the extra `bench`.
+chromium) and the extra `test`.
 """
 
 import argparse
@@ -68,10 +68,15 @@ class Tab:
             self.events.append(json.loads(self._connection.recv(timeout=SECONDS)))
 
 
+def chromium() -> str | None:
+    """The browser's program; None where there is none."""
+    return shutil.which("chromium") or shutil.which("google-chrome")
+
+
 @contextlib.contextmanager
 def browser() -> Iterator[str]:
     """Address of a headless Chromium's first tab."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
+    program = chromium()
     if program is None:
         sys.exit("error: no chromium here; on Debian: apt-get install chromium")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

@@ -1,5 +1,6 @@
 """What a run shows of itself: pictures from its config, its data and its checkpoint."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -14,7 +15,6 @@ from logo_jax.compose.experiment import squares
 from logo_jax.compose.frozen import Frozen
 from logo_jax.data.images import NO_LABEL, Images
 from logo_jax.data.memory import evenly
-from logo_jax.data.reading import canvas_size, read_canvases
 from logo_jax.data.sources import Data
 from logo_jax.evaluation import neighbours
 from logo_jax.evaluation.features import Features
@@ -24,8 +24,15 @@ from logo_jax.pictures.mosaics import Cropped, Neighbours, neighbour_grid
 from logo_jax.pictures.picture import Picture
 from logo_jax.state import Examples
 
-NUM_CROPPED, NUM_QUERIES, NUM_NEIGHBOURS = 4, 6, 8
+NUM_QUERIES, NUM_NEIGHBOURS = 6, 8
 NUM_BANK = 2000  # images that neighbours are looked for in, and that the map shows
+
+
+# What runs once, on a few images, had better be compiled quickly than well.
+AT_ONCE = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
 
 
 class Seen(NamedTuple):
@@ -42,26 +49,25 @@ class Seen(NamedTuple):
     labels: np.ndarray
 
 
-def cropped(description: Description, images: Images) -> list[Cropped]:
-    """The crops that training cuts in its first epoch, of images spread over the data.
+def cropped(description: Description, examples: Examples) -> list[Cropped]:
+    """The crops that training cuts of some images in its first epoch.
 
     Args:
         description: of one seed.
-        images: that it is trained on.
+        examples: of the images.
     """
-    ids = evenly(len(images), NUM_CROPPED)
-    canvas = canvas_size(images, description.data.canvas)
-    stored = read_canvases(images, ids, canvas)
-    key = description.keys("crops")
-    sizes = jnp.asarray(stored.sizes)
-    examples = Examples(stored.images, sizes, jnp.asarray(ids), stored.labels)
-    batch = jax.jit(description.make_batch)(key, examples, 0)
-    epoch_key = jax.random.fold_in(key, 0)
-    boxes = crop_boxes(epoch_key, examples.ids, sizes, **description.crops)
+
+    @functools.partial(jax.jit, compiler_options=AT_ONCE)
+    def cut(key, examples):
+        epoch_key = jax.random.fold_in(key, 0)
+        boxes = crop_boxes(epoch_key, examples.ids, examples.sizes, **description.crops)
+        return jnp.concatenate(boxes, axis=1), description.make_batch(key, examples, 0)
+
+    boxes, batch = cut(description.keys("crops"), jax.tree.map(jnp.asarray, examples))
     rows = zip(
-        stored.images,
-        stored.sizes,
-        np.concatenate(boxes, axis=1),
+        examples.images,
+        examples.sizes,
+        np.asarray(boxes),
         as_shown(batch.global_crops, description.augment),
         as_shown(batch.local_crops, description.augment),
         strict=True,

@@ -217,7 +217,10 @@ class Follower:
     def say(self, text: str) -> None:
         """Says nothing."""
 
-    def update(self, step: int, **shown: float) -> None:
+    def warn(self, text: str) -> None:
+        """Says nothing."""
+
+    def update(self, step: int, **shown: float | str) -> None:
         """Shows nothing."""
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:

@@ -29,7 +29,9 @@ from logo_jax import (
     workdir,
 )
 from logo_jax.checkpoints import Checkpoints
-from logo_jax.metrics import METRICS_FILE, MetricWriter, Progress, write_whole
+from logo_jax.gallery import Gallery
+from logo_jax.metrics import METRICS_FILE, MetricWriter, write_whole
+from logo_jax.progress import Progress
 from logo_jax.state import TrainState
 from logo_jax.train import DataError, train
 from logo_jax.watch import (
@@ -40,6 +42,7 @@ from logo_jax.watch import (
     record_rollback,
     rollbacks,
 )
+from logo_jax.weights_and_biases import WeightsAndBiases
 
 
 class Found(flags.ArgumentParser):
@@ -173,9 +176,12 @@ def run(
     policy = experiment.description.monitor["health"]
     again = (folder / METRICS_FILE).exists()
     writer = progress = hosts.Follower()
+    gallery = None
     if hosts.is_first():
         with command.input_errors():
-            writer = MetricWriter(folder, resume_step=start)
+            boards = open_boards(experiment, folder)
+            writer = MetricWriter(folder, resume_step=start, boards=boards)
+        gallery = Gallery(writer, folder, experiment, has_crops=start > 0)
         progress = Progress(plan.num_steps, initial=start, quiet=QUIET.value)
     with writer, progress:
         progress.say(experiment.loading)
@@ -197,10 +203,22 @@ def run(
             progress=progress,
             clock=time.perf_counter,
             stop=stop,
-            watch=Watch(policy, plan.seeds, progress.say),
+            watch=Watch(policy, plan.seeds, progress.say, progress.warn),
+            gallery=gallery,
         )
         if hosts.is_first():
             progress.say(f"wrote to {folder}: {', '.join(written(folder))}")
+
+
+def open_boards(
+    experiment: compose.Experiment, folder: pathlib.Path
+) -> list[WeightsAndBiases]:
+    """The boards that a config asks for."""
+    project = experiment.description.monitor["wandb"]
+    config, quiet = CONFIG.value.to_dict(), QUIET.value
+    if not project:
+        return []
+    return [WeightsAndBiases(folder, project, config, quiet=quiet)]
 
 
 def written(folder: pathlib.Path) -> list[str]:

@@ -1,6 +1,6 @@
-"""Writes what a run measures: metrics.jsonl, metrics.csv, TensorBoard, a progress line.
+"""Writes what a run measures: metrics.jsonl, metrics.csv, TensorBoard, other boards.
 
-metrics.jsonl is the record and the other two are views of it: one object a line, `step`
+metrics.jsonl is the record and the others are views of it: one object a line, `step`
 and then flat names such as `loss` or `knn/k20_t0.07/top1`.
 """
 
@@ -10,15 +10,14 @@ import io
 import json
 import math
 import os
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, SupportsFloat, TextIO
+from typing import Any, Self, SupportsFloat
 
 import numpy as np
-from tensorboardX import SummaryWriter
-from tqdm import tqdm
+from jaxtyping import UInt8
+
+from logo_jax.boards import Board, TensorBoard
 
 METRICS_FILE = "metrics.jsonl"
 Row = dict[str, Any]
@@ -32,17 +31,20 @@ class MetricWriter:
     was measured up to a step before saving that step's checkpoint.
 
     Numbers that are not finite are null in metrics.jsonl, because strict JSON has no
-    word for them, empty in metrics.csv, and left out of TensorBoard.
+    word for them, empty in metrics.csv, and left out of boards.
 
     Args:
         workdir: the run's folder; made if absent.
         resume_step: updates done so far; later lines are dropped, and 0 drops all.
+        boards: that show the same numbers, beside TensorBoard; closed with the writer.
 
     Raises:
         ValueError: if metrics.jsonl has a broken line before its last.
     """
 
-    def __init__(self, workdir: str | Path, *, resume_step: int):
+    def __init__(
+        self, workdir: str | Path, *, resume_step: int, boards: Iterable[Board] = ()
+    ):
         workdir = Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         self._jsonl = workdir / METRICS_FILE
@@ -50,24 +52,18 @@ class MetricWriter:
         rows = _kept(read_rows(self._jsonl), resume_step)
         write_whole(self._jsonl, "".join(map(_json_line, rows)))
         self._columns = _write_table(self._csv, rows)
-        self._tensorboard = SummaryWriter(
-            str(workdir / "tensorboard"),
-            purge_step=resume_step + 1 if resume_step else 0,
-            flush_secs=10,
-            # Files are named by the second: two quick starts must not share one.
-            filename_suffix=f".from{resume_step}",
-        )
+        self._boards = (TensorBoard(workdir, resume_step), *boards)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *exception: object) -> None:
+        self.close(failed=kind is not None)
 
     def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Adds one line to each file; it is there for every reader on return.
 
-        TensorBoard's file alone may lag, by ten seconds at most.
+        Boards alone may lag; TensorBoard by ten seconds at most.
 
         Args:
             step: updates done so far.
@@ -80,17 +76,33 @@ class MetricWriter:
             _append(self._csv, _csv_lines(self._columns, [row]))
         else:
             self._columns = _write_table(self._csv, read_rows(self._jsonl))
-        for name in values:
-            if row[name] is not None:
-                self._tensorboard.add_scalar(name, row[name], step)
+        finite = {name: row[name] for name in values if row[name] is not None}
+        for board in self._boards:
+            board.write(step, finite)
+
+    def show(self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Hangs a picture on each board; there is none in the record.
+
+        Args:
+            step: updates done so far.
+            name: of the picture; those of one name are a series.
+            pixels: red, green, blue.
+        """
+        for board in self._boards:
+            board.show(step, name, pixels)
 
     def rows(self, step: int) -> list[Row]:
         """The lines of a step in metrics.jsonl, those of an earlier process too."""
         return [row for row in read_rows(self._jsonl) if row["step"] == step]
 
-    def close(self) -> None:
-        """Finishes the TensorBoard file."""
-        self._tensorboard.close()
+    def close(self, failed: bool = False) -> None:
+        """Closes the boards.
+
+        Args:
+            failed: whether an error ends the run.
+        """
+        for board in self._boards:
+            board.close(failed)
 
 
 def by_seed(values: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, float]:
@@ -112,75 +124,6 @@ def by_seed(values: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, float]
             each = zip(seeds, value, strict=True)
             flat |= {f"{name}/seed_{seed}": float(x) for seed, x in each}
     return flat
-
-
-class Progress:
-    """A live line on a terminal, plain lines elsewhere; a context manager.
-
-    Args:
-        total: updates in the whole run.
-        initial: updates done before this process began.
-        quiet: shows no progress; what is said with `say` still appears.
-        stream: where lines go; standard error if None.
-        clock: seconds from any origin, for the time left in plain lines.
-    """
-
-    def __init__(
-        self,
-        total: int,
-        initial: int = 0,
-        quiet: bool = False,
-        *,
-        stream: TextIO | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ):
-        self._total, self._initial = total, initial
-        self._stream = stream or sys.stderr
-        self._clock, self._start = clock, clock()
-        live = self._stream.isatty()
-        self._plain = not (quiet or live)
-        self._bar = tqdm(
-            total=total,
-            initial=initial,
-            file=self._stream,
-            disable=quiet or not live,
-            dynamic_ncols=True,
-            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}"
-            " [{elapsed}<{remaining}{postfix}]",
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.close()
-
-    def update(self, step: int, **shown: float) -> None:
-        """Moves on to step, and shows the latest numbers.
-
-        Without numbers only the live line moves, so this may be called at every step.
-
-        Args:
-            step: updates done so far.
-            **shown: numbers by the name to show; `**{"images/s": 512.0}` works too.
-        """
-        text = "  ".join(f"{name} {_short(value)}" for name, value in shown.items())
-        if self._plain and shown:
-            left = tqdm.format_interval(self._seconds_left(step))
-            self.say(f"step {step}/{self._total}  {text}  {left} left")
-        elif not self._bar.disable:
-            if shown:
-                self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update(step - self._bar.n)
-
-    def say(self, text: str) -> None:
-        """Prints a line of its own, above the live line where there is one."""
-        tqdm.write(text, file=self._stream)
-        self._stream.flush()
-
-    def _seconds_left(self, step: int) -> float:
-        done = max(step - self._initial, 1)
-        return (self._clock() - self._start) / done * (self._total - step)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -248,9 +191,3 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, f"{path}: {error.strerror}") from error
-
-
-def _short(value: float) -> str:
-    if isinstance(value, int) or abs(value) >= 1e4:
-        return f"{value:.0f}"
-    return f"{value:.4g}"

@@ -21,9 +21,10 @@ from logo_jax.data.sources import Data
 from logo_jax.evaluation.classifier import logits
 from logo_jax.evaluation.features import Labelled, extract
 from logo_jax.evaluation.scores import METRICS
-from logo_jax.metrics import MetricWriter, Progress
+from logo_jax.metrics import MetricWriter
 from logo_jax.monitor import make_encode_with
 from logo_jax.plan import Plan
+from logo_jax.progress import Progress
 from logo_jax.signals import Stop
 from logo_jax.state import LINEAR, TrainState
 from logo_jax.train import Loader, train

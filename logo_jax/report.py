@@ -27,6 +27,7 @@ from logo_jax import command, exhibits, machine, similarity, workdir
 from logo_jax import main as training
 from logo_jax.compose import frozen
 from logo_jax.compose.description import describe
+from logo_jax.compose.experiment import some_of
 from logo_jax.data import sources
 from logo_jax.metrics import METRICS_FILE, Row, read_rows
 from logo_jax.pictures import curves
@@ -213,7 +214,8 @@ def seen(run: Run, prefix: str) -> Section:
     def crops() -> list[Picture]:
         description = describe({**run.config, "seeds": 1}, num_devices=1)
         images = sources.load(**description.data.where).train
-        return [crop_grid(f"{prefix}crops", exhibits.cropped(description, images))]
+        examples = some_of(images, description)
+        return [crop_grid(f"{prefix}crops", exhibits.cropped(description, examples))]
 
     def features() -> list[Picture]:
         subject = next(frozen.from_run(run.folder, run.config, mesh).seeds())

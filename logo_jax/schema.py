@@ -256,6 +256,7 @@ FIELDS: Schema = {
         "test_examples": whole(0, 0),
         "floors": FLAG,
         "health": text("log"),
+        "wandb": text(""),
     },
     "method": {
         "name": text("simsiam"),

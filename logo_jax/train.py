@@ -11,8 +11,9 @@ import numpy as np
 
 from logo_jax.checkpoints import Checkpoints
 from logo_jax.hosts import Follower, from_first
-from logo_jax.metrics import MetricWriter, Progress, by_seed
+from logo_jax.metrics import MetricWriter, by_seed
 from logo_jax.plan import Plan
+from logo_jax.progress import Progress
 from logo_jax.signals import Stop
 from logo_jax.state import Metrics, TrainState
 
@@ -56,6 +57,7 @@ class Watch(Protocol):
         ...
 
 
+Gallery = Callable[[int, Mapping[str, float]], None]
 Monitor = Callable[[TrainState], Mapping[str, Any]]
 
 
@@ -72,6 +74,7 @@ def train(
     clock: Callable[[], float],
     stop: Stop | None = None,
     watch: Watch | None = None,
+    gallery: Gallery | None = None,
 ) -> TrainState:
     """Trains from the state's step to the plan's last; returns the final state.
 
@@ -92,6 +95,8 @@ def train(
             returned as it is. None: never.
         watch: judges each line, or None. What it raises ends the run; a state that it
             does not trust is kept only as the run's last.
+        gallery: gets each line, of an evaluation too, once it is written, and may draw;
+            or None.
 
     Raises:
         FloatingPointError: where the loss stops being finite, naming the last step
@@ -100,7 +105,7 @@ def train(
         SaveError: where a checkpoint cannot be written; those before it are whole.
     """
     start, stop = int(np.max(state.step)), stop or Stop()
-    log = Log(writer, progress, plan, clock, watch)
+    log = Log(writer, progress, plan, clock, watch, gallery)
     keep = functools.partial(
         _keep, log=log, checkpoints=checkpoints, stop=stop, watch=watch
     )
@@ -167,8 +172,9 @@ class Log:
         writer: where lines go.
         progress: what a person watches.
         plan: when lines are due.
-        clock: seconds; time spent in evaluations does not count.
+        clock: seconds; time spent in evaluations and on pictures does not count.
         watch: gets each line too, or None.
+        gallery: gets each line and each evaluation, or None.
     """
 
     def __init__(
@@ -178,8 +184,10 @@ class Log:
         plan: Plan,
         clock: Callable[[], float],
         watch: Watch | None = None,
+        gallery: Gallery | None = None,
     ):
         self._watch = watch
+        self._gallery = gallery or (lambda step, values: None)
         self._writer = writer
         self._progress = progress
         self._plan = plan
@@ -188,7 +196,7 @@ class Log:
         self._unchecked: collections.deque[tuple[int, Any]] = collections.deque()
         self._since = clock()
         self._waited = 0.0
-        self._shown: dict[str, float] = {}
+        self._shown: dict[str, str] = {}
 
     def timed(self, batches: Iterator[T]) -> T:
         """The next batch; the time it takes is counted as waiting for data."""
@@ -223,13 +231,14 @@ class Log:
         self.flush()
         self._writer.write(step, values)
         name, value = next(iter(values.items()))
-        self._shown = {"kNN": value}
+        self._shown = {"kNN": f"{value:.2f} %"}
         spread = f" ± {values[f'{name}/std']:.2f}" if f"{name}/std" in values else ""
         self._progress.say(f"step {step}: {name} {value:.2f}{spread} %")
-        self._restart(self._clock())
+        self._gallery(step, values)
+        self._restart()
 
-    def _restart(self, now):
-        self._since, self._waited = now, 0.0
+    def _restart(self):
+        self._since, self._waited = self._clock(), 0.0
 
     def flush(self) -> None:
         """Writes the mean of all metrics since the last line, if there are any."""
@@ -241,20 +250,24 @@ class Log:
         values = jax.device_get(metrics)
         means = jax.tree.map(lambda *x: np.mean(x, axis=0), *values)
         means = by_seed(means, self._plan.seeds)
-        now = self._clock()
-        means["images_per_second"] = sum(images) / (now - self._since)
-        means["data_wait_percent"] = 100 * self._waited / (now - self._since)
-        self._restart(now)
+        took = self._clock() - self._since
+        means["images_per_second"] = sum(images) / took
+        means["data_wait_percent"] = 100 * self._waited / took
         self._writer.write(steps[-1], means)
-        epoch = steps[-1] / self._plan.steps_per_epoch
+        epoch, epochs = (
+            done / self._plan.steps_per_epoch
+            for done in (steps[-1], self._plan.num_steps)
+        )
         self._progress.update(
             steps[-1],
-            epoch=epoch,
+            epoch=f"{epoch:.2f}/{epochs:.4g}",
             loss=means["loss"],
             **self._shown,
             **{"images/s": means["images_per_second"]},
-            **{"data wait %": means["data_wait_percent"]},
+            waiting=f"{means['data_wait_percent']:.1f} %",
         )
+        self._gallery(steps[-1], means)
+        self._restart()
         if self._watch:
             self._watch(steps[-1], means)
 

@@ -39,12 +39,20 @@ class Watch:
         policy: one of `POLICIES`.
         seeds: trained at once; the one that fares worst speaks for all.
         say: gets a finding, one line.
+        warn: gets a collapse, which `say` gets where this is None.
     """
 
-    def __init__(self, policy: str, seeds: Sequence[int], say: Callable[[str], None]):
+    def __init__(
+        self,
+        policy: str,
+        seeds: Sequence[int],
+        say: Callable[[str], None],
+        warn: Callable[[str], None] | None = None,
+    ):
         self._policy = policy
         self._seeds = seeds
         self._say = say
+        self._warn = warn or say
         self._lines: collections.deque[dict[str, float]]
         self._lines = collections.deque(maxlen=PATIENCE)
         self._state = State.HEALTHY
@@ -75,7 +83,8 @@ class Watch:
             raise CollapseError(step, verdict)
         if verdict.state != self._state or verdict.sentence not in self._said:
             finding = (f"step {step}", verdict.state.name.lower(), verdict.sentence)
-            self._say(": ".join(filter(None, finding)))
+            tell = self._warn if verdict.state is State.COLLAPSED else self._say
+            tell(": ".join(filter(None, finding)))
         self._state = verdict.state
         self._said.add(verdict.sentence)
 

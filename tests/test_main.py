@@ -12,7 +12,8 @@ import pytest
 from logo_jax import compose, workdir
 from logo_jax.checkpoints import Checkpoints
 from logo_jax.data import sources
-from logo_jax.metrics import MetricWriter, Progress
+from logo_jax.metrics import MetricWriter
+from logo_jax.progress import Progress
 from logo_jax.step import make_mesh
 from logo_jax.train import train
 from tests.commands import evaluated

@@ -23,7 +23,7 @@ __all__ = ["fixture_arrays"]
 
 def run_main(config, folder):
     """The command in this process; returns its exit code, 0 where it ends."""
-    with flagsaver.flagsaver(config=config, workdir=str(folder), quiet=True):
+    with flagsaver.flagsaver(config=config, workdir=str(folder)):
         try:
             main.main([])
         except SystemExit as end:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tensorboardX.proto import event_pb2
 
-from logo_jax.metrics import MetricWriter, Progress
+from logo_jax.metrics import MetricWriter
 
 # The generated module has no types.
 protobuf: Any = event_pb2
@@ -135,6 +136,19 @@ def test_tensorboard_has_every_finite_scalar_by_its_name(tmp_path: Path):
     assert scalars == [(7, KNN, 0.25)]
 
 
+def test_tensorboard_has_pictures_beside_the_scalars(tmp_path: Path):
+    pixels = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    with MetricWriter(tmp_path, resume_step=0) as metrics:
+        metrics.show(3, "crops", pixels)
+    (path,) = event_files(tmp_path)
+    ((step, value),) = [
+        (event.step, value) for event in events(path) for value in event.summary.value
+    ]
+    assert (step, value.tag) == (3, "crops")
+    with Image.open(io.BytesIO(value.image.encoded_image_string)) as image:
+        np.testing.assert_array_equal(image, pixels)
+
+
 def test_tensorboard_is_told_to_forget_what_will_be_measured_again(tmp_path: Path):
     write_run(tmp_path, range(1, 4))
     write_run(tmp_path, range(3, 4), resume_step=2)
@@ -145,46 +159,3 @@ def test_tensorboard_is_told_to_forget_what_will_be_measured_again(tmp_path: Pat
         for path in (first, second)
     ]
     assert starts == [[0], [3]]
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_progress_without_a_terminal_is_one_plain_line_a_call():
-    seconds = iter([10.0, 16.0])
-    stream = io.StringIO()
-    shown = {"loss": 1.23456, "images/s": 54321.6}
-    with Progress(100, 20, stream=stream, clock=lambda: next(seconds)) as progress:
-        progress.update(25)
-        progress.update(40, epoch=3, **shown)
-    # 20 steps in 6 seconds: 60 more take 18.
-    expected = "step 40/100  epoch 3  loss 1.235  images/s 54322  00:18 left\n"
-    assert stream.getvalue() == expected
-
-
-def test_progress_on_a_terminal_is_one_live_line():
-    stream = Terminal()
-    with Progress(100, 20, stream=stream) as progress:
-        progress.update(100, loss=1.5)
-    assert "100/100" in stream.getvalue()
-    assert "loss 1.5" in stream.getvalue()
-    assert stream.getvalue().count("\n") == 1
-
-
-def test_said_lines_stand_alone_between_live_ones():
-    stream = Terminal()
-    with Progress(2, stream=stream) as progress:
-        progress.say("resumed from step 1")
-    before, after = stream.getvalue().split("resumed from step 1\n")
-    assert before.endswith("\r")
-    assert "0/2" in after
-
-
-@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
-def test_quiet_shows_only_what_is_said(stream: io.StringIO):
-    with Progress(2, quiet=True, stream=stream) as progress:
-        progress.update(1, loss=1.0)
-        progress.say("checkpoint 300 is damaged")
-    assert stream.getvalue() == "checkpoint 300 is damaged\n"

@@ -14,6 +14,7 @@ from PIL import Image
 from logo_jax import compose, exhibits, report, workdir
 from logo_jax import main as training
 from logo_jax.checkpoints import Checkpoints
+from logo_jax.compose.experiment import some_of
 from logo_jax.data.images import ImageSet
 from logo_jax.exhibits import Seen
 from logo_jax.metrics import MetricWriter
@@ -192,7 +193,8 @@ def test_crops_show_what_lies_in_their_boxes(arrays):
     config = tiny_config("cifar10_moco", "logo", arrays, **FIELDS, **plain)
     description = compose.describe(config, num_devices=1)
     images = np.stack([smooth(64, 48, seed=i) for i in range(5)])
-    for example in exhibits.cropped(description, ImageSet(images, origin="x")):
+    examples = some_of(ImageSet(images, origin="x"), description)
+    for example in exhibits.cropped(description, examples):
         assert example.image.shape == (*example.size, 3) == (64, 48, 3)
         crops = [*example.global_crops, *example.local_crops]
         for box, crop in zip(example.boxes.astype(int), crops, strict=True):

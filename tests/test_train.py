@@ -11,8 +11,9 @@ import pytest
 from flax import struct
 
 from logo_jax.checkpoints import Checkpoints
-from logo_jax.metrics import MetricWriter, Progress
+from logo_jax.metrics import MetricWriter
 from logo_jax.plan import Plan
+from logo_jax.progress import Progress
 from logo_jax.signals import Stop
 from logo_jax.train import train
 

@@ -11,8 +11,9 @@ import pytest
 
 from logo_jax import step, watch
 from logo_jax.checkpoints import Checkpoints
-from logo_jax.metrics import MetricWriter, Progress
+from logo_jax.metrics import MetricWriter
 from logo_jax.plan import Plan
+from logo_jax.progress import Progress
 from logo_jax.train import train
 from logo_jax.verdict import State, Verdict
 from logo_jax.watch import (

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +68,11 @@ class Description:
         if len(self.plan.seeds) == 1:
             return self.method.init(keys, blank)
         return jax.vmap(lambda key: self.method.init(key, blank))(keys)
+
+    def of_first_seed(self) -> Self:
+        """The same of one seed alone."""
+        plan = dataclasses.replace(self.plan, seeds=self.plan.seeds[:1])
+        return dataclasses.replace(self, plan=plan)
 
     def keys(self, *purposes: str) -> jax.Array:
         """The run's random keys for some of "parameters", "crops" and "steps".

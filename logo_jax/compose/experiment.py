@@ -14,9 +14,13 @@ from logo_jax.compose.data import Loader, load_data, make_loader, num_classes
 from logo_jax.compose.description import Description, describe
 from logo_jax.data.images import Images
 from logo_jax.data.memory import Squares, evenly
+from logo_jax.data.reading import canvas_size, read_canvases
 from logo_jax.data.sources import Data
 from logo_jax.monitor import KnnMonitor, make_encode_with
-from logo_jax.state import TrainState
+from logo_jax.state import Examples, TrainState
+from logo_jax.weights_and_biases import require_wandb
+
+NUM_SHOWN = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Experiment:
         loading: one line on how they come.
         train_step: `(state, examples, epoch) -> (state, metrics)`, compiled.
         monitor: kNN while training; None without labels or a test set.
+        shown: some of the training images, for pictures.
     """
 
     description: Description
@@ -38,6 +43,7 @@ class Experiment:
     loading: str
     train_step: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
     monitor: KnnMonitor | None
+    shown: Examples
 
     def init(self) -> TrainState:
         """The state before the first step, on every device."""
@@ -61,6 +67,7 @@ def experiment(config: Mapping[str, Any], mesh: Mesh) -> Experiment:
     """
     num_devices = mesh.devices.size
     first = describe(config, num_devices=num_devices)
+    require_wandb(first.monitor["wandb"])
     jax.eval_shape(first.init)  # a queue or crops that do not fit show here
     data = load_data(first.data)
     steps_per_epoch = len(data.train) // first.batch_size
@@ -86,7 +93,16 @@ def experiment(config: Mapping[str, Any], mesh: Mesh) -> Experiment:
         loading=loading if monitor else f"{loading}; no labelled test set: no kNN",
         train_step=train_step(description, mesh),
         monitor=monitor,
+        shown=some_of(data.train, description),
     )
+
+
+def some_of(images: Images, description: Description) -> Examples:
+    """A few of the images on their canvases, evenly spread over all of them."""
+    ids = evenly(len(images), NUM_SHOWN)
+    canvas = canvas_size(images, description.data.canvas)
+    stored = read_canvases(images, ids, canvas)
+    return Examples(stored.images, stored.sizes, ids, stored.labels)
 
 
 def _num_classes(description: Description, images: Images) -> int:

@@ -151,6 +151,9 @@ def get_config(
     # checkpoint with other crops, at most 3 times; off
     config.monitor.health = "log"
     config.monitor.floors = False  # first: kNN on pixels, colours, random network
+    config.monitor.wandb = (
+        ""  # project at Weights & Biases that shows the run; "": none
+    )
 
     config.method = ConfigDict()
     config.method.name = method

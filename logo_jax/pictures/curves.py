@@ -59,14 +59,15 @@ def _is_loss(name: str) -> bool:
     return "/" not in name and not _is_speed(name) and not _is_health(name)
 
 
+ACCURACY = Group(
+    "knn",
+    "Accuracy while training",
+    "Top-1 of the test images, in percent, by their nearest training images; "
+    "k neighbours at temperature t.",
+    _is_knn,
+)
 GROUPS = (
-    Group(
-        "knn",
-        "Accuracy while training",
-        "Top-1 of the test images, in percent, by their nearest training images; "
-        "k neighbours at temperature t.",
-        _is_knn,
-    ),
+    ACCURACY,
     Group("loss", "Loss terms", "Each term of the loss, as it was logged.", _is_loss),
     Group(
         "health",
@@ -107,14 +108,17 @@ def _of_seeds(name: str, every: Mapping[str, Any]) -> bool:
     return stem in every and (last == "std" or last.startswith("seed_"))
 
 
-def pictures(runs: Mapping[str, Rows]) -> list[Picture]:
+def pictures(
+    runs: Mapping[str, Rows], groups: Sequence[Group] = GROUPS
+) -> list[Picture]:
     """A figure for each group of metrics that any of the runs has.
 
     Args:
         runs: rows of metrics.jsonl, by the run's name.
+        groups: to draw.
     """
     names = metric_names(runs)
-    by_group = [(group, list(filter(group.holds, names))) for group in GROUPS]
+    by_group = [(group, list(filter(group.holds, names))) for group in groups]
     return [_picture(group, found, runs) for group, found in by_group if found]
 
 

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.decomposition import PCA
 
 from logo_jax.pictures.picture import COLOURS, Picture, class_name, png
 
@@ -31,6 +30,8 @@ def feature_map(
         labels: -1 where unknown.
         classes: names by label.
     """
+    from sklearn.decomposition import PCA  # a second that crops need not wait for
+
     units = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
     pca = PCA(2, svd_solver="full")
     maps = {"PCA": pca.fit_transform(units)}

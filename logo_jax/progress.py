@@ -1,0 +1,91 @@
+"""What a person watches while a run trains: one live line, or plain ones."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Self, TextIO
+
+from tqdm import tqdm
+
+
+class Progress:
+    """A live line on a terminal, plain lines elsewhere; a context manager.
+
+    Args:
+        total: updates in the whole run.
+        initial: updates done before this process began.
+        quiet: shows nothing but what is said with `warn`.
+        stream: where lines go; standard error if None.
+        clock: seconds from any origin, for the time left.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        initial: int = 0,
+        quiet: bool = False,
+        *,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._total, self._quiet = total, quiet
+        self._stream = stream or sys.stderr
+        self._clock = clock
+        self._since, self._first = clock(), initial
+        self._compiled = False
+        # What is cut where a terminal is narrow comes last.
+        self._bar = tqdm(
+            total=total,
+            initial=initial,
+            file=self._stream,
+            disable=quiet or not self._stream.isatty(),
+            dynamic_ncols=True,
+            bar_format="{percentage:3.0f}%|{bar}|{postfix}",
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def update(self, step: int, **shown: float | str) -> None:
+        """Moves on to a step, and shows the latest numbers and the time left.
+
+        Args:
+            step: updates done so far.
+            **shown: what to show by its name; `**{"images/s": 512.0}` works too.
+        """
+        left = tqdm.format_interval(self._seconds_left(step))
+        words = [f"{left} left", *(f"{name} {_short(x)}" for name, x in shown.items())]
+        if self._bar.disable:
+            self.say("  ".join([f"step {step}/{self._total}", *words]))
+        else:
+            self._bar.set_postfix_str("  ".join(words), refresh=False)
+            self._bar.update(step - self._bar.n)
+
+    def say(self, text: str) -> None:
+        """Prints a line of its own, above the live line where there is one."""
+        if not self._quiet:
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """The same, of what must not be missed: where all else is quiet too."""
+        tqdm.write(text, file=self._stream)
+        self._stream.flush()
+
+    def _seconds_left(self, step: int) -> float:
+        """By the pace since the first line; until then since the start."""
+        now = self._clock()
+        pace = (now - self._since) / max(step - self._first, 1)
+        if not self._compiled:  # the steps before it waited for that
+            self._since, self._first, self._compiled = now, step, True
+        return pace * (self._total - step)
+
+
+def _short(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) or abs(value) >= 1e4:
+        return f"{value:.0f}"
+    return f"{value:.4g}"
