@@ -49,7 +49,8 @@ class KnnMonitor:
         if most > len(self.bank):
             raise ValueError(
                 f"monitor.knn has k={most} neighbours, more than the bank's "
-                f"{len(self.bank)} examples; use a smaller k"
+                f"{len(self.bank)} examples; use a smaller k, "
+                "such as --config.monitor.knn='((20, 0.07),)'"
             )
 
     def __call__(self, state: TrainState) -> dict[str, Any]:
