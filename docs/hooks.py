@@ -23,4 +23,5 @@ def _within_site(link: re.Match[str]) -> str:
     """The link as the site has it; its text alone where it leads to no page."""
     text, target = link.groups()
     page = PAGES.get(target, target.removeprefix("docs/"))
-    return f"[{text}]({page})" if ".md" in page else text
+    kept = ".md" in page or target.startswith("docs/figures/")
+    return f"[{text}]({page})" if kept else text
