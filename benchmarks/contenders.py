@@ -66,10 +66,11 @@ def program(config: ConfigDict, batch: Batch, *, real: bool = False) -> Program:
     warm = _compile(train_step, state, *first)
     lowered, compiled = warm[1:]
     memory = compiled.memory_analysis()
+    ready = train_step._replace(compiled=compiled)
 
     def run() -> None:
         nonlocal state
-        state, metrics = compiled(state, *next(batches))
+        state, metrics = ready(state, *next(batches))
         jax.block_until_ready(metrics)
 
     return Program(
@@ -106,7 +107,7 @@ def _resident(config, mesh):
 def _compile(train_step, *arguments):
     """Seconds to lower and compile; the lowered program and the compiled one."""
     start = time.perf_counter()
-    lowered = train_step.lower(*arguments)
+    lowered = train_step.trace(*arguments).lower()
     compiled = lowered.compile()
     return time.perf_counter() - start, lowered, compiled
 

@@ -62,7 +62,7 @@ def traced(
     chosen.update_from_flattened_dict(fields)
     description = compose.describe(chosen, num_devices=num_devices)
     mesh = step.make_mesh(jax.devices()[:num_devices])
-    train_step: Any = step.make_train_step(
+    train_step = step.make_train_step(
         description.method.update,
         lambda key, examples, epoch: examples,
         mesh,
@@ -78,11 +78,12 @@ def traced(
         )
     )
     state = jax.eval_shape(description.init)
-    return train_step.lower(
+    traced = train_step.trace(
         _on(NamedSharding(mesh, P()), state),
         _on(step.batch_sharding(mesh), crops),
         jnp.int32(0),
     )
+    return traced.lower()
 
 
 def _on(sharding: NamedSharding, tree: Any) -> Any:

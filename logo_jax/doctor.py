@@ -162,13 +162,14 @@ class Trial:
         self._loader = experiment.loader
         self._state = experiment.init()
         ((examples, epoch),) = self._loader.batches(0, 1)
-        train_step: Any = experiment.train_step
-        self._step = train_step.lower(self._state, examples, epoch).compile()
+        traced = experiment.train_step.trace(self._state, examples, epoch)
+        self._compiled = traced.lower().compile()
+        self._step = experiment.train_step._replace(compiled=self._compiled)
 
     @property
     def num_bytes(self) -> int:
         """Memory that a device needs: for the step, and for data that live there."""
-        used = self._step.memory_analysis()
+        used = self._compiled.memory_analysis()
         step = used.argument_size_in_bytes + used.output_size_in_bytes
         step += used.temp_size_in_bytes - used.alias_size_in_bytes
         if isinstance(self._loader, Resident):

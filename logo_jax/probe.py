@@ -148,7 +148,7 @@ def _trained(
         )
 
 
-def train_step(probe: Probe, mesh: Mesh, keys: jax.Array) -> Callable[..., Any]:
+def train_step(probe: Probe, mesh: Mesh, keys: jax.Array) -> step.TrainStep:
     """The compiled step of a probe, with keys for its crops and its steps, [2]."""
     return step.make_train_step(probe.method.update, probe.make_batch, mesh, keys)
 

@@ -5,7 +5,7 @@ gradients.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -261,12 +261,37 @@ def health_of(embeddings: jax.Array) -> Metrics:
     return health.measure(gather(rows, axis=1))
 
 
+class TrainStep(NamedTuple):
+    """A compiled step `(state, examples, epoch) -> (state, metrics)` of one run.
+
+    The run's keys are an argument of the program, not a part of it, so that runs that
+    differ in their seeds alone share one entry of the compile cache.
+
+    Attributes:
+        compiled: `(state, examples, epoch, keys)`, as `jax.jit` made it.
+        keys: the run's, as numbers, on all devices.
+    """
+
+    compiled: Any
+    keys: jax.Array
+
+    def __call__(
+        self, state: TrainState, examples: Any, epoch: Any
+    ) -> tuple[TrainState, Metrics]:
+        """One step; donates the state."""
+        return self.compiled(state, examples, epoch, self.keys)
+
+    def trace(self, state: Any, examples: Any, epoch: Any) -> Any:
+        """As `jax.jit`'s: the program, before it is lowered and compiled."""
+        return self.compiled.trace(state, examples, epoch, self.keys)
+
+
 def make_train_step(
     update: Update,
     make_batch: Callable[..., Batch],
     mesh: Mesh,
     keys: jax.Array,
-) -> Callable[..., tuple[TrainState, Metrics]]:
+) -> TrainStep:
     """The compiled step `(state, examples, epoch) -> (state, metrics)` of any method.
 
     Args:
@@ -283,8 +308,9 @@ def make_train_step(
     """
 
     def train_step(state, examples, epoch, keys):
-        batch = make_batch(keys[0], examples, epoch)
-        step_key = jax.random.fold_in(keys[1], state.step)
+        crops_key, steps_key = jax.random.wrap_key_data(keys)
+        batch = make_batch(crops_key, examples, epoch)
+        step_key = jax.random.fold_in(steps_key, state.step)
         state, metrics = update(state, batch, step_key)
         stats, metrics = jax.lax.pmean((state.batch_stats, metrics), AXIS)
         return state.replace(step=state.step + 1, batch_stats=stats), metrics
@@ -294,7 +320,5 @@ def make_train_step(
         train_step = jax.vmap(train_step, in_axes=(0, 0, None, 0))
     in_specs = (P(), _batch_spec(several), P(), P())
     mapped = jax.shard_map(train_step, mesh=mesh, in_specs=in_specs, out_specs=P())
-    return jax.jit(
-        lambda state, examples, epoch: mapped(state, examples, epoch, keys),
-        donate_argnums=0,
-    )
+    compiled = jax.jit(mapped, donate_argnums=0)
+    return TrainStep(compiled, replicate(jax.random.key_data(keys), mesh))

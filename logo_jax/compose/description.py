@@ -56,15 +56,20 @@ class Description:
         views = make_views(epoch_key, *pixels, **self.crops, augment=self.augment)
         return Batch(*views, labels)
 
-    def init(self) -> TrainState:
-        """The state before the first step; of several seeds, with a leading axis."""
+    def init(self, keys: jax.Array | None = None) -> TrainState:
+        """The state before the first step; of several seeds, with a leading axis.
+
+        Args:
+            keys: `self.keys("parameters")`, which is the default too. Given to a
+                compiled call, they are no part of its program, which all seeds share.
+        """
         blank = Batch(
             *(
                 jnp.zeros((self.batch_size, spec.count, spec.size, spec.size, 3))
                 for spec in self.crops.values()
             )
         )
-        keys = self.keys("parameters")
+        keys = self.keys("parameters") if keys is None else keys
         if len(self.plan.seeds) == 1:
             return self.method.init(keys, blank)
         return jax.vmap(lambda key: self.method.init(key, blank))(keys)

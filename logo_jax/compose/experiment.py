@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
 
 import jax
@@ -41,13 +41,14 @@ class Experiment:
     mesh: Mesh
     loader: Loader
     loading: str
-    train_step: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+    train_step: step.TrainStep
     monitor: KnnMonitor | None
     shown: Examples
 
     def init(self) -> TrainState:
         """The state before the first step, on every device."""
-        return step.replicate(jax.jit(self.description.init)(), self.mesh)
+        keys = self.description.keys("parameters")
+        return step.replicate(jax.jit(self.description.init)(keys), self.mesh)
 
     def rolled_back(self, times: int) -> Self:
         """The experiment with other crops and noise; itself for no times."""
@@ -114,7 +115,7 @@ def _num_classes(description: Description, images: Images) -> int:
 
 def train_step(
     description: Description, mesh: Mesh, rollbacks: int = 0
-) -> Callable[..., Any]:
+) -> step.TrainStep:
     """The compiled step of what a config describes.
 
     After so many rollbacks crops and noise are drawn anew.

@@ -43,6 +43,31 @@ class Cell:
 
 
 @dataclasses.dataclass(frozen=True)
+class Claim:
+    """That one cell is above another, or below it.
+
+    Attributes:
+        text: as a reader should see it.
+        cell: name of the one.
+        over: name of the other.
+        published: the difference elsewhere, in the metrics' unit; its sign is what
+            is claimed.
+    """
+
+    text: str
+    cell: str
+    over: str
+    published: float
+
+    def __post_init__(self):
+        if not self.published:
+            raise ValueError(
+                f"claim {self.text!r} has published={self.published}: its sign says "
+                "which cell is above; give another number"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class Sweep:
     """Cells, how often each is run, and by what they are compared.
 
@@ -51,20 +76,25 @@ class Sweep:
         metrics: names in metrics.jsonl; the first is the published one and the one
             whose differences are told.
         seeds: of each cell's runs.
+        claims: that the runs hold against what is published, in a table of their own.
     """
 
     cells: tuple[Cell, ...]
     metrics: tuple[str, ...]
     seeds: tuple[int, ...] = (0,)
+    claims: tuple[Claim, ...] = ()
 
     def __post_init__(self):
         counts = collections.Counter(cell.name for cell in self.cells)
         twice = [name for name, count in counts.items() if count > 1]
-        unknown = {cell.baseline for cell in self.cells} - {"", *counts}
+        compared = {cell.baseline for cell in self.cells}
+        compared.update(*((claim.cell, claim.over) for claim in self.claims))
+        unknown = compared - {"", *counts}
         if twice or unknown:
             raise ValueError(
                 f"a sweep's cells must have names of their own (not so: {twice}) and "
-                f"baselines among them (not so: {sorted(unknown)}); rename those"
+                f"what they are compared with among them (not so: {sorted(unknown)}); "
+                "rename those"
             )
         if not (self.cells and self.metrics and self.seeds):
             raise ValueError(
@@ -89,5 +119,6 @@ def read(name: str) -> Sweep:
     if not isinstance(said, dict):
         raise ValueError(f"{file} must define SWEEP, a dict; see configs/sweeps")
     cells = tuple(Cell(**cell) for cell in said.get("cells", ()))
-    fields: dict[str, Any] = said | {"cells": cells}
+    claims = tuple(Claim(**claim) for claim in said.get("claims", ()))
+    fields: dict[str, Any] = said | {"cells": cells, "claims": claims}
     return Sweep(**fields)

@@ -40,7 +40,10 @@ def write(
     reached = {which: record["metrics"] for which, record in records.items()}
     rows = table.rows(sweep, reached)
     figure = _write_figure(page, name, sweep, rows)
-    found = text(table.markdown(sweep, rows), list(records.values()), command, figure)
+    tables = [table.markdown(sweep, rows)]
+    if sweep.claims:
+        tables.append(table.judged(sweep, reached))
+    found = text(tables, list(records.values()), command, figure)
     write_whole(page, placed(old, name, found))
 
 
@@ -81,19 +84,21 @@ def placed(page: str, name: str, section: str) -> str:
     return f"{page.rstrip()}\n\n{marked}"
 
 
-def text(found: str, records: Records, command: str, figure: str = "") -> str:
-    """The table, what it cost and on what, the figure, the command.
+def text(
+    tables: Sequence[str], records: Records, command: str, figure: str = ""
+) -> str:
+    """The first table, what it cost and on what, the figure, other tables, the command.
 
     Args:
-        found: the table, as Markdown.
+        tables: as Markdown, one at least.
         records: of the finished runs, at least one.
         command: that made them.
         figure: path of a picture from the page; "": none.
     """
-    parts = [found, costs(records)]
+    parts = [tables[0], costs(records)]
     if figure:
         parts.append(f"![Paired differences]({figure})")
-    return "\n\n".join([*parts, f"    {command}"])
+    return "\n\n".join([*parts, *tables[1:], f"    {command}"])
 
 
 def costs(records: Records) -> str:

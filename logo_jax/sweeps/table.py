@@ -25,12 +25,6 @@ def rows(sweep: Sweep, reached: Reached) -> list[dict[str, Any]]:
 def _row(cell: Cell, sweep: Sweep, reached: Reached) -> dict[str, Any]:
     seeds = [seed for seed in sweep.seeds if (cell.name, seed) in reached]
     own = {seed: reached[cell.name, seed] for seed in seeds}
-    first = sweep.metrics[0]
-    differences = [
-        own[seed][first] - reached[cell.baseline, seed][first]
-        for seed in seeds
-        if (cell.baseline, seed) in reached
-    ]
     return {
         "cell": cell.name,
         "seeds": seeds,
@@ -39,8 +33,71 @@ def _row(cell: Cell, sweep: Sweep, reached: Reached) -> dict[str, Any]:
         },
         "published": cell.published,
         "baseline": cell.baseline,
-        "over_baseline": summary(differences),
+        "over_baseline": difference(
+            cell.name, cell.baseline, sweep, reached, sweep.metrics[0]
+        ),
     }
+
+
+def difference(
+    cell: str, other: str, sweep: Sweep, reached: Reached, metric: str
+) -> dict[str, Any]:
+    """By how much a cell is above another: summary over the seeds that both have."""
+    both = [
+        seed
+        for seed in sweep.seeds
+        if (cell, seed) in reached and (other, seed) in reached
+    ]
+    return summary(
+        [reached[cell, seed][metric] - reached[other, seed][metric] for seed in both]
+    )
+
+
+def judged(sweep: Sweep, reached: Reached) -> str:
+    """The sweep's claims beside what the runs say of them, as a table.
+
+    Behind a difference is the interval that holds its mean with 95 % confidence; the
+    verdict is that of the first metric.
+    """
+    head = ["claim", "published", *sweep.metrics, "verdict"]
+    lines = [head, ["---"] * len(head)]
+    for claim in sweep.claims:
+        found = [
+            difference(claim.cell, claim.over, sweep, reached, metric)
+            for metric in sweep.metrics
+        ]
+        lines.append(
+            [
+                claim.text,
+                f"{claim.published:+.1f}",
+                *map(interval, found),
+                verdict(claim.published, found[0]),
+            ]
+        )
+    return _as_table(lines)
+
+
+def verdict(published: float, summary: Mapping[str, Any]) -> str:
+    """What an interval says of a published difference: of its sign, and of its size.
+
+    >>> verdict(4.8, summary([2.0, 2.1, 2.2]))
+    'holds, but is smaller'
+    >>> verdict(4.8, summary([1.0, 3.0, 5.0])), verdict(4.8, summary([-1.0, 0.0, 1.0]))
+    ('not decided', 'not decided, but is smaller')
+    >>> verdict(-7.4, summary([2.0, 2.1, 2.2])), verdict(1.0, summary([1.0]))
+    ('the reverse', '-')
+    """
+    mean, margin = summary["mean"], summary["margin"]
+    if margin is None:
+        return "-"
+    sign = 1 if published > 0 else -1
+    low, high = sorted((sign * (mean - margin), sign * (mean + margin)))
+    if high < 0:
+        return "the reverse"
+    holds = "holds" if low > 0 else "not decided"
+    if abs(published) > high:
+        return f"{holds}, but is smaller"
+    return f"{holds}, and is larger" if abs(published) < low else holds
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
@@ -89,6 +146,11 @@ def markdown(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> str:
         if has_baseline:
             columns += [row["baseline"] or "-", interval(row["over_baseline"])]
         lines.append(columns)
+    return _as_table(lines)
+
+
+def _as_table(lines: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as Markdown."""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

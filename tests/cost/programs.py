@@ -33,12 +33,12 @@ def lowered(method: Method, num_devices: int) -> jax.stages.Lowered:
     """A method's step on `cases.BATCH` images in all, traced."""
     trainer = cases.Trainer(method, num_devices)
     state = jax.eval_shape(method.init, jax.random.key(1), cases.batch())
-    train_step: Any = trainer.compiled
-    return train_step.lower(
+    traced = trainer.compiled.trace(
         _on(NamedSharding(trainer.mesh, P()), state),
         _on(step.batch_sharding(trainer.mesh), jax.eval_shape(cases.batch)),
         jnp.int32(0),
     )
+    return traced.lower()
 
 
 def num_bytes(tree: Any) -> int:

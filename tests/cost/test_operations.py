@@ -63,9 +63,8 @@ def cost(name: str) -> dict[str, float]:
     crops = jax.ShapeDtypeStruct((BATCH, 2, SIDE, SIDE, 3), jnp.float32)
     none = jax.ShapeDtypeStruct((BATCH, 0, SIDE, SIDE, 3), jnp.float32)
     batch = Batch(crops, none if variant == "baseline" else crops)
-    return train_step.lower(
-        jax.eval_shape(description.init), batch, jnp.int32(0)
-    ).cost_analysis()
+    state = jax.eval_shape(description.init)
+    return train_step.trace(state, batch, jnp.int32(0)).lower().cost_analysis()
 
 
 @pytest.mark.parametrize("name", PASSES)

@@ -111,7 +111,7 @@ def flops(num_classes):
     )
     compiled = train_step(description, step.make_mesh(jax.devices()[:1]))
     state = jax.eval_shape(description.init)
-    lowered = compiled.lower(state, examples, np.int32(0))
+    lowered = compiled.trace(state, examples, np.int32(0)).lower()
     return lowered.cost_analysis()["flops"]
 
 

@@ -3,22 +3,33 @@
     python -m logo_jax.sweep --sweep=configs/study/cifar10_ablation.py --out=runs/study
 
 Sizes are the CPU study's, and runs that both have are trained once where both are given
-one folder. Everything is compared with multicrop, which repels nothing: the released
-switches change the released update (clip_ratio 0.015), the joint ones the joint update
-(weight 5e-4). A reversed weight pulls local crops together.
+one folder. What is near the released strength (clip_ratio 0.015; weight 5e-4 in the
+joint update) is compared with multicrop, which repels nothing. At that strength no
+switch of the regressor could show, so these are made at ten times it and compared with
+`clip_10`. A reversed weight pulls local crops together.
 """
 
 from logo_jax.configs.study.cifar10_cpu import JOINT, cell
 
 
-def released(name, **changes):
+def released(name, *, over="multicrop", **changes):
     """The released update with something changed."""
-    return cell(name, "moco", "logo", baseline="multicrop", **changes)
+    return cell(name, "moco", "logo", baseline=over, **changes)
+
+
+def strong(name, **changes):
+    """Something changed of the released update at ten times the strength."""
+    return released(name, over="clip_10", **{"logo.clip_ratio": 0.15}, **changes)
 
 
 def joint(name, weight):
     """The joint update with another weight."""
     return released(name, **JOINT, **{"logo.weight": weight})
+
+
+def multicrop(name, **changes):
+    """What repels nothing, with something changed."""
+    return cell(name, "moco", "multicrop", baseline="multicrop", **changes)
 
 
 SWEEP = {
@@ -30,34 +41,23 @@ SWEEP = {
         released("clip_0", **{"logo.clip_ratio": 0.0}),
         released("clip_half", **{"logo.clip_ratio": 0.0075}),
         released("clip_twice", **{"logo.clip_ratio": 0.03}),
-        released("difference", **{"logo.regressor_loss": "difference"}),
-        released("cosine", **{"logo.affinity": "cosine"}),
-        released("random", **{"logo.affinity": "random"}),
-        released("no_noise", **{"logo.noise_on": "none"}),
-        released(
-            "same_for_both",
-            **{"logo.noise_on": "both", "logo.regressor_norm": "joint"},
-        ),
+        released("clip_10", **{"logo.clip_ratio": 0.15}),
+        released("clip_30", **{"logo.clip_ratio": 0.45}),
         released("ema_twice", **{"logo.prepare_before_repel": True}),
         released("logo_joint", **JOINT),
         joint("weight_half", 2.5e-4),
         joint("weight_twice", 1e-3),
         joint("weight_100", 0.05),
-        joint("reversed", -5e-4),
         joint("reversed_100", -0.05),
-        cell(
-            "decay_twice",
-            "moco",
-            "multicrop",
-            baseline="multicrop",
-            **{"optimizer.weight_decay": 1e-3},
+        strong("difference", **{"logo.regressor_loss": "difference"}),
+        strong("cosine", **{"logo.affinity": "cosine"}),
+        strong("random", **{"logo.affinity": "random"}),
+        strong("no_noise", **{"logo.noise_on": "none"}),
+        strong(
+            "same_for_both",
+            **{"logo.noise_on": "both", "logo.regressor_norm": "joint"},
         ),
-        cell(
-            "stats_globals",
-            "moco",
-            "multicrop",
-            baseline="multicrop",
-            **{"running_stats": "globals"},
-        ),
+        multicrop("decay_twice", **{"optimizer.weight_decay": 1e-3}),
+        multicrop("stats_globals", **{"running_stats": "globals"}),
     ],
 }
