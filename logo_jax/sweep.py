@@ -134,8 +134,7 @@ def call(run: Run) -> int:
 def write_table(out: pathlib.Path, sweep: Sweep, runs: Sequence[Run]) -> str:
     """The table of the runs that are finished, which is written too, whole or not."""
     records = records_of(runs)
-    reached = {which: record["metrics"] for which, record in records.items()}
-    rows = table.rows(sweep, reached)
+    rows = table.rows(sweep, records)
     text = table.markdown(sweep, rows)
     write_whole(out / "table.md", text + "\n")
     write_whole(out / "table.json", json.dumps(rows, indent=2) + "\n")

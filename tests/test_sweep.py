@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import json
+import re
 import statistics
 
 import pytest
@@ -48,7 +49,7 @@ def test_only_what_is_missing_is_run_and_a_failure_stops_no_other(
     said = capfd.readouterr()
     assert said.err.splitlines()[1].startswith("b_seed_0 is not finished (exit code 2)")
     assert "'nothing'" in said.err
-    assert "| b | 0 | - | 12.50 | a | - |" in said.out
+    assert "| b | 0 | - | - | 12.50 | a | - |" in said.out
     before = (out / "a_seed_0" / "metrics.jsonl").stat()
 
     write(file, other, good)
@@ -57,7 +58,9 @@ def test_only_what_is_missing_is_run_and_a_failure_stops_no_other(
     assert said.err.splitlines() == ["[1/1] b_seed_0"]
     assert (out / "a_seed_0" / "metrics.jsonl").stat() == before
     reached = test_main.records(out / "b_seed_0")[-1][METRIC]
-    assert f"| b | 1 | {reached:.2f} | 12.50 | a | +0.00 |" in said.out
+    assert re.search(
+        rf"\| b \| 1 \| \d+\.\d \| {reached:.2f} \| 12.50 \| a \| \+0.00 \|", said.out
+    )
     assert (out / "table.md").read_text() == said.out
     rows = json.loads((out / "table.json").read_text())
     assert [row["metrics"][METRIC]["values"] for row in rows] == [[reached]] * 2
@@ -79,7 +82,7 @@ def test_only_what_is_missing_is_run_and_a_failure_stops_no_other(
         assert sweep.main([f"--sweep={file}", *command]) == 0
     said = capfd.readouterr()
     assert said.err == "[1/1] a_seed_0 is trained by another process\n"
-    assert "| a | 0 | - |" in said.out
+    assert "| a | 0 | - | - |" in said.out
     assert sweep.main(told) == 0
     assert page.read_text().count("written by logo_jax.sweep") == 1
     capfd.readouterr()
@@ -97,15 +100,49 @@ def test_the_difference_pairs_seeds_that_both_have():
     )
     described = description.Sweep(cells, (METRIC,), seeds=(0, 1, 2))
     values = {("base", 0): 10.0, ("base", 1): 30.0, ("new", 1): 31.0, ("new", 2): 50.0}
-    reached = {run: {METRIC: value} for run, value in values.items()}
-    base, new = table.rows(described, reached)
+    records = {
+        run: {"metrics": {METRIC: value}, "seconds": 90.0}
+        for run, value in values.items()
+    }
+    base, new = table.rows(described, records)
     assert new["over_baseline"]["values"] == [1.0]
     assert new["metrics"][METRIC]["mean"] == 40.5
     assert new["metrics"][METRIC]["std"] == pytest.approx(statistics.stdev([31, 50]))
     assert table.markdown(described, [base, new]).splitlines()[2:] == [
-        "| base | 2 | 20.00 ± 14.14 | - | - | - |",
-        "| new | 2 | 40.50 ± 13.44 | 70.00 | base | +1.00 |",
+        "| base | 2 | 1.5 | 20.00 ± 14.14 | - | - | - |",
+        "| new | 2 | 1.5 | 40.50 ± 13.44 | 70.00 | base | +1.00 |",
     ]
+
+
+def test_claims_are_judged_beside_what_is_published(tmp_path):
+    cells = [{"name": name, "config": "x.py"} for name in "ab"]
+    claim = {"text": "a is above b", "cell": "a", "over": "b", "published": 4.0}
+    file = tmp_path / "claims.py"
+    said = {"metrics": (METRIC,), "seeds": (0, 1, 2), "cells": cells}
+    file.write_text(f"SWEEP = {said | {'claims': [claim]}}")
+    described = description.read(str(file))
+    values = {"a": (11.0, 12.0, 13.0), "b": (10.0, 10.0, 10.0)}
+    records = {
+        (name, seed): {"metrics": {METRIC: value}, "seconds": 1.0}
+        for name, row in values.items()
+        for seed, value in enumerate(row)
+    }
+    # 2 +- 4.303 / sqrt(3), Student's t of two degrees of freedom
+    assert table.claims(described, records).splitlines() == [
+        f"| claim | published | {METRIC} | verdict |",
+        "| --- | --- | --- | --- |",
+        "| a is above b | +4.0 | +2.00 (-0.48 to +4.48) | not decided |",
+    ]
+    records["a", 2]["metrics"][METRIC] = 12.5
+    (row,) = table.claims(described, records).splitlines()[2:]
+    assert row.endswith("| +1.83 (-0.06 to +3.73) | not decided, but is smaller |")
+
+    file.write_text(f"SWEEP = {said | {'claims': [claim | {'published': 0.0}]}}")
+    with pytest.raises(ValueError, match="its sign says which cell is above"):
+        description.read(str(file))
+    file.write_text(f"SWEEP = {said | {'claims': [claim | {'over': 'c'}]}}")
+    with pytest.raises(ValueError, match=r"not so: \['c'\]"):
+        description.read(str(file))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +182,7 @@ def test_the_crop_ratio_sweep_is_the_supplements_two_tables():
     ("cells", "flags", "message"),
     [
         ([CELL, CELL], [], "must have names of their own"),
-        ([CELL | {"baseline": "b"}], [], "baselines among them"),
+        ([CELL | {"baseline": "b"}], [], "what they are compared with among them"),
         ([CELL | {"name": "a/b"}], [], "it names a folder"),
         ([CELL | {"unheard_of": 1.0}], [], "unheard_of"),
         ([], [], "nothing to run"),

@@ -37,12 +37,11 @@ def write(
     if not records:
         raise ValueError(f"no run of {name} is finished: there is nothing to tell yet")
     old = page.read_text()
-    reached = {which: record["metrics"] for which, record in records.items()}
-    rows = table.rows(sweep, reached)
+    rows = table.rows(sweep, records)
     figure = _write_figure(page, name, sweep, rows)
     tables = [table.markdown(sweep, rows)]
     if sweep.claims:
-        tables.append(table.judged(sweep, reached))
+        tables.append(table.claims(sweep, records))
     found = text(tables, list(records.values()), command, figure)
     write_whole(page, placed(old, name, found))
 
