@@ -104,6 +104,25 @@ def test_a_config_at_reduced_size_takes_a_step(name):
     assert any(jax.tree.leaves(moved))
 
 
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_runs_that_differ_in_their_seed_share_their_programs(seeds):
+    def programs(seed):
+        config = load("cifar10_moco")
+        reduce(config)
+        config.seed, config.seeds = seed, seeds
+        description = describe(config)
+        keys = description.keys("parameters")
+        first = jax.jit(description.init)
+        state = jax.eval_shape(first, keys)
+        inputs, epoch = examples(config.data.batch_size, 16)
+        if seeds > 1:
+            inputs = jax.tree.map(lambda x: jnp.stack([x] * seeds), inputs)
+        stepped = compiled(description).trace(state, inputs, epoch)
+        return [p.lower().as_text() for p in (first.trace(keys), stepped)]
+
+    assert programs(0) == programs(5)
+
+
 def reduce(config):
     """Small crops, a narrow network, a batch of eight."""
     groups = (config.crops.global_crops, 12), (config.crops.local_crops, 8)

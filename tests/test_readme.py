@@ -34,6 +34,14 @@ def test_every_relative_link_leads_to_a_file(page):
     assert [link for link in relative if not (page.parent / link).exists()] == []
 
 
+def test_the_results_of_the_readme_are_those_of_the_results_page():
+    (section,) = re.findall(r"^## Results\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    page = (ROOT / "docs" / "results.md").read_text().splitlines()
+    assert rows
+    assert [row for row in rows if row not in page] == []
+
+
 def test_every_config_named_in_the_readme_gives_a_config():
     named = re.findall(r"--config=(configs/\w+\.py)(?::(\w+))?", README)
     assert named

@@ -24,7 +24,7 @@ SMALL = {
 }
 OF_METHOD = {
     "moco": {"optimizer.learning_rate": 0.24, "batch_norm": "split:4"},
-    "simsiam": {"optimizer.learning_rate": 1.92, "method.predictor_hidden": 32},
+    "simsiam": {"optimizer.learning_rate": 0.96, "method.predictor_hidden": 32},
 }
 GLOBAL, LOCAL = (2, 16, (0.4, 1.0)), (2, 16, (0.08, 0.6))
 ALONE = {

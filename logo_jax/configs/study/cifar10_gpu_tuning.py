@@ -1,0 +1,54 @@
+"""What the paper leaves open, chosen on 5,000 training images: CIFAR-10 in full.
+
+    python -m logo_jax.sweep --sweep=configs/study/cifar10_gpu_tuning.py --out=runs/tune
+
+One seed of each; sizes are those of configs/study/cifar10_gpu.py, whose runs alone see
+the test set. Not run yet: no GPU was at hand.
+"""
+
+from logo_jax.configs.study.cifar10_gpu import cell
+
+HELD_OUT = {"data.held_out": 5000}
+WEIGHTS = {"simsiam": 1e-4, "moco": 5e-4}
+
+
+def of_method(method):
+    """Rates of multicrop, then strengths and kinds of the repulsion on top."""
+    multicrop = f"{method}_multicrop"
+
+    def tried(name, variant, **changes):
+        over = "" if name == "multicrop" else multicrop
+        return cell(
+            f"{method}_{name}", method, variant, over=over, **HELD_OUT, **changes
+        )
+
+    def joint(name, weight):
+        return tried(
+            name, "logo", **{"logo.update_kind": "joint", "logo.weight": weight}
+        )
+
+    return [
+        tried("multicrop", "multicrop"),
+        *(
+            tried(f"rate_{rate}", "multicrop", **{"optimizer.learning_rate": rate})
+            for rate in (0.06, 0.12)
+        ),
+        *(
+            tried(f"clip_{ratio}", "logo", **{"logo.clip_ratio": ratio})
+            for ratio in (0.015, 0.05, 0.15)
+        ),
+        tried(
+            "same_for_both",
+            "logo",
+            **{"logo.noise_on": "both", "logo.regressor_norm": "joint"},
+        ),
+        joint("joint", WEIGHTS[method]),
+        joint("joint_100", 100 * WEIGHTS[method]),
+    ]
+
+
+SWEEP = {
+    "metrics": ("knn/k200_t0.1/top1", "knn/k20_t0.07/top1", "linear/test_top1"),
+    "seeds": (0,),
+    "cells": [*of_method("simsiam"), *of_method("moco")],
+}
