@@ -42,7 +42,6 @@ SWEEP = {
         released("clip_half", **{"logo.clip_ratio": 0.0075}),
         released("clip_twice", **{"logo.clip_ratio": 0.03}),
         released("clip_10", **{"logo.clip_ratio": 0.15}),
-        released("clip_30", **{"logo.clip_ratio": 0.45}),
         released("ema_twice", **{"logo.prepare_before_repel": True}),
         released("logo_joint", **JOINT),
         joint("weight_half", 2.5e-4),
