@@ -1,7 +1,7 @@
 """By how much one cell of a sweep is above another, and how sure that is.
 
 Seeds are blocks: a run's value is taken for the sum of what its cell does, what its
-seed does and chance. Chance is estimated from all cells that lead to the same one by
+seed does and a residual. That is estimated from all cells that lead to the same one by
 their baselines, so that few seeds of many cells tell as much as they can. Of two cells
 alone this is Student's paired test.
 """
@@ -19,8 +19,8 @@ Reached = Mapping[tuple[str, int], Mapping[str, float]]  # by cell and seed, by 
 CONFIDENCE = 0.95
 
 
-class Chance(NamedTuple):
-    """What is left of runs' values beside their cell's and their seed's share.
+class Residual(NamedTuple):
+    """What of runs' values neither their cell nor their seed explains.
 
     Attributes:
         std: its standard deviation.
@@ -30,49 +30,51 @@ class Chance(NamedTuple):
     std: float
     freedom: int
 
+    def margin(self, n: int) -> float:
+        """Half of the 95 % interval of the mean of n differences of two runs."""
+        quantile = stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom)
+        return float(quantile) * self.std * (2 / n) ** 0.5
 
-def summary(values: Sequence[float], chance: Chance | None = None) -> dict[str, Any]:
+
+def summary(
+    values: Sequence[float], residual: Residual | None = None
+) -> dict[str, Any]:
     """Values, their number and mean, the standard deviation of a sample (n - 1).
 
     Args:
         values: of runs, or differences of two runs of one seed.
-        chance: of a run, where values are differences. `margin` then is half of the
-            mean's 95 % interval; else, or where nothing tells of chance, it is None.
+        residual: of a run, where values are differences. `margin` then is half of the
+            mean's 95 % interval, else None.
 
     >>> summary([1.0, 3.0])["mean"], summary([1.0])["std"], summary([])["mean"]
     (2.0, None, None)
-    >>> round(summary([1.0, 3.0], chance_of([[0.0, 0.0], [1.0, 3.0]]))["margin"], 2)
+    >>> round(summary([1.0, 3.0], residual_of([[0.0, 0.0], [1.0, 3.0]]))["margin"], 2)
     12.71
     """
     n = len(values)
-    known = n > 0 and chance is not None
     return {
         "values": list(values),
         "n": n,
         "mean": statistics.mean(values) if values else None,
         "std": statistics.stdev(values) if n > 1 else None,
-        "margin": _quantile(chance) * chance.std * (2 / n) ** 0.5 if known else None,
+        "margin": residual.margin(n) if n and residual else None,
     }
 
 
-def _quantile(chance):
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, chance.freedom))
-
-
-def chance_of(values: Sequence[Sequence[float]]) -> Chance | None:
+def residual_of(values: Sequence[Sequence[float]]) -> Residual | None:
     """From values [cells, seeds]; None for fewer than two of either.
 
     Of two cells it is the deviation of their differences over the root of 2.
 
-    >>> chance_of([[0.0, 0.0], [1.0, 3.0]])
-    Chance(std=1.0, freedom=1)
+    >>> residual_of([[0.0, 0.0], [1.0, 3.0]])
+    Residual(std=1.0, freedom=1)
     """
     x = np.asarray(values, float)
     if x.ndim < 2 or min(x.shape) < 2:
         return None
     left = x - x.mean(0) - x.mean(1, keepdims=True) + x.mean()
     freedom = (x.shape[0] - 1) * (x.shape[1] - 1)
-    return Chance(float(np.sqrt(np.square(left).sum() / freedom)), freedom)
+    return Residual(float(np.sqrt(np.square(left).sum() / freedom)), freedom)
 
 
 class Differences:
@@ -93,14 +95,14 @@ class Differences:
         """`summary` of how far a cell is above another, by the seeds that both have."""
         both = self._common([cell, other])
         family = self._family(cell)
-        chance = self._chance(family if other in family else [cell, other])
+        residual = self._residual(family if other in family else [cell, other])
         values = [self._values[cell, s] - self._values[other, s] for s in both]
-        return summary(values, chance or self._chance([cell, other]))
+        return summary(values, residual or self._residual([cell, other]))
 
-    def _chance(self, cells):
+    def _residual(self, cells):
         """By the seeds that all of the cells have."""
         seeds = self._common(cells)
-        return chance_of([[self._values[cell, s] for s in seeds] for cell in cells])
+        return residual_of([[self._values[cell, s] for s in seeds] for cell in cells])
 
     def _common(self, cells):
         return [s for s in self._seeds if all((c, s) in self._values for c in cells)]

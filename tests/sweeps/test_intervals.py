@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from logo_jax.sweeps.description import Cell, Sweep
-from logo_jax.sweeps.intervals import Differences, chance_of
+from logo_jax.sweeps.intervals import Differences, residual_of
 
 METRIC = "accuracy"
 
@@ -23,12 +23,12 @@ def differences(values, baselines, num_seeds):
     return Differences(sweep, reached, METRIC)
 
 
-def test_chance_is_the_residual_of_a_linear_model_of_cells_and_seeds():
+def test_the_residual_is_that_of_a_linear_model_of_cells_and_seeds():
     values = np.random.default_rng(0).normal(size=(5, 3)) + [[3.0], [0], [1], [2], [9]]
     cells, seeds = (x.ravel() for x in np.indices(values.shape))
     design = np.concatenate([np.eye(5)[cells], np.eye(3)[seeds][:, 1:]], axis=1)
     _, (squares,), rank, _ = np.linalg.lstsq(design, values.ravel())
-    found = chance_of(values)
+    found = residual_of(values)
     assert found is not None
     assert found.freedom == values.size - rank == 8
     assert found.std == pytest.approx((squares / 8) ** 0.5)
@@ -48,9 +48,9 @@ def test_a_family_shares_its_chance_and_strangers_do_not_add_to_it():
     strangers = {name: 100 * rng.normal(size=3) for name in "de"}
     baselines = {"a": "", "b": "a", "c": "b", "d": "", "e": "d"}
     found = differences(values | strangers, baselines, 3)
-    chance = chance_of(list(values.values()))
-    assert chance is not None
-    margin = stats.t.ppf(0.975, 4) * chance.std * (2 / 3) ** 0.5
+    residual = residual_of(list(values.values()))
+    assert residual is not None
+    margin = stats.t.ppf(0.975, 4) * residual.std * (2 / 3) ** 0.5
     for cell, other in ("ab", "bc", "ac"):
         assert found.between(cell, other)["margin"] == pytest.approx(margin)
     across = found.between("d", "a")
