@@ -42,7 +42,7 @@ def test_of_two_cells_it_is_the_paired_test():
     assert found["mean"] + found["margin"] == pytest.approx(interval.high)
 
 
-def test_a_family_shares_its_chance_and_strangers_do_not_add_to_it():
+def test_a_family_shares_its_residual_and_strangers_do_not_add_to_it():
     rng = np.random.default_rng(0)
     values = {name: rng.normal(size=3) for name in "abc"}
     strangers = {name: 100 * rng.normal(size=3) for name in "de"}
