@@ -135,7 +135,9 @@ def test_claims_are_judged_beside_what_is_published(tmp_path):
     ]
     records["a", 2]["metrics"][METRIC] = 12.5
     (row,) = table.claims(described, records).splitlines()[2:]
-    assert row.endswith("| +1.83 (-0.06 to +3.73) | not decided, but is smaller |")
+    assert row.endswith(
+        "| +1.83 (-0.06 to +3.73) | not seen, published size excluded |"
+    )
 
     file.write_text(f"SWEEP = {said | {'claims': [claim | {'published': 0.0}]}}")
     with pytest.raises(ValueError, match="its sign says which cell is above"):

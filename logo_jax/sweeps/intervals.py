@@ -127,9 +127,11 @@ def verdict(published: float, found: Mapping[str, Any]) -> str:
         found: `summary` of differences.
 
     >>> verdict(4.8, {"mean": 2.0, "margin": 1.0})
-    'holds, but is smaller'
+    'holds, less than published'
     >>> verdict(4.8, {"mean": 2.0, "margin": 3.0})
     'not decided'
+    >>> verdict(4.8, {"mean": 0.5, "margin": 1.0})
+    'not seen, published size excluded'
     >>> verdict(-7.4, {"mean": 2.0, "margin": 1.0})
     'the reverse'
     """
@@ -140,7 +142,9 @@ def verdict(published: float, found: Mapping[str, Any]) -> str:
     high = sign * found["mean"] + found["margin"]
     if high < 0:
         return "the reverse"
-    holds = "holds" if low > 0 else "not decided"
+    if low <= 0:
+        excluded = abs(published) > high
+        return "not seen, published size excluded" if excluded else "not decided"
     if abs(published) > high:
-        return f"{holds}, but is smaller"
-    return f"{holds}, and is larger" if abs(published) < low else holds
+        return "holds, less than published"
+    return "holds, more than published" if abs(published) < low else "holds"
