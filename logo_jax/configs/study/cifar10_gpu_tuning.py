@@ -13,7 +13,7 @@ WEIGHTS = {"simsiam": 1e-4, "moco": 5e-4}
 
 
 def of_method(method):
-    """Rates of multicrop, then strengths and kinds of the repulsion on top."""
+    """Rates and decay of multicrop; strengths and kinds of the repulsion on top."""
     multicrop = f"{method}_multicrop"
 
     def tried(name, variant, **changes):
@@ -33,6 +33,8 @@ def of_method(method):
             tried(f"rate_{rate}", "multicrop", **{"optimizer.learning_rate": rate})
             for rate in (0.06, 0.12)
         ),
+        # what the released update does beside its repulsion
+        tried("decay_twice", "multicrop", **{"optimizer.weight_decay": 1e-3}),
         *(
             tried(f"clip_{ratio}", "logo", **{"logo.clip_ratio": ratio})
             for ratio in (0.015, 0.05, 0.15)
