@@ -6,8 +6,8 @@ SimSiam and MoCo in each variant, three seeds, at equal epochs; and each again f
 many passes through the encoder as multicrop makes (`_same_compute`). ResNet-10 of width
 8, 16 px crops, batch 32, 3,000 steps: 1.9 epochs. Sizes and learning rates are those of
 a pilot on 45,000 training images judged on the other 5,000 (docs/results.md, which
-also says what came out). Settings of the regressor are the released ones but for its
-learning rate: 16 times theirs, so that it has learned as much in so few steps.
+also says what came out). The regressor is the released one, whose learning rate is the
+encoder's.
 """
 
 STEPS = 3000
@@ -34,7 +34,11 @@ ALONE = {
 TOGETHER = {"crops.global_crops": GLOBAL, "crops.local_crops": LOCAL}
 JOINT = {"logo.update_kind": "joint"}
 TITLES = {"moco": "MoCo", "simsiam": "SimSiam"}
-REGRESSOR = {"logo.regressor_learning_rate": 0.24}
+REGRESSOR = {
+    "logo.regressor_learning_rate": 0.24,
+    "logo.noise_on": "positives",
+    "logo.regressor_norm": "separate",
+}
 BOTH = {"pairing": "symmetric"}  # as the others: one_way learns from one crop in two
 # through the encoder, an image: one of a crop, two more where it has a gradient
 PASSES = {

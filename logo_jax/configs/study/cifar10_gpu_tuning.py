@@ -40,9 +40,9 @@ def of_method(method):
             for ratio in (0.015, 0.05, 0.15)
         ),
         tried(
-            "same_for_both",
+            "regressor_released",
             "logo",
-            **{"logo.noise_on": "both", "logo.regressor_norm": "joint"},
+            **{"logo.noise_on": "positives", "logo.regressor_norm": "separate"},
         ),
         joint("joint", WEIGHTS[method]),
         joint("joint_100", 100 * WEIGHTS[method]),
