@@ -144,6 +144,8 @@ def write_table(out: pathlib.Path, sweep: Sweep, runs: Sequence[Run]) -> str:
 def told(options: argparse.Namespace, flags: Sequence[str]) -> str:
     """The command, as a page can tell it: with the reader's folders for ours."""
     given = [f"--sweep={options.sweep}", *flags]
+    if options.seeds is not None:
+        given.append(f"--seeds={options.seeds}")
     named = [re.sub(r"=/.*", "=DIR", flag) for flag in given]
     return " ".join(["python -m logo_jax.sweep", *named, "--out=OUT"])
 
