@@ -78,12 +78,12 @@ def traced(
         )
     )
     state = jax.eval_shape(description.init)
-    traced = train_step.trace(
+    program = train_step.trace(
         _on(NamedSharding(mesh, P()), state),
         _on(step.batch_sharding(mesh), crops),
         jnp.int32(0),
     )
-    return traced.lower()
+    return program.lower()
 
 
 def _on(sharding: NamedSharding, tree: Any) -> Any:

@@ -74,6 +74,10 @@ class Description:
             return self.method.init(keys, blank)
         return jax.vmap(lambda key: self.method.init(key, blank))(keys)
 
+    def first_state(self) -> TrainState:
+        """What `init` returns, compiled; the program is that of every seed."""
+        return jax.jit(self.init)(self.keys("parameters"))
+
     def of_first_seed(self) -> Self:
         """The same of one seed alone."""
         plan = dataclasses.replace(self.plan, seeds=self.plan.seeds[:1])

@@ -47,8 +47,7 @@ class Experiment:
 
     def init(self) -> TrainState:
         """The state before the first step, on every device."""
-        keys = self.description.keys("parameters")
-        return step.replicate(jax.jit(self.description.init)(keys), self.mesh)
+        return step.replicate(self.description.first_state(), self.mesh)
 
     def rolled_back(self, times: int) -> Self:
         """The experiment with other crops and noise; itself for no times."""

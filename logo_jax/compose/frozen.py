@@ -69,7 +69,7 @@ class Frozen:
 
     def untrained(self) -> Self:
         """The encoder before the first step, as its config's seeds draw it."""
-        state = step.replicate(jax.jit(self.description.init)(), self.mesh)
+        state = step.replicate(self.description.first_state(), self.mesh)
         return dataclasses.replace(self, state=state, source="untrained")
 
     @property
@@ -140,7 +140,7 @@ def from_file(file: pathlib.Path, config: Mapping[str, Any], mesh: Mesh) -> Froz
         ValueError: where it holds another network.
     """
     description = describe(config, num_devices=mesh.devices.size)
-    state = jax.jit(description.init)()
+    state = description.first_state()
     groups = {"params": state.params, "batch_stats": state.batch_stats}
     backbone = {name: group[ENCODER]["backbone"] for name, group in groups.items()}
     read = read_backbone(file, backbone)

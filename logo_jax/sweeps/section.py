@@ -11,14 +11,14 @@ from logo_jax.pictures.differences import Difference
 from logo_jax.sweeps import table
 from logo_jax.sweeps.description import Sweep
 
-Records = Sequence[Mapping[str, Any]]  # of the finished runs, as the sweep writes them
+Finished = Sequence[Mapping[str, Any]]  # records of runs, as the sweep writes them
 
 
 def write(
     page: pathlib.Path,
     name: str,
     sweep: Sweep,
-    records: Mapping[tuple[str, int], Mapping[str, Any]],
+    records: table.Records,
     command: str,
 ) -> None:
     """Puts what is finished into the page, and its figure into figures/ beside it.
@@ -84,7 +84,7 @@ def placed(page: str, name: str, section: str) -> str:
 
 
 def text(
-    tables: Sequence[str], records: Records, command: str, figure: str = ""
+    tables: Sequence[str], records: Finished, command: str, figure: str = ""
 ) -> str:
     """The first table, what it cost and on what, the figure, other tables, the command.
 
@@ -100,7 +100,7 @@ def text(
     return "\n\n".join([*parts, *tables[1:], f"    {command}"])
 
 
-def costs(records: Records) -> str:
+def costs(records: Finished) -> str:
     """How many runs, their hours, machine, versions and commit."""
     hours = sum(record["seconds"] for record in records) / 3600
     facts = [
@@ -111,7 +111,7 @@ def costs(records: Records) -> str:
     return f"{'; '.join(facts)}."
 
 
-def _each(records: Records, fact: Callable[[Any], str]) -> str:
+def _each(records: Finished, fact: Callable[[Any], str]) -> str:
     """A fact of the runs; each that there is, where they differ."""
     return " and ".join(sorted({fact(record) for record in records}))
 

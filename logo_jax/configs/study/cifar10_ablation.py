@@ -11,6 +11,8 @@ switch of the regressor could show, so these are made at ten times it and compar
 
 from logo_jax.configs.study.cifar10_cpu import JOINT, cell
 
+STRONG = {"logo.clip_ratio": 0.15}
+
 
 def released(name, *, over="multicrop", **changes):
     """The released update with something changed."""
@@ -19,7 +21,7 @@ def released(name, *, over="multicrop", **changes):
 
 def strong(name, **changes):
     """Something changed of the released update at ten times the strength."""
-    return released(name, over="clip_10", **{"logo.clip_ratio": 0.15}, **changes)
+    return released(name, over="clip_10", **STRONG, **changes)
 
 
 def joint(name, weight):
@@ -41,7 +43,7 @@ SWEEP = {
         released("clip_0", **{"logo.clip_ratio": 0.0}),
         released("clip_half", **{"logo.clip_ratio": 0.0075}),
         released("clip_twice", **{"logo.clip_ratio": 0.03}),
-        released("clip_10", **{"logo.clip_ratio": 0.15}),
+        released("clip_10", **STRONG),
         released("ema_twice", **{"logo.prepare_before_repel": True}),
         released("logo_joint", **JOINT),
         joint("weight_half", 2.5e-4),

@@ -6,8 +6,8 @@ SimSiam and MoCo in each variant, three seeds, at equal epochs; and each again f
 many passes through the encoder as multicrop makes (`_same_compute`). ResNet-10 of width
 8, 16 px crops, batch 32, 3,000 steps: 1.9 epochs. Sizes and learning rates are those of
 a pilot on 45,000 training images judged on the other 5,000 (docs/results.md, which
-also says what came out). The regressor is the released one, whose learning rate is the
-encoder's.
+also says what came out). The regressor is the released one; its learning rate is
+that of MoCo's encoder.
 """
 
 STEPS = 3000
