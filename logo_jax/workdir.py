@@ -33,8 +33,7 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     with _refused(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         file = (workdir / LOCK_FILE).open("a+")
-    with file:
-        _take(file, workdir)
+    with file, _taken(file, workdir):
         with _refused(workdir):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -49,11 +48,17 @@ def require_free(workdir: pathlib.Path) -> None:
         ValueError: as `locked`.
     """
     if (workdir / LOCK_FILE).exists():
-        with (workdir / LOCK_FILE).open("a+") as file:
-            _take(file, workdir)
+        with (workdir / LOCK_FILE).open("a+") as file, _taken(file, workdir):
+            pass
 
 
-def _take(file: TextIO, workdir: pathlib.Path) -> None:
+@contextlib.contextmanager
+def _taken(file: TextIO, workdir: pathlib.Path) -> Iterator[None]:
+    """Holds the file's lock, and lets go by name.
+
+    Closing alone would leave the lock with a process forked meanwhile, until that one
+    ends or starts its program.
+    """
     try:
         with _refused(workdir):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -64,6 +69,10 @@ def _take(file: TextIO, workdir: pathlib.Path) -> None:
             f"{workdir} is in use by {holder}: wait for it or stop it, or use another "
             "--workdir"
         ) from None
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 @contextlib.contextmanager

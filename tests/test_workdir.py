@@ -1,5 +1,6 @@
 """The lock on a run's folder."""
 
+import contextlib
 import fcntl
 import signal
 import subprocess
@@ -17,14 +18,40 @@ with locked(pathlib.Path(sys.argv[1])):
     sys.stdin.read()
 """
 
+START = """
+import pathlib, subprocess, sys
+from logo_jax.workdir import locked
+child = "import sys; print('held', flush=True); sys.stdin.read()"
+with locked(pathlib.Path(sys.argv[1])):
+    subprocess.run([sys.executable, "-c", child], close_fds=False)
+"""
+
+FORK = """
+import os, pathlib, sys
+from logo_jax.workdir import locked
+with locked(pathlib.Path(sys.argv[1])):
+    if not os.fork():
+        sys.stdin.read()
+        os._exit(0)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def _started(program, folder):
+    """A process that has held the folder; it waits until its standard input ends."""
+    command = [sys.executable, "-c", program, str(folder)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+
 
 @pytest.fixture(name="holder")
 def fixture_holder(tmp_path):
     """A process that holds the folder until its standard input ends."""
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
-        assert process.stdout.readline() == "held\n"
+    with _started(HOLD, tmp_path) as process:
         yield process
 
 
@@ -43,12 +70,15 @@ def test_the_lock_of_a_killed_process_is_stale_at_once(holder, tmp_path):
 
 
 def test_a_process_that_the_holder_starts_does_not_inherit_the_lock(tmp_path):
-    command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
-    with locked(tmp_path):
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, close_fds=False)
-    with process:
+    with _started(START, tmp_path) as holder:
+        holder.kill()  # its child lives on, with the files that it inherited
+        holder.wait()
         require_free(tmp_path)
-        process.kill()
+
+
+def test_letting_go_does_not_wait_for_a_process_that_shares_the_file(tmp_path):
+    with _started(FORK, tmp_path):
+        require_free(tmp_path)
 
 
 def test_a_folder_may_be_locked_again_and_its_file_names_the_last(tmp_path):
