@@ -1,0 +1,68 @@
+"""Does LoGo pay where local crops are cheap? CIFAR-10 at the CPU study's size.
+
+    python -m logo_jax.sweep --sweep=configs/study/cifar10_small_locals.py --out=OUT
+
+The CPU study's local crops have as many pixels as its global ones; the paper's have 96
+px for 224, a fifth of the pixels. Here they have 8 px for 16, a quarter; all else is
+the CPU study's, with the regressor as released, but for `logo_default`: the configs'
+LoGo as it is today, in the joint update. `logo_reversed` is the joint update with the
+sign of its repulsion turned round, at the paper's strength.
+"""
+
+from logo_jax.configs.study.cifar10_cpu import JOINT, STEPS, cell, claims
+
+LOCALS = {"crops.local_crops": (2, 8, (0.08, 0.6))}
+# as base.py has them, where the CPU study has the released ones
+DEFAULT = {
+    "logo.regressor_learning_rate": 0.03,
+    "logo.noise_on": "both",
+    "logo.regressor_norm": "joint",
+}
+WEIGHTS = {"moco": 5e-4, "simsiam": 1e-4}  # the configs'
+# as in the CPU study, in global crops' worth: a local crop's is a quarter of one
+PASSES = {
+    "moco": {"baseline": 4, "multicrop": 9.5, "all_pairs": 10, "logo_released": 11},
+    "simsiam": {"baseline": 6, "multicrop": 7.5, "logo_released": 9},
+}
+
+
+def small(name, method, variant, **changes):
+    """A variant with local crops of 8 px; for as many passes where its name says so."""
+    baseline = {"baseline": "", "multicrop": "baseline"}.get(name, "multicrop")
+    crops = {} if variant == "baseline" else LOCALS
+    return cell(name, method, variant, baseline=baseline, **crops | changes)
+
+
+def same_compute(name, method, variant):
+    """The same for as many passes as multicrop makes."""
+    passes = PASSES[method]
+    steps = int(STEPS * passes["multicrop"] / passes[name])
+    return small(f"{name}_same_compute", method, variant, steps=steps)
+
+
+def of_method(method):
+    """The CPU study's cells, the default and the reversed sign."""
+    reversed_sign = {"logo.weight": -WEIGHTS[method]}
+    return [
+        small("baseline", method, "baseline"),
+        small("multicrop", method, "multicrop"),
+        small("all_pairs", method, "all_pairs"),
+        small("logo_released", method, "logo"),
+        small("logo_joint", method, "logo", **JOINT),
+        small("logo_default", method, "logo", **JOINT, **DEFAULT),
+        small("logo_reversed", method, "logo", **JOINT, **reversed_sign),
+        same_compute("baseline", method, "baseline"),
+        same_compute("logo_released", method, "logo"),
+    ]
+
+
+SWEEP = {
+    "metrics": ("knn/k20_t0.07/top1", "knn/k200_t0.1/top1"),
+    "seeds": (0, 1, 2),
+    "cells": [
+        *of_method("moco"),
+        same_compute("all_pairs", "moco", "all_pairs"),
+        *of_method("simsiam"),
+    ],
+    "claims": [*claims()],
+}
