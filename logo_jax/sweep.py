@@ -21,7 +21,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -80,8 +79,8 @@ def train(run: Run, metrics: Sequence[str], which: str) -> bool:
 def train_here(run: Run, metrics: Sequence[str], which: str) -> bool:
     """As `train`; nobody else trains it."""
     say(f"{which} {run.name}")
-    started = time.monotonic()
-    code = call(run)
+    with run.timed():
+        code = call(run)
     said = run.log.read_text(errors="replace").strip().splitlines()
     reached = reached_by(run, metrics)
     if code or reached is None or any(line.startswith(STOPPED) for line in said):
@@ -91,7 +90,7 @@ def train_here(run: Run, metrics: Sequence[str], which: str) -> bool:
     record = {
         "arguments": run.arguments,
         "metrics": reached,
-        "seconds": round(time.monotonic() - started, 1),  # of the start that ended it
+        "seconds": run.seconds,
         "commit": commit(),
         "machine": json.loads((run.folder / MACHINE_FILE).read_text()),
     }

@@ -5,11 +5,12 @@ import itertools
 import json
 import re
 import statistics
+import types
 
 import pytest
 
 from logo_jax import compose, configs, sweep, workdir
-from logo_jax.sweeps import description, table
+from logo_jax.sweeps import description, runs, table
 from tests import test_main
 from tests.conftest import CACHE
 from tests.test_main import fixture_arrays
@@ -77,7 +78,9 @@ def test_only_what_is_missing_is_run_and_a_failure_stops_no_other(
     assert str(tmp_path) not in found
     assert (tmp_path / "figures" / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
-    (out / "a_seed_0.json").unlink()
+    record = out / "a_seed_0.json"
+    seconds = json.loads(record.read_text())["seconds"]
+    record.unlink()
     with workdir.locked(out / "claims" / "a_seed_0"):
         assert sweep.main([f"--sweep={file}", *command]) == 0
     said = capfd.readouterr()
@@ -85,12 +88,29 @@ def test_only_what_is_missing_is_run_and_a_failure_stops_no_other(
     assert "| a | 0 | - | - |" in said.out
     assert sweep.main(told) == 0
     assert page.read_text().count("written by logo_jax.sweep") == 1
+    assert json.loads(record.read_text())["seconds"] > seconds  # of both its starts
     capfd.readouterr()
 
     with pytest.raises(SystemExit):
         sweep.main([f"--sweep={file}", *command, "--config.seeds=2"])
     message = "has finished with other settings (--config.seeds=2)"
     assert message in capfd.readouterr().err
+
+
+def test_a_runs_time_is_that_of_all_its_starts_in_its_folder(tmp_path, monkeypatch):
+    said = description.read(str(write(tmp_path / "sweep.py", CELL)))
+    (run,) = runs.make_runs(said, tmp_path, [])
+    clock = iter([0.0, 5.0, 10.0, 70.0, 100.0, 107.5])
+    time = types.SimpleNamespace(monotonic=lambda: next(clock))
+    monkeypatch.setattr(runs, "time", time)  # not everybody's
+    with run.timed():  # refused before it had a folder
+        next(clock)
+    run.folder.mkdir()
+    with pytest.raises(KeyboardInterrupt), run.timed():
+        raise KeyboardInterrupt
+    with run.timed():
+        pass
+    assert run.seconds == 67.5
 
 
 def test_the_difference_pairs_seeds_that_both_have():

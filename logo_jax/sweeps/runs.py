@@ -1,12 +1,14 @@
 """The runs of a sweep: their folders, their command lines, what is recorded of them."""
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from logo_jax.metrics import METRICS_FILE, read_rows
+from logo_jax.metrics import METRICS_FILE, read_rows, write_whole
 from logo_jax.sweeps.description import Cell, Sweep
 
 
@@ -55,6 +57,27 @@ class Run:
     def log(self) -> pathlib.Path:
         """What it printed."""
         return self.out / f"{self.name}.log"
+
+    @property
+    def seconds(self) -> float:
+        """Of all its starts in this folder, but for one whose sweep was killed."""
+        file = self._seconds_file
+        return float(file.read_text()) if file.exists() else 0.0
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        """Adds the time of a start to that of those before it."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            if self.folder.is_dir():  # it began
+                seconds = self.seconds + time.monotonic() - begin
+                write_whole(self._seconds_file, f"{seconds:.1f}\n")
+
+    @property
+    def _seconds_file(self) -> pathlib.Path:
+        return self.folder / "sweep_seconds"
 
 
 def make_runs(sweep: Sweep, out: pathlib.Path, flags: Sequence[str]) -> list[Run]:
