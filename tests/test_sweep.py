@@ -113,6 +113,14 @@ def test_a_runs_time_is_that_of_all_its_starts_in_its_folder(tmp_path, monkeypat
     assert run.seconds == 67.5
 
 
+def test_a_flag_of_every_run_takes_the_place_of_the_cells(tmp_path):
+    cell = CELL | {"overrides": {"crops.global_crops": (2, 32, (0.4, 1.0))}}
+    said = description.read(str(write(tmp_path / "sweep.py", cell)))
+    flags = ["--config.crops.global_crops=(2, 8, (0.4, 1.0))", "--config.data.path=x"]
+    (run,) = runs.make_runs(said, tmp_path, flags)
+    assert run.arguments == [f"--config={CELL['config']}", "--config.seed=0", *flags]
+
+
 def test_the_difference_pairs_seeds_that_both_have():
     cells = (
         description.Cell("base", "x.py"),

@@ -36,7 +36,10 @@ class Run:
     @property
     def arguments(self) -> list[str]:
         """What makes it this run: its command line, but for the folder."""
-        return [*self.cell.flags(self.seed), *self.flags]
+        given = {_field(flag) for flag in self.flags}
+        own = self.cell.flags(self.seed)
+        # a tuple given twice would be joined
+        return [*(flag for flag in own if _field(flag) not in given), *self.flags]
 
     @property
     def folder(self) -> pathlib.Path:
@@ -132,3 +135,7 @@ def records_of(runs: Sequence[Run]) -> dict[tuple[str, int], dict[str, Any]]:
         for run in runs
         if run.record.exists()
     }
+
+
+def _field(flag: str) -> str:
+    return flag.partition("=")[0]
