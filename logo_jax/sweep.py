@@ -6,17 +6,18 @@ Flags --config.FIELD=VALUE go to every run, over what the sweep says. Each run i
 `logo_jax.main` in a folder of its own, CELL_seed_SEED; its output is in that name's
 .log. The same command again resumes what was interrupted, skips what is finished and
 tries again what failed. Started twice at once, on two cores, devices or hosts that see
-one OUT, the two share the runs. The table is printed, and written as table.md and
-table.json; --results=PAGE.md puts it, with hours, machine, commit and a figure, into
-that page too, in place of what was there of this sweep. Exit codes: 0 all is finished,
-or stopped by SIGTERM; 1 a run failed; 2 bad input; 130 stopped by Ctrl-C.
+one OUT, the two share the runs, and each ends when all have. The table is printed, and
+written as table.md and table.json; --results=PAGE.md puts it, with hours, machine,
+commit and a figure, into that page too, in place of what was there of this sweep. Exit
+codes: 0 all is finished, or stopped by SIGTERM; 1 a run failed; 2 bad input; 130
+stopped by Ctrl-C.
 """
 
 import argparse
-import contextlib
 import json
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -44,46 +45,54 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument("--results", type=pathlib.Path, help="a page that tells of it")
     options, flags = parser.parse_known_args(argv)
+    succeeded = True
     with command.input_errors():
         sweep = description.read(options.sweep)
         if options.seeds is not None:
             sweep = replace(sweep, seeds=tuple(range(options.seeds)))
         runs = make_runs(sweep, options.out.absolute(), flags)
         options.out.mkdir(parents=True, exist_ok=True)
-        missing = [] if options.table else missing_of(runs)
-    succeeded = [
-        train(run, sweep.metrics, f"[{i}/{len(missing)}]")
-        for i, run in enumerate(missing, 1)
-        if not run.record.exists()  # by now, by another process
-    ]
-    with command.input_errors():
-        print(write_table(options.out, sweep, runs))
-        if options.results:
-            name = pathlib.Path(options.sweep).stem
-            said = told(options, flags)
-            section.write(options.results, name, sweep, records_of(runs), said)
-    return 0 if all(succeeded) else 1
+        if not options.table:
+            succeeded = train_all(missing_of(runs), sweep.metrics)
+        with workdir.locked(options.out / "claims" / "table", wait=True):
+            print(write_table(options.out, sweep, runs))
+            if options.results:
+                name = pathlib.Path(options.sweep).stem
+                records, said = records_of(runs, sweep.metrics), told(options, flags)
+                section.write(options.results, name, sweep, records, said)
+    return 0 if succeeded else 1
+
+
+def train_all(runs: Sequence[Run], metrics: Sequence[str]) -> bool:
+    """Trains what no other process does; returns whether none failed here.
+
+    What another trains is waited for, and trained here where that one ends without it.
+    """
+    succeeded, others = True, []
+    for i, run in enumerate(runs, 1):
+        try:
+            with workdir.locked(run.claim):
+                succeeded &= train(run, metrics, f"[{i}/{len(runs)}]")
+        except workdir.InUse:
+            others.append(run)
+    for i, run in enumerate(others, 1):
+        say(f"waiting for another process to train {run.name}")
+        with workdir.locked(run.claim, wait=True):
+            succeeded &= train(run, metrics, f"[{i}/{len(others)}]")
+    return succeeded
 
 
 def train(run: Run, metrics: Sequence[str], which: str) -> bool:
     """Runs it to its end and records what it reached, or tells in one line why not."""
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(workdir.locked(run.claim))
-        except ValueError:
-            say(f"{which} {run.name} is trained by another process")
-            return True
-        return train_here(run, metrics, which)
-
-
-def train_here(run: Run, metrics: Sequence[str], which: str) -> bool:
-    """As `train`; nobody else trains it."""
+    if run.record.exists():  # by now, of another process
+        return True
     say(f"{which} {run.name}")
+    code_version = commit()
     with run.timed():
         code = call(run)
     said = run.log.read_text(errors="replace").strip().splitlines()
-    reached = reached_by(run, metrics)
-    if code or reached is None or any(line.startswith(STOPPED) for line in said):
+    reached = None if code else reached_by(run, metrics)
+    if reached is None or any(line.startswith(STOPPED) for line in said):
         reason = said[-1] if said else f"not all of {metrics} in its {METRICS_FILE}"
         say(f"{run.name} is not finished (exit code {code}): {reason}; see {run.log}")
         return False
@@ -91,7 +100,7 @@ def train_here(run: Run, metrics: Sequence[str], which: str) -> bool:
         "arguments": run.arguments,
         "metrics": reached,
         "seconds": run.seconds,
-        "commit": commit(),
+        "commit": code_version,
         "machine": json.loads((run.folder / MACHINE_FILE).read_text()),
     }
     write_whole(run.record, json.dumps(record, indent=2) + "\n")
@@ -132,7 +141,7 @@ def call(run: Run) -> int:
 
 def write_table(out: pathlib.Path, sweep: Sweep, runs: Sequence[Run]) -> str:
     """The table of the runs that are finished, which is written too, whole or not."""
-    records = records_of(runs)
+    records = records_of(runs, sweep.metrics)
     rows = table.rows(sweep, records)
     text = table.markdown(sweep, rows)
     write_whole(out / "table.md", text + "\n")
@@ -142,11 +151,12 @@ def write_table(out: pathlib.Path, sweep: Sweep, runs: Sequence[Run]) -> str:
 
 def told(options: argparse.Namespace, flags: Sequence[str]) -> str:
     """The command, as a page can tell it: with the reader's folders for ours."""
-    given = [f"--sweep={options.sweep}", *flags]
+    file = pathlib.Path(options.sweep)
+    shown = f"DIR/{file.name}" if file.is_absolute() else options.sweep
+    given = [f"--sweep={shown}", *(re.sub(r"=/.*", "=DIR", flag) for flag in flags)]
     if options.seeds is not None:
         given.append(f"--seeds={options.seeds}")
-    named = [re.sub(r"=/.*", "=DIR", flag) for flag in given]
-    return " ".join(["python -m logo_jax.sweep", *named, "--out=OUT"])
+    return shlex.join(["python", "-m", "logo_jax.sweep", *given, "--out=OUT"])
 
 
 if __name__ == "__main__":

@@ -13,8 +13,12 @@ CONFIG_FILE = "config.json"
 LOCK_FILE = "lock"
 
 
+class InUse(ValueError):
+    """Another process holds the folder."""
+
+
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
+def locked(workdir: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
     """Holds a folder for this process alone; readers need no lock.
 
     The kernel keeps the lock and lets go of it when the process ends, however it ends:
@@ -25,15 +29,17 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
 
     Args:
         workdir: made if absent.
+        wait: until the process that holds it lets go.
 
     Raises:
-        ValueError: where another process holds the folder, with its host and pid; where
-            the folder cannot be written, or lies on a file system without locks.
+        InUse: where another process holds the folder, with its host and pid.
+        ValueError: where the folder cannot be written, or lies on a file system without
+            locks.
     """
     with _refused(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         file = (workdir / LOCK_FILE).open("a+")
-    with file, _taken(file, workdir):
+    with file, _taken(file, workdir, wait):
         with _refused(workdir):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -53,7 +59,7 @@ def require_free(workdir: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _taken(file: TextIO, workdir: pathlib.Path) -> Iterator[None]:
+def _taken(file: TextIO, workdir: pathlib.Path, wait: bool = False) -> Iterator[None]:
     """Holds the file's lock, and lets go by name.
 
     Closing alone would leave the lock with a process forked meanwhile, until that one
@@ -61,11 +67,11 @@ def _taken(file: TextIO, workdir: pathlib.Path) -> Iterator[None]:
     """
     try:
         with _refused(workdir):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         file.seek(0)
         holder = file.read().strip() or "another process"
-        raise ValueError(
+        raise InUse(
             f"{workdir} is in use by {holder}: wait for it or stop it, or use another "
             "--workdir"
         ) from None

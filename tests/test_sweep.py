@@ -4,7 +4,9 @@ import importlib
 import itertools
 import json
 import re
+import shlex
 import statistics
+import threading
 import types
 
 import pytest
@@ -73,7 +75,7 @@ def test_only_what_is_missing_is_run_and_a_failure_stops_no_other(
     assert capfd.readouterr().err == ""
     before, found = page.read_text().split("<!-- sweep: written by logo_jax.sweep -->")
     assert before == "# Ours\n\n"
-    assert "2 runs, 0.0 hours of them all; 1 x cpu" in found
+    assert "2 runs, 0.0 hours in all; 1 x cpu" in found
     assert "--config.data.path=DIR --out=OUT\n" in found
     assert str(tmp_path) not in found
     assert (tmp_path / "figures" / "sweep.png").read_bytes().startswith(b"\x89PNG")
@@ -81,20 +83,114 @@ def test_only_what_is_missing_is_run_and_a_failure_stops_no_other(
     record = out / "a_seed_0.json"
     seconds = json.loads(record.read_text())["seconds"]
     record.unlink()
-    with workdir.locked(out / "claims" / "a_seed_0"):
-        assert sweep.main([f"--sweep={file}", *command]) == 0
-    said = capfd.readouterr()
-    assert said.err == "[1/1] a_seed_0 is trained by another process\n"
-    assert "| a | 0 | - | - |" in said.out
     assert sweep.main(told) == 0
     assert page.read_text().count("written by logo_jax.sweep") == 1
     assert json.loads(record.read_text())["seconds"] > seconds  # of both its starts
     capfd.readouterr()
 
     with pytest.raises(SystemExit):
-        sweep.main([f"--sweep={file}", *command, "--config.seeds=2"])
-    message = "has finished with other settings (--config.seeds=2)"
+        sweep.main([f"--sweep={file}", *command, "--config.pairing=symmetric"])
+    message = "has finished with other settings (--config.pairing=symmetric)"
     assert message in capfd.readouterr().err
+
+
+@pytest.fixture(name="described")
+def fixture_described(tmp_path, monkeypatch):
+    """A sweep of one run that takes no time; what its process prints and measures."""
+    run = types.SimpleNamespace(said="done", measures=12.5, code=0, started=0)
+
+    def call(which):
+        run.started += 1
+        which.folder.mkdir(exist_ok=True)
+        row = json.dumps({"step": 1, METRIC: run.measures})
+        (which.folder / "metrics.jsonl").write_text(f"{row}\n")
+        (which.folder / "machine.json").write_text("{}")
+        which.log.write_text(f"{run.said}\n")
+        return run.code
+
+    monkeypatch.setattr(sweep, "call", call)
+    run.out = tmp_path / "out"
+    run.command = [f"--sweep={write(tmp_path / 'sweep.py', CELL)}", f"--out={run.out}"]
+    return run
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+def test_what_another_process_trains_is_waited_for(
+    described, finishes, monkeypatch, capsys
+):
+    waits, held = threading.Event(), threading.Event()
+    lines = []
+
+    def say(line):
+        lines.append(line)
+        waits.set()
+
+    def other():
+        with workdir.locked(described.out / "claims" / "a_seed_0"):
+            held.set()
+            waits.wait(60)
+            record = {"metrics": {METRIC: 30.0}, "seconds": 1.0, "arguments": []}
+            if finishes:
+                (described.out / "a_seed_0.json").write_text(json.dumps(record))
+
+    monkeypatch.setattr(sweep, "say", say)
+    thread = threading.Thread(target=other)
+    thread.start()
+    held.wait()
+    assert sweep.main(described.command) == 0
+    thread.join()
+    waiting = "waiting for another process to train a_seed_0"
+    assert lines == [waiting] + ["[1/1] a_seed_0"] * (not finishes)
+    assert described.started == (not finishes)
+    assert f"| {30.0 if finishes else 12.5:.2f} |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "unfinished",
+    [{"code": 2}, {"said": "stopped by SIGTERM at step 1"}, {"measures": None}],
+    ids=str,
+)
+def test_a_run_that_did_not_reach_its_end_is_not_recorded(described, unfinished):
+    vars(described).update(unfinished)
+    assert sweep.main(described.command) == 1
+    assert not (described.out / "a_seed_0.json").exists()
+
+
+def test_a_metric_added_later_is_asked_for_by_name(described, capsys):
+    assert sweep.main(described.command) == 0
+    record = described.out / "a_seed_0.json"
+    record.write_text(record.read_text().replace(METRIC, "other"))
+    with pytest.raises(SystemExit):
+        sweep.main(described.command)
+    (line,) = capsys.readouterr().err.splitlines()[1:]
+    assert line.startswith(f"error: {record} must have all of {METRIC}; remove")
+
+
+def test_without_locks_nothing_is_trained_and_one_line_says_so(
+    described, monkeypatch, capsys
+):
+    def unsupported(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(workdir.fcntl, "flock", unsupported)
+    with pytest.raises(SystemExit) as end:
+        sweep.main(described.command)
+    assert end.value.code == 2
+    assert "allow locks (Function not" in capsys.readouterr().err
+    assert not described.started
+
+
+def test_the_told_command_is_one_that_a_shell_takes(tmp_path):
+    options = types.SimpleNamespace(sweep=str(tmp_path / "mine.py"), seeds=2)
+    flags = ["--config.crops.global_crops=(2, 8, (0.4, 1.0))", "--config.data.path=/x"]
+    command = sweep.told(options, flags)
+    assert shlex.split(command)[3:] == [
+        "--sweep=DIR/mine.py",
+        flags[0],
+        "--config.data.path=DIR",
+        "--seeds=2",
+        "--out=OUT",
+    ]
 
 
 def test_a_runs_time_is_that_of_all_its_starts_in_its_folder(tmp_path, monkeypatch):
@@ -190,6 +286,18 @@ def test_every_cell_of_a_sweep_is_a_config_that_can_be_built(file):
         seen.append(config.to_json())
     assert all(a != b for a, b in itertools.combinations(seen, 2))
 
+    def record(i):
+        metrics = {name: i % 7 + i % 5 for name in described.metrics}
+        return {"metrics": metrics, "seconds": 1.0}
+
+    runs_of = [(cell.name, seed) for cell in described.cells for seed in range(2)]
+    records = {run: record(i) for i, run in enumerate(runs_of)}
+    rows = table.rows(described, records)
+    assert table.markdown(described, rows).count("\n") == len(described.cells) + 1
+    told = table.claims(described, records)
+    assert told.count("\n") == len(described.claims) + 1
+    assert "| - |\n" not in told
+
 
 def test_the_crop_ratio_sweep_is_the_supplements_two_tables():
     cells = description.read("sweeps/stl10_crop_ratio").cells
@@ -213,10 +321,12 @@ def test_the_crop_ratio_sweep_is_the_supplements_two_tables():
     [
         ([CELL, CELL], [], "must have names of their own"),
         ([CELL | {"baseline": "b"}], [], "what they are compared with among them"),
+        ([CELL | {"baseline": "a"}], [], "in a circle (a -> a)"),
         ([CELL | {"name": "a/b"}], [], "it names a folder"),
         ([CELL | {"unheard_of": 1.0}], [], "unheard_of"),
         ([], [], "nothing to run"),
         ([CELL], ["--workdir=x"], "'--workdir=x' is not a flag"),
+        ([CELL], ["--config.seed=5"], "would give every run the same seeds"),
     ],
 )
 def test_a_sweep_that_cannot_be_run_is_refused_in_one_line(

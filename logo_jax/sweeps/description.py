@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import graphlib
 import re
 import runpy
 from collections.abc import Mapping
@@ -96,11 +97,27 @@ class Sweep:
                 f"what they are compared with among them (not so: {sorted(unknown)}); "
                 "rename those"
             )
+        self._refuse_circles()
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(
+                f"a sweep's seeds={self.seeds} must differ: a run given twice would be "
+                "counted twice"
+            )
         if not (self.cells and self.metrics and self.seeds):
             raise ValueError(
                 f"a sweep of {len(self.cells)} cells, {len(self.metrics)} metrics and "
                 f"{len(self.seeds)} seeds has nothing to run; give one of each at least"
             )
+
+    def _refuse_circles(self) -> None:
+        compared = {cell.name: [cell.baseline] for cell in self.cells if cell.baseline}
+        try:
+            graphlib.TopologicalSorter(compared).prepare()
+        except graphlib.CycleError as error:
+            raise ValueError(
+                f"cells are compared in a circle ({' -> '.join(error.args[1])}); give "
+                "one of them no baseline"
+            ) from None
 
 
 def read(name: str) -> Sweep:

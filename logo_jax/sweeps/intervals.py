@@ -134,6 +134,10 @@ def verdict(published: float, found: Mapping[str, Any]) -> str:
     'not seen, published size excluded'
     >>> verdict(-7.4, {"mean": 2.0, "margin": 1.0})
     'the reverse'
+    >>> verdict(-2.1, {"mean": -4.8, "margin": 3.3})
+    'holds'
+    >>> verdict(-1.2, {"mean": -4.8, "margin": 3.3})
+    'holds, more than published'
     """
     if found["margin"] is None:
         return "-"

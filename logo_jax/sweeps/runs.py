@@ -4,7 +4,7 @@ import contextlib
 import json
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,11 +87,17 @@ def make_runs(sweep: Sweep, out: pathlib.Path, flags: Sequence[str]) -> list[Run
     """All runs, seed by seed: all cells have one before any has two.
 
     Raises:
-        ValueError: where a flag is none of a config's fields.
+        ValueError: where a flag is none of a config's fields, or says the seed, which
+            is the sweep's to say.
     """
     for flag in flags:
         if not flag.startswith("--config."):
             raise ValueError(f"{flag!r} is not a flag; see --help, configs/base.py")
+        if _field(flag) in ("--config.seed", "--config.seeds"):
+            raise ValueError(
+                f"{flag} would give every run the same seeds; say --seeds=N, or the "
+                "sweep's own seeds"
+            )
     return [
         Run(cell, seed, out, tuple(flags))
         for seed in sweep.seeds
@@ -122,19 +128,35 @@ def changes(run: Run) -> list[str]:
 
 
 def reached_by(run: Run, metrics: Sequence[str]) -> dict[str, float] | None:
-    """The run's last values of the metrics; None where it has not all of them."""
+    """The run's last values of the metrics; None where one is missing or not finite."""
     lines = read_rows(run.folder / METRICS_FILE)
     found = {name: row[name] for row in lines for name in metrics if name in row}
-    return found if len(found) == len(metrics) else None
+    return found if _complete(found, metrics) else None
 
 
-def records_of(runs: Sequence[Run]) -> dict[tuple[str, int], dict[str, Any]]:
-    """What is recorded of the runs that are finished, by cell and seed."""
-    return {
-        (run.cell.name, run.seed): json.loads(run.record.read_text())
-        for run in runs
-        if run.record.exists()
-    }
+def records_of(
+    runs: Sequence[Run], metrics: Sequence[str]
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """What is recorded of the runs that are finished, by cell and seed.
+
+    Raises:
+        ValueError: where one has been recorded without one of the metrics.
+    """
+    records = {}
+    for run in runs:
+        if run.record.exists():
+            record = json.loads(run.record.read_text())
+            if not _complete(record["metrics"], metrics):
+                raise ValueError(
+                    f"{run.record} must have all of {', '.join(metrics)}; remove that "
+                    "file, and the sweep reads them from the run's own"
+                )
+            records[run.cell.name, run.seed] = record
+    return records
+
+
+def _complete(found: Mapping[str, float | None], metrics: Sequence[str]) -> bool:
+    return all(found.get(name) is not None for name in metrics)
 
 
 def _field(flag: str) -> str:

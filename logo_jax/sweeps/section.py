@@ -104,7 +104,7 @@ def costs(records: Finished) -> str:
     """How many runs, their hours, machine, versions and commit."""
     hours = sum(record["seconds"] for record in records) / 3600
     facts = [
-        f"{len(records)} runs, {hours:.1f} hours of them all",
+        f"{len(records)} runs, {hours:.1f} hours in all",
         _each(records, lambda record: _machine(record["machine"])),
         _each(records, lambda record: f"commit {record['commit'] or 'unknown'}"),
     ]

@@ -2,12 +2,12 @@
 
     python -m logo_jax.sweep --sweep=configs/study/cifar10_cpu.py --out=runs/study
 
-SimSiam and MoCo in each variant, three seeds, at equal epochs; and each again for as
-many passes through the encoder as multicrop makes (`_same_compute`). ResNet-10 of width
-8, 16 px crops, batch 32, 3,000 steps: 1.9 epochs. Sizes and learning rates are those of
-a pilot on 45,000 training images judged on the other 5,000 (docs/results.md, which
-also says what came out). The regressor is the released one; its learning rate is
-that of MoCo's encoder.
+SimSiam and MoCo in each variant, three seeds, at equal epochs; and those that make more
+or fewer passes through the encoder than multicrop, again for as many as that
+(`_same_compute`). ResNet-10 of width 8, 16 px crops, batch 32, 3,000 steps: 1.9 epochs.
+Sizes and learning rates are those of a pilot on 45,000 training images judged on the
+other 5,000 (docs/results.md, which also says what came out). The regressor is the
+released one; its learning rate is that of MoCo's encoder.
 """
 
 STEPS = 3000
@@ -97,7 +97,7 @@ CLAIMS = [
 ]
 
 
-def claims(longer="baseline_same_compute", told="baseline, same compute"):
+def claims(longer="baseline_same_compute", told="a baseline of multicrop's compute"):
     """All of them, of one method after the other, with a longer baseline."""
     above = [
         (f"LoGo (released) above {told}", "logo_released", longer, 5.0, 5.3),

@@ -71,5 +71,5 @@ SWEEP = {
     "metrics": ("knn/k20_t0.07/top1", "knn/k200_t0.1/top1"),
     "seeds": (0, 1, 2),
     "cells": [*of_method("moco"), *of_method("simsiam")],
-    "claims": [*claims("baseline_twice", "baseline of twice the epochs")],
+    "claims": [*claims("baseline_twice", "a baseline of twice the epochs")],
 }

@@ -45,7 +45,7 @@ def cell(method, variant):
         "name": f"{method}_{variant}",
         "config": f"configs/cifar10_{method}.py:{variant}",
         "overrides": SMALL | OF_METHOD[method] | crops,
-        "baseline": f"{method}_baseline",
+        "baseline": "" if alone else f"{method}_baseline",
     }
 
 
