@@ -9,8 +9,8 @@ kNN top-1 in percent on backbone features:
 Published is the paper's Table 1, k unknown; SimSiam alone is at 81.9 after 200 of 800
 epochs (Chen & He 2021, Fig. D.1). Ours has not been run at this size. At one that two
 CPU cores finish (docs/results.md; a narrow ResNet-10, 1.9 epochs, three seeds) four
-crops are 3.7 points above the baseline at equal epochs, level with it at equal compute,
-and the repulsion adds nothing to them, so its strength is the sources'.
+crops are 3.7 points above the baseline at equal epochs, at equal compute not to be told
+from it, and the repulsion adds nothing to them, so its strength is the sources'.
 
     python -m logo_jax.prepare cifar10
     python -m logo_jax.main --config=configs/cifar10_simsiam.py --workdir=runs/simsiam
