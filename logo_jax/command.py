@@ -30,6 +30,15 @@ def run(main: Callable[[Sequence[str]], Any], required: Sequence[str]) -> None:
     app.run(main, flags_parser=functools.partial(parse, required=required))
 
 
+def folder(given: str | None) -> pathlib.Path:
+    """The folder that a flag names; shells leave the ~ of `--workdir=~/runs` to us.
+
+    >>> folder("~/runs") == pathlib.Path.home() / "runs"
+    True
+    """
+    return pathlib.Path(str(given)).expanduser().absolute()
+
+
 def parse(argv: Sequence[str], required: Sequence[str]) -> list[str]:
     """Parses a command line, whose first item is the program's name.
 

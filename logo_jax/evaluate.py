@@ -109,7 +109,7 @@ def main(argv: Sequence[str]) -> None:
     """Restores, evaluates, prints one line a number, writes one file."""
     del argv
     command.keep_compiled_code()
-    folder = pathlib.Path(str(WORKDIR.value)).absolute()
+    folder = command.folder(WORKDIR.value)
     with signals.Stop() as stop:
         with command.input_errors():
             config = read_config(folder)

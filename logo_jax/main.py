@@ -94,7 +94,7 @@ def main(argv: Sequence[str]) -> None:
         stop = signals.Stop()
         if hosts.alone():
             group.enter_context(stop)
-        start_run(pathlib.Path(str(WORKDIR.value)).absolute(), stop)
+        start_run(command.folder(WORKDIR.value), stop)
         if stop.requested():
             stop.leave()
 
@@ -190,7 +190,9 @@ def run(
         elif again:
             progress.say(f"no checkpoint in {folder}: started from step 0 again")
         if not start and plan.floors and monitor:
-            for name, value in monitor.floors(state).items():
+            with command.input_errors():  # it reads the images
+                floors = monitor.floors(state)
+            for name, value in floors.items():
                 progress.say(f"floor: {name}, kNN {value:.1f} %")
         train(
             state,

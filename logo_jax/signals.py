@@ -117,5 +117,5 @@ class Stop:
     def _last_words(self) -> str:
         name = (self._signal or signal.SIGTERM).name
         saved = f"after step {self._step}, which is saved"
-        where = saved if self._step else "before training began"
+        where = saved if self._step else "before anything was saved"
         return f"{STOPPED} {name} {where}; the same command goes on"

@@ -3,7 +3,7 @@
 import collections
 import contextlib
 import functools
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import jax
@@ -101,7 +101,8 @@ def train(
     Raises:
         FloatingPointError: where the loss stops being finite, naming the last step
             whose loss was; as soon as that loss has been computed.
-        DataError: where the loader cannot go on; the state has been saved then.
+        DataError: where the loader cannot go on, or the monitor; the state has been
+            saved then.
         SaveError: where a checkpoint cannot be written; those before it are whole.
     """
     start, stop = int(np.max(state.step)), stop or Stop()
@@ -110,15 +111,17 @@ def train(
         _keep, log=log, checkpoints=checkpoints, stop=stop, watch=watch
     )
     stop.saved(start)
-    if monitor and plan.evaluates(start) and not log.is_evaluated(start):
-        log.evaluate(start, by_seed(monitor(state), plan.seeds))
+    evaluate = functools.partial(_evaluated, monitor, plan.seeds) if monitor else None
+    if evaluate and plan.evaluates(start) and not log.is_evaluated(start):
+        log.evaluate(start, evaluate(start, state))
     with contextlib.closing(loader.batches(start, plan.num_steps)) as batches:
         for step in range(start + 1, plan.num_steps + 1):
             try:
                 examples, epoch = log.timed(batches)
             except (ValueError, OSError) as error:
                 keep(step - 1, state)
-                raise DataError(f"after step {step - 1}: {error}") from error
+                _unless_stopped(stop, f"after step {step - 1}", error)
+                break
             state, metrics = train_step(state, examples, epoch)
             stop.unsaved()
             log.add(step, loader, metrics)
@@ -126,15 +129,31 @@ def train(
                 keep(step, state)
                 break
             last = step == plan.num_steps
-            if monitor and plan.evaluates(step):
+            if evaluate and plan.evaluates(step):
                 keep(step, state, last=last)
-                log.evaluate(step, by_seed(monitor(state), plan.seeds))
+                log.evaluate(step, evaluate(step, state))
             elif plan.saves(step):
                 log.flush()  # a state is saved once its losses are known to be finite
                 if last or trusts(watch):
                     checkpoints.save(step, state)
     checkpoints.wait()
     return state
+
+
+def _unless_stopped(stop: Stop, when: str, error: Exception) -> None:
+    """Raises, where the signal that stops the run has not ended what reads as well."""
+    if not stop.requested():
+        raise DataError(f"{when}: {error}") from error
+
+
+def _evaluated(
+    monitor: Monitor, seeds: Sequence[int], step: int, state: TrainState
+) -> Mapping[str, float]:
+    """What the monitor finds of a step's state."""
+    try:
+        return by_seed(monitor(state), seeds)
+    except (ValueError, OSError) as error:
+        raise DataError(f"evaluating step {step}: {error}") from error
 
 
 def _keep(
@@ -149,13 +168,15 @@ def _keep(
 ) -> None:
     """Returns once a step's state is on disk, and before it all that was measured.
 
-    A state that is not trusted is not kept, unless it is the run's last.
+    A state that is not trusted is not kept, unless it is the run's last: what is on
+    disk then is the newest that was.
     """
     log.flush()  # a state is saved once its losses are known to be finite
     if step not in checkpoints.steps():
-        if not (last or trusts(watch)):
-            return
-        checkpoints.save(step, state)
+        if last or trusts(watch):
+            checkpoints.save(step, state)
+        else:
+            step = max(checkpoints.steps(), default=0)
     checkpoints.wait()
     stop.saved(step)
 
@@ -276,8 +297,14 @@ class Log:
         while self._unchecked and (wait or self._unchecked[0][1].is_ready()):
             step, loss = self._unchecked.popleft()
             if not np.isfinite(loss).all():
-                raise FloatingPointError(
-                    f"the loss of step {step} is {loss}, that of step "
-                    f"{step - 1} was finite; lower optimizer.learning_rate and train "
-                    "again in a new workdir"
-                )
+                raise FloatingPointError(_advice(step, loss))
+
+
+def _advice(step: int, loss: Any) -> str:
+    said = f"the loss of step {step} is {loss}"
+    if step == 1:  # no learning rate has been applied
+        return f"{said}, before anything was learned; look at the images, augment.std"
+    return (
+        f"{said}, that of step {step - 1} was finite; lower optimizer.learning_rate "
+        "and train again in a new workdir"
+    )

@@ -77,10 +77,13 @@ class Rule:
     excused: Callable[[Sequence[Line]], bool] = lambda lines: False
 
     def sign_in(self, lines: Sequence[Line]) -> bool:
+        """Whether all lines have the sign and are not excused."""
+        return self.shown_in(lines) and not self.excused(lines)
+
+    def shown_in(self, lines: Sequence[Line]) -> bool:
         """Whether all lines have the sign; a number that is not finite has none."""
         values = [line.get(self.name) for line in lines]
-        shown = all(value is not None and self.shows(value) for value in values)
-        return shown and not self.excused(lines)
+        return all(value is not None and self.shows(value) for value in values)
 
 
 RULES = (
@@ -147,9 +150,18 @@ def judge(lines: Sequence[Line]) -> Verdict:
     return QUEUE_FILLS if _rose_while_the_queue_filled(recent) else HEALTHY
 
 
-def suspicious(line: Line) -> bool:
-    """Whether a line has a sign of collapse, be it as yet the only one."""
-    return any(rule.sign_in([line]) for rule in RULES if rule.state is State.COLLAPSED)
+def suspicious(lines: Sequence[Line]) -> bool:
+    """Whether the last line has a sign of collapse, be it as yet the only one.
+
+    Args:
+        lines: the latest, oldest first; they may excuse it, as in `judge`.
+    """
+    *_, last = lines
+    return last["step"] > WARMUP_STEPS and any(
+        rule.shown_in([last]) and not rule.excused(lines)
+        for rule in RULES
+        if rule.state is State.COLLAPSED
+    )
 
 
 def _rose_while_the_queue_filled(lines: Sequence[Line]) -> bool:

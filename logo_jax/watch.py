@@ -67,7 +67,7 @@ class Watch:
         """
         if self._policy in ("log", "off") or not self._lines:
             return True
-        return not any(map(suspicious, by_each_seed(self._lines[-1], self._seeds)))
+        return not any(map(suspicious, self._lines_of_seeds()))
 
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
         """Takes the line of metrics that was written at a step.
@@ -89,8 +89,11 @@ class Watch:
         self._said.add(verdict.sentence)
 
     def _worst(self):
+        return max(map(judge, self._lines_of_seeds()), key=lambda v: v.state)
+
+    def _lines_of_seeds(self):
         each = [by_each_seed(line, self._seeds) for line in self._lines]
-        return max(map(judge, zip(*each, strict=True)), key=lambda v: v.state)
+        return zip(*each, strict=True)
 
 
 def by_each_seed(

@@ -113,7 +113,7 @@ VALUES = [
     ("optimizer.momentum=1", "config.optimizer.momentum=1.0 must be a number, 0"),
     ("optimizer.milestones=(.8,.6)", "must be fractions of training, rising"),
     ("optimizer.milestones=(60,80)", "must be fractions of training"),
-    ("optimizer.warmup_epochs=9", "must be shorter than the training"),
+    ("optimizer.warmup_epochs=9", "must be shorter than the training of"),
     ("train.num_steps=-4", "config.train.num_steps=-4 must be"),
     ("train.num_epochs=0", "config.train.num_epochs=0"),
     ("train.log_every_steps=0", "config.train.log_every_steps=0"),

@@ -64,6 +64,22 @@ def test_the_full_train_step_of_a_config_fits_together_and_lowers_elsewhere(name
     assert lowered.compiler_ir() is not None
 
 
+@pytest.mark.parametrize("steps_per_epoch", [1, 70])  # 1: before data are known
+def test_a_warm_up_may_be_a_part_of_an_epoch_and_is_shorter_than_training(
+    steps_per_epoch,
+):
+    config = load("cifar10_simsiam")
+    config.train.num_epochs = 1
+    for epochs in (0.6, 0.999):
+        config.optimizer.warmup_epochs = epochs
+        describe(config, steps_per_epoch)
+    config.optimizer.warmup_epochs = 1.0
+    with pytest.raises(
+        ValueError, match="must be shorter than the training of 1 epochs"
+    ):
+        describe(config, steps_per_epoch)
+
+
 @every_experiment
 @pytest.mark.parametrize("variant", base.VARIANTS)
 def test_every_variant_of_a_config_describes_a_method(name, variant):

@@ -68,4 +68,4 @@ def test_handlers_are_put_back(capsys):
         with pytest.raises(SystemExit):
             stop.leave()
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
-    assert "before training began" in capsys.readouterr().err
+    assert "before anything was saved" in capsys.readouterr().err

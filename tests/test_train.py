@@ -15,7 +15,7 @@ from logo_jax.metrics import MetricWriter
 from logo_jax.plan import Plan
 from logo_jax.progress import Progress
 from logo_jax.signals import Stop
-from logo_jax.train import train
+from logo_jax.train import DataError, train
 
 PLAN = Plan(
     num_steps=6,
@@ -46,7 +46,19 @@ def train_step(state, examples, epoch):
     return Count(state.step + 1), {"loss": state.step.astype(jnp.float32)}
 
 
-def run(folder, *, at=None, act=None, stop=None):
+class Unreadable(Loader):
+    """After its third batch; the processes that read may have had a signal."""
+
+    def __init__(self, act):
+        self._act = act
+
+    def batches(self, start, stop):
+        yield from super().batches(start, min(stop, 3))
+        self._act()
+        raise ChildProcessError("a process that reads images: it was terminated")
+
+
+def run(folder, *, at=None, act=None, stop=None, loader=None):
     """Trains on in a folder; `act` is called where step `at` is evaluated."""
 
     def evaluate(state):
@@ -64,7 +76,7 @@ def run(folder, *, at=None, act=None, stop=None):
             state = train(
                 state,
                 train_step,
-                Loader(),
+                loader or Loader(),
                 PLAN,
                 monitor=evaluate,
                 checkpoints=checkpoints,
@@ -117,6 +129,29 @@ def test_sigterm_saves_the_current_step_and_the_next_run_goes_on_from_it(tmp_pat
     assert recorded(tmp_path)[-1] == (3, "loss")
     assert run(tmp_path) == (6, [3, 4, 6])
     assert recorded(tmp_path) == WHOLE
+
+
+def test_a_reader_that_ends_has_all_steps_before_it_saved(tmp_path):
+    with pytest.raises(DataError, match="after step 3: a process that reads images"):
+        run(tmp_path, loader=Unreadable(lambda: None))
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps() == [2, 3]
+
+
+def test_a_signal_to_the_readers_too_stops_the_run_in_order(tmp_path):
+    with Stop() as stop:
+        found = run(tmp_path, stop=stop, loader=Unreadable(terminate))
+    assert found == (3, [2, 3])
+
+
+def test_images_that_cannot_be_evaluated_end_the_run_with_its_state_saved(tmp_path):
+    def fail():
+        raise ValueError("2 images cannot be decoded")
+
+    with pytest.raises(DataError, match="evaluating step 4: 2 images"):
+        run(tmp_path, at=4, act=fail)
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps()[-1] == 4
 
 
 def test_a_state_is_on_disk_before_the_process_may_be_abandoned(tmp_path):

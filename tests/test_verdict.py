@@ -58,7 +58,7 @@ def test_few_directions_of_a_narrow_cone_have_a_thousand_steps_too():
     assert judge(lines(*[narrow] * 3)).state is State.HEALTHY
     assert judge(lines(*[narrow] * 3, first=980)).state is State.COLLAPSED
     assert judge(lines(*[wide] * 3)).state is State.COLLAPSED
-    assert not verdict.suspicious(lines(narrow)[0])
+    assert not verdict.suspicious(lines(narrow))
 
 
 def test_three_different_signs_are_no_verdict():
@@ -88,8 +88,18 @@ def test_a_loss_that_rises_while_the_queue_fills_is_said_to_be_normal():
 
 def test_one_line_is_suspicious_by_signs_of_collapse_alone():
     (dim, flat, few) = lines(
-        {"health/std": 0.0}, {"health/rank": 1.0}, {"health/rank": 1.9}, first=20
+        {"health/std": 0.0}, {"health/rank": 1.0}, {"health/rank": 1.9}
     )
-    assert verdict.suspicious(dim)
-    assert verdict.suspicious(flat)
-    assert not verdict.suspicious(few)
+    assert verdict.suspicious([dim])
+    assert verdict.suspicious([few, flat])
+    assert not verdict.suspicious([dim, few])
+
+
+def test_what_may_be_a_healthy_beginning_is_not_suspicious():
+    sick = {"health/std": 0.0}
+    assert not verdict.suspicious(lines(sick, first=100))
+    assert verdict.suspicious(lines(sick, first=101))
+    opening = [{"health/std": 0.05}, {"health/std": 0.06}]
+    assert not verdict.suspicious(lines(*opening))
+    assert verdict.suspicious(lines(*opening[::-1]))
+    assert verdict.suspicious(lines(*opening, first=1001))

@@ -22,12 +22,13 @@ def schedules(
         rate: at its peak.
         plan: of the loop.
     """
-    warmup = round(read.warmup_epochs * plan.steps_per_epoch)
-    if warmup >= plan.num_steps and warmup:
+    epochs = plan.num_steps / plan.steps_per_epoch
+    if read.warmup_epochs >= epochs and read.warmup_epochs:
         raise ValueError(
             f"config.optimizer.warmup_epochs={read.warmup_epochs} must be shorter than "
-            f"the training of {plan.num_steps} steps"
+            f"the training of {epochs:.4g} epochs"
         )
+    warmup = min(round(read.warmup_epochs * plan.steps_per_epoch), plan.num_steps - 1)
     if warmup and read.schedule != "cosine":
         raise ValueError(
             f"config.optimizer.schedule={read.schedule!r} has no warm-up; set "

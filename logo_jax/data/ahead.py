@@ -20,6 +20,9 @@ def read_ahead(
         numbers: consecutive.
         threads: that read at once, in each process; 0: one a core, at most 16.
         workers: processes that read; 0: this one.
+
+    Raises:
+        ChildProcessError: where such a process was ended.
     """
     import grain  # imports jax, which whoever only prepares data need not wait for
 
@@ -32,7 +35,12 @@ def read_ahead(
         processes = grain.MultiprocessingOptions(num_workers=workers)
         ahead = ahead.mp_prefetch(processes, worker_init_fn=_die_with_the_parent)
     with contextlib.closing(iter(ahead)) as results:
-        yield from results
+        try:
+            yield from results
+        except RuntimeError as error:
+            if not workers:
+                raise
+            raise ChildProcessError(f"a process that reads images: {error}") from error
 
 
 def _die_with_the_parent(index: int, count: int) -> None:

@@ -2,8 +2,8 @@
 
 JPEG goes through libjpeg-turbo (simplejpeg), which gives Pillow's pixels in less time;
 all else, and all that is unusual, through Pillow. An orientation in the image's EXIF
-data is applied; transparency is dropped; grey becomes three equal channels; of 16 bits
-a channel the upper 8 are kept; of an animation, the first frame.
+data is applied; transparency is dropped; grey becomes three equal channels; 16 bits a
+channel are scaled down to 8; of an animation, the first frame.
 """
 
 import io

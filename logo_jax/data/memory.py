@@ -99,7 +99,9 @@ class Squares:
         Raises:
             ValueError: if more are corrupt than may be, or sizes differ.
         """
-        if len(self) * self.crop**2 * 3 > _KEPT_BYTES:
+        whole = self.source.largest or (0, 0)
+        height, width = (self.crop, self.crop) if self.crop else whole
+        if len(self) * height * width * 3 > _KEPT_BYTES:
             yield from self._read()
         else:
             yield from self._kept
@@ -109,13 +111,14 @@ class Squares:
         return list(self._read())
 
     def _read(self):
-        skipped = Skipped(self.source, self.max_corrupt)
+        skipped = Skipped(self.source, self.max_corrupt, len(self))
         read = functools.partial(
             read_squares, self.source, resize=self.resize, crop=self.crop
         )
         for ids, part in in_chunks(read, self.ids, self.threads):
             skipped.add(ids, part.failed)
-            yield part.images[~part.failed], part.labels[~part.failed]
+            if not part.failed.all():  # else not even the size is known
+                yield part.images[~part.failed], part.labels[~part.failed]
 
 
 def evenly(num_images: int, limit: int) -> np.ndarray:

@@ -130,13 +130,17 @@ class Skipped:
 
     Args:
         source: of the images.
-        max_fraction: of all images that may fail.
+        max_fraction: of the images that may fail.
+        num_images: that are read of the source; all if None.
     """
 
-    def __init__(self, source: Images, max_fraction: float):
+    def __init__(
+        self, source: Images, max_fraction: float, num_images: int | None = None
+    ):
+        count = len(source) if num_images is None else num_images
         self._source = source
-        self._most = max_fraction * len(source)
-        self._limit = f"{max_fraction:.2%} of {len(source):,}"
+        self._most = max_fraction * count
+        self._limit = f"{max_fraction:.2%} of {count:,}"
         self._seen: set[int] = set()
 
     def add(self, ids: np.ndarray, failed: np.ndarray) -> None:
@@ -154,8 +158,8 @@ class Skipped:
             if len(self._seen) > self._most:
                 raise ValueError(
                     f"{len(self._seen)} images cannot be decoded, more than "
-                    f"{self._limit}; mend or remove them, or raise "
-                    f"config.data.max_corrupt; the last is {what}"
+                    f"{self._limit}; mend them, or train in another workdir without "
+                    f"them or with a larger config.data.max_corrupt; the last is {what}"
                 )
 
 

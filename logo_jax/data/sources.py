@@ -65,7 +65,8 @@ def load(
 def _without_test_set(data: Data, held_out: int) -> Data:
     """A part of the training images in the test set's place."""
     images = data.train
-    if data.bank is not images:
+    labelled = data.bank is images or (data.bank is None and images.num_classes)
+    if not labelled:
         raise ValueError(
             f"config.data.held_out={held_out} needs labelled images that are learned "
             f"from, and those of {images.origin} are not; set it to 0"

@@ -89,6 +89,38 @@ def test_a_damaged_image_is_left_out_of_evaluations(files, tmp_path):
         decoded(files, max_corrupt=0.1)
 
 
+def test_images_that_are_left_whole_are_too_much_to_keep_too(files, monkeypatch):
+    class Sized:
+        largest = (24, 32)
+
+        def __getattr__(self, name):
+            return getattr(files, name)
+
+        def __len__(self):
+            return len(files)
+
+    squares = Squares(Sized(), np.arange(7), max_corrupt=0)
+    monkeypatch.setattr(memory, "_KEPT_BYTES", 7 * 24 * 32 * 3 - 1)
+    assert len(collected(squares)[0]) == 7
+    assert "_kept" not in vars(squares)
+    monkeypatch.setattr(memory, "_KEPT_BYTES", 7 * 24 * 32 * 3)
+    collected(squares)
+    assert "_kept" in vars(squares)
+
+
+def test_a_chunk_without_a_sound_image_is_passed_over(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_READ_AT_ONCE", 3)
+    (tmp_path / "b" / "2.png").write_bytes(b"damaged")  # alone in its chunk
+    assert len(decoded(files, max_corrupt=0.5)) == 6
+
+
+def test_the_limit_is_of_the_images_that_count(files, tmp_path):
+    (tmp_path / "a" / "1.png").write_bytes(b"damaged")
+    squares = Squares(files, np.arange(2), max_corrupt=0.4)
+    with pytest.raises(ValueError, match="more than 40.00% of 2; "):
+        collected(squares)
+
+
 @pytest.mark.parametrize(("n", "limit", "count"), [(10, 0, 10), (10, 3, 3), (3, 9, 3)])
 def test_numbers_are_spread_over_all_images(n, limit, count):
     numbers = evenly(n, limit)

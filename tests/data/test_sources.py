@@ -64,6 +64,12 @@ def test_as_many_held_out_as_there_are_is_refused(arrays_dir, tmp_path):
         sources.load("npz", path=str(tmp_path), held_out=1)
 
 
+def test_images_are_held_out_where_there_is_no_test_set_too(tmp_path):
+    write_folder(tmp_path, {"train/a": 3, "train/b": 2})
+    data = sources.load("folder", path=str(tmp_path), held_out=2)
+    assert (len(data.train), len(data.bank), len(data.queries)) == (3, 3, 2)
+
+
 def test_without_labels_there_is_nothing_to_evaluate_on(tmp_path):
     np.savez(tmp_path / "train.npz", images=np.zeros((2, 4, 4, 3), np.uint8))
     assert sources.load("npz", path=str(tmp_path))[1:] == (None, None)

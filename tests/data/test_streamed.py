@@ -13,6 +13,7 @@ import pytest
 
 from logo_jax import step
 from logo_jax.data import folder
+from logo_jax.data.ahead import read_ahead
 from logo_jax.data.memory import read_all
 from logo_jax.data.order import epoch_order, ids_of_step
 from logo_jax.data.resident import Resident
@@ -98,6 +99,19 @@ def test_the_shares_of_several_processes_are_the_batch(source, seeds):
         strict=True,
     ):
         np.testing.assert_array_equal(np.concatenate(shares, axis), field)
+
+
+def end_at_five(i):
+    if i == 5:
+        os._exit(1)
+    return i
+
+
+def test_a_process_that_is_ended_is_told_as_an_error_of_reading():
+    numbers = read_ahead(end_at_five, range(1000), workers=1)
+    with pytest.raises(ChildProcessError, match="a process that reads images: "):
+        list(numbers)
+    assert not multiprocessing.active_children()
 
 
 def test_a_stopped_reading_leaves_no_process_and_no_thread(source):
