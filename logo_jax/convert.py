@@ -58,10 +58,12 @@ class Target(NamedTuple):
     Attributes:
         write: to a path.
         features: of uint8 images and the same normalised, by what is written there.
+        suffixes: that its name may end with; none: any.
     """
 
     write: Callable[[Subject, Path], None]
     features: Callable[[Path, np.ndarray, jax.Array], np.ndarray]
+    suffixes: tuple[str, ...] = ()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -117,6 +119,8 @@ def convert(subject: Subject, target: Target, out: Path) -> float:
     Raises:
         ValueError: where the form has no such network, and where features differ.
     """
+    if target.suffixes and not out.name.endswith(target.suffixes):
+        raise ValueError(f"--out={out} must end with {' or '.join(target.suffixes)}")
     shape = (NUM_IMAGES, subject.side, subject.side, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     images = prepare_eval(jax.numpy.asarray(pixels), subject.augment or AugmentSpec())
@@ -147,10 +151,8 @@ def _write_torchvision(subject: Subject, path: Path) -> None:
     tensors = torchvision.tensors_of(subject.backbone)
     if path.name.endswith(files.TORCH_SUFFIXES):
         files.write_torch(tensors, path)
-    elif path.suffix == ".safetensors":
-        files.write_safetensors(tensors, path)
     else:
-        raise ValueError(f"--out={path.name} must end with .safetensors or .pth")
+        files.write_safetensors(tensors, path)
 
 
 def _torchvision_features(
@@ -178,7 +180,11 @@ def _stablehlo_features(path: Path, pixels: np.ndarray, images: Any) -> np.ndarr
 
 
 TARGETS = {
-    "torchvision": Target(_write_torchvision, _torchvision_features),
+    "torchvision": Target(
+        _write_torchvision,
+        _torchvision_features,
+        (".safetensors", *files.TORCH_SUFFIXES),
+    ),
     "huggingface": Target(
         lambda subject, path: huggingface.write(subject.backbone, path),
         _torchvision_features,

@@ -11,6 +11,7 @@ import json
 import pathlib
 import re
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -142,6 +143,8 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
             "--weights=FILE and --config=FILE.py must be given together: a run's "
             "folder has its own config"
         )
+    if UNTRAINED.value and WEIGHTS.value:
+        raise ValueError("--untrained would not read --weights=FILE; leave one out")
     given = CONFIG.value.to_dict() if WEIGHTS.value else workdir.read_config(folder)
     schema.check(given)
     data, monitor = dict(given["data"]), dict(given["monitor"])
@@ -150,10 +153,12 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
         data |= {"path": "", "classes": "", "held_out": 0} | sources.locate(
             DATASET.value
         )
+    if CROP.value is not None:
+        monitor["crop"] = CROP.value
     if PROTOCOL.value == "transfer":  # as published: the square is the whole short side
         monitor["resize"] = monitor["crop"]
-    sizes = {"resize": RESIZE.value, "crop": CROP.value}
-    monitor |= {name: size for name, size in sizes.items() if size is not None}
+    if RESIZE.value is not None:
+        monitor["resize"] = RESIZE.value
     return {**given, "data": data, "monitor": monitor}
 
 
@@ -274,15 +279,22 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
 def _name(subject: Frozen) -> str:
     """What to call an evaluation: all that distinguishes it from others of the run."""
     recipe = RECIPE.value if PROTOCOL.value == "linear" else ""
-    dataset = pathlib.Path(DATASET.value).name
-    given = [METRIC.value]
+    given = [METRIC.value, "floors" * FLOORS.value]
     given += [
         f"{flag.name}_{flag.value}"
         for flag in (RESIZE, CROP, *CHANGES.values())
         if flag.value is not None
     ]
-    parts = (PROTOCOL.value, recipe, dataset, *given, subject.source)
+    parts = (PROTOCOL.value, recipe, _dataset_name(), *given, subject.source)
     return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
+
+
+def _dataset_name() -> str:
+    """Of --dataset: folders of one name are told apart by where they are."""
+    if not DATASET.value or sources.locate(DATASET.value)["source"] == "tfds":
+        return DATASET.value or ""
+    path = pathlib.Path(DATASET.value).expanduser().absolute()
+    return f"{path.name}_{zlib.crc32(str(path).encode()):08x}"
 
 
 if __name__ == "__main__":

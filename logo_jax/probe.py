@@ -87,6 +87,8 @@ def linear_probe(
         "recipe": dataclasses.asdict(recipe),
         "dataset": dataset or bank.origin,
         "encoder": source,
+        "crop": dataclasses.asdict(probe.crop),
+        "augment": dataclasses.asdict(probe.augment),
         "seed": seed,
     }
     workdir.check(folder, config)

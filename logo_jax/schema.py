@@ -6,6 +6,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from logo_jax.evaluation.knn import COLDEST
+
 INT_MAX = int(np.iinfo(np.int32).max)
 FLOAT_MAX = float(np.finfo(np.float32).max)
 
@@ -144,7 +146,12 @@ def _are_knn_settings(value: Any) -> bool:
     def is_setting(setting):
         match setting:
             case (k, temperature):
-                return is_whole(k) and k >= 1 and POSITIVE.allows(temperature)
+                return (
+                    is_whole(k)
+                    and k >= 1
+                    and is_number(temperature)
+                    and temperature >= COLDEST
+                )
         return False
 
     return isinstance(value, tuple) and bool(value) and all(map(is_setting, value))
@@ -244,7 +251,7 @@ FIELDS: Schema = {
     "monitor": {
         "knn_every_steps": whole(0, 1000),
         "knn": Rule(
-            "pairs (neighbours, temperature), at least one, both positive",
+            f"pairs (neighbours >= 1, temperature >= {COLDEST}), at least one",
             ((20, 0.07),),
             _are_knn_settings,
         ),

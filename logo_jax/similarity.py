@@ -98,7 +98,7 @@ class Judge:
 
     def __init__(self, subject: Frozen):
         affinity = getattr(subject.description.method, "affinity", None)
-        if not isinstance(affinity, LearnedAffinity):
+        if not (isinstance(affinity, LearnedAffinity) and affinity.trained):
             raise ValueError(
                 "the run has learned no affinity: it needs config.logo.affinity="
                 "'regressor' and config.logo.update_kind='joint' or 'released'; give "

@@ -253,8 +253,8 @@ def base_update(
 def health_of(embeddings: jax.Array) -> Metrics:
     """Health of embeddings [s, b, d] of predicting views, from rows of all devices.
 
-    At most `health.MOST_ROWS` images, evenly spread: the same ones, and so the same
-    numbers, on any number of devices.
+    About `health.MOST_ROWS` images at most, evenly spread over each device's: the same
+    ones on any number of devices where the stride divides what each of them has.
     """
     stride = -(-global_size(embeddings.shape[1]) // health.MOST_ROWS)
     rows = jax.lax.stop_gradient(embeddings[:2, ::stride])

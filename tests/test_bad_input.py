@@ -119,7 +119,7 @@ VALUES = [
     ("train.log_every_steps=0", "config.train.log_every_steps=0"),
     ("monitor.knn=()", "config.monitor.knn=() must be pairs"),
     ("monitor.knn=((0,.1),)", "config.monitor.knn=((0, 0.1),) must be pairs"),
-    ("monitor.knn=((3,0.),)", "both positive"),
+    ("monitor.knn=((3,0.01),)", "temperature >= 0.0125), at least one"),
     ("monitor.knn=((99,.1),)", "k=99 neighbours, more than the bank's 24"),
     ("monitor.crop=9", "config.monitor.crop=9 must be between"),
     ("method.predictor_hidden=0", "config.method.predictor_hidden=0"),

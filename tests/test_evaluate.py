@@ -1,6 +1,8 @@
 """The command that evaluates: its protocols on a tiny encoder that never trained."""
 
 import re
+import shutil
+import zlib
 
 import jax
 import numpy as np
@@ -186,7 +188,41 @@ def test_a_file_with_torchvisions_names_is_the_same_encoder(folder, weights, tmp
     save_file(tensors, tmp_path / "w.safetensors")
     report = evaluated(folder, *flags)
     assert report["values"] == evaluated(folder)["values"]
-    assert report["encoder"] == "w.safetensors"
+    crc = zlib.crc32((tmp_path / "w.safetensors").read_bytes())
+    assert report["encoder"] == f"w.safetensors, crc32 {crc:08x}"
+
+
+def test_a_probe_of_a_file_is_not_taken_for_one_of_another_of_its_name(
+    folder, weights, tmp_path
+):
+    flags, tensors = weights
+    flags += ["--protocol=linear", "--num_epochs=3", "--batch_size=8"]
+    save_file(tensors, tmp_path / "w.safetensors")
+    first = evaluated(folder, *flags)
+    save_file(tensors | {"fc.weight": np.zeros((3, 4))}, tmp_path / "w.safetensors")
+    again = evaluated(folder, *flags)
+    assert again["encoder"] != first["encoder"]
+    assert len(list((folder / "linear").glob("*w.safetensors*"))) == 2
+
+
+def test_data_sets_in_folders_of_one_name_have_a_report_each(folder, arrays, tmp_path):
+    for parent in "ab":
+        shutil.copytree(arrays, tmp_path / parent / "images")
+        evaluated(folder, f"--dataset={tmp_path / parent / 'images'}")
+    assert len(list((folder / "evaluations").glob("knn-images_*-step_7.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "resolution"),
+    [
+        (["--crop=6"], {"resize": 6, "crop": 6}),
+        (["--crop=6", "--resize=7"], {"resize": 7, "crop": 6}),
+        ([], {"resize": 0, "crop": 0}),
+    ],
+)
+def test_transfer_cuts_the_whole_short_side_unless_told(flags, resolution, folder):
+    flags = ["--protocol=transfer", *flags]
+    assert evaluated(folder, *flags)["resolution"] == resolution
 
 
 @pytest.mark.parametrize(
@@ -213,6 +249,10 @@ def test_a_file_of_another_network_is_refused_in_one_line(
     ("flags", "message"),
     [
         (["--weights=x"], "--weights=FILE and --config=FILE.py must be given together"),
+        (
+            ["--weights=x", f"--config={CONFIG}", "--untrained"],
+            "would not read --weights",
+        ),
         (["--protocol=nope"], "--protocol"),
         (["--protocol=linear", "--batch_size=4000"], "exceeds the 40 training images"),
         (["--protocol=linear", "--learning_rate=-1"], "learning_rate=-1"),

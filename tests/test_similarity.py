@@ -62,8 +62,13 @@ def test_both_figures_are_drawn_of_the_runs_images_or_of_others(
     assert "--overwrite" in refused(capsys, *flags, f"--out={out}")
 
 
-def test_a_run_without_a_learned_affinity_is_refused():
-    config = tiny_config("cifar10_moco", "baseline", "x", **FIELDS)
+@pytest.mark.parametrize(
+    ("variant", "fields"),
+    [("baseline", {}), ("logo", {"logo.affinity": "random"})],
+    ids=["baseline", "random"],
+)
+def test_a_run_without_a_learned_affinity_is_refused(variant, fields):
+    config = tiny_config("cifar10_moco", variant, "x", **FIELDS | fields)
     description = compose.describe(config, num_devices=1)
     state, mesh = TrainState(0, {}, {}, {}, {}), make_mesh(jax.devices()[:1])
     with pytest.raises(ValueError, match="has learned no affinity"):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -149,4 +150,6 @@ def from_file(file: pathlib.Path, config: Mapping[str, Any], mesh: Mesh) -> Froz
         for name, group in groups.items()
     }
     state = step.replicate(state.replace(**with_backbone), mesh)
-    return Frozen(description, state, mesh, file.name)
+    # another file may have its name
+    source = f"{file.name}, crc32 {zlib.crc32(file.read_bytes()):08x}"
+    return Frozen(description, state, mesh, source)

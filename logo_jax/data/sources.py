@@ -102,14 +102,15 @@ def load_cut(where: Mapping[str, Any]) -> Cut:
     """The parts that the paper transfers to, or else a fifth of the bank held out.
 
     Args:
-        where: arguments of `load`.
+        where: arguments of `load`; with held_out, these images are tested on and the
+            test set is left alone.
 
     Raises:
         ValueError: as `load`, and where there are no labels.
         FileNotFoundError: if the data are not there.
     """
     entry = catalogue.find(where["name"]) if where["source"] == "tfds" else None
-    if entry and entry.cut:
+    if entry and entry.cut and not where.get("held_out"):
         from logo_jax.data import tfds_source
 
         folder_ = tfds_source.directory(where.get("data_dir", ""))

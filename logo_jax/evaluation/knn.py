@@ -16,6 +16,7 @@ from logo_jax.evaluation.neighbours import Bank, everywhere, make_bank, nearest
 from logo_jax.losses import l2_normalize
 
 QUERIES_AT_ONCE = 256
+COLDEST = 0.0125  # temperature; exp(1 / COLDEST), summed over neighbours, is finite
 
 Settings = tuple[tuple[int, float], ...]
 
@@ -73,13 +74,18 @@ def knn_accuracy(
             this with all features; None: this process's first device.
 
     Raises:
-        ValueError: where k exceeds the bank.
+        ValueError: where k exceeds the bank, or a temperature is below COLDEST.
 
     >>> bank = Features(np.eye(2, dtype=np.float32), np.array([0, 1]))
     >>> print(knn_accuracy(bank, bank, [(1, 0.1)], num_classes=2)["k1_t0.1/top1"])
     100.0
     """
     settings = tuple((int(k), float(t)) for k, t in settings)
+    if min(t for _, t in settings) < COLDEST:
+        raise ValueError(
+            f"kNN's settings={settings} must have temperatures of {COLDEST} or more: "
+            "below, votes overflow"
+        )
     most = max(k for k, _ in settings)
     if most > len(train.features):
         raise ValueError(

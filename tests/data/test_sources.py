@@ -55,6 +55,16 @@ def test_images_held_out_are_no_longer_learned_from_and_stand_in_for_the_test_se
     }
 
 
+def test_a_classifier_is_tested_on_the_images_held_out_too(data_dir):
+    where = {"source": "tfds", "name": "cifar10", "data_dir": str(data_dir)}
+    images, draw, metric = sources.load_cut(where | {"held_out": 5})
+    assert images["test"].origin.endswith("train, held out")
+    rows = draw({split: np.zeros(len(part)) for split, part in images.items()})
+    assert len(rows["test"].indices) == len(images["test"]) == 5
+    assert metric == "top1"
+    assert sources.load_cut(where).images["test"].origin.endswith("test")
+
+
 def test_as_many_held_out_as_there_are_is_refused(arrays_dir, tmp_path):
     images = len(sources.load("npz", path=str(arrays_dir)).train)
     with pytest.raises(ValueError, match=f"must be below the {images} training images"):
