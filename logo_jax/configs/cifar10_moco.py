@@ -11,8 +11,8 @@ layer as head, kNN on its 128-d output; here a two-layer head, kNN on backbone f
 and on the output too with `--config.monitor.projector=True`. Ours has not been run at
 this size. At one that two CPU cores finish (docs/results.md; a narrow ResNet-10, 1.9
 epochs, three seeds) four crops are 3.0 points above the baseline at equal epochs, and
-2.0 below the symmetric baseline at equal compute; at no strength is
-the released update above itself without repulsion, nor the joint one above multicrop by
+2.5 below it, or 2.0 below the symmetric one, at equal compute; at no strength is the
+released update above itself without repulsion, nor the joint one above multicrop by
 more than chance, so strengths are the sources'. The regressor's noise and batch norm
 are those with which it learns how alike crops are: its rank correlation with their
 overlap is 0.5 (at ten times the released strength), as released 0.06.
