@@ -74,7 +74,8 @@ def knn_accuracy(
             this with all features; None: this process's first device.
 
     Raises:
-        ValueError: where k exceeds the bank, or a temperature is below COLDEST.
+        ValueError: where k exceeds the bank, a temperature is below COLDEST, or an
+            image has no label.
 
     >>> bank = Features(np.eye(2, dtype=np.float32), np.array([0, 1]))
     >>> print(knn_accuracy(bank, bank, [(1, 0.1)], num_classes=2)["k1_t0.1/top1"])
@@ -91,6 +92,11 @@ def knn_accuracy(
         raise ValueError(
             f"k={most} neighbours exceed the bank of {len(train.features)} examples; "
             "use a smaller k in monitor.knn or a larger bank"
+        )
+    if test.labels.ndim == 1 and min(test.labels.min(), train.labels.min()) < 0:
+        raise ValueError(
+            "kNN needs a label of every image, and some have -1, as hidden ones of a "
+            "challenge have; evaluate on a split that has them"
         )
     if mesh is None:
         mesh = Mesh(np.array(jax.local_devices()[:1]), ("data",))

@@ -94,6 +94,33 @@ def test_more_neighbours_than_the_bank_has_are_refused():
         )
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_images_without_a_label_are_refused_and_not_counted_as_wrong(which):
+    sets = [data_set(0, 9), data_set(1, 4)]
+    sets[which].labels[2] = -1
+    with pytest.raises(ValueError, match="kNN needs a label of every image"):
+        knn.knn_accuracy(*sets, SETTINGS, num_classes=CLASSES)
+
+
+@pytest.mark.parametrize("temperature", [knn.COLDEST, 0.0124])
+def test_votes_at_the_lowest_temperature_are_finite(temperature):
+    same = Features(np.ones((200, 2), np.float32), np.zeros(200, np.int32))
+    settings = ((200, temperature),)
+    if temperature < knn.COLDEST:
+        with pytest.raises(
+            ValueError, match="must have temperatures of 0.0125 or more"
+        ):
+            knn.knn_accuracy(same, same, settings, num_classes=2)
+    else:
+        votes = knn.class_votes(
+            jnp.ones((1, 200)),
+            jnp.zeros((1, 200), int),
+            settings=settings,
+            num_classes=2,
+        )
+        assert np.isfinite(votes).all()
+
+
 def test_images_of_several_classes_are_ranked_by_the_votes_for_each():
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(3, 8))
