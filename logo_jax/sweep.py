@@ -75,6 +75,7 @@ def train_all(runs: Sequence[Run], metrics: Sequence[str]) -> bool:
                 succeeded &= train(run, metrics, f"[{i}/{len(runs)}]")
         except workdir.InUse:
             others.append(run)
+    others = [run for run in others if not run.record.exists()]
     for i, run in enumerate(others, 1):
         say(f"waiting for another process to train {run.name}")
         with workdir.locked(run.claim, wait=True):
