@@ -30,13 +30,13 @@ def run(main: Callable[[Sequence[str]], Any], required: Sequence[str]) -> None:
     app.run(main, flags_parser=functools.partial(parse, required=required))
 
 
-def folder(given: str | None) -> pathlib.Path:
-    """The folder that a flag names; shells leave the ~ of `--workdir=~/runs` to us.
+def path(given: str) -> pathlib.Path:
+    """What a flag names; shells leave the ~ of `--workdir=~/runs` to us.
 
-    >>> folder("~/runs") == pathlib.Path.home() / "runs"
+    >>> path("~/runs") == pathlib.Path.home() / "runs"
     True
     """
-    return pathlib.Path(str(given)).expanduser().absolute()
+    return pathlib.Path(given).expanduser()
 
 
 def parse(argv: Sequence[str], required: Sequence[str]) -> list[str]:

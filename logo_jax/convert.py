@@ -198,9 +198,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m logo_jax.convert", description=__doc__, allow_abbrev=False
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("source", metavar="SOURCE", type=Path)
+    parser.add_argument("source", metavar="SOURCE", type=command.path)
     parser.add_argument("--to", choices=TARGETS, default="torchvision")
-    parser.add_argument("--out", required=True, type=Path, help="what to write")
+    parser.add_argument("--out", required=True, type=command.path, help="what to write")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace what is there"
     )

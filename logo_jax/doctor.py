@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     for finding in examine(
         CONFIG.value.to_dict(),
         published=flag.parser.parse(flag.config_filename).to_dict(),
-        folder=command.folder(WORKDIR.value) if WORKDIR.value else None,
+        folder=command.path(WORKDIR.value).absolute() if WORKDIR.value else None,
         mesh=make_mesh(),
         num_timed=STEPS.value,
         clock=time.perf_counter,

@@ -248,15 +248,17 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m logo_jax.embed", description=__doc__, allow_abbrev=False
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("folder", metavar="DIR", type=Path)
+    parser.add_argument("folder", metavar="DIR", type=command.path)
     encoder = parser.add_mutually_exclusive_group(required=True)
-    encoder.add_argument("--workdir", type=Path, help="of a run")
+    encoder.add_argument("--workdir", type=command.path, help="of a run")
     encoder.add_argument(
         "--weights",
-        type=Path,
+        type=command.path,
         help="a safetensors file of a ResNet, or its folder for transformers",
     )
-    parser.add_argument("--out", required=True, type=Path, help=".npz or .parquet")
+    parser.add_argument(
+        "--out", required=True, type=command.path, help=".npz or .parquet"
+    )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace what is there"
     )

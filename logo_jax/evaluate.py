@@ -110,7 +110,7 @@ def main(argv: Sequence[str]) -> None:
     """Restores, evaluates, prints one line a number, writes one file."""
     del argv
     command.keep_compiled_code()
-    folder = command.folder(WORKDIR.value)
+    folder = command.path(str(WORKDIR.value)).absolute()
     with signals.Stop() as stop:
         with command.input_errors():
             config = read_config(folder)
@@ -184,7 +184,7 @@ def load(folder: pathlib.Path, config: Mapping[str, Any], weights: str = "") -> 
     """
     mesh = step.make_mesh()
     if weights:
-        return frozen.from_file(pathlib.Path(weights).expanduser(), config, mesh)
+        return frozen.from_file(command.path(weights), config, mesh)
     return frozen.from_run(folder, config, mesh)
 
 
@@ -293,7 +293,7 @@ def _dataset_name() -> str:
     """Of --dataset: folders of one name are told apart by where they are."""
     if not DATASET.value or sources.locate(DATASET.value)["source"] == "tfds":
         return DATASET.value or ""
-    path = pathlib.Path(DATASET.value).expanduser().absolute()
+    path = command.path(DATASET.value).absolute()
     return f"{path.name}_{zlib.crc32(str(path).encode()):08x}"
 
 

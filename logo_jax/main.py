@@ -94,7 +94,7 @@ def main(argv: Sequence[str]) -> None:
         stop = signals.Stop()
         if hosts.alone():
             group.enter_context(stop)
-        start_run(command.folder(WORKDIR.value), stop)
+        start_run(command.path(str(WORKDIR.value)).absolute(), stop)
         if stop.requested():
             stop.leave()
 

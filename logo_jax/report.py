@@ -241,8 +241,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m logo_jax.report", description=__doc__, allow_abbrev=False
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("workdirs", metavar="WORKDIR", type=Path, nargs="+")
-    parser.add_argument("--out", type=Path, help="default: report in the first WORKDIR")
+    parser.add_argument("workdirs", metavar="WORKDIR", type=command.path, nargs="+")
+    parser.add_argument(
+        "--out", type=command.path, help="default: report in the first WORKDIR"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace its files")
     parser.add_argument("--config", default="", help="the recipe: FILE.py[:VARIANT]")
     parser.add_argument(

@@ -228,10 +228,14 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--workdir", required=True, type=Path, help="of a run")
-    parser.add_argument("--out", required=True, type=Path, help="folder of the page")
+    parser.add_argument("--workdir", required=True, type=command.path, help="of a run")
+    parser.add_argument(
+        "--out", required=True, type=command.path, help="folder of the page"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace its files")
-    parser.add_argument("--images", type=Path, help="a folder; sub-folders are classes")
+    parser.add_argument(
+        "--images", type=command.path, help="a folder; sub-folders are classes"
+    )
     parser.add_argument("--seed", type=int, help="which, of a run of several seeds")
     parser.add_argument("--draw", type=int, default=0, help="number of the random draw")
     return parser

@@ -40,10 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="logo_jax.sweep", description=__doc__, allow_abbrev=False
     )
     parser.add_argument("--sweep", required=True)
-    parser.add_argument("--out", required=True, type=pathlib.Path)
+    parser.add_argument("--out", required=True, type=command.path)
     parser.add_argument("--seeds", type=int, help="so many, from 0; default the file's")
     parser.add_argument("--table", action="store_true", help="run nothing")
-    parser.add_argument("--results", type=pathlib.Path, help="a page that tells of it")
+    parser.add_argument("--results", type=command.path, help="a page that tells of it")
     options, flags = parser.parse_known_args(argv)
     succeeded = True
     with command.input_errors():
@@ -55,10 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not options.table:
             succeeded = train_all(missing_of(runs), sweep.metrics)
         with workdir.locked(options.out / "claims" / "table", wait=True):
-            print(write_table(options.out, sweep, runs))
+            records = records_of(runs, sweep.metrics)
+            print(write_table(options.out, sweep, records))
             if options.results:
                 name = pathlib.Path(options.sweep).stem
-                records, said = records_of(runs, sweep.metrics), told(options, flags)
+                said = told(options, flags)
                 section.write(options.results, name, sweep, records, said)
     return 0 if succeeded else 1
 
@@ -140,9 +141,8 @@ def call(run: Run) -> int:
                 process.wait()
 
 
-def write_table(out: pathlib.Path, sweep: Sweep, runs: Sequence[Run]) -> str:
+def write_table(out: pathlib.Path, sweep: Sweep, records: table.Records) -> str:
     """The table of the runs that are finished, which is written too, whole or not."""
-    records = records_of(runs, sweep.metrics)
     rows = table.rows(sweep, records)
     text = table.markdown(sweep, rows)
     write_whole(out / "table.md", text + "\n")
