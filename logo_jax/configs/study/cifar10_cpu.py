@@ -60,15 +60,15 @@ def cell(name, method, variant, *, baseline="", steps=STEPS, **changes):
     }
 
 
-def same_compute(name, method, variant, **changes):
+def same_compute(name, method, variant, passes=PASSES, **changes):
     """The same for as many passes as multicrop makes, which it is compared with."""
-    passes = PASSES[method]
+    passes = passes[method]
     return cell(
         f"{name}_same_compute",
         method,
         variant,
         baseline="multicrop",
-        steps=STEPS * passes["multicrop"] // passes[name],
+        steps=int(STEPS * passes["multicrop"] / passes[name]),
         **changes,
     )
 

@@ -12,7 +12,8 @@ give them a folder of their own. (Local crops of 8 px for the CPU study's 16 are
 small: docs/results.md.)
 """
 
-from logo_jax.configs.study.cifar10_cpu import JOINT, STEPS, cell, claims
+from logo_jax.configs.study.cifar10_cpu import JOINT, STEPS, cell, claims, same_compute
+from logo_jax.configs.study.cifar10_gpu_tuning import WEIGHTS
 
 ALONE = {
     "crops.global_crops": (2, 24, (0.2, 1.0)),
@@ -28,7 +29,6 @@ DEFAULT = {
     "logo.noise_on": "both",
     "logo.regressor_norm": "joint",
 }
-WEIGHTS = {"moco": 5e-4, "simsiam": 1e-4}  # the configs'
 # as in the CPU study, in global crops' worth: a local crop's is a quarter of one
 PASSES = {
     "moco": {"baseline": 4, "multicrop": 9.5, "logo_released": 11},
@@ -43,13 +43,6 @@ def small(name, method, variant, **changes):
     return cell(name, method, variant, baseline=baseline, **crops | changes)
 
 
-def same_compute(name, method, variant):
-    """The same for as many passes as multicrop makes."""
-    passes = PASSES[method]
-    steps = int(STEPS * passes["multicrop"] / passes[name])
-    return small(f"{name}_same_compute", method, variant, steps=steps)
-
-
 def of_method(method):
     """The CPU study's cells, the default and the reversed sign."""
     reversed_sign = {"logo.weight": -WEIGHTS[method]}
@@ -62,8 +55,8 @@ def of_method(method):
         small("logo_default", method, "logo", **JOINT, **DEFAULT),
         small("logo_reversed", method, "logo", **JOINT, **reversed_sign),
         small("baseline_twice", method, "baseline", steps=2 * STEPS),
-        same_compute("baseline", method, "baseline"),
-        same_compute("logo_released", method, "logo"),
+        same_compute("baseline", method, "baseline", PASSES, **ALONE),
+        same_compute("logo_released", method, "logo", PASSES, **TOGETHER),
     ]
 
 
