@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from logo_jax import compose, step
-from logo_jax.data.resident import Resident
-from logo_jax.state import Batch
+from logo_jax import experiment as compose
+from logo_jax.data.on_device import Resident
+from logo_jax.methods.base import Batch
+from logo_jax.training import train_step as step
 
 Run = Callable[[], object]
 

@@ -18,9 +18,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks.step import ours
-from logo_jax import step
 from logo_jax.configs import cifar10_moco, quickstart
-from logo_jax.state import Batch
+from logo_jax.methods.base import Batch
+from logo_jax.training import train_step as step
 
 BATCH_SIZE = 64
 CLOCKS = {"processor": time.process_time, "wall": time.perf_counter}

@@ -26,7 +26,7 @@ from PIL.Image import Image
 from benchmarks import jpegs, pillow_crops
 from benchmarks.step import ours
 from benchmarks.turns import alternate, stay_on_one_core
-from logo_jax import compose
+from logo_jax import experiment as compose
 from logo_jax.augment import AugmentSpec, CropSpec, augment_crop, crop_boxes, make_views
 from logo_jax.configs import cifar10_simsiam
 from logo_jax.data.decode import Size, decode, fit

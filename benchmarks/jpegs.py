@@ -4,7 +4,7 @@ import io
 
 from PIL import Image, ImageOps
 
-from logo_jax.data.photographs import PHOTOGRAPHS, locate
+from logo_jax.data.sources.photographs import PHOTOGRAPHS, locate
 
 QUALITY = 92
 IMAGENET_LIKE = (500, 375)  # width, height; ImageNet's most frequent size

@@ -25,8 +25,8 @@ sys.path[:0] = [str(Path(__file__).parents[1])]
 from benchmarks.turns import alternate
 from logo_jax.evaluation.features import Features
 from logo_jax.evaluation.knn import QUERIES_AT_ONCE, knn_accuracy
-from logo_jax.evaluation.neighbours import make_bank, tiling
-from logo_jax.step import make_mesh
+from logo_jax.evaluation.nearest_neighbors import make_bank, tiling
+from logo_jax.training.train_step import make_mesh
 
 NUM_CLASSES = 10
 

@@ -23,10 +23,11 @@ import jax
 import numpy as np
 
 from benchmarks.jpegs import IMAGENET_LIKE, photographs
-from logo_jax import compose, step
-from logo_jax.checkpoints import Checkpoints
-from logo_jax.data import folder
-from logo_jax.data.streamed import ReadStep, Streamed
+from logo_jax import experiment as compose
+from logo_jax.data.sources import folder
+from logo_jax.data.streaming import ReadStep, Streamed
+from logo_jax.training import train_step as step
+from logo_jax.training.checkpoints.manager import Checkpoints
 
 MB = 10**6
 ON_THE_WAY = 3  # read and not yet sent, sent and not yet used, in use

@@ -22,9 +22,9 @@ import jax
 import numpy as np
 
 from benchmarks.kill_soak import metrics
-from logo_jax import compose
-from logo_jax.checkpoints import Checkpoints
+from logo_jax import experiment as compose
 from logo_jax.configs import cifar10_moco
+from logo_jax.training.checkpoints.manager import Checkpoints
 
 MOST, MOST_OF_METRICS = 1e-5, 1e-4
 DEVICES = 4

@@ -35,8 +35,10 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks.collectives import bytes_by_kind, collectives
 from benchmarks.processes import DEVICES, FIELDS, free_port
-from logo_jax import compose, hosts, step
-from logo_jax.state import Batch
+from logo_jax import experiment as compose
+from logo_jax.methods.base import Batch
+from logo_jax.parallel import processes
+from logo_jax.training import train_step as step
 
 CONFIGS = (
     "imagenet100_r50_moco:baseline",
@@ -175,7 +177,7 @@ def join(port: int, count: int, number: int) -> None:
     """Is one of the processes: compiles with the others and prints the bytes."""
     address = f"127.0.0.1:{port}" if count > 1 else None
     identity = {"num_processes": count, "process_id": number if address else None}
-    with hosts.joined(os.environ, coordinator=address, **identity):
+    with processes.joined(os.environ, coordinator=address, **identity):
         compiled = traced("cifar10_moco:logo", FIELDS, DEVICES).compile()
         print(json.dumps(bytes_by_kind(collectives(compiled.as_text()))))
 

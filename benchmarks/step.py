@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.contenders import Program, Run, matrix_product, program
 from benchmarks.turns import alternate
-from logo_jax.state import Batch
+from logo_jax.methods.base import Batch
 
 
 class Preset(NamedTuple):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from logo_jax.state import Batch
+from logo_jax.methods.base import Batch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

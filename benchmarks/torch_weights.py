@@ -27,8 +27,8 @@ from torch import nn
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from logo_jax import convert
-from logo_jax.formats import sources
-from logo_jax.formats.backbone import Backbone
+from logo_jax.interop import pretrained_files
+from logo_jax.interop.backbone import Backbone
 from logo_jax.networks import resnet
 
 ARCHS = {
@@ -139,7 +139,7 @@ def differences(
         torch.save(
             {"epoch": 200, "arch": "x", "state_dict": state}, folder / "x.pth.tar"
         )
-        read = sources.read(folder / "x.pth.tar", unpickle=True)
+        read = pretrained_files.read(folder / "x.pth.tar", unpickle=True)
         found = read.features(images)
         yield (
             f"read, {name}",

@@ -146,8 +146,8 @@ logo(*TRAIN)
 # All numbers are lines of `metrics.jsonl`; `metrics.csv` and TensorBoard have them too.
 
 # %%
-from logo_jax.metrics import read_rows
-from logo_jax.pictures import curves
+from logo_jax.training.logging.metric_writer import read_rows
+from logo_jax.visualization import curves
 
 accuracy, losses, *_ = curves.pictures({"tour": read_rows(RUN / "metrics.jsonl")})
 show(accuracy.png, losses.png)
@@ -212,7 +212,7 @@ print(encoder.in_avals[-1], "->", encoder.out_avals[0])
 # encoder find alike?
 
 # %%
-from logo_jax.data import photographs
+from logo_jax.data.sources import photographs
 
 FOLDER = HOME / "photographs"
 FOLDER.mkdir(exist_ok=True)

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.datasets import load_digits
 
-from logo_jax import augment, optim, step
+from logo_jax import augment
 from logo_jax.methods import LearnedAffinity, LoGo, SimSiam
+from logo_jax.methods.base import Batch
+from logo_jax.methods.pairing import pair_weights
 from logo_jax.networks import heads, resnet
 from logo_jax.networks.encoder import Encoder
-from logo_jax.state import Batch
-from logo_jax.views import pair_weights
+from logo_jax.training import optim
+from logo_jax.training import train_step as step
 
 SIZE, BATCH, STEPS = 16, 128, 60
 crops = {

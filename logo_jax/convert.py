@@ -26,12 +26,20 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from logo_jax import command, step, workdir
-from logo_jax.augment.look import AugmentSpec
-from logo_jax.augment.policy import prepare_eval
-from logo_jax.compose import frozen
-from logo_jax.formats import files, huggingface, sources, stablehlo, torchvision
-from logo_jax.formats.backbone import Backbone
+from logo_jax import _cli
+from logo_jax.augment.color import AugmentSpec
+from logo_jax.augment.multi_crop import prepare_eval
+from logo_jax.experiment import pretrained
+from logo_jax.interop import (
+    huggingface,
+    pretrained_files,
+    stablehlo,
+    tensor_files,
+    torchvision,
+)
+from logo_jax.interop.backbone import Backbone
+from logo_jax.training import train_step as step
+from logo_jax.training import workdir
 
 LIMIT = 1e-4  # of the difference of features, relative to the largest
 NUM_IMAGES = 4
@@ -69,9 +77,9 @@ class Target(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     options = _parser().parse_args(arguments)
-    command.keep_compiled_code()
-    with command.input_errors():
-        command.require_new(options.out, options.overwrite)
+    _cli.keep_compiled_code()
+    with _cli.input_errors():
+        _cli.require_new(options.out, options.overwrite)
         subject = read(options.source, unpickle=options.unpickle, seed=options.seed)
         difference = convert(subject, TARGETS[options.to], options.out)
     print(
@@ -100,9 +108,9 @@ def read(source: Path, *, unpickle: bool = False, seed: int | None = None) -> Su
     if not (source / "checkpoints").is_dir():
         if seed is not None:
             raise ValueError(f"--seed={seed} is of runs, and {source} is none")
-        return Subject(sources.read(source, unpickle=unpickle), None, SIDE)
+        return Subject(pretrained_files.read(source, unpickle=unpickle), None, SIDE)
     mesh = step.make_mesh(jax.devices()[:1])
-    run = frozen.from_run(source.absolute(), workdir.read_config(source), mesh)
+    run = pretrained.from_run(source.absolute(), workdir.read_config(source), mesh)
     description, backbone = run.description, run.of_seed(seed).backbone
     side = description.monitor["crop"] or description.crops["global_crops"].size
     return Subject(backbone, description.augment, side)
@@ -124,7 +132,7 @@ def convert(subject: Subject, target: Target, out: Path) -> float:
     shape = (NUM_IMAGES, subject.side, subject.side, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     images = prepare_eval(jax.numpy.asarray(pixels), subject.augment or AugmentSpec())
-    with command.whole(out) as partial:
+    with _cli.whole(out) as partial:
         target.write(subject, partial)
         after = target.features(partial, pixels, images)
         difference = relative_difference(subject.backbone.features(images), after)
@@ -149,10 +157,10 @@ def relative_difference(
 
 def _write_torchvision(subject: Subject, path: Path) -> None:
     tensors = torchvision.tensors_of(subject.backbone)
-    if path.name.endswith(files.TORCH_SUFFIXES):
-        files.write_torch(tensors, path)
+    if path.name.endswith(tensor_files.TORCH_SUFFIXES):
+        tensor_files.write_torch(tensors, path)
     else:
-        files.write_safetensors(tensors, path)
+        tensor_files.write_safetensors(tensors, path)
 
 
 def _torchvision_features(
@@ -161,7 +169,7 @@ def _torchvision_features(
     images: Float[jax.Array, "b s s 3"],
 ) -> np.ndarray:
     del pixels
-    return torchvision.features(sources.tensors(path, unpickle=True), images)
+    return torchvision.features(pretrained_files.tensors(path, unpickle=True), images)
 
 
 def _write_stablehlo(subject: Subject, path: Path) -> None:
@@ -183,7 +191,7 @@ TARGETS = {
     "torchvision": Target(
         _write_torchvision,
         _torchvision_features,
-        (".safetensors", *files.TORCH_SUFFIXES),
+        (".safetensors", *tensor_files.TORCH_SUFFIXES),
     ),
     "huggingface": Target(
         lambda subject, path: huggingface.write(subject.backbone, path),
@@ -194,13 +202,13 @@ TARGETS = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command.OneLineParser(
+    parser = _cli.OneLineParser(
         prog="python -m logo_jax.convert", description=__doc__, allow_abbrev=False
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("source", metavar="SOURCE", type=command.path)
+    parser.add_argument("source", metavar="SOURCE", type=_cli.path)
     parser.add_argument("--to", choices=TARGETS, default="torchvision")
-    parser.add_argument("--out", required=True, type=command.path, help="what to write")
+    parser.add_argument("--out", required=True, type=_cli.path, help="what to write")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace what is there"
     )

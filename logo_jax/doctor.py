@@ -19,12 +19,14 @@ import numpy as np
 from absl import flags
 from jax.sharding import Mesh
 
-from logo_jax import command, compose, workdir
-from logo_jax.checkpoints import MAX_TO_KEEP, Checkpoints
-from logo_jax.compose.data import device_memory
-from logo_jax.data.resident import Resident
+from logo_jax import _cli
+from logo_jax import experiment as compose
+from logo_jax.data.on_device import Resident
+from logo_jax.experiment.data import device_memory
 from logo_jax.main import CONFIG, WORKDIR
-from logo_jax.step import make_mesh
+from logo_jax.training import workdir
+from logo_jax.training.checkpoints.manager import MAX_TO_KEEP, Checkpoints
+from logo_jax.training.train_step import make_mesh
 
 STEPS = flags.DEFINE_integer(
     "steps", 5, "Steps to time after a first; 0: none.", lower_bound=0
@@ -55,13 +57,13 @@ class Finding(NamedTuple):
 def main(argv: Sequence[str]) -> int:
     """Examines what main would train; returns the exit code."""
     del argv
-    command.keep_compiled_code()
+    _cli.keep_compiled_code()
     flag: Any = flags.FLAGS["config"]
     failed = False
     for finding in examine(
         CONFIG.value.to_dict(),
         published=flag.parser.parse(flag.config_filename).to_dict(),
-        folder=command.path(WORKDIR.value).absolute() if WORKDIR.value else None,
+        folder=_cli.path(WORKDIR.value).absolute() if WORKDIR.value else None,
         mesh=make_mesh(),
         num_timed=STEPS.value,
         clock=time.perf_counter,
@@ -263,4 +265,4 @@ def _gib(num_bytes: float) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main, required=("config",))
+    _cli.run(main, required=("config",))

@@ -26,17 +26,19 @@ import pyarrow as pa
 from jax.sharding import Mesh
 from pyarrow import parquet
 
-from logo_jax import command, step, workdir
-from logo_jax.augment.look import AugmentSpec
-from logo_jax.augment.policy import prepare_eval
-from logo_jax.compose import frozen
-from logo_jax.data import folder
-from logo_jax.data.folder import Folder
-from logo_jax.data.memory import in_chunks
-from logo_jax.data.reading import read_squares, why_not
+from logo_jax import _cli
+from logo_jax.augment.color import AugmentSpec
+from logo_jax.augment.multi_crop import prepare_eval
+from logo_jax.data.canvas import read_squares, why_not
+from logo_jax.data.eval_crops import in_chunks
+from logo_jax.data.sources import folder
+from logo_jax.data.sources.folder import Folder
 from logo_jax.evaluation.features import Features, extract
-from logo_jax.formats import sources
-from logo_jax.formats.backbone import Backbone
+from logo_jax.experiment import pretrained
+from logo_jax.interop import pretrained_files
+from logo_jax.interop.backbone import Backbone
+from logo_jax.training import train_step as step
+from logo_jax.training import workdir
 
 RESIZE, CROP = 256, 224  # of those who publish weights for ImageNet
 
@@ -106,14 +108,14 @@ class Squares:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     options = _parser().parse_args(arguments)
-    command.keep_compiled_code()
-    with command.input_errors():
+    _cli.keep_compiled_code()
+    with _cli.input_errors():
         write = writer(options.out)
-        command.require_new(options.out, options.overwrite)
+        _cli.require_new(options.out, options.overwrite)
         images = folder.load_whole(options.folder)
         view = read_view(options)
         features = embed(images, view, step.make_mesh(), options.batch_size)
-        with command.whole(options.out) as partial:
+        with _cli.whole(options.out) as partial:
             write(partial, images, features)
     labelled = f"{images.num_classes} classes" if images.labels else "no classes"
     print(
@@ -138,14 +140,14 @@ def read_view(options: argparse.Namespace) -> View:
     _require_absent(options, "--weights", ("seed",))
     augment = AugmentSpec(**_given(options, "mean", "std"))
     sizes = {"resize": RESIZE, "crop": CROP} | sizes
-    return View(sources.read(options.weights), augment, **sizes)
+    return View(pretrained_files.read(options.weights), augment, **sizes)
 
 
 def _of_run(source: Path, seed: int | None, sizes: dict[str, int]) -> View:
     config = workdir.read_config(source)
     changed = {**config, "monitor": {**config["monitor"], **sizes}}
     one_device = step.make_mesh(jax.devices()[:1])
-    run = frozen.from_run(source.absolute(), changed, one_device).of_seed(seed)
+    run = pretrained.from_run(source.absolute(), changed, one_device).of_seed(seed)
     monitor = run.description.monitor
     augment = run.description.augment
     return View(run.backbone, augment, monitor["resize"], monitor["crop"])
@@ -244,21 +246,19 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command.OneLineParser(
+    parser = _cli.OneLineParser(
         prog="python -m logo_jax.embed", description=__doc__, allow_abbrev=False
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("folder", metavar="DIR", type=command.path)
+    parser.add_argument("folder", metavar="DIR", type=_cli.path)
     encoder = parser.add_mutually_exclusive_group(required=True)
-    encoder.add_argument("--workdir", type=command.path, help="of a run")
+    encoder.add_argument("--workdir", type=_cli.path, help="of a run")
     encoder.add_argument(
         "--weights",
-        type=command.path,
+        type=_cli.path,
         help="a safetensors file of a ResNet, or its folder for transformers",
     )
-    parser.add_argument(
-        "--out", required=True, type=command.path, help=".npz or .parquet"
-    )
+    parser.add_argument("--out", required=True, type=_cli.path, help=".npz or .parquet")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace what is there"
     )

@@ -18,22 +18,17 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from logo_jax import (
-    command,
-    compose,
-    machine,
-    protocols,
-    schema,
-    signals,
-    step,
-    workdir,
-)
-from logo_jax.compose import frozen
-from logo_jax.compose.frozen import Frozen
-from logo_jax.data import sources
+from logo_jax import _cli
+from logo_jax import experiment as compose
+from logo_jax.data import load as sources
+from logo_jax.experiment import pretrained, schema
+from logo_jax.experiment.pretrained import Frozen
 from logo_jax.main import CONFIG, WORKDIR
-from logo_jax.metrics import by_seed, write_whole
-from logo_jax.protocols import Outcome
+from logo_jax.protocols import protocols
+from logo_jax.protocols.protocols import Outcome
+from logo_jax.training import machine, preemption, workdir
+from logo_jax.training import train_step as step
+from logo_jax.training.logging.metric_writer import by_seed, write_whole
 
 RECIPES = (*compose.RECIPES, "features")
 PROTOCOL = flags.DEFINE_enum(
@@ -109,10 +104,10 @@ READ_BY = {
 def main(argv: Sequence[str]) -> None:
     """Restores, evaluates, prints one line a number, writes one file."""
     del argv
-    command.keep_compiled_code()
-    folder = command.path(str(WORKDIR.value)).absolute()
-    with signals.Stop() as stop:
-        with command.input_errors():
+    _cli.keep_compiled_code()
+    folder = _cli.path(str(WORKDIR.value)).absolute()
+    with preemption.Stop() as stop:
+        with _cli.input_errors():
             config = read_config(folder)
             workdir.require_writable(folder)
             begin = time.perf_counter()
@@ -184,12 +179,12 @@ def load(folder: pathlib.Path, config: Mapping[str, Any], weights: str = "") -> 
     """
     mesh = step.make_mesh()
     if weights:
-        return frozen.from_file(command.path(weights), config, mesh)
-    return frozen.from_run(folder, config, mesh)
+        return pretrained.from_file(_cli.path(weights), config, mesh)
+    return pretrained.from_run(folder, config, mesh)
 
 
 def evaluate(
-    subject: Frozen, folder: pathlib.Path, stop: signals.Stop
+    subject: Frozen, folder: pathlib.Path, stop: preemption.Stop
 ) -> Outcome | None:
     """What the flags' protocol finds, of all seeds; None where it was stopped."""
     seeds = subject.description.plan.seeds
@@ -207,7 +202,7 @@ def evaluate(
 
 
 def _of_one_seed(
-    subject: Frozen, folder: pathlib.Path, stop: signals.Stop
+    subject: Frozen, folder: pathlib.Path, stop: preemption.Stop
 ) -> Outcome | None:
     if PROTOCOL.value == "transfer":
         return protocols.transfer(subject, METRIC.value)
@@ -293,9 +288,9 @@ def _dataset_name() -> str:
     """Of --dataset: folders of one name are told apart by where they are."""
     if not DATASET.value or sources.locate(DATASET.value)["source"] == "tfds":
         return DATASET.value or ""
-    path = command.path(DATASET.value).absolute()
+    path = _cli.path(DATASET.value).absolute()
     return f"{path.name}_{zlib.crc32(str(path).encode()):08x}"
 
 
 if __name__ == "__main__":
-    command.run(main, required=("workdir",))
+    _cli.run(main, required=("workdir",))

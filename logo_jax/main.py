@@ -18,23 +18,14 @@ from absl import flags
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
-from logo_jax import (
-    command,
-    compose,
-    configs,
-    hosts,
-    machine,
-    signals,
-    step,
-    workdir,
-)
-from logo_jax.checkpoints import Checkpoints
-from logo_jax.gallery import Gallery
-from logo_jax.metrics import METRICS_FILE, MetricWriter, write_whole
-from logo_jax.progress import Progress
-from logo_jax.state import TrainState
-from logo_jax.train import DataError, train
-from logo_jax.watch import (
+from logo_jax import _cli, configs
+from logo_jax import experiment as compose
+from logo_jax.methods.base import TrainState
+from logo_jax.parallel import processes
+from logo_jax.training import machine, preemption, workdir
+from logo_jax.training import train_step as step
+from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.collapse import (
     MOST_ROLLBACKS,
     CollapseError,
     Watch,
@@ -42,7 +33,15 @@ from logo_jax.watch import (
     record_rollback,
     rollbacks,
 )
-from logo_jax.weights_and_biases import WeightsAndBiases
+from logo_jax.training.logging.metric_writer import (
+    METRICS_FILE,
+    MetricWriter,
+    write_whole,
+)
+from logo_jax.training.logging.progress import Progress
+from logo_jax.training.logging.wandb import WeightsAndBiases
+from logo_jax.training.loop import DataError, train
+from logo_jax.visualization.train_images import Gallery
 
 
 class Found(flags.ArgumentParser):
@@ -79,11 +78,11 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of this process, from 0."
 def main(argv: Sequence[str]) -> None:
     """Joins the other processes, where there are any, and trains."""
     del argv
-    command.keep_compiled_code()
+    _cli.keep_compiled_code()
     with contextlib.ExitStack() as group:
-        with command.input_errors():
+        with _cli.input_errors():
             group.enter_context(
-                hosts.joined(
+                processes.joined(
                     os.environ,
                     coordinator=COORDINATOR.value,
                     num_processes=NUM_PROCESSES.value,
@@ -91,27 +90,27 @@ def main(argv: Sequence[str]) -> None:
                 )
             )
         # one of several cannot save alone: a signal ends it, and the others, at once
-        stop = signals.Stop()
-        if hosts.alone():
+        stop = preemption.Stop()
+        if processes.alone():
             group.enter_context(stop)
-        start_run(command.path(str(WORKDIR.value)).absolute(), stop)
+        start_run(_cli.path(str(WORKDIR.value)).absolute(), stop)
         if stop.requested():
             stop.leave()
 
 
-def start_run(folder: pathlib.Path, stop: signals.Stop) -> None:
+def start_run(folder: pathlib.Path, stop: preemption.Stop) -> None:
     """Builds; restores and trains, again where the run is rolled back."""
     with (
-        command.input_errors((DataError, OSError)),  # a full disk, above all
+        _cli.input_errors((DataError, OSError)),  # a full disk, above all
         contextlib.ExitStack() as held,
     ):
-        with command.input_errors():
-            if hosts.is_first():
+        with _cli.input_errors():
+            if processes.is_first():
                 workdir.check(folder, CONFIG.value.to_dict())
                 workdir.require_free(folder)
             experiment = compose.experiment(CONFIG.value, step.make_mesh())
-            checkpoints = hosts.Follower()
-            if hosts.is_first():
+            checkpoints = processes.Follower()
+            if processes.is_first():
                 held.enter_context(workdir.locked(folder))
                 workdir.claim(folder, CONFIG.value.to_dict())
                 record_machine(folder, experiment.mesh)
@@ -132,22 +131,22 @@ def record_machine(folder: pathlib.Path, mesh: Mesh) -> None:
 
 def attempt(
     experiment: compose.Experiment,
-    checkpoints: Checkpoints | hosts.Follower,
+    checkpoints: Checkpoints | processes.Follower,
     folder: pathlib.Path,
-    stop: signals.Stop,
+    stop: preemption.Stop,
 ) -> bool:
     """Trains on from the newest checkpoint; False where the run was rolled back.
 
     Raises:
         CollapseError: where the run has collapsed and is not to try again.
     """
-    with command.input_errors():
-        times = int(hosts.from_first(np.int32(len(rollbacks(folder)))))
+    with _cli.input_errors():
+        times = int(processes.from_first(np.int32(len(rollbacks(folder)))))
         experiment = experiment.rolled_back(times)
         state = experiment.init()
         like = jax.eval_shape(experiment.description.init)
         found = checkpoints.restore_latest(like) or (0, state)
-    start, state = hosts.from_first(found)
+    start, state = processes.from_first(found)
     state = step.replicate(state, experiment.mesh)
     try:
         run(experiment, state, int(start), checkpoints, folder, stop)
@@ -155,7 +154,7 @@ def attempt(
         if experiment.description.monitor["health"] != "rollback":
             raise
         number = next_rollback(times, collapse)
-        if hosts.is_first():
+        if processes.is_first():
             record_rollback(folder, collapse.step)
             line = f"{collapse}; rollback {number} of {MOST_ROLLBACKS}"
             print(line, file=sys.stderr)
@@ -167,18 +166,18 @@ def run(
     experiment: compose.Experiment,
     state: TrainState,
     start: int,
-    checkpoints: Checkpoints | hosts.Follower,
+    checkpoints: Checkpoints | processes.Follower,
     folder: pathlib.Path,
-    stop: signals.Stop,
+    stop: preemption.Stop,
 ) -> None:
     """Trains from a state to the end, and says what was written where."""
     plan, monitor = experiment.description.plan, experiment.monitor
     policy = experiment.description.monitor["health"]
     again = (folder / METRICS_FILE).exists()
-    writer = progress = hosts.Follower()
+    writer = progress = processes.Follower()
     gallery = None
-    if hosts.is_first():
-        with command.input_errors():
+    if processes.is_first():
+        with _cli.input_errors():
             boards = open_boards(experiment, folder)
             writer = MetricWriter(folder, resume_step=start, boards=boards)
         gallery = Gallery(writer, folder, experiment, has_crops=start > 0)
@@ -190,7 +189,7 @@ def run(
         elif again:
             progress.say(f"no checkpoint in {folder}: started from step 0 again")
         if not start and plan.floors and monitor:
-            with command.input_errors():  # it reads the images
+            with _cli.input_errors():  # it reads the images
                 floors = monitor.floors(state)
             for name, value in floors.items():
                 progress.say(f"floor: {name}, kNN {value:.1f} %")
@@ -208,7 +207,7 @@ def run(
             watch=Watch(policy, plan.seeds, progress.say, progress.warn),
             gallery=gallery,
         )
-        if hosts.is_first():
+        if processes.is_first():
             progress.say(f"wrote to {folder}: {', '.join(written(folder))}")
 
 
@@ -229,4 +228,4 @@ def written(folder: pathlib.Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    command.run(main, required=("config", "workdir"))
+    _cli.run(main, required=("config", "workdir"))

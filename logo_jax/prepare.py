@@ -20,14 +20,15 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.read_only_builder import builder_from_files
 from tensorflow_datasets.core.registered import DatasetNotFoundError
 
-from logo_jax import command
-from logo_jax.data import catalogue, tfds_source
+from logo_jax import _cli
+from logo_jax.data import datasets
 from logo_jax.data.builders import cifar10, downloads, imagenet100
 from logo_jax.data.builders.cifar100 import Cifar100
 from logo_jax.data.builders.fgvc_aircraft import FgvcAircraft
 from logo_jax.data.builders.mit67 import Mit67
 from logo_jax.data.builders.stl10 import Stl10
 from logo_jax.data.builders.writing import write, write_published
+from logo_jax.data.sources import tfds as tfds_source
 
 _DOWNLOADED_BY_US = {
     "cifar10": cifar10.Cifar10,
@@ -41,7 +42,7 @@ _DOWNLOADED_BY_US = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     options = _parser().parse_args(arguments)
-    with command.input_errors():
+    with _cli.input_errors():
         if options.list:
             print(table())
         else:
@@ -71,9 +72,9 @@ def prepare(
             TensorFlow that it needs, if it is not made from the published files, and
             if it is prepared in a format that cannot be read or with other classes.
     """
-    dataset = catalogue.find(name)
+    dataset = datasets.find(name)
     if dataset is None:
-        raise ValueError(f"{name!r} is none of {', '.join(catalogue.DATASETS)}")
+        raise ValueError(f"{name!r} is none of {', '.join(datasets.DATASETS)}")
     _require_own_options(dataset.name, arrays_dir, classes_file)
     folder = tfds_source.directory(data_dir)
     classes: tuple[str, ...] = ()
@@ -98,7 +99,7 @@ def prepare(
 def table() -> str:
     """The catalogue as text: name, images, classes and how a data set is had."""
     rows = [("name", "images", "classes", "metric", "how it is had")]
-    for dataset in catalogue.DATASETS.values():
+    for dataset in datasets.DATASETS.values():
         images = sum(dataset.examples.values())
         classes = str(dataset.num_classes or "-")
         rows.append(
@@ -107,7 +108,7 @@ def table() -> str:
     return "\n".join("{:<13}{:>10}{:>9}  {:<15} {}".format(*row) for row in rows)
 
 
-def _how(dataset: catalogue.Dataset) -> str:
+def _how(dataset: datasets.Dataset) -> str:
     files = "placed by hand" if dataset.by_hand else "downloaded"
     return f"{files}; needs logo_jax[prepare]" if _is_stock(dataset.name) else files
 
@@ -124,7 +125,7 @@ def _require_own_options(name: str, arrays_dir: str, classes_file: str) -> None:
 
 
 def _prepared(
-    dataset: catalogue.Dataset, folder: Path, classes: tuple[str, ...]
+    dataset: datasets.Dataset, folder: Path, classes: tuple[str, ...]
 ) -> Path | None:
     try:
         builder = builder_from_files(dataset.tfds, data_dir=folder)
@@ -140,7 +141,7 @@ def _prepared(
 
 
 def _write_imagenet(
-    dataset: catalogue.Dataset, folder: Path, classes: tuple[str, ...]
+    dataset: datasets.Dataset, folder: Path, classes: tuple[str, ...]
 ) -> Path:
     expected = dataset.examples
     if classes != imagenet100.read_classes(imagenet100.DEFAULT_CLASSES):
@@ -149,7 +150,7 @@ def _write_imagenet(
     return write(dataset.name, make_builder, folder, expected)
 
 
-def _write_stock(dataset: catalogue.Dataset, folder: Path) -> Path:
+def _write_stock(dataset: datasets.Dataset, folder: Path) -> Path:
     if importlib.util.find_spec("tensorflow") is None:
         raise ValueError(
             f"{dataset.name} can be prepared only with TensorFlow, and read without: "
@@ -160,9 +161,7 @@ def _write_stock(dataset: catalogue.Dataset, folder: Path) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command.OneLineParser(
-        prog="python -m logo_jax.prepare", description=__doc__
-    )
+    parser = _cli.OneLineParser(prog="python -m logo_jax.prepare", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     chosen = parser.add_mutually_exclusive_group(required=True)
     chosen.add_argument("name", nargs="?", metavar="NAME", help="see --list")

@@ -7,7 +7,7 @@ DIR/index.html needs nothing but itself; its figures are beside it too, as PNG. 
 runs share their curves, in the order given, and are compared field by field. With
 --config, each is compared with what that file says. Pictures that need images or a
 checkpoint are left out where these are missing, and the page says why. `similarity`:
-logo_jax/similarity.py.
+logo_jax/visualization/similarity.py.
 
 Exit codes: 0 written; 2 bad input, told in one line on stderr.
 """
@@ -23,18 +23,19 @@ from typing import Any, NamedTuple
 import jax
 from absl import flags
 
-from logo_jax import command, exhibits, machine, similarity, workdir
+from logo_jax import _cli
 from logo_jax import main as training
-from logo_jax.compose import frozen
-from logo_jax.compose.description import describe
-from logo_jax.compose.experiment import some_of
-from logo_jax.data import sources
-from logo_jax.metrics import METRICS_FILE, Row, read_rows
-from logo_jax.pictures import curves
-from logo_jax.pictures.mosaics import crop_grid
-from logo_jax.pictures.page import Block, Section, Table, files
-from logo_jax.pictures.picture import Picture
-from logo_jax.step import make_mesh
+from logo_jax.data import load as sources
+from logo_jax.experiment import pretrained
+from logo_jax.experiment.experiment import some_of
+from logo_jax.experiment.spec import describe
+from logo_jax.training import machine, workdir
+from logo_jax.training.logging.metric_writer import METRICS_FILE, Row, read_rows
+from logo_jax.training.train_step import make_mesh
+from logo_jax.visualization import curves, run_figures, similarity
+from logo_jax.visualization.figure import Picture
+from logo_jax.visualization.html_page import Block, Section, Table, files
+from logo_jax.visualization.image_grids import crop_grid
 
 Config = Mapping[str, Any]
 NOT_RECORDED = "not recorded"
@@ -65,10 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         similarity.main(arguments[1:])
         return
     options = _parser().parse_args(arguments)
-    command.keep_compiled_code()
+    _cli.keep_compiled_code()
     out = options.out or options.workdirs[0] / "report"
-    with command.input_errors():
-        command.require_new(out, options.overwrite)
+    with _cli.input_errors():
+        _cli.require_new(out, options.overwrite)
         runs = read_runs(options.workdirs)
         recipe = read_recipe(options.config) if options.config else None
         sections = [overview(runs, recipe), measured(runs)]
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             prefixes = [f"run{i}-" * several for i in range(1, len(runs) + 1)]
             sections += list(map(seen, runs, prefixes))
         names = ", ".join(run.name for run in runs)
-        command.write_folder(out, files(f"Training report: {names}", sections))
+        _cli.write_folder(out, files(f"Training report: {names}", sections))
     print(f"wrote {out / 'index.html'}")
 
 
@@ -215,12 +216,12 @@ def seen(run: Run, prefix: str) -> Section:
         description = describe({**run.config, "seeds": 1}, num_devices=1)
         images = sources.load(**description.data.where).train
         examples = some_of(images, description)
-        return [crop_grid(f"{prefix}crops", exhibits.cropped(description, examples))]
+        return [crop_grid(f"{prefix}crops", run_figures.cropped(description, examples))]
 
     def features() -> list[Picture]:
-        subject = next(frozen.from_run(run.folder, run.config, mesh).seeds())
+        subject = next(pretrained.from_run(run.folder, run.config, mesh).seeds())
         data = sources.load(**subject.description.data.where)
-        return exhibits.of_features(prefix, subject, data)
+        return run_figures.of_features(prefix, subject, data)
 
     seeds = run.config["seeds"]
     which = [f"Of seed {run.config['seed']}, the first of {seeds}."] * (seeds > 1)
@@ -237,13 +238,13 @@ def _or_why_not(what: str, make: Callable[[], list[Picture]]) -> Sequence[Block]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command.OneLineParser(
+    parser = _cli.OneLineParser(
         prog="python -m logo_jax.report", description=__doc__, allow_abbrev=False
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("workdirs", metavar="WORKDIR", type=command.path, nargs="+")
+    parser.add_argument("workdirs", metavar="WORKDIR", type=_cli.path, nargs="+")
     parser.add_argument(
-        "--out", type=command.path, help="default: report in the first WORKDIR"
+        "--out", type=_cli.path, help="default: report in the first WORKDIR"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace its files")
     parser.add_argument("--config", default="", help="the recipe: FILE.py[:VARIANT]")

@@ -25,29 +25,30 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from logo_jax import command, workdir
-from logo_jax.machine import MACHINE_FILE
-from logo_jax.metrics import METRICS_FILE, write_whole
-from logo_jax.signals import STOPPED
-from logo_jax.sweeps import description, section, table
-from logo_jax.sweeps.description import Sweep
+from logo_jax import _cli
+from logo_jax.sweeps import markdown, spec, table
 from logo_jax.sweeps.runs import Run, make_runs, missing_of, reached_by, records_of
+from logo_jax.sweeps.spec import Sweep
+from logo_jax.training import workdir
+from logo_jax.training.logging.metric_writer import METRICS_FILE, write_whole
+from logo_jax.training.machine import MACHINE_FILE
+from logo_jax.training.preemption import STOPPED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs what is missing and prints the table; returns the exit code."""
-    parser = command.OneLineParser(
+    parser = _cli.OneLineParser(
         prog="logo_jax.sweep", description=__doc__, allow_abbrev=False
     )
     parser.add_argument("--sweep", required=True)
-    parser.add_argument("--out", required=True, type=command.path)
+    parser.add_argument("--out", required=True, type=_cli.path)
     parser.add_argument("--seeds", type=int, help="so many, from 0; default the file's")
     parser.add_argument("--table", action="store_true", help="run nothing")
-    parser.add_argument("--results", type=command.path, help="a page that tells of it")
+    parser.add_argument("--results", type=_cli.path, help="a page that tells of it")
     options, flags = parser.parse_known_args(argv)
     succeeded = True
-    with command.input_errors():
-        sweep = description.read(options.sweep)
+    with _cli.input_errors():
+        sweep = spec.read(options.sweep)
         if options.seeds is not None:
             sweep = replace(sweep, seeds=tuple(range(options.seeds)))
         runs = make_runs(sweep, options.out.absolute(), flags)
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if options.results:
                 name = pathlib.Path(options.sweep).stem
                 said = told(options, flags)
-                section.write(options.results, name, sweep, records, said)
+                markdown.write(options.results, name, sweep, records, said)
     return 0 if succeeded else 1
 
 

@@ -4,10 +4,10 @@ Pure JAX. Inside, an image is planes Float[Array, "c h w"] in [0, 1], float32;
 `make_views` and `prepare_eval` take and give batches with channels last.
 """
 
-from logo_jax.augment.boxes import CropSpec, centre_box, sample_box
-from logo_jax.augment.look import AugmentSpec, augment_crop
-from logo_jax.augment.policy import crop_boxes, make_views, prepare_eval
-from logo_jax.augment.resample import resized_crop
+from logo_jax.augment.color import AugmentSpec, augment_crop
+from logo_jax.augment.multi_crop import crop_boxes, make_views, prepare_eval
+from logo_jax.augment.random_crop import CropSpec, centre_box, sample_box
+from logo_jax.augment.resize import resized_crop
 
 __all__ = [
     "AugmentSpec",

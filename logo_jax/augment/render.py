@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from logo_jax.augment.look import AugmentSpec, augment_crop
-from logo_jax.augment.resample import resized_crop, resized_crop_by_blocks
+from logo_jax.augment.color import AugmentSpec, augment_crop
+from logo_jax.augment.resize import resized_crop, resized_crop_by_blocks
 
 
 def render(

@@ -17,7 +17,7 @@ import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from logo_jax.data.images import Stored
+from logo_jax.data.sources.base import Stored
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 Size = tuple[int, int]  # height, width

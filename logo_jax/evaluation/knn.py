@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from logo_jax.evaluation.average_precision import mean_average_precision
 from logo_jax.evaluation.features import Features
-from logo_jax.evaluation.neighbours import Bank, everywhere, make_bank, nearest
+from logo_jax.evaluation.nearest_neighbors import Bank, everywhere, make_bank, nearest
 from logo_jax.losses import l2_normalize
 
 QUERIES_AT_ONCE = 256

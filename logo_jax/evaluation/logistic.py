@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from logo_jax.evaluation.features import Features
-from logo_jax.evaluation.scores import METRICS
-from logo_jax.evaluation.softmax_descent import Problem, descend
+from logo_jax.evaluation.lbfgs import Problem, descend
+from logo_jax.evaluation.metrics import METRICS
 
 STRENGTHS = tuple(np.logspace(-6, 5, 45).tolist())
 MAX_ITERATIONS = 5000

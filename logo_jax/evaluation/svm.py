@@ -10,7 +10,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.svm import LinearSVC
 
 from logo_jax.evaluation.features import Features
-from logo_jax.evaluation.scores import METRICS
+from logo_jax.evaluation.metrics import METRICS
 
 COSTS = (0.01, 0.1, *(0.5**n for n in range(4, 20)))
 FOLDS = 3

@@ -13,15 +13,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from logo_jax import health
 from logo_jax.losses import (
     cosine_affinity,
     different_image,
     jensen_shannon,
     l2_normalize,
 )
-from logo_jax.state import REGRESSOR, Metrics, TrainState
-from logo_jax.step import (
+from logo_jax.methods import diagnostics
+from logo_jax.methods.base import REGRESSOR, Metrics, TrainState
+from logo_jax.methods.pairing import encode_views
+from logo_jax.training.train_step import (
     as_mean_over_devices,
     gather,
     global_size,
@@ -30,7 +31,6 @@ from logo_jax.step import (
     reverse_batch,
     roll_batch,
 )
-from logo_jax.views import encode_views
 
 NOISE_ON = ("positives", "both", "none")
 NEGATIVES = ("flip", "roll")
@@ -181,7 +181,7 @@ class LearnedAffinity:
         )
         scores, state = self._judge(state, pairs, first, second, key)
         loss = different_image(scores).mean()
-        dead = health.saturation(scores)
+        dead = diagnostics.saturation(scores)
         return loss, (state, {"repulsion": loss, "health/saturation": dead})
 
     def scores(

@@ -9,8 +9,7 @@ import numpy as np
 import optax
 
 from logo_jax.losses import negative_cosine
-from logo_jax.methods.simsiam import SimSiam
-from logo_jax.state import (
+from logo_jax.methods.base import (
     ENCODER,
     PREDICTOR,
     TARGET_ENCODER,
@@ -20,8 +19,7 @@ from logo_jax.state import (
     Term,
     TrainState,
 )
-from logo_jax.step import base_update, no_term
-from logo_jax.views import (
+from logo_jax.methods.pairing import (
     encode_crops,
     encode_views,
     pair_metrics,
@@ -29,6 +27,8 @@ from logo_jax.views import (
     targeted,
     used_weights,
 )
+from logo_jax.methods.simsiam import SimSiam
+from logo_jax.training.train_step import base_update, no_term
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from logo_jax.evaluation.classifier import logits
-from logo_jax.state import ENCODER, LINEAR, Batch, Metrics, TrainState
-from logo_jax.step import as_mean_over_devices, gather, gradient_step
+from logo_jax.methods.base import ENCODER, LINEAR, Batch, Metrics, TrainState
+from logo_jax.training.train_step import as_mean_over_devices, gather, gradient_step
 
 
 @dataclasses.dataclass(frozen=True)

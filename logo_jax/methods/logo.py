@@ -14,15 +14,9 @@ import jax.numpy as jnp
 import optax
 
 from logo_jax.methods.affinity import Affinity
-from logo_jax.state import (
-    ENCODER,
-    BaseMethod,
-    Batch,
-    Forward,
-    TrainState,
-)
-from logo_jax.step import apply_gradients, per_device
-from logo_jax.views import encode_crops
+from logo_jax.methods.base import ENCODER, BaseMethod, Batch, Forward, TrainState
+from logo_jax.methods.pairing import encode_crops
+from logo_jax.training.train_step import apply_gradients, per_device
 
 UPDATES = ("released", "joint")
 

@@ -9,8 +9,7 @@ import numpy as np
 import optax
 
 from logo_jax.losses import info_nce, l2_normalize
-from logo_jax.methods.shuffle import shuffled
-from logo_jax.state import (
+from logo_jax.methods.base import (
     ENCODER,
     KEY_ENCODER,
     Batch,
@@ -19,8 +18,7 @@ from logo_jax.state import (
     Term,
     TrainState,
 )
-from logo_jax.step import base_update, gather, global_size, no_term
-from logo_jax.views import (
+from logo_jax.methods.pairing import (
     encode_crops,
     encode_views,
     pair_metrics,
@@ -28,6 +26,8 @@ from logo_jax.views import (
     split_views,
     targeted,
 )
+from logo_jax.methods.shuffle_bn import shuffled
+from logo_jax.training.train_step import base_update, gather, global_size, no_term
 
 
 @dataclasses.dataclass(frozen=True)

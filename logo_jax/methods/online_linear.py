@@ -9,8 +9,7 @@ import numpy as np
 import optax
 
 from logo_jax.evaluation.classifier import unit
-from logo_jax.methods.linear_probe import learn
-from logo_jax.state import (
+from logo_jax.methods.base import (
     ENCODER,
     LINEAR,
     BaseMethod,
@@ -19,7 +18,8 @@ from logo_jax.state import (
     Term,
     TrainState,
 )
-from logo_jax.step import no_term
+from logo_jax.methods.linear_probe import learn
+from logo_jax.training.train_step import no_term
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,9 +9,22 @@ import numpy as np
 import optax
 
 from logo_jax.losses import negative_cosine
-from logo_jax.state import ENCODER, PREDICTOR, Batch, Forward, Params, Term, TrainState
-from logo_jax.step import base_update, no_term
-from logo_jax.views import encode_pairs, encode_views, pair_metrics, used_weights
+from logo_jax.methods.base import (
+    ENCODER,
+    PREDICTOR,
+    Batch,
+    Forward,
+    Params,
+    Term,
+    TrainState,
+)
+from logo_jax.methods.pairing import (
+    encode_pairs,
+    encode_views,
+    pair_metrics,
+    used_weights,
+)
+from logo_jax.training.train_step import base_update, no_term
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,9 +9,17 @@ import numpy as np
 import optax
 
 from logo_jax.losses import l2_normalize, sinkhorn, swapped_prediction
-from logo_jax.state import ENCODER, PROTOTYPES, Batch, Forward, Params, Term, TrainState
-from logo_jax.step import base_update, gather, local_rows, no_term
-from logo_jax.views import encode_pairs, pair_metrics, targeted, used_weights
+from logo_jax.methods.base import (
+    ENCODER,
+    PROTOTYPES,
+    Batch,
+    Forward,
+    Params,
+    Term,
+    TrainState,
+)
+from logo_jax.methods.pairing import encode_pairs, pair_metrics, targeted, used_weights
+from logo_jax.training.train_step import base_update, gather, local_rows, no_term
 
 POSITIVE = {"num_prototypes": 512, "temperature": 0.1, "epsilon": 0.05, "iterations": 3}
 
@@ -23,7 +31,7 @@ class SwAV:
     Attributes:
         encoder: images to embeddings [.., d].
         tx: optimiser of encoder and prototypes; SwAV's leaves the prototypes alone at
-            first (`frozen_steps` of `logo_jax.optim`).
+            first (`frozen_steps` of `logo_jax.training.optim`).
         pair_weights: weight of each directed pair (view that predicts, view whose code
             is predicted), [s, t].
         num_prototypes: unit vectors [k, d] that images are assigned to.

@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from logo_jax.networks.batch_norm import BatchNorm
 from logo_jax.networks.convolution import convolve
-from logo_jax.networks.norm import BatchNorm
 
 Norm = Callable[..., BatchNorm]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from logo_jax.metrics import METRICS_FILE, read_rows, write_whole
-from logo_jax.sweeps.description import Cell, Sweep
+from logo_jax.sweeps.spec import Cell, Sweep
+from logo_jax.training.logging.metric_writer import METRICS_FILE, read_rows, write_whole
 
 
 @dataclass(frozen=True)

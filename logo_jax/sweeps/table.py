@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from logo_jax.sweeps.description import Cell, Sweep
-from logo_jax.sweeps.intervals import Differences, Reached, summary, verdict
+from logo_jax.sweeps.spec import Cell, Sweep
+from logo_jax.sweeps.statistics import Differences, Reached, summary, verdict
 
 Records = Mapping[tuple[str, int], Mapping[str, Any]]  # by cell and seed
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from logo_jax import optim, step
 from logo_jax.losses import donsker_varadhan
 from logo_jax.methods import (
     BYOL,
@@ -17,11 +16,13 @@ from logo_jax.methods import (
     SimSiam,
     SwAV,
 )
+from logo_jax.methods.base import ENCODER, PROTOTYPES, Batch, Method
+from logo_jax.methods.pairing import pair_weights
 from logo_jax.networks import heads
+from logo_jax.networks.batch_norm import BatchNorm
 from logo_jax.networks.encoder import Encoder
-from logo_jax.networks.norm import BatchNorm
-from logo_jax.state import ENCODER, PROTOTYPES, Batch, Method
-from logo_jax.views import pair_weights
+from logo_jax.training import optim
+from logo_jax.training import train_step as step
 from tests.golden.tiny import TinyBackbone
 
 BATCH, DIM = 8, 8

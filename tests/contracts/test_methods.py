@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from logo_jax import step
-from logo_jax.checkpoints import Checkpoints
+from logo_jax.training import train_step as step
+from logo_jax.training.checkpoints.manager import Checkpoints
 from tests.contracts import cases
 
 every_method = pytest.mark.parametrize("name", cases.METHODS)

@@ -9,8 +9,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from benchmarks.collectives import Collective, collectives
-from logo_jax import step
-from logo_jax.state import Method, TrainState
+from logo_jax.methods.base import Method, TrainState
+from logo_jax.training import train_step as step
 from tests.contracts import cases
 
 

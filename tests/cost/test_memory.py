@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from logo_jax import step
-from logo_jax.checkpoints import Checkpoints
-from logo_jax.data import resident
-from logo_jax.evaluation import knn, neighbours
+from logo_jax.data import on_device
+from logo_jax.evaluation import knn, nearest_neighbors
 from logo_jax.losses import info_nce
+from logo_jax.training import train_step as step
+from logo_jax.training.checkpoints.manager import Checkpoints
 from tests.contracts import cases
 from tests.cost import programs
 
@@ -53,7 +53,7 @@ def test_nothing_in_a_moco_logo_step_is_larger_than_one_views_logits(update_kind
 
 @pytest.mark.parametrize("size", [50_000, 1_281_167])
 def test_a_table_of_knn_stays_under_512_mb(size):
-    num_tiles, rows = neighbours.tiling(size, num_devices=1)
+    num_tiles, rows = nearest_neighbors.tiling(size, num_devices=1)
     compiled = knn._votes.lower(
         floats(knn.QUERIES_AT_ONCE, 512),
         floats(num_tiles, rows, 512),
@@ -75,14 +75,14 @@ def test_resident_data_are_on_each_device_once():
     )
     size = sum(x.nbytes for x in stored)
     data = step.replicate(stored, mesh)
-    loader = resident.Resident(*data, 8, (0,), step.batch_sharding(mesh))
+    loader = on_device.Resident(*data, 8, (0,), step.batch_sharding(mesh))
     batches = list(loader.batches(0, 3))
     dealt = sum(programs.num_bytes(examples) for examples, _ in batches)
     after = bytes_on_devices(mesh)
     for device, held in after.items():
         assert size <= held - before[device] <= size + dealt
     rows = batches[0][0].ids
-    memory = resident._take.lower(*data, rows).compile().memory_analysis()
+    memory = on_device._take.lower(*data, rows).compile().memory_analysis()
     assert memory.argument_size_in_bytes <= size + rows.nbytes
     assert memory.temp_size_in_bytes <= dealt
 

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from logo_jax import compose, step
-from logo_jax.state import Batch
+from logo_jax import experiment as compose
+from logo_jax.methods.base import Batch
+from logo_jax.training import train_step as step
 
 BATCH, SIDE = 16, 32
 FIELDS = {

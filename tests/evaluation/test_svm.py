@@ -4,7 +4,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.svm import LinearSVC
 
 from logo_jax.evaluation.features import Features
-from logo_jax.evaluation.scores import METRICS
+from logo_jax.evaluation.metrics import METRICS
 from logo_jax.evaluation.svm import COSTS, fit, voc07_map
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from logo_jax.networks import alexnet, resnet
-from logo_jax.networks.norm import BatchNorm
+from logo_jax.networks.batch_norm import BatchNorm
 from tests.golden import torch_names as names
 
 # float32 convolutions in another order, of the largest feature

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from logo_jax import optim, step
 from logo_jax.methods import LearnedAffinity, LoGo, MoCo, SimSiam
+from logo_jax.methods.base import TrainState
+from logo_jax.methods.pairing import pair_weights
 from logo_jax.networks import heads
 from logo_jax.networks.encoder import Encoder
-from logo_jax.state import TrainState
-from logo_jax.views import pair_weights
+from logo_jax.training import optim
+from logo_jax.training import train_step as step
 from tests.golden import tiny
 from tests.golden import torch_names as names
 

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from logo_jax import step as stepping
-from logo_jax.networks.norm import BatchNorm
-from logo_jax.state import Batch
+from logo_jax.methods.base import Batch
+from logo_jax.networks.batch_norm import BatchNorm
+from logo_jax.training import train_step as stepping
 
 
 class TinyBackbone(nn.Module):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from logo_jax import step
 from logo_jax.losses import jensen_shannon
 from logo_jax.methods import CosineAffinity
 from logo_jax.methods.affinity import NEGATIVES
+from logo_jax.methods.base import TrainState
 from logo_jax.networks import heads
-from logo_jax.networks.norm import LayerNorm
-from logo_jax.state import TrainState
+from logo_jax.networks.batch_norm import LayerNorm
+from logo_jax.training import train_step as step
 from tests.contracts import cases
 
 PAIRS, BATCH, DIM = 1, 8, 4

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from logo_jax import compose, optim, step
-from logo_jax.compose.experiment import train_step
+from logo_jax import experiment as compose
+from logo_jax.experiment.experiment import train_step
 from logo_jax.methods import LoGo, OnlineLinear
-from logo_jax.state import LINEAR, Examples
+from logo_jax.methods.base import LINEAR, Examples
+from logo_jax.training import optim
+from logo_jax.training import train_step as step
 from tests.contracts import cases
 
 RATE, CLASSES = 0.5, 3

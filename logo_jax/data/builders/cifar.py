@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from logo_jax.data.builders.archives import read_members
-from logo_jax.data.images import SPLITS
+from logo_jax.data.sources.base import SPLITS
 
 _IMAGE_BYTES = 3 * 32 * 32
 Row = tuple[UInt8[np.ndarray, "32 32 3"], Sequence[int]]

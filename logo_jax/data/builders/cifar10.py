@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int, UInt8
 
-from logo_jax.data import npz
 from logo_jax.data.builders.cifar import Row, examples, split_generators
 from logo_jax.data.builders.downloads import Published
 from logo_jax.data.builders.writing import write
-from logo_jax.data.images import SPLITS
+from logo_jax.data.sources import npz
+from logo_jax.data.sources.base import SPLITS
 
 CLASS_NAMES = (
     *("airplane", "automobile", "bird", "cat", "deer"),

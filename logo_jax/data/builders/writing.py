@@ -8,8 +8,9 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
-from logo_jax.data import catalogue, tfds_source
+from logo_jax.data import datasets
 from logo_jax.data.builders import downloads
+from logo_jax.data.sources import tfds as tfds_source
 
 _READABLE = tfds_source.READABLE_FORMAT
 
@@ -48,7 +49,7 @@ def write(
         found = {
             split: info.num_examples for split, info in builder.info.splits.items()
         }
-        catalogue.require_counts(name, expected, found)
+        datasets.require_counts(name, expected, found)
         written = folder / Path(builder.data_path).relative_to(apart)
         written.parent.mkdir(parents=True, exist_ok=True)
         return Path(builder.data_path).rename(written)

@@ -1,0 +1,133 @@
+"""From a batch of stored images to its augmented crops, on the device.
+
+Each crop's randomness is folded from (epoch key, example id, crop index), so it does
+not depend on who shares the batch, in which order, or on which device. Stored images
+are uint8, channels last; inside, an image is planes Float[Array, "c h w"] in [0, 1],
+float32; what leaves is normalised, channels last.
+
+Images of several sizes share a batch of canvases: an image lies in the top left corner
+of its canvas, and along each axis that is too short for it, it was squeezed into the
+canvas. Boxes are drawn in the pixels of the original, so aspects are the original's.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+
+from logo_jax.augment import ops
+from logo_jax.augment.color import AugmentSpec
+from logo_jax.augment.random_crop import CropSpec, sample_box
+from logo_jax.augment.render import render, to_channels_last, to_planes
+
+
+def make_views(
+    key: PRNGKeyArray,
+    images: UInt8[Array, "b h w 3"],
+    sizes: Int[Array, "b 2"],
+    ids: Int[Array, " b"],
+    *,
+    global_crops: CropSpec,
+    local_crops: CropSpec,
+    augment: AugmentSpec,
+) -> tuple[Float[Array, "b g s s 3"], Float[Array, "b l t t 3"]]:
+    """Cuts and augments the global and the local crops of every image.
+
+    Args:
+        key: the epoch's key; the same key, image and id always give the same crops.
+        images: canvases of h x w pixels, red, green, blue in 0..255; what lies beside
+            an image on its canvas is never read.
+        sizes: original (height, width) of each image, in pixels.
+        ids: what tells an example from all others of the data set.
+        global_crops: the g crops of size s; crop indices 0 to g - 1.
+        local_crops: the l crops of size t, perhaps none; indices g to g + l - 1.
+        augment: what is done to each crop after cutting.
+
+    Returns:
+        Normalised global crops and local crops.
+    """
+    specs = {"global_crops": global_crops, "local_crops": local_crops}
+    boxes = jnp.concatenate(crop_boxes(key, ids, sizes, **specs), axis=1)
+    boxes = _on_canvas(boxes, sizes, images.shape[1:3])
+    _, look_keys = _crop_keys(key, ids, global_crops.count + local_crops.count)
+
+    def views(crops: slice, size: int):
+        chosen = (images, boxes[:, crops], look_keys[:, crops])
+        return render(*chosen, size=size, augment=augment)
+
+    first_local = global_crops.count
+    if global_crops.size == local_crops.size:  # one computation, half the compile time
+        both = views(slice(None), global_crops.size)
+        return both[:, :first_local], both[:, first_local:]
+    return (
+        views(slice(None, first_local), global_crops.size),
+        views(slice(first_local, None), local_crops.size),
+    )
+
+
+def crop_boxes(
+    key: PRNGKeyArray,
+    ids: Int[Array, " b"],
+    sizes: Int[Array, "b 2"],
+    *,
+    global_crops: CropSpec,
+    local_crops: CropSpec,
+) -> tuple[Float[Array, "b g 4"], Float[Array, "b l 4"]]:
+    """Returns the boxes that `make_views` cuts with the same arguments.
+
+    Args:
+        key: the epoch's key.
+        ids: what tells an example from all others of the data set.
+        sizes: original (height, width) of each image, in pixels.
+        global_crops: the g crops with indices 0 to g - 1.
+        local_crops: the l crops with indices g to g + l - 1.
+
+    Returns:
+        Boxes (top, left, height, width) of the global and the local crops, in pixels of
+        the original images.
+    """
+    box_keys, _ = _crop_keys(key, ids, global_crops.count + local_crops.count)
+
+    def sample(keys: jax.Array, spec: CropSpec):
+        draw = functools.partial(sample_box, spec=spec)
+        return jax.vmap(jax.vmap(draw, in_axes=(0, None)))(keys, sizes)
+
+    return (
+        sample(box_keys[:, : global_crops.count], global_crops),
+        sample(box_keys[:, global_crops.count :], local_crops),
+    )
+
+
+def prepare_eval(
+    images: UInt8[Array, "b h w 3"], spec: AugmentSpec
+) -> Float[Array, "b h w 3"]:
+    """Scales whole images to [0, 1] and normalises them; nothing is random."""
+
+    def prepare(image: UInt8[Array, "h w 3"]):
+        return to_channels_last(ops.normalize(to_planes(image), spec.mean, spec.std))
+
+    return jax.vmap(prepare)(images)
+
+
+def _crop_keys(
+    key: PRNGKeyArray, ids: Int[Array, " b"], count: int
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the box keys and the look keys of every example's crops, [b, count]."""
+
+    def crop_keys(example_id: Int[Array, ""], crop_index: Int[Array, ""]):
+        example_key = jax.random.fold_in(key, example_id)
+        return jax.random.split(jax.random.fold_in(example_key, crop_index))
+
+    over_crops = jax.vmap(crop_keys, in_axes=(None, 0))
+    pairs = jax.vmap(over_crops, in_axes=(0, None))(ids, jnp.arange(count))
+    return pairs[:, :, 0], pairs[:, :, 1]
+
+
+def _on_canvas(
+    boxes: Float[Array, "b n 4"], sizes: Int[Array, "b 2"], canvas: tuple[int, ...]
+) -> Float[Array, "b n 4"]:
+    """Turns boxes in original pixels into boxes in pixels of the canvas."""
+    stored = jnp.minimum(sizes, jnp.array(canvas)[None])
+    scale = stored.astype(jnp.float32) / sizes.astype(jnp.float32)
+    return boxes * jnp.tile(scale, 2)[:, None]

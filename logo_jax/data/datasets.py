@@ -1,0 +1,263 @@
+"""The paper's data sets: where TFDS has them, how many images, how they are split.
+
+Sizes and metrics are Table 1 of the supplement; CIFAR's are BYOL's
+(https://arxiv.org/abs/2006.07733). Nothing is read here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from logo_jax.data.splits import PARTS, DrawnPerClass, HeldOut, Labels, Official, Rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """One data set of the paper.
+
+    Attributes:
+        name: what configs and `prepare` call it.
+        tfds: its TFDS name, with a config where there are several.
+        examples: examples of each TFDS split, or of several joined by `+` where only
+            their sum is fixed; a prepared data set must have exactly these.
+        num_classes: classes of the protocol; 0 where labels are not used.
+        metric: "top1", "mean_per_class" (the mean of the classes' recalls) or "map"
+            (images have several labels); "" where labels are not used.
+        pretrain: split expression to learn representations from.
+        train: labelled split to train a classifier on, or kNN's bank; "" for none.
+        test: labelled split to evaluate on; "" for none.
+        cut: how the transfer protocol's train, validation and test are made; None where
+            the paper transfers nothing to it.
+        sizes: published numbers of train, validation and test images, where there is
+            a cut.
+        by_hand: files that cannot be downloaded and must be placed by hand.
+        where: where those files are to be had.
+    """
+
+    name: str
+    tfds: str
+    examples: Mapping[str, int]
+    num_classes: int
+    metric: str
+    pretrain: str = "train"
+    train: str = "train"
+    test: str = "test"
+    cut: Official | HeldOut | DrawnPerClass | None = None
+    sizes: tuple[int, int, int] | None = None
+    by_hand: tuple[str, ...] = ()
+    where: str = ""
+
+
+_IMAGENET_FILES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
+_IMAGENET_SITE = "register at https://image-net.org/download-images"
+_ALL = (
+    Dataset(
+        name="cifar10",
+        tfds="cifar10",
+        examples={"train": 50_000, "test": 10_000},
+        num_classes=10,
+        metric="top1",
+        cut=HeldOut(5_000),
+        sizes=(45_000, 5_000, 10_000),
+    ),
+    Dataset(
+        name="cifar100",
+        tfds="cifar100",
+        examples={"train": 50_000, "test": 10_000},
+        num_classes=100,
+        metric="top1",
+        cut=HeldOut(5_067),
+        sizes=(44_933, 5_067, 10_000),
+    ),
+    Dataset(
+        name="stl10",
+        tfds="stl10",
+        examples={"train": 5_000, "test": 8_000, "unlabelled": 100_000},
+        num_classes=10,
+        metric="top1",
+        pretrain="train+unlabelled",
+    ),
+    Dataset(
+        name="imagenet2012",
+        tfds="imagenet2012",
+        examples={"train": 1_281_167, "validation": 50_000},
+        num_classes=1000,
+        metric="top1",
+        test="validation",
+        by_hand=_IMAGENET_FILES,
+        where=_IMAGENET_SITE,
+    ),
+    Dataset(
+        name="imagenet100",
+        tfds="imagenet100",
+        examples={"train": 126_689, "validation": 5_000},
+        num_classes=100,
+        metric="top1",
+        test="validation",
+        by_hand=_IMAGENET_FILES,
+        where=_IMAGENET_SITE,
+    ),
+    Dataset(
+        name="coco",
+        tfds="coco/2017",
+        examples={"train": 118_287, "validation": 5_000, "test": 40_670},
+        num_classes=0,
+        metric="",
+        train="",
+        test="",
+    ),
+    Dataset(
+        name="voc2007",
+        tfds="voc/2007",
+        examples={"train": 2_501, "validation": 2_510, "test": 4_952},
+        num_classes=20,
+        metric="map",
+        train="train+validation",
+        cut=Official(),
+        sizes=(2_501, 2_510, 4_952),
+    ),
+    Dataset(
+        name="food101",
+        tfds="food101",
+        examples={"train": 75_750, "validation": 25_250},
+        num_classes=101,
+        metric="top1",
+        test="validation",
+        cut=HeldOut(75, per_class=True, test="validation"),
+        sizes=(68_175, 7_575, 25_250),
+    ),
+    Dataset(
+        name="mit67",
+        tfds="mit67",
+        examples={"train": 5_360, "test": 1_340},
+        num_classes=67,
+        metric="top1",
+        cut=HeldOut(10, per_class=True),
+        sizes=(4_690, 670, 1_340),
+    ),
+    Dataset(
+        name="pets",
+        tfds="oxford_iiit_pet",
+        examples={"train": 3_680, "test": 3_669},
+        num_classes=37,
+        metric="mean_per_class",
+        cut=HeldOut(20, per_class=True),
+        sizes=(2_940, 740, 3_669),
+    ),
+    Dataset(
+        name="flowers102",
+        tfds="oxford_flowers102",
+        examples={"train": 1_020, "validation": 1_020, "test": 6_149},
+        num_classes=102,
+        metric="mean_per_class",
+        cut=Official(),
+        sizes=(1_020, 1_020, 6_149),
+    ),
+    # TFDS draws train and test in the file system's order, so they (and the order of
+    # the pool, and our draw) differ between machines; the images do not. Label 4 is
+    # background_google.
+    Dataset(
+        name="caltech101",
+        tfds="caltech101",
+        examples={"train+test": 9_144},
+        num_classes=101,
+        metric="mean_per_class",
+        cut=DrawnPerClass(25, 5, pool="train+test", left_out=4),
+        sizes=(2_525, 505, 5_647),
+    ),
+    Dataset(
+        name="cars196",
+        tfds="cars196",
+        examples={"train": 8_144, "test": 8_041},
+        num_classes=196,
+        metric="top1",
+        cut=HeldOut(1_650),
+        sizes=(6_494, 1_650, 8_041),
+        by_hand=(
+            *("cars_train.tgz", "cars_test.tgz"),
+            *("car_devkit.tgz", "cars_test_annos_withlabels.mat"),
+        ),
+        where="the authors' site is gone, any copy is checked by its sha256; see "
+        "https://github.com/tensorflow/datasets/issues/5053",
+    ),
+    Dataset(
+        name="aircraft",
+        tfds="fgvc_aircraft",
+        examples={"train": 3_334, "validation": 3_333, "test": 3_333},
+        num_classes=100,
+        metric="mean_per_class",
+        cut=Official(),
+        sizes=(3_334, 3_333, 3_333),
+    ),
+    Dataset(
+        name="dtd",
+        tfds="dtd",
+        examples={"train": 1_880, "validation": 1_880, "test": 1_880},
+        num_classes=47,
+        metric="top1",
+        cut=Official(),
+        sizes=(1_880, 1_880, 1_880),
+    ),
+)
+DATASETS: Mapping[str, Dataset] = {dataset.name: dataset for dataset in _ALL}
+
+
+def find(name: str) -> Dataset | None:
+    """The data set called so here or by TFDS; None if it is not one of the paper's."""
+    for dataset in DATASETS.values():
+        if name in (dataset.name, dataset.tfds):
+            return dataset
+    return None
+
+
+def require_counts(
+    name: str, expected: Mapping[str, int], found: Mapping[str, int]
+) -> None:
+    """Raises ValueError unless the splits have the examples they must have.
+
+    Args:
+        name: what to call the data set.
+        expected: examples of each split, or of several joined by `+`.
+        found: examples of each split; a split that is missing has none.
+    """
+    for split, count in expected.items():
+        counted = sum(found.get(part, 0) for part in split.split("+"))
+        if counted != count:
+            raise ValueError(
+                f"{name}: {split} has {counted} examples, must have {count}; "
+                "replace the files it is made from and prepare it again"
+            )
+
+
+def partition(dataset: Dataset, labels: Labels, *, seed: int = 0) -> dict[str, Rows]:
+    """The rows of the transfer protocol's "train", "val" and "test".
+
+    Official splits are taken whole. Where validation, or all three, are drawn at
+    random, the paper publishes only how many: the rows are ours, those of
+    `numpy.random.default_rng(seed)`, and seed 0 is the one to report.
+
+    Args:
+        dataset: one with a `cut`.
+        labels: labels of each split in `dataset.cut.splits`, in the split's order; of
+            official splits only their number counts.
+        seed: of the draw.
+
+    Raises:
+        ValueError: if the data set has no transfer protocol, labels of a split are
+            missing, or a part has another size than `dataset.sizes` says.
+    """
+    if dataset.cut is None or dataset.sizes is None:
+        raise ValueError(
+            f"{dataset.name} is not transferred to in the paper; choose one with a cut"
+        )
+    if missing := [split for split in dataset.cut.splits if split not in labels]:
+        raise ValueError(f"{dataset.name}: give the labels of {missing[0]}, too")
+    rows = dataset.cut.draw(labels, np.random.default_rng(seed))
+    for part, size in zip(PARTS, dataset.sizes, strict=True):
+        if (drawn := len(rows[part].indices)) != size:
+            raise ValueError(
+                f"{dataset.name}: {part} has {drawn} images, must have {size}; "
+                "give all labels of the data set as prepare writes it"
+            )
+    return rows

@@ -1,0 +1,146 @@
+"""Whole data sets in memory: decoded once, by several threads."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from logo_jax.data.canvas import Skipped, read_canvases, read_squares
+from logo_jax.data.decode import Size
+from logo_jax.data.prefetch import read_ahead
+from logo_jax.data.sources.base import NO_LABEL, Images, ImageSet
+
+_READ_AT_ONCE = 256
+_KEPT_BYTES = 2 * 2**30
+
+
+def read_all(
+    source: Images, canvas: Size, *, max_corrupt: float, threads: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All images on canvases, uint8 [n, h, w, 3], their sizes and their classes.
+
+    Sizes are int32 [n, 2], classes int32 [n]; see `Canvases`.
+
+    Args:
+        source: of images.
+        canvas: (height, width), in pixels.
+        max_corrupt: fraction of images that may be undecodable.
+        threads: that decode at once; 0: one a core.
+
+    Raises:
+        ValueError: if more are.
+    """
+    if isinstance(source, ImageSet) and canvas == source.largest:
+        sizes = np.tile(np.array(canvas, np.int32), (len(source), 1))
+        return source.images, sizes, _classes(source)
+    images = np.empty((len(source), *canvas, 3), np.uint8)
+    sizes = np.empty((len(source), 2), np.int32)
+    labels = np.empty(len(source), np.int32)
+    skipped = Skipped(source, max_corrupt)
+    read = functools.partial(read_canvases, source, canvas=canvas)
+    for ids, part in in_chunks(read, np.arange(len(source)), threads):
+        skipped.add(ids, part.failed)
+        images[ids], sizes[ids], labels[ids] = part.images, part.sizes, part.labels
+    return images, sizes, labels
+
+
+def _classes(source: ImageSet) -> np.ndarray:
+    """Of all images, as `Canvases` has them."""
+    if source.labels is None or source.labels.ndim > 1:
+        return np.full(len(source), NO_LABEL, np.int32)
+    return source.labels
+
+
+def decoded(source: Images, *, max_corrupt: float, threads: int = 0) -> ImageSet:
+    """The same images, all of one size, in memory; without those that are corrupt.
+
+    Raises:
+        ValueError: if too many are, or their sizes differ.
+    """
+    if isinstance(source, ImageSet):
+        return source
+    parts = list(
+        Squares(source, np.arange(len(source)), max_corrupt, threads=threads).batches()
+    )
+    images, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+    labels = labels if source.num_classes else None
+    return ImageSet(images, labels, origin=source.origin)
+
+
+@dataclasses.dataclass(frozen=True)
+class Squares:
+    """Labelled images to evaluate on, each once; decoded again only if they are many.
+
+    Attributes:
+        source: of images.
+        ids: of those that count.
+        max_corrupt: fraction of them that may be undecodable, and are left out.
+        resize: short side before the cut, in pixels; 0: images are left as they are.
+        crop: side of the square.
+        threads: that decode at once; 0: one a core.
+    """
+
+    source: Images
+    ids: np.ndarray
+    max_corrupt: float
+    resize: int = 0
+    crop: int = 0
+    threads: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Images, uint8 [b, h, w, 3], and labels, int32 [b].
+
+        Raises:
+            ValueError: if more are corrupt than may be, or sizes differ.
+        """
+        whole = self.source.largest or (0, 0)
+        height, width = (self.crop, self.crop) if self.crop else whole
+        if len(self) * height * width * 3 > _KEPT_BYTES:
+            yield from self._read()
+        else:
+            yield from self._kept
+
+    @functools.cached_property
+    def _kept(self):
+        return list(self._read())
+
+    def _read(self):
+        skipped = Skipped(self.source, self.max_corrupt, len(self))
+        read = functools.partial(
+            read_squares, self.source, resize=self.resize, crop=self.crop
+        )
+        for ids, part in in_chunks(read, self.ids, self.threads):
+            skipped.add(ids, part.failed)
+            if not part.failed.all():  # else not even the size is known
+                yield part.images[~part.failed], part.labels[~part.failed]
+
+
+def evenly(num_images: int, limit: int) -> np.ndarray:
+    """Numbers of `limit` of the images, evenly spread; of all where limit is 0.
+
+    >>> evenly(10, 4)
+    array([0, 2, 5, 7])
+    """
+    count = min(limit or num_images, num_images)
+    return np.arange(count) * num_images // count
+
+
+def in_chunks(
+    read: Callable[[np.ndarray], Any], ids: np.ndarray, threads: int
+) -> Iterator[tuple[np.ndarray, Any]]:
+    """Each chunk of ids, and what read makes of it, in order."""
+
+    def chunk(i: int) -> np.ndarray:
+        return ids[i * _READ_AT_ONCE : (i + 1) * _READ_AT_ONCE]
+
+    numbers = range(-(-len(ids) // _READ_AT_ONCE))
+    reading = read_ahead(lambda i: read(chunk(i)), numbers, threads=threads)
+    with contextlib.closing(reading):
+        for i, part in enumerate(reading):
+            yield chunk(i), part

@@ -1,0 +1,220 @@
+"""The one table from a configuration's `data.source` to the code that reads it."""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from logo_jax.data import datasets, splits
+from logo_jax.data.sources import folder, npz, photographs
+from logo_jax.data.sources.base import Images, Part
+
+
+class Data(NamedTuple):
+    """The images of an experiment.
+
+    Attributes:
+        train: to learn from; labels, if there are any, are not looked at.
+        bank: labelled training images, to evaluate with; None without labels.
+        queries: labelled test images; None without labels or a test set.
+    """
+
+    train: Images
+    bank: Images | None = None
+    queries: Images | None = None
+
+
+def load(
+    source: str,
+    *,
+    name: str = "",
+    path: str = "",
+    data_dir: str = "",
+    classes: str = "",
+    held_out: int = 0,
+) -> Data:
+    """The images of a source.
+
+    Args:
+        source: "tfds", "folder", "npz" or "photographs".
+        name: for tfds, the data set.
+        path: for folder, the folder; for npz, that of `train.npz` and `test.npz`.
+        data_dir: for tfds, where data sets are prepared; TFDS's default if empty.
+        classes: for folder, a file that lists the sub-folders to keep; all if empty.
+        held_out: training images, the same ones every time, that are not learned from
+            and stand in for the test set: settings are chosen on them.
+
+    Raises:
+        ValueError: if the source is unknown, lacks its name or path, or holds data
+            that are not as its loader describes.
+        FileNotFoundError: if the data are not there.
+    """
+    if source not in _LOADERS:
+        raise ValueError(f"source={source!r} must be one of {', '.join(_LOADERS)}")
+    if classes and source != "folder":
+        raise ValueError(
+            f"config.data.classes={classes!r} needs source='folder', not {source!r}; "
+            "a TFDS data set is reduced when it is prepared: "
+            "python -m logo_jax.prepare imagenet100 --classes=FILE"
+        )
+    data = _LOADERS[source](name, path, data_dir, classes)
+    return _without_test_set(data, held_out) if held_out else data
+
+
+def _without_test_set(data: Data, held_out: int) -> Data:
+    """A part of the training images in the test set's place."""
+    images = data.train
+    labelled = data.bank is images or (data.bank is None and images.num_classes)
+    if not labelled:
+        raise ValueError(
+            f"config.data.held_out={held_out} needs labelled images that are learned "
+            f"from, and those of {images.origin} are not; set it to 0"
+        )
+    if held_out >= len(images):
+        raise ValueError(
+            f"config.data.held_out={held_out} must be below the {len(images)} training "
+            f"images of {images.origin}"
+        )
+    rows = splits.HeldOut(held_out).draw(
+        {"train": np.empty(len(images)), "test": np.empty(0)}, np.random.default_rng(0)
+    )
+    kept = Part(images, rows["train"].indices, f"{images.origin} but those held out")
+    queries = Part(images, rows["val"].indices, f"{images.origin}, held out")
+    return Data(kept, kept, queries)
+
+
+class Cut(NamedTuple):
+    """Labelled images, and which rows of them a classifier is trained and tested on.
+
+    Attributes:
+        images: by split.
+        draw: from the labels of each split to the rows of "train", "val" and "test".
+        metric: the data set's, "top1" where it is none of the paper's.
+    """
+
+    images: Mapping[str, Images]
+    draw: Callable[[Mapping[str, np.ndarray]], Mapping[str, splits.Rows]]
+    metric: str
+
+
+def load_cut(where: Mapping[str, Any]) -> Cut:
+    """The parts that the paper transfers to, or else a fifth of the bank held out.
+
+    Args:
+        where: arguments of `load`; with held_out, these images are tested on and the
+            test set is left alone.
+
+    Raises:
+        ValueError: as `load`, and where there are no labels.
+        FileNotFoundError: if the data are not there.
+    """
+    entry = datasets.find(where["name"]) if where["source"] == "tfds" else None
+    if entry and entry.cut and not where.get("held_out"):
+        from logo_jax.data.sources import tfds as tfds_source
+
+        folder_ = tfds_source.directory(where.get("data_dir", ""))
+        builder = tfds_source.prepared(entry.tfds, folder_)
+        images = {
+            split: tfds_source.Prepared(builder, split) for split in entry.cut.splits
+        }
+        return Cut(images, functools.partial(datasets.partition, entry), entry.metric)
+    data = load(**where)
+    if data.bank is None or data.queries is None:
+        raise ValueError(
+            f"{data.train.origin} has no labelled training and test set; a classifier "
+            "needs both: give another --dataset"
+        )
+    held_out = splits.HeldOut(round(len(data.bank) / 5))
+    draw = functools.partial(held_out.draw, rng=np.random.default_rng(0))
+    metric = entry.metric if entry else "top1"
+    return Cut({"train": data.bank, "test": data.queries}, draw, metric)
+
+
+def locate(dataset: str) -> dict[str, str]:
+    """Arguments of `load` for a folder of images or arrays, or else a TFDS name."""
+    path = Path(dataset).expanduser()
+    if not path.is_dir():
+        return {"source": "tfds", "name": dataset}
+    source = "npz" if (path / "train.npz").is_file() else "folder"
+    return {"source": source, "path": dataset}
+
+
+def title(where: Mapping[str, str]) -> str:
+    """What to call images: by their TFDS name or path, or else by their source.
+
+    Args:
+        where: arguments of `load`; those the source ignores do not count.
+
+    >>> title({"source": "photographs", "name": "cifar10", "path": ""})
+    'photographs'
+    """
+    by_source = {"tfds": where["name"], "folder": where["path"], "npz": where["path"]}
+    return by_source.get(where["source"], where["source"])
+
+
+def _tfds(name: str, path: str, data_dir: str, classes: str) -> Data:
+    del path, classes
+    # TFDS takes most of a second to import; who reads npz should not wait for it.
+    from logo_jax.data.sources import tfds as tfds_source
+
+    if not name:
+        raise ValueError("source='tfds' needs the data set's name, such as 'cifar10'")
+    folder_ = tfds_source.directory(data_dir)
+    if entry := datasets.find(name):
+        builder = tfds_source.prepared(entry.tfds, folder_)
+        return _of_splits(builder, entry.pretrain, entry.train, entry.test)
+    builder = tfds_source.prepared(name, folder_)
+    tests = [split for split in ("test", "validation") if split in builder.info.splits]
+    return _of_splits(builder, "train", "train", next(iter(tests), ""))
+
+
+def _of_splits(builder, pretrain: str, train: str, test: str) -> Data:
+    from logo_jax.data.sources.tfds import Prepared
+
+    images = Prepared(builder, pretrain)
+    bank = images if train == pretrain else train and Prepared(builder, train)
+    if not (bank and test and bank.num_classes):
+        return Data(images)
+    return Data(images, bank, Prepared(builder, test))
+
+
+def _folder(name: str, path: str, data_dir: str, classes: str) -> Data:
+    del name, data_dir
+    if not path:
+        raise ValueError("source='folder' needs path, the folder that holds images")
+    train, test = folder.load(path, classes=classes)
+    return Data(train, train, test) if test else Data(train)
+
+
+def _npz(name: str, path: str, data_dir: str, classes: str) -> Data:
+    del name, data_dir, classes
+    if not path:
+        raise ValueError("source='npz' needs path, the folder that holds train.npz")
+    train = npz.load(path, "train")
+    if train.labels is None:
+        return Data(train)
+    test = npz.load(path, "test")
+    if test.labels is None or test.labels.shape[1:] != train.labels.shape[1:]:
+        found = "none" if test.labels is None else list(test.labels.shape)
+        raise ValueError(
+            f"labels of {test.origin} are {found}, of {train.origin} "
+            f"{list(train.labels.shape)}; give both the same form, or the training set "
+            "none"
+        )
+    return Data(train, train, test)
+
+
+def _photographs(name: str, path: str, data_dir: str, classes: str) -> Data:
+    del name, path, data_dir, classes
+    train, test = photographs.load("train"), photographs.load("test")
+    return Data(train, train, test)
+
+
+_LOADERS: dict[str, Callable[[str, str, str, str], Data]] = {
+    "tfds": _tfds,
+    "folder": _folder,
+    "npz": _npz,
+    "photographs": _photographs,
+}

@@ -1,0 +1,57 @@
+"""Images from a folder of two NumPy archives, `train.npz` and `test.npz`."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from logo_jax.data.sources.base import NO_LABEL, ImageSet, require_split
+
+
+def load(path: str | Path, split: str) -> ImageSet:
+    """The images of `<path>/<split>.npz`, with its labels where it has any.
+
+    Args:
+        path: folder of `train.npz` and, for evaluation, `test.npz`; each holds
+            `images`, uint8 [n, h, w, 3], and may hold `labels`, integers [n].
+        split: "train" or "test".
+
+    Raises:
+        FileNotFoundError: if the folder or the file is missing.
+        ValueError: if the split is unknown, the file is damaged or its arrays are not
+            as described. Pickled objects are never loaded.
+    """
+    require_split(split)
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} is not a folder; give the one that holds {split}.npz"
+        )
+    file = folder / f"{split}.npz"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file} is missing; write it with numpy.savez, images=... and labels=..."
+        )
+    arrays = _read(file)
+    if "images" not in arrays:
+        raise ValueError(
+            f"{file} holds {sorted(arrays) or 'nothing'}; name the array 'images'"
+        )
+    labels = arrays.get("labels")
+    if labels is not None and labels.ndim == 1 and NO_LABEL in labels:
+        raise ValueError(
+            f"{file}: label {NO_LABEL} is negative; number the classes from 0"
+        )
+    return ImageSet(arrays["images"], labels, origin=str(file))
+
+
+def _read(file: Path) -> dict[str, np.ndarray]:
+    if not zipfile.is_zipfile(file):
+        raise ValueError(f"{file} is not an npz archive; write it with numpy.savez")
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            wanted = {"images", "labels"} & set(archive.files)
+            return {name: archive[name] for name in wanted or archive.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read ({error}); write it again") from error

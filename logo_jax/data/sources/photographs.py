@@ -1,0 +1,150 @@
+"""The quickstart's data set: patches of ten photographs that need no download.
+
+The photographs are inside the wheels of scikit-image and scikit-learn. A patch's class
+is the photograph it was cut from. Each photograph is divided into square cells, one in
+five of them for testing, and a patch lies wholly inside one cell: no pixel is in both
+splits, though both see all parts of every photograph.
+"""
+
+import importlib.util
+import itertools
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from PIL import Image
+
+from logo_jax.data.sources.base import SPLITS, ImageSet, require_split
+
+PHOTOGRAPHS = {
+    "astronaut": ("skimage", "data/astronaut.png"),
+    "chelsea": ("skimage", "data/chelsea.png"),
+    "china": ("sklearn", "datasets/images/china.jpg"),
+    "coffee": ("skimage", "data/coffee.png"),
+    "flower": ("sklearn", "datasets/images/flower.jpg"),
+    "hubble_deep_field": ("skimage", "data/hubble_deep_field.jpg"),
+    "ihc": ("skimage", "data/ihc.png"),
+    "motorcycle": ("skimage", "data/motorcycle_left.png"),
+    "retina": ("skimage", "data/retina.jpg"),
+    "rocket": ("skimage", "data/rocket.jpg"),
+}
+SHORT_SIDE = 320
+_DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
+
+
+def load(
+    split: str,
+    *,
+    patch: int = 32,
+    train_per_photograph: int = 450,
+    test_per_photograph: int = 100,
+    seed: int = 0,
+) -> ImageSet:
+    """Patches of every photograph, photographs taking turns row by row.
+
+    Args:
+        split: "train" or "test".
+        patch: side of a patch, pixels, of a photograph whose short side is SHORT_SIDE.
+        train_per_photograph: distinct training patches cut from each photograph.
+        test_per_photograph: distinct test patches cut from each photograph.
+        seed: decides which patches are cut.
+
+    Raises:
+        ValueError: if the split is unknown, patch is not positive, or a photograph has
+            fewer distinct patches than asked for.
+        FileNotFoundError: if a photograph is missing from the installation.
+    """
+    require_split(split)
+    count = train_per_photograph if split == "train" else test_per_photograph
+    patches = []
+    for label, name in enumerate(PHOTOGRAPHS):
+        rng = np.random.default_rng((seed, label, SPLITS.index(split)))
+        pixels = read(name)
+        height, width, _ = pixels.shape
+        corners = patch_corners(height, width, split, patch=patch)
+        if not 0 < count <= len(corners):
+            raise ValueError(
+                f"{count} {split} patches of {patch} px from {name}: must be between 1 "
+                f"and {len(corners)}; ask for fewer or smaller ones"
+            )
+        patches.append(cut(pixels, rng.permutation(corners)[:count], patch=patch))
+    images = np.stack(patches, axis=1).reshape(-1, patch, patch, 3)
+    labels = np.tile(np.arange(len(PHOTOGRAPHS)), count)
+    return ImageSet(
+        images, labels, origin="photographs", class_names=tuple(PHOTOGRAPHS)
+    )
+
+
+def read(name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """The photograph called name, reduced or enlarged to a short side of SHORT_SIDE.
+
+    Raises:
+        FileNotFoundError: as `locate`.
+    """
+    with Image.open(locate(name)) as photograph:
+        scale = SHORT_SIDE / min(photograph.size)
+        size = (round(photograph.width * scale), round(photograph.height * scale))
+        resample = Image.Resampling.LANCZOS
+        return np.asarray(photograph.convert("RGB").resize(size, resample))
+
+
+def cells(
+    height: int, width: int, split: str, *, cell: int
+) -> Int[np.ndarray, "n row_column"]:
+    """Top left corners of a split's cells of a photograph, pixels.
+
+    A test cell is a knight's move away from the next one, so that every five cells in
+    a row or a column hold exactly one. Pixels right of and below the last whole cell
+    belong to no split.
+    """
+    is_test = split == "test"
+    grid = itertools.product(range(height // cell), range(width // cell))
+    chosen = [(r, c) for r, c in grid if ((2 * r + c) % 5 == 1) == is_test]
+    return cell * np.array(chosen, np.int64).reshape(-1, 2)
+
+
+def patch_corners(
+    height: int, width: int, split: str, *, patch: int
+) -> Int[np.ndarray, "n row_column"]:
+    """Top left corners of all patches that lie inside one of a split's cells, pixels.
+
+    Cells are one and a half patches wide.
+
+    Raises:
+        ValueError: if patch is not positive.
+    """
+    if patch < 1:
+        raise ValueError(f"patch={patch} must be a positive number of pixels")
+    cell = patch + patch // 2
+    shifts = np.indices([cell - patch + 1] * 2).reshape(2, -1).T
+    corners = cells(height, width, split, cell=cell)[:, None] + shifts
+    return corners.reshape(-1, 2)
+
+
+def cut(
+    pixels: UInt8[np.ndarray, "h w 3"],
+    corners: Int[np.ndarray, "n row_column"],
+    *,
+    patch: int,
+) -> UInt8[np.ndarray, "n {patch} {patch} 3"]:
+    """The patches of pixels at the given top left corners."""
+    return np.stack([pixels[r : r + patch, c : c + patch] for r, c in corners.tolist()])
+
+
+def locate(name: str) -> Path:
+    """The file of the photograph called name, among those of its package.
+
+    Raises:
+        FileNotFoundError: if the package that carries it is not installed, or has been
+            installed without it.
+    """
+    package, path = PHOTOGRAPHS[name]
+    # Found without importing: scikit-learn alone takes longer than all the reading.
+    spec = importlib.util.find_spec(package)
+    folder = spec and spec.submodule_search_locations
+    file = Path(folder[0], path) if folder else Path(package, path)
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file} is missing; reinstall {_DISTRIBUTIONS[package]} with pip"
+        )
+    return file

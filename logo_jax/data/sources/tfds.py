@@ -1,0 +1,150 @@
+"""Images from data sets that TFDS has prepared, read without TensorFlow."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.read_only_builder import builder_from_files
+from tensorflow_datasets.core.registered import DatasetNotFoundError
+
+from logo_jax.data import datasets
+from logo_jax.data.sources.base import NO_LABEL, Record
+
+READABLE_FORMAT = tfds.core.FileFormat.ARRAY_RECORD
+
+
+class Prepared:
+    """One split of a prepared data set: an `Images`, in the order of its storage.
+
+    Args:
+        builder: of the data set.
+        split: a TFDS split, a slice of one, or a sum ("train[:10%]", "train+test").
+
+    Raises:
+        ValueError: if the data set has no such split, or no images.
+    """
+
+    def __init__(self, builder: Any, split: str):
+        features: Any = builder.info.features
+        if "image" not in features:
+            raise ValueError(
+                f"{builder.name} has no 'image' feature, only {sorted(features)}"
+            )
+        self.origin = f"{builder.name} {split}"
+        undecoded = {"image": tfds.decode.SkipDecoding()}
+        # TFDS reads a sum of splits as one only where it makes a tf.data pipeline
+        self._parts: list[Any] = [
+            builder.as_data_source(split=part.strip(), decoders=undecoded)
+            for part in split.split("+")
+        ]
+        self._ends = np.cumsum([len(part) for part in self._parts])
+        classes = _classes(features)
+        self._several = classes is not None and "label" not in features
+        self.num_classes = classes.num_classes if classes else 0
+        self.class_names = tuple(classes.names) if classes else ()
+        self.largest = _fixed_size(features["image"].shape)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def records(self, ids: Sequence[int] | np.ndarray) -> list[Record]:
+        """The images of these numbers, in this order."""
+        ids = np.asarray(ids)
+        found: list[Any] = [None] * len(ids)
+        part_of = np.searchsorted(self._ends, ids, side="right")
+        for number, part in enumerate(self._parts):
+            rows = np.flatnonzero(part_of == number)
+            first = self._ends[number] - len(part)
+            # Asked for many at once, array_record reads four times as fast.
+            examples = part.__getitems__((ids[rows] - first).tolist())
+            for row, example in zip(rows, examples, strict=True):
+                found[row] = Record(example["image"], self._label(example))
+        return found
+
+    def _label(self, example: Mapping[str, Any]) -> int | np.ndarray:
+        if not self._several:
+            return int(example.get("label", NO_LABEL))
+        shown = np.full(self.num_classes, -1, np.int32)
+        shown[example["labels"]] = 0  # VOC's difficult ones; the others follow
+        shown[example.get("labels_no_difficult", example["labels"])] = 1
+        return shown
+
+    def name(self, i: int) -> str:
+        """What to call image i in a message."""
+        return f"image {i} of {self.origin}"
+
+
+def _classes(features: Mapping[str, Any]) -> Any:
+    """The ClassLabel of a data set's images, one each or several; None without."""
+    if "label" in features:
+        return features["label"]
+    return (
+        getattr(features["labels"], "feature", None) if "labels" in features else None
+    )
+
+
+def load(name: str, split: str, data_dir: str | Path = "") -> Prepared:
+    """The images of one split, undecoded.
+
+    Args:
+        name: a TFDS name, with a config or version where there are several
+            ("cifar10", "imagenet_resized/32x32:0.1.0"); it needs an `image` feature.
+        split: a TFDS split, a slice of one, or a sum of them.
+        data_dir: the folder that TFDS prepared the data set in; see `directory`.
+
+    Raises:
+        FileNotFoundError: if the data set is not prepared in that folder.
+        ValueError: if it is not stored as array_record, has no such split or no images.
+    """
+    return Prepared(prepared(name, directory(data_dir)), split)
+
+
+def directory(data_dir: str | Path = "") -> Path:
+    """The folder of prepared data sets: data_dir, else TFDS's own default.
+
+    The default is $TFDS_DATA_DIR where it is set, else ~/tensorflow_datasets.
+    """
+    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(data_dir or default).expanduser()
+
+
+def require_readable(builder: tfds.core.DatasetBuilder) -> None:
+    """Raises ValueError unless the data set's files can be read without TensorFlow."""
+    found = builder.info.file_format
+    if found != READABLE_FORMAT:
+        raise ValueError(
+            f"{builder.data_path} is stored as {found and found.value}, which only "
+            f"TensorFlow reads; prepare {builder.name} in another data_dir with "
+            "file_format='array_record'"
+        )
+
+
+def prepared(name: str, folder: Path) -> tfds.core.DatasetBuilder:
+    """The builder of a data set that is prepared in folder and readable here.
+
+    Raises:
+        FileNotFoundError: if it is not prepared there.
+        ValueError: if it is not stored as array_record.
+    """
+    try:
+        builder = builder_from_files(name, data_dir=folder)
+    except DatasetNotFoundError as error:
+        raise FileNotFoundError(
+            f"{name} is not prepared in {folder}: {_remedy(name, folder)}"
+        ) from error
+    require_readable(builder)
+    return builder
+
+
+def _remedy(name: str, folder: Path) -> str:
+    if dataset := datasets.find(name):
+        return f"run python -m logo_jax.prepare {dataset.name} --data_dir={folder}"
+    return "prepare it with TFDS and file_format='array_record'"
+
+
+def _fixed_size(shape: Sequence[int | None]) -> tuple[int, int] | None:
+    height, width = shape[:2]
+    return None if height is None or width is None else (height, width)

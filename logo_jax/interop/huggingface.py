@@ -1,0 +1,146 @@
+"""ResNets as folders for Hugging Face's transformers: config.json, model.safetensors.
+
+Source: transformers.models.resnet (ResNetConfig, ResNetModel), for fields and names.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from logo_jax.interop import tensor_files
+from logo_jax.interop.backbone import Backbone
+from logo_jax.interop.torchvision import Tensors, backbone_of, tensors_of
+from logo_jax.interop.weights import read_safetensors
+from logo_jax.networks.resnet import Bottleneck, ResNet
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+def write(backbone: Backbone, folder: Path) -> None:
+    """Writes config.json and model.safetensors, as `ResNetModel` reads them.
+
+    Args:
+        backbone: a ResNet with the ImageNet stem.
+        folder: to make.
+
+    Raises:
+        ValueError: for another network.
+    """
+    tensors = tensors_of(backbone)
+    config = config_of(backbone.module)
+    theirs = {ours: theirs for theirs, ours in layers(config["depths"])}
+    renamed = {}
+    for name, tensor in tensors.items():
+        layer, _, leaf = name.rpartition(".")
+        renamed[f"{theirs[layer]}.{leaf}"] = tensor
+    folder.mkdir()
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+    tensor_files.write_safetensors(renamed, folder / WEIGHTS_FILE)
+
+
+def read(folder: Path) -> dict[str, np.ndarray]:
+    """The tensors of a folder by torchvision's names; its classifier is left out.
+
+    Raises:
+        FileNotFoundError: where a file is missing.
+        ValueError: where it is no ResNet that this library has.
+    """
+    given = read_config(folder)
+    depths = given.get("depths")
+    if not isinstance(depths, list) or not all(isinstance(n, int) for n in depths):
+        raise ValueError(f"{folder / CONFIG_FILE}: depths={depths} must be 4 numbers")
+    ours = dict(layers(depths))
+    tensors = {}
+    for name, tensor in read_safetensors(folder / WEIGHTS_FILE).items():
+        layer, _, leaf = name.removeprefix("resnet.").rpartition(".")
+        if not layer.startswith("classifier"):
+            tensors[f"{ours.get(layer, layer)}.{leaf}"] = tensor
+    _require_same(given, tensors, folder)
+    return tensors
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What config.json says.
+
+    Raises:
+        FileNotFoundError: where there is none.
+        ValueError: where it is not a ResNet's.
+    """
+    file = folder / CONFIG_FILE
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{folder} has no {CONFIG_FILE}; give a ResNet's folder"
+        )
+    try:
+        config = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}); put back a copy") from error
+    if not isinstance(config, dict) or config.get("model_type") != "resnet":
+        raise ValueError(
+            f"{file} must have model_type 'resnet': no other model is a ResNet here; "
+            "give such a folder, or that of a run"
+        )
+    return config
+
+
+def _require_same(given: dict[str, Any], tensors: Tensors, folder: Path) -> None:
+    """Refuses a config whose network ours is not, though tensors have its shapes."""
+    module = backbone_of(tensors, folder / WEIGHTS_FILE).module
+    for name, value in config_of(module).items():
+        if name != "architectures" and given.get(name, value) != value:
+            raise ValueError(
+                f"{folder / CONFIG_FILE}: {name}={given[name]} must be {value}, as its "
+                "weights are and as ResNets are here; give another model"
+            )
+
+
+def config_of(module: ResNet) -> dict[str, Any]:
+    """Fields of ResNetConfig.
+
+    Raises:
+        ValueError: for the CIFAR stem, which ResNetModel has not.
+    """
+    if module.stem != "imagenet":
+        raise ValueError(
+            "transformers' ResNetModel begins with a 7x7 convolution and a "
+            "max-pooling, which a ResNet with the CIFAR stem has not; use "
+            "--to=torchvision"
+        )
+    bottleneck = module.block is Bottleneck
+    return {
+        "architectures": ["ResNetModel"],
+        "model_type": "resnet",
+        "num_channels": 3,
+        "embedding_size": module.width,
+        "hidden_sizes": [
+            module.width * 2**i * module.block.expansion
+            for i in range(len(module.stage_sizes))
+        ],
+        "depths": list(module.stage_sizes),
+        "layer_type": "bottleneck" if bottleneck else "basic",
+        "hidden_act": "relu",
+        "downsample_in_first_stage": False,
+        "downsample_in_bottleneck": False,
+    }
+
+
+def layers(depths: Sequence[int]) -> Iterator[tuple[str, str]]:
+    """Transformers' and torchvision's name of each layer that a ResNet may have.
+
+    >>> dict(layers([1]))["encoder.stages.0.layers.0.layer.1.normalization"]
+    'layer1.0.bn2'
+    """
+    yield "embedder.embedder.convolution", "conv1"
+    yield "embedder.embedder.normalization", "bn1"
+    for stage, depth in enumerate(depths):
+        for i in range(depth):
+            theirs, ours = f"encoder.stages.{stage}.layers.{i}", f"layer{stage + 1}.{i}"
+            yield f"{theirs}.shortcut.convolution", f"{ours}.downsample.0"
+            yield f"{theirs}.shortcut.normalization", f"{ours}.downsample.1"
+            for j in range(3):
+                yield f"{theirs}.layer.{j}.convolution", f"{ours}.conv{j + 1}"
+                yield f"{theirs}.layer.{j}.normalization", f"{ours}.bn{j + 1}"

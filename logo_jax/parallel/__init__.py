@@ -1,0 +1,1 @@
+"""Devices and processes: the mesh, collectives, multi-host start-up."""

@@ -1,0 +1,154 @@
+"""By how much one cell of a sweep is above another, and how sure that is.
+
+Seeds are blocks: a run's value is taken for the sum of what its cell does, what its
+seed does and a residual. That is estimated from all cells that lead to the same one by
+their baselines, so that few seeds of many cells tell as much as they can. Of two cells
+alone this is Student's paired test.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from logo_jax.sweeps.spec import Sweep
+
+Reached = Mapping[tuple[str, int], Mapping[str, float]]  # by cell and seed, by metric
+CONFIDENCE = 0.95
+
+
+class Residual(NamedTuple):
+    """What of runs' values neither their cell nor their seed explains.
+
+    Attributes:
+        std: its standard deviation.
+        freedom: degrees of freedom behind that.
+    """
+
+    std: float
+    freedom: int
+
+    def margin(self, n: int) -> float:
+        """Half of the 95 % interval of the mean of n differences of two runs."""
+        quantile = stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom)
+        return float(quantile) * self.std * (2 / n) ** 0.5
+
+
+def summary(
+    values: Sequence[float], residual: Residual | None = None
+) -> dict[str, Any]:
+    """Values, their number and mean, the standard deviation of a sample (n - 1).
+
+    Args:
+        values: of runs, or differences of two runs of one seed.
+        residual: of a run, where values are differences. `margin` then is half of the
+            mean's 95 % interval, else None.
+
+    >>> summary([1.0, 3.0])["mean"], summary([1.0])["std"], summary([])["mean"]
+    (2.0, None, None)
+    >>> round(summary([1.0, 3.0], residual_of([[0.0, 0.0], [1.0, 3.0]]))["margin"], 2)
+    12.71
+    """
+    n = len(values)
+    return {
+        "values": list(values),
+        "n": n,
+        "mean": statistics.mean(values) if values else None,
+        "std": statistics.stdev(values) if n > 1 else None,
+        "margin": residual.margin(n) if n and residual else None,
+    }
+
+
+def residual_of(values: Sequence[Sequence[float]]) -> Residual | None:
+    """From values [cells, seeds]; None for fewer than two of either.
+
+    Of two cells it is the deviation of their differences over the root of 2.
+
+    >>> residual_of([[0.0, 0.0], [1.0, 3.0]])
+    Residual(std=1.0, freedom=1)
+    """
+    x = np.asarray(values, float)
+    if x.ndim < 2 or min(x.shape) < 2:
+        return None
+    left = x - x.mean(0) - x.mean(1, keepdims=True) + x.mean()
+    freedom = (x.shape[0] - 1) * (x.shape[1] - 1)
+    return Residual(float(np.sqrt(np.square(left).sum() / freedom)), freedom)
+
+
+class Differences:
+    """Between the cells of a sweep, in one metric.
+
+    Args:
+        sweep: the cells.
+        reached: metrics of the runs that are finished.
+        metric: of which they are differences.
+    """
+
+    def __init__(self, sweep: Sweep, reached: Reached, metric: str):
+        self._seeds = sweep.seeds
+        self._baselines = {cell.name: cell.baseline for cell in sweep.cells}
+        self._values = {which: found[metric] for which, found in reached.items()}
+
+    def between(self, cell: str, other: str) -> dict[str, Any]:
+        """`summary` of how far a cell is above another, by the seeds that both have."""
+        both = self._common([cell, other])
+        family = self._family(cell)
+        residual = self._residual(family if other in family else [cell, other])
+        values = [self._values[cell, s] - self._values[other, s] for s in both]
+        return summary(values, residual or self._residual([cell, other]))
+
+    def _residual(self, cells):
+        """By the seeds that all of the cells have."""
+        seeds = self._common(cells)
+        return residual_of([[self._values[cell, s] for s in seeds] for cell in cells])
+
+    def _common(self, cells):
+        return [s for s in self._seeds if all((c, s) in self._values for c in cells)]
+
+    def _family(self, cell):
+        """Cells with runs that lead to the same one by their baselines."""
+        root = self._root(cell)
+        started = {name for name, _ in self._values}
+        return [c for c in self._baselines if c in started and self._root(c) == root]
+
+    def _root(self, cell):
+        while baseline := self._baselines.get(cell):
+            cell = baseline
+        return cell
+
+
+def verdict(published: float, found: Mapping[str, Any]) -> str:
+    """What an interval says of a published difference: of its sign, and of its size.
+
+    Args:
+        published: not 0; its sign is what is claimed.
+        found: `summary` of differences.
+
+    >>> verdict(4.8, {"mean": 2.0, "margin": 1.0})
+    'holds, less than published'
+    >>> verdict(4.8, {"mean": 2.0, "margin": 3.0})
+    'not decided'
+    >>> verdict(4.8, {"mean": 0.5, "margin": 1.0})
+    'not seen, published size excluded'
+    >>> verdict(-7.4, {"mean": 2.0, "margin": 1.0})
+    'the reverse'
+    >>> verdict(-2.1, {"mean": -4.8, "margin": 3.3})
+    'holds'
+    >>> verdict(-1.2, {"mean": -4.8, "margin": 3.3})
+    'holds, more than published'
+    """
+    if found["margin"] is None:
+        return "-"
+    sign = 1 if published > 0 else -1
+    low = sign * found["mean"] - found["margin"]
+    high = sign * found["mean"] + found["margin"]
+    if high < 0:
+        return "the reverse"
+    if low <= 0:
+        excluded = abs(published) > high
+        return "not seen, published size excluded" if excluded else "not decided"
+    if abs(published) > high:
+        return "holds, less than published"
+    return "holds, more than published" if abs(published) < low else "holds"

@@ -1,0 +1,1 @@
+"""The training loop, the compiled step, optimizers, checkpoints and logs."""

@@ -1,0 +1,276 @@
+"""Keeps the newest training states on disk and never hands back a damaged one.
+
+A checkpoint is two Orbax items: `state`, the leaves by their paths, such as
+`params/encoder/conv1/kernel`, and `manifest`, the dtype, shape and crc32 of each. Orbax
+restores a flipped bit without a word; the manifest is what notices. A folder has one
+writer at a time, the first of several processes, and any number of readers.
+"""
+
+import contextlib
+import functools
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from logo_jax.methods.base import LINEAR
+from logo_jax.training.checkpoints import manifest
+from logo_jax.training.checkpoints.manifest import DamagedError
+from logo_jax.training.checkpoints.orbax_handler import Items
+
+State = TypeVar("State")
+
+MAX_TO_KEEP = 3
+_TRASH = "trash"
+
+
+class Checkpoints:
+    """The checkpoints of one run: a folder of states by step; a context manager.
+
+    Args:
+        folder: where checkpoints live; made if absent.
+        max_to_keep: how many of the newest are kept, ≥ 1.
+        read_only: leaves the folder exactly as it is, so that a run which is still
+            training in it is not disturbed; `save` is then an error.
+        report: receives one line for each damaged checkpoint that was passed over.
+
+    Raises:
+        ValueError: if the folder cannot be written, or max_to_keep is not positive.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        max_to_keep: int = MAX_TO_KEEP,
+        read_only: bool = False,
+        report: Callable[[str], None] | None = None,
+    ):
+        self.folder = Path(folder).absolute()
+        self._read_only = read_only
+        self._report = report or functools.partial(print, file=sys.stderr)
+        if not read_only:
+            _require_writable(self.folder)
+        logging.getLogger("absl").addFilter(_not_by_orbax)
+        self._items = Items()
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=_options(max_to_keep, read_only),
+            item_handlers=self._items.handlers,
+        )
+        self._empty_trash()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, sound or not, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: Any) -> None:
+        """Starts writing state and returns once it is copied to the host.
+
+        The state may be donated to the next step at once. A write that fails in the
+        background raises from the next call of `save`, `wait` or `close`; the
+        checkpoints before it are whole, and those after it are written as ever.
+
+        Args:
+            step: updates done so far; must be newer than every checkpoint here.
+            state: any pytree of numeric arrays.
+
+        Raises:
+            ValueError: if the step is not newer, or the folder was opened read-only.
+            SaveError: if this state or the one before it cannot be written.
+        """
+        self.wait()
+        leaves = {path: _own(x) for path, x in _flatten(state)}
+        args = ocp.args.Composite(
+            state=ocp.args.PyTreeSave(leaves),
+            manifest=ocp.args.JsonSave(manifest.describe(leaves)),
+        )
+        with self._writing():
+            started = self._manager.save(step, args=args)
+        if not started:
+            raise ValueError(
+                f"step {step} must be newer than the checkpoints {self.steps()} in "
+                f"{self.folder}, and those not opened read-only; restore the latest "
+                "before training on, or choose another work folder"
+            )
+
+    def restore_latest(self, like: State) -> tuple[int, State] | None:
+        """The newest sound checkpoint, its step and state; None where there is none.
+
+        A classifier that learned beside the network may be in the checkpoint alone.
+
+        Damaged checkpoints that are newer are reported and thrown away, so that their
+        steps can be saved again.
+
+        Args:
+            like: what the state must look like: arrays or `jax.ShapeDtypeStruct`s whose
+                structure, dtypes and shardings the restored state takes.
+
+        Raises:
+            ValueError: if all checkpoints are damaged, or if the newest readable one
+                was made by a different network, method or optimiser.
+        """
+        self.wait()
+        damage: dict[int, str] = {}
+        for step in reversed(self.steps()):
+            try:
+                state = self._restore(step, like)
+            except DamagedError as error:
+                damage[step] = str(error)
+                continue
+            self._pass_over(damage, step)
+            return step, state
+        if damage:
+            reasons = "; ".join(f"{step}: {reason}" for step, reason in damage.items())
+            raise ValueError(
+                f"all checkpoints in {self.folder} are damaged ({reasons}), and a run "
+                "must not restart unnoticed; move that folder away to start again"
+            )
+        return None
+
+    def wait(self) -> None:
+        """Returns once the last `save` is safe on disk.
+
+        Raises:
+            SaveError: if it cannot be written.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        self._empty_trash()
+
+    def close(self) -> None:
+        """Finishes the last `save` and lets go of the folder."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        # as for `_read`: what a full disk raises depends on the file it met
+        except Exception as error:
+            self._items.settle()
+            raise SaveError(
+                f"a checkpoint cannot be written to {self.folder} ({_reason(error)}); "
+                "those before it are whole: make room and run the same command again"
+            ) from error
+
+    def _restore(self, step: int, like: State) -> State:
+        records = self._read(step, "manifest", ocp.args.JsonRestore())
+        stored = manifest.sound_records(records)
+        wanted = dict(_flatten(like))
+        stored = manifest.without(stored, wanted, part=LINEAR)
+        manifest.require_same(stored, wanted, f"checkpoint {step} in {self.folder}")
+        blank = {path: np.empty(x.shape, x.dtype) for path, x in wanted.items()}
+        restore = ocp.args.PyTreeRestore(blank, partial_restore=True)
+        leaves = self._read(step, "state", restore)
+        for path, leaf in leaves.items():
+            if manifest.record(leaf) != stored[path]:
+                raise DamagedError(f"{path}: checksum differs")
+        # By path, because Orbax returns the leaves in its own order.
+        placed = [
+            jax.device_put(leaves[path], getattr(x, "sharding", None))
+            for path, x in wanted.items()
+        ]
+        return jax.tree.unflatten(jax.tree.structure(like), placed)
+
+    def _read(self, step: int, item: str, args: Any) -> Any:
+        try:
+            items = ocp.args.Composite(**{item: args})
+            return self._manager.restore(step, args=items)[item]
+        # Orbax and TensorStore have no error of their own for damage: a torn file comes
+        # as a bare Exception, a missing one as KeyError, ValueError or JSONDecodeError.
+        except Exception as error:
+            raise DamagedError(f"{item}: {_reason(error)}") from error
+
+    def _pass_over(self, damage: Mapping[int, str], taken: int) -> None:
+        for step, reason in damage.items():
+            self._report(f"checkpoint {step} is damaged ({reason}): taking {taken}")
+            if not self._read_only:
+                self._manager.delete(step)
+
+    def _empty_trash(self) -> None:
+        # Orbax renames what it deletes into the trash, so that a kill cannot leave half
+        # a checkpoint among the good ones, and never empties it.
+        if not self._read_only:
+            shutil.rmtree(self.folder / _TRASH, ignore_errors=True)
+
+
+class SaveError(OSError):
+    """A checkpoint that could not be written; the message is one line."""
+
+
+def _reason(error: Exception) -> str:
+    """The kind of an error, what it says first, and what the system said, last."""
+    text = " ".join(f"{type(error).__name__} {error}".split())
+    text = text.partition(" [tensorstore_spec")[0]
+    return text if len(text) <= 120 else f"{text[:60]} ... {text[-60:]}"
+
+
+def _options(max_to_keep: int, read_only: bool) -> ocp.CheckpointManagerOptions:
+    if max_to_keep < 1:
+        raise ValueError(f"max_to_keep={max_to_keep} must be at least 1; use 3")
+    make = ocp.CheckpointManagerOptions
+    alone = ocp.options.MultiprocessingOptions(active_processes={0})  # waits for none
+    fields: dict[str, Any] = {"create": False, "multiprocessing_options": alone}
+    if read_only:
+        return make(read_only=True, save_interval_steps=0, **fields)
+    fields |= {"todelete_subdir": _TRASH, "cleanup_tmp_directories": True}
+    return make(max_to_keep=max_to_keep, **fields)
+
+
+def _require_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"checkpoint folder {folder} must be writable ({error.strerror}); "
+            "choose another work folder or change its permissions"
+        ) from error
+
+
+def _flatten(tree: Any) -> list[tuple[str, Any]]:
+    """The leaves of tree by slash-joined path, in the tree's order."""
+    leaves = [
+        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    ]
+    if len(dict(leaves)) != len(leaves):
+        raise ValueError(
+            "two leaves of the state have the same slash-joined path, which must name "
+            "one; take '/' out of its keys"
+        )
+    return leaves
+
+
+def _own(x: Any) -> np.ndarray:
+    """A leaf on the host that stays as it is when the state is donated, copied once.
+
+    NumPy looks at what is on a CPU, and gets a copy of what is elsewhere.
+    """
+    devices = x.devices() if isinstance(x, jax.Array) else ()
+    elsewhere = devices and all(device.platform != "cpu" for device in devices)
+    return np.asarray(x) if elsewhere else np.array(x)
+
+
+def _not_by_orbax(record: logging.LogRecord) -> bool:
+    """Keeps Orbax's pages of log about what we say in a line off the terminal."""
+    return "orbax" not in Path(record.pathname).parts

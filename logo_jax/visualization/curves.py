@@ -1,0 +1,167 @@
+"""What runs measured while they trained, one line a run, one panel a metric."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from logo_jax.visualization.figure import COLOURS, Picture, png
+
+Rows = Sequence[Mapping[str, Any]]  # of one run: `step`, and numbers by name or None
+MOST_COLUMNS = 3
+
+
+class Curve(NamedTuple):
+    """One metric of one run.
+
+    Attributes:
+        steps: where it was measured, [n].
+        values: NaN where it was not finite, [n].
+        spread: standard deviation over seeds, [n]; NaN where there is one seed.
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+    spread: np.ndarray
+
+
+class Group(NamedTuple):
+    """Metrics that share a figure.
+
+    Attributes:
+        name: of its file.
+        title: of the figure.
+        caption: how to read it.
+        holds: whether a metric belongs there.
+    """
+
+    name: str
+    title: str
+    caption: str
+    holds: Callable[[str], bool]
+
+
+def _is_knn(name: str) -> bool:
+    return name.startswith(("knn", "linear/")) and name.endswith("top1")
+
+
+def _is_speed(name: str) -> bool:
+    return name in ("images_per_second", "data_wait_percent")
+
+
+def _is_health(name: str) -> bool:
+    return name.startswith("health/") or name == "grad_norm"
+
+
+def _is_loss(name: str) -> bool:
+    return "/" not in name and not _is_speed(name) and not _is_health(name)
+
+
+ACCURACY = Group(
+    "knn",
+    "Accuracy while training",
+    "Top-1 of the test images, in percent, by their nearest training images; "
+    "k neighbours at temperature t.",
+    _is_knn,
+)
+GROUPS = (
+    ACCURACY,
+    Group("loss", "Loss terms", "Each term of the loss, as it was logged.", _is_loss),
+    Group(
+        "health",
+        "Health",
+        "What tells a collapse: the embeddings' rank and spread fall, or the gradient "
+        "vanishes.",
+        _is_health,
+    ),
+    Group(
+        "throughput",
+        "Throughput",
+        "Images a second over all devices, and the share of time spent waiting for "
+        "data, in percent.",
+        _is_speed,
+    ),
+)
+
+
+def curve(rows: Rows, name: str) -> Curve:
+    """A metric where rows have it; a null is NaN."""
+    has = [row for row in rows if name in row]
+    columns = (
+        [np.nan if row.get(key) is None else row[key] for row in has]
+        for key in (name, f"{name}/std")
+    )
+    return Curve(np.array([row["step"] for row in has]), *map(np.array, columns))
+
+
+def metric_names(runs: Mapping[str, Rows]) -> list[str]:
+    """Metrics that any run has, as first met; without those that tell of seeds."""
+    rows = [row for rows in runs.values() for row in rows]
+    every = dict.fromkeys(name for row in rows for name in row if name != "step")
+    return [name for name in every if not _of_seeds(name, every)]
+
+
+def _of_seeds(name: str, every: Mapping[str, Any]) -> bool:
+    stem, _, last = name.rpartition("/")
+    return stem in every and (last == "std" or last.startswith("seed_"))
+
+
+def pictures(
+    runs: Mapping[str, Rows], groups: Sequence[Group] = GROUPS
+) -> list[Picture]:
+    """A figure for each group of metrics that any of the runs has.
+
+    Args:
+        runs: rows of metrics.jsonl, by the run's name.
+        groups: to draw.
+    """
+    names = metric_names(runs)
+    by_group = [(group, list(filter(group.holds, names))) for group in groups]
+    return [_picture(group, found, runs) for group, found in by_group if found]
+
+
+def _picture(group: Group, names: Sequence[str], runs: Mapping[str, Rows]) -> Picture:
+    columns = min(MOST_COLUMNS, len(names))
+    lines = -(-len(names) // columns)
+    size = (10.0, 0.6 + lines * (3.4 if columns < MOST_COLUMNS else 2.3))
+
+    def paint(figure: Figure) -> None:
+        grid = figure.subplots(lines, columns, squeeze=False).ravel()
+        for axes, name in zip(grid, names, strict=False):
+            _panel(axes, name, runs)
+        for axes in grid[len(names) :]:
+            axes.set_axis_off()
+        figure.supxlabel("step", fontsize=9)
+        if len(runs) > 1:
+            handles = grid[0].get_lines()
+            figure.legend(handles, list(runs), loc="outside upper center", ncols=3)
+
+    ends = "; ".join(_told(name, runs) for name in names)
+    alt = f"Line plots over steps. Last values: {ends}."
+    return Picture(group.name, group.title, group.caption, alt, png(size, paint))
+
+
+def _panel(axes: Axes, name: str, runs: Mapping[str, Rows]) -> None:
+    for i, rows in enumerate(runs.values()):
+        steps, values, spread = curve(rows, name)
+        colour = COLOURS[i % len(COLOURS)]
+        marker = "o" if len(steps) < 12 else ""
+        axes.plot(steps, values, color=colour, marker=marker, markersize=3, lw=1.4)
+        low, high = values - spread, values + spread
+        axes.fill_between(steps, low, high, color=colour, alpha=0.2, lw=0)
+    axes.set_title(name)
+    axes.set_xlim(left=0)
+
+
+def _told(name: str, runs: Mapping[str, Rows]) -> str:
+    return f"{name} " + ", ".join(
+        f"{last(rows, name)} ({run})" for run, rows in runs.items()
+    )
+
+
+def last(rows: Rows, name: str) -> str:
+    """The last value of a metric, short; a dash where there is none."""
+    values = [row[name] for row in rows if row.get(name) is not None]
+    return f"{values[-1]:.4g}" if values else "-"

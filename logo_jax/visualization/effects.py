@@ -1,0 +1,68 @@
+"""What each setting changes: paired differences with their intervals."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from logo_jax.visualization.figure import COLOURS, Picture, png
+
+
+class Difference(NamedTuple):
+    """One setting over another, seed by seed.
+
+    Attributes:
+        name: of the setting.
+        over: name of the other.
+        values: of each seed that both have, at least one.
+        margin: half of the mean's interval; None where one value gives none.
+    """
+
+    name: str
+    over: str
+    values: Sequence[float]
+    margin: float | None
+
+
+def picture(name: str, metric: str, differences: Sequence[Difference]) -> Picture:
+    """A line for each difference: a ring a seed, mean and interval.
+
+    Args:
+        name: of the file.
+        metric: of which they are differences.
+        differences: from top to bottom, at least one.
+    """
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        for place, difference in enumerate(differences):
+            _line(axes, place, difference)
+        axes.axvline(0, color="#1c2330", lw=1)
+        axes.set_yticks(
+            range(len(differences)), [f"{x.name} − {x.over}" for x in differences]
+        )
+        axes.invert_yaxis()
+        axes.set(xlabel=f"difference of {metric}")
+
+    return Picture(
+        name=name,
+        title="Paired differences",
+        caption="A ring is one seed's difference, the point their mean, the line the "
+        "interval that holds it with 95 % confidence; blue where that is without 0.",
+        alt="; ".join(
+            f"{x.name} over {x.over} {np.mean(x.values):+.2f}" for x in differences
+        ),
+        png=png((8.0, 1.0 + 0.27 * len(differences)), paint),
+    )
+
+
+def _line(axes: Axes, place: int, difference: Difference) -> None:
+    values, mean = difference.values, float(np.mean(difference.values))
+    decided = difference.margin is not None and abs(mean) > difference.margin
+    colour = COLOURS[0] if decided else COLOURS[8]
+    style = {"color": colour, "elinewidth": 2.0, "ms": 5.0}
+    axes.errorbar(mean, place, xerr=difference.margin, fmt="o", **style)
+    rings = {"facecolors": "none", "edgecolors": colour, "s": 22}
+    axes.scatter(values, [place] * len(values), alpha=0.7, **rings)

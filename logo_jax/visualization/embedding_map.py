@@ -1,0 +1,80 @@
+"""Features of many images as points on a plane."""
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from logo_jax.visualization.figure import COLOURS, Picture, class_name, png
+
+MOST_CLASSES = len(COLOURS)
+OTHERS = "#c3c8d0"
+LEAST_FOR_UMAP = 50  # images; it looks at 15 neighbours of each
+
+
+def feature_map(
+    name: str,
+    features: Float[np.ndarray, "n d"],
+    labels: Int[np.ndarray, " n"],
+    classes: Sequence[str] = (),
+) -> Picture:
+    """Unit vectors along their main axes; by UMAP too, where umap-learn is installed.
+
+    Args:
+        name: of the file.
+        features: of n >= 2 images, in d >= 2 dimensions; their lengths do not matter.
+        labels: -1 where unknown.
+        classes: names by label.
+    """
+    from sklearn.decomposition import PCA  # a second that crops need not wait for
+
+    units = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
+    pca = PCA(2, svd_solver="full")
+    maps = {"PCA": pca.fit_transform(units)}
+    if importlib.util.find_spec("umap") and len(units) >= LEAST_FOR_UMAP:
+        maps["UMAP"] = _umap(units)
+    shares = [100 * float(x) for x in np.nan_to_num(pca.explained_variance_ratio_)]
+    shown = np.unique(labels[labels >= 0])[:MOST_CLASSES]
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots(1, len(maps), squeeze=False)[0]
+        for panel, (title, points) in zip(axes, maps.items(), strict=True):
+            _scatter(panel, points, labels, shown)
+            panel.set_title(title)
+        axes[0].set(xlabel=f"first axis, {shares[0]:.1f} % of the variance")
+        axes[0].set(ylabel=f"second axis, {shares[1]:.1f} %")
+        if len(shown):
+            words = [class_name(int(i), classes) for i in shown]
+            handles = axes[0].collections[1:]
+            figure.legend(handles, words, loc="outside right upper", markerscale=2.5)
+
+    return Picture(
+        name=name,
+        title="Features on their main axes",
+        caption=f"Features of {len(features):,} images as unit vectors, projected on "
+        "their first two principal axes"
+        + (f"; colours are {len(shown)} of the classes." if len(shown) else ".")
+        + (" Beside it UMAP of the same." if len(maps) > 1 else ""),
+        alt=f"Scatter plot of {len(features):,} points; the axes have {shares[0]:.1f} "
+        f"and {shares[1]:.1f} % of the variance.",
+        png=png((5.6 * len(maps) + 1.2, 5.0), paint),
+    )
+
+
+def _scatter(
+    axes: Axes, points: np.ndarray, labels: np.ndarray, shown: np.ndarray
+) -> None:
+    rest = ~np.isin(labels, shown)
+    axes.scatter(*points[rest].T, s=6, color=OTHERS, lw=0)
+    for label, colour in zip(shown, COLOURS, strict=False):
+        axes.scatter(*points[labels == label].T, s=8, color=colour, alpha=0.7, lw=0)
+    axes.set_aspect("equal", adjustable="datalim")
+
+
+def _umap(units: np.ndarray) -> np.ndarray:
+    umap = importlib.import_module("umap")
+    return umap.UMAP(random_state=0, n_jobs=1).fit_transform(units)

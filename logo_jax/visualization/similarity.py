@@ -1,0 +1,243 @@
+"""How alike a run's learned affinity finds crops, beside their cosine: two figures.
+
+    python -m logo_jax.report similarity --workdir=WORKDIR --out=DIR [--images=DIR]
+
+One crop against 40 others, ten of each of four classes: the paper's figure; where
+images have no classes, ten of each of four images. And both measures over the overlap
+(IoU) of the boxes of two local crops of an image, for 512 pairs. Crops are cut as the
+run's local ones, without changes of colour and without mirroring; embeddings and
+scores are by running statistics. Images are the run's test images, or its training
+images where it has none, or those of --images. --draw draws other crops.
+
+Exit codes: 0 written; 2 bad input, told in one line on stderr.
+"""
+
+import argparse
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from logo_jax import _cli
+from logo_jax.augment import CropSpec, crop_boxes, make_views
+from logo_jax.data import load as sources
+from logo_jax.data.canvas import canvas_size, read_canvases
+from logo_jax.data.eval_crops import evenly
+from logo_jax.data.sources import folder
+from logo_jax.data.sources.base import Images, class_of
+from logo_jax.experiment import pretrained
+from logo_jax.experiment.pretrained import Frozen
+from logo_jax.losses import cosine_affinity
+from logo_jax.methods import LearnedAffinity
+from logo_jax.methods.base import ENCODER
+from logo_jax.training import workdir
+from logo_jax.training.train_step import make_mesh
+from logo_jax.visualization import similarity_plot
+from logo_jax.visualization.figure import class_name
+from logo_jax.visualization.html_page import Section, files
+from logo_jax.visualization.run_figures import as_shown
+from logo_jax.visualization.similarity_plot import Comparison, Scores
+
+NUM_GROUPS, EACH = 4, 10
+NUM_LOOKED_AT = 2000  # their classes; a record of TFDS comes with its image
+NUM_PAIRS = 512
+AT_ONCE = 64  # pairs that are encoded together
+
+
+class Cut(NamedTuple):
+    """Crops of images, and where they lie.
+
+    Attributes:
+        crops: normalised, [n, count, s, s, 3].
+        boxes: (top, left, height, width) in pixels of the images, [n, count, 4].
+    """
+
+    crops: jax.Array
+    boxes: np.ndarray
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the command line, without its first word."""
+    options = _parser().parse_args(arguments)
+    _cli.keep_compiled_code()
+    with _cli.input_errors():
+        _cli.require_new(options.out, options.overwrite)
+        config = workdir.read_config(options.workdir)
+        mesh = make_mesh(jax.devices()[:1])
+        run = pretrained.from_run(options.workdir.absolute(), config, mesh)
+        judge = Judge(run.of_seed(options.seed))
+        images = _images(run, options.images)
+        keys = jax.random.split(jax.random.key(options.draw))
+        comparison = compare(judge, images, keys[0])
+        pairs = over_overlaps(judge, images, keys[1])
+        pictures = [
+            similarity_plot.compared("similarity", comparison),
+            similarity_plot.over_overlap("overlap", *pairs),
+        ]
+        title = f"Learned affinity and cosine: {options.workdir.absolute().name}"
+        about = f"{run.source}, crops of {images.origin}"
+        section = Section("Similarity", [about, *pictures])
+        _cli.write_folder(options.out, files(title, [section]))
+    for picture in pictures:
+        print(f"{picture.title}: {picture.alt}")
+    print(f"wrote {options.out / 'index.html'}")
+
+
+class Judge:
+    """A run's encoder and learned affinity, and the crops it was trained on.
+
+    Args:
+        subject: of one seed.
+
+    Raises:
+        ValueError: where it has learned no affinity.
+    """
+
+    def __init__(self, subject: Frozen):
+        affinity = getattr(subject.description.method, "affinity", None)
+        if not (isinstance(affinity, LearnedAffinity) and affinity.trained):
+            raise ValueError(
+                "the run has learned no affinity: it needs config.logo.affinity="
+                "'regressor' and config.logo.update_kind='joint' or 'released'; give "
+                "the --workdir of one that has"
+            )
+        self.description = subject.description
+        self._state = subject.state
+        self._score = jax.jit(self._scores)
+
+    def cut(self, images: Images, rows: np.ndarray, count: int, key: jax.Array) -> Cut:
+        """So many local crops of each of the images; again others where a row recurs.
+
+        Args:
+            images: to cut.
+            rows: numbers of images, [n].
+            count: crops of each.
+            key: randomness of the boxes.
+        """
+        description = self.description
+        stored = read_canvases(
+            images, rows, canvas_size(images, description.data.canvas)
+        )
+        local = description.crops["local_crops"]
+        specs = {
+            "global_crops": dataclasses.replace(local, count=count),
+            "local_crops": CropSpec(0, local.size, local.scale),
+        }
+        plain = dataclasses.replace(
+            description.augment,
+            **dict.fromkeys(
+                ("flip_prob", "jitter_prob", "grayscale_prob", "blur_prob"), 0.0
+            ),
+        )
+        ids = jnp.arange(len(rows))
+        pixels, sizes = jnp.asarray(stored.images), jnp.asarray(stored.sizes)
+        views = jax.jit(functools.partial(make_views, **specs, augment=plain))
+        crops, _ = views(key, pixels, sizes, ids)
+        boxes, _ = crop_boxes(key, ids, sizes, **specs)
+        return Cut(crops, np.asarray(boxes))
+
+    def scores(self, first: jax.Array, second: jax.Array) -> Scores:
+        """Of pairs of crops [n, s, s, 3]; the affinity is the mean of both orders."""
+        parts = [
+            self._score(self._state, first[i : i + AT_ONCE], second[i : i + AT_ONCE])
+            for i in range(0, len(first), AT_ONCE)
+        ]
+        return Scores(*(np.concatenate(x) for x in zip(*parts, strict=True)))
+
+    def _scores(self, state: Any, first: jax.Array, second: jax.Array) -> Any:
+        encoder: Any = self.description.encoder
+        method: Any = self.description.method
+        variables = {
+            "params": state.params[ENCODER],
+            "batch_stats": state.batch_stats[ENCODER],
+        }
+        a, b = (
+            encoder.apply(variables, crops, train=False) for crops in (first, second)
+        )
+        score = method.affinity.scores
+        return (score(state, a, b) + score(state, b, a)) / 2, cosine_affinity(a, b)
+
+
+def compare(judge: Judge, images: Images, key: jax.Array) -> Comparison:
+    """One crop against others: the first group's first image cut once more."""
+    names, rows = groups(images)
+    rows = np.concatenate([rows[0, :1], rows.ravel()])
+    crops = judge.cut(images, rows, 1, key).crops[:, 0]
+    reference = jnp.broadcast_to(crops[:1], crops[1:].shape)
+    shown = as_shown(crops, judge.description.augment)
+    return Comparison(shown[0], shown[1:], names, judge.scores(reference, crops[1:]))
+
+
+def groups(images: Images) -> tuple[list[str], np.ndarray]:
+    """Names of the groups, and the images whose crops they are, [groups, EACH].
+
+    The first classes and images spread over each, which recur where it has too few; or
+    images, each as a group of its own, where one has no class. No more images are
+    looked at than NUM_LOOKED_AT.
+    """
+    looked_at = evenly(len(images), NUM_LOOKED_AT)
+    labels = np.array(list(map(class_of, images.records(looked_at))))
+    if (labels < 0).any():
+        rows = evenly(len(images), NUM_GROUPS)
+        return [f"image {i}" for i in rows], np.repeat(rows[:, None], EACH, axis=1)
+    kinds = np.unique(labels)[:NUM_GROUPS]
+    members = [looked_at[labels == kind] for kind in kinds]
+    rows = [own[np.arange(EACH) * len(own) // EACH] for own in members]
+    classes = getattr(images, "class_names", ())
+    names = [class_name(int(kind), classes) for kind in kinds]
+    return names, np.stack(rows)
+
+
+def over_overlaps(
+    judge: Judge, images: Images, key: jax.Array
+) -> tuple[np.ndarray, Scores, Scores]:
+    """How alike two crops of an image are found, and two crops of two images.
+
+    Returns:
+        Overlap of the boxes of each pair of one image, [n]; its scores; scores of the
+        same crops with those of another image.
+
+    Raises:
+        ValueError: where there is one image only.
+    """
+    if len(images) < 2:
+        raise ValueError(f"{images.origin} has one image; give two or more to compare")
+    rows = np.arange(NUM_PAIRS) * len(images) // NUM_PAIRS
+    crops, boxes = judge.cut(images, rows, 2, key)
+    overlap = similarity_plot.overlaps(boxes[:, 0], boxes[:, 1])
+    first, second = crops[:, 0], crops[:, 1]
+    # half the rows away lies another image, however often each recurs
+    others = jnp.roll(second, NUM_PAIRS // 2, axis=0)
+    return overlap, judge.scores(first, second), judge.scores(first, others)
+
+
+def _images(run: Frozen, given: Path | None) -> Images:
+    if given:
+        return folder.load_whole(given)
+    data = sources.load(**run.description.data.where)
+    return data.queries or data.train
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _cli.OneLineParser(
+        prog="python -m logo_jax.report similarity",
+        description=__doc__,
+        allow_abbrev=False,
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--workdir", required=True, type=_cli.path, help="of a run")
+    parser.add_argument(
+        "--out", required=True, type=_cli.path, help="folder of the page"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace its files")
+    parser.add_argument(
+        "--images", type=_cli.path, help="a folder; sub-folders are classes"
+    )
+    parser.add_argument("--seed", type=int, help="which, of a run of several seeds")
+    parser.add_argument("--draw", type=int, default=0, help="number of the random draw")
+    return parser

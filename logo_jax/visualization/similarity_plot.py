@@ -1,0 +1,272 @@
+"""How alike crops are found: the learned affinity beside the cosine."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from logo_jax.visualization.figure import COLOURS, Picture, bare, png
+
+LEARNED, COSINE = "learned affinity", "cosine"
+SHADE = "#f0f2f6"
+
+
+class Scores(NamedTuple):
+    """What two measures find of the same pairs of crops; the larger, the more alike.
+
+    Attributes:
+        learned: [n].
+        cosine: [n].
+    """
+
+    learned: Float[np.ndarray, " n"]
+    cosine: Float[np.ndarray, " n"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A reference crop and others, in groups of as many.
+
+    Attributes:
+        reference: in [0, 1].
+        crops: group after group, in [0, 1].
+        groups: name of each.
+        scores: of the reference with each crop.
+    """
+
+    reference: Float[np.ndarray, "s s 3"]
+    crops: Float[np.ndarray, "n s s 3"]
+    groups: Sequence[str]
+    scores: Scores
+
+    @property
+    def rank_correlation(self) -> float:
+        """Spearman's, between the two measures."""
+        return rank_correlation(*self.scores)
+
+    @property
+    def means(self) -> dict[str, Scores]:
+        """Mean of the normalised scores in each group."""
+        parts = [
+            x.reshape(len(self.groups), -1).mean(1)
+            for x in map(normalised, self.scores)
+        ]
+        return {
+            group: Scores(*values)
+            for group, values in zip(self.groups, zip(*parts, strict=True), strict=True)
+        }
+
+
+def normalised(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Values between their smallest, 0, and their largest, 1; all 0 where they agree.
+
+    >>> normalised(np.array([2.0, 4.0, 3.0])).tolist()
+    [0.0, 1.0, 0.5]
+    """
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
+def rank_correlation(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
+    """Spearman's rank correlation; NaN where either is constant.
+
+    >>> rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 8.0, 9.0]))
+    1.0
+    """
+    ranks = _ranks(a), _ranks(b)
+    if not all(np.ptp(x) for x in ranks):
+        return float("nan")
+    return float(np.round(np.corrcoef(*ranks)[0, 1], 12))
+
+
+def _ranks(x: np.ndarray) -> np.ndarray:
+    """Of equals, the mean of the ranks they share."""
+    _, place, counts = np.unique(x, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place]
+
+
+def overlaps(
+    a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "n 4"]
+) -> Float[np.ndarray, " n"]:
+    """Area that two boxes share over the area that either covers, in [0, 1].
+
+    Args:
+        a: (top, left, height, width) of each.
+        b: the same.
+
+    >>> overlaps(np.array([[0.0, 0, 2, 2]]), np.array([[0.0, 1, 2, 2]])).round(3)
+    array([0.333])
+    """
+    start = np.maximum(a[:, :2], b[:, :2])
+    stop = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:])
+    shared = (stop - start).clip(0).prod(1)
+    return shared / (a[:, 2:].prod(1) + b[:, 2:].prod(1) - shared)
+
+
+class Binned(NamedTuple):
+    """Means of y in bins of x.
+
+    Attributes:
+        x: mean of x in the bin, [k].
+        y: mean of y, [k].
+        error: standard error of that, [k].
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    error: np.ndarray
+
+
+def binned(
+    x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], bins: int = 10
+) -> Binned:
+    """Means in bins between quantiles of x; equals share a bin, so they may be fewer.
+
+    >>> binned(np.array([0.0, 1, 2, 3]), np.array([1.0, 3, 5, 9]), bins=2).y.tolist()
+    [2.0, 7.0]
+    """
+    edges = np.unique(np.quantile(x, np.linspace(0, 1, bins + 1)))
+    bin_of = np.searchsorted(edges[1:-1], x, side="right")
+    parts = [np.flatnonzero(bin_of == i) for i in range(bins)]
+    columns = [
+        (x[part].mean(), y[part].mean(), y[part].std(ddof=1) / len(part) ** 0.5)
+        for part in parts
+        if len(part) > 1
+    ]
+    return Binned(*np.array(columns).reshape(-1, 3).T)
+
+
+def compared(name: str, found: Comparison) -> Picture:
+    """The reference, both measures crop by crop, and the crops.
+
+    Args:
+        name: of the file.
+        found: of any number of groups.
+
+    Source: LoGo, supplement, Figure 2, https://arxiv.org/abs/2203.17205.
+    """
+    means = "; ".join(
+        f"{group} {own.learned:.2f} by the affinity, {own.cosine:.2f} by the cosine"
+        for group, own in found.means.items()
+    )
+    agree = f"rank correlation of the two {found.rank_correlation:.2f}"
+    lines = len(found.groups)
+
+    def paint(figure: Figure) -> None:
+        parts: Any = figure.subfigures(2, 1, height_ratios=[2.6, lines])
+        top, bottom = parts
+        left, right = top.subplots(1, 2, width_ratios=[1, 4.6])
+        left.imshow(found.reference, interpolation="nearest")
+        left.set_title("reference")
+        bare(left, COLOURS[0])
+        _measures(right, found)
+        _crops(bottom.subplots(lines, len(found.crops) // lines, squeeze=False), found)
+
+    return Picture(
+        name=name,
+        title="One crop against others",
+        caption="Learned affinity and cosine of the reference with each crop below, in "
+        f"their order, each between its smallest and largest value; {agree}. Under a "
+        f"crop: affinity, cosine. Means: {means}. The affinity is the regressor's "
+        "score, with running statistics, mean of both orders.",
+        alt=f"Two curves over {len(found.crops)} crops in groups: "
+        f"{', '.join(found.groups)}; {agree}. Means: {means}.",
+        png=png((10.0, 3.0 + 1.25 * lines), paint),
+    )
+
+
+def _measures(axes: Axes, found: Comparison) -> None:
+    places = np.arange(len(found.crops))
+    each = len(places) // len(found.groups)
+    for i, group in enumerate(found.groups):
+        middle = (i + 0.5) * each - 0.5
+        if i % 2 == 0:
+            axes.axvspan(i * each - 0.5, (i + 1) * each - 0.5, color=SHADE, lw=0)
+        axes.text(middle, 1.08, group, ha="center", va="bottom", fontsize=8)
+    for label, values, marker, colour in zip(
+        (LEARNED, COSINE), found.scores, "os", COLOURS, strict=False
+    ):
+        style = {"color": colour, "marker": marker, "ms": 3.5, "lw": 1.2}
+        axes.plot(places, normalised(values), label=label, **style)
+    axes.set(ylim=(-0.05, 1.07), xlim=(-0.5, len(places) - 0.5))
+    axes.set(xlabel="crop", ylabel="normalised")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+
+
+def _crops(grid: np.ndarray, found: Comparison) -> None:
+    values = zip(*map(normalised, found.scores), strict=True)
+    for axes, crop, (learned, cosine) in zip(
+        grid.ravel(), found.crops, values, strict=True
+    ):
+        axes.imshow(crop, interpolation="nearest")
+        axes.set_xlabel(f"{learned:.2f}, {cosine:.2f}", fontsize=7)
+        bare(axes)
+    for axes, group in zip(grid[:, 0], found.groups, strict=True):
+        axes.set_ylabel(group, fontsize=8)
+
+
+def told_apart(
+    same: Float[np.ndarray, " n"], different: Float[np.ndarray, " m"]
+) -> float:
+    """How often the first are above the second: the area under the ROC curve.
+
+    >>> told_apart(np.array([2.0, 4.0]), np.array([1.0, 3.0]))
+    0.75
+    """
+    ranks = _ranks(np.concatenate([same, different]))[: len(same)]
+    above = ranks.sum() - len(same) * (len(same) + 1) / 2
+    return float(above / (len(same) * len(different)))
+
+
+def over_overlap(
+    name: str, overlap: Float[np.ndarray, " n"], same: Scores, different: Scores
+) -> Picture:
+    """Both measures over the overlap of the two crops' boxes: points and binned means.
+
+    Args:
+        name: of the file.
+        overlap: of each pair of crops of one image, in [0, 1].
+        same: of each of those pairs.
+        different: of pairs of crops of two images.
+    """
+    rows = list(zip((LEARNED, COSINE), same, different, COLOURS, strict=False))
+
+    def paint(figure: Figure) -> None:
+        for axes, row in zip(figure.subplots(1, 2), rows, strict=True):
+            _over_overlap(axes, overlap, *row)
+
+    facts = "; ".join(
+        f"{label}: rank correlation with the overlap "
+        f"{rank_correlation(overlap, values):.2f}, a pair of one image is above one of "
+        f"two in {100 * told_apart(values, others):.0f} % of cases"
+        for label, values, others, _ in rows
+    )
+    return Picture(
+        name=name,
+        title="Crops of one image: how alike, by how much they share",
+        caption=f"{len(overlap):,} pairs of local crops, both of one image. A point is "
+        "a pair; the line is the mean of as many pairs a bin, with its standard error. "
+        f"Dashed: mean of crops of two images. {facts[0].upper()}{facts[1:]}.",
+        alt=f"Two scatter plots over the overlap of boxes. {facts}.",
+        png=png((10.0, 4.2), paint),
+    )
+
+
+def _over_overlap(
+    axes: Axes,
+    overlap: np.ndarray,
+    label: str,
+    values: np.ndarray,
+    others: np.ndarray,
+    colour: str,
+) -> None:
+    axes.scatter(overlap, values, s=9, color=colour, alpha=0.35, lw=0)
+    x, y, error = binned(overlap, values)
+    axes.errorbar(x, y, error, fmt="o-", color="#1c2330", ms=4, lw=1.5)
+    axes.axhline(others.mean(), color="#1c2330", ls="--", lw=1)
+    axes.set(xlabel="overlap of the boxes (IoU)", ylabel=label)
+    axes.set_title(f"rank correlation {rank_correlation(overlap, values):.2f}")

@@ -1,0 +1,325 @@
+"""Whatever is wrong is told in one line, with exit code 2, and nothing is written."""
+
+import importlib
+import json
+import math
+import pathlib
+import sys
+
+import jax
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from logo_jax import _cli, main
+from logo_jax import experiment as compose
+from logo_jax.configs import base
+from logo_jax.experiment import schema
+from logo_jax.training import workdir
+from logo_jax.training.train_step import make_mesh
+from tests.commands.test_main import TINY, tiny_config
+from tests.data.pictures import write_folder
+from tests.run_commands import evaluated
+
+# ml_collections loads config files so
+pytestmark = pytest.mark.filterwarnings("ignore:.*load_module")
+
+SIMSIAM = "configs/cifar10_simsiam.py:logo"
+MOCO = "configs/cifar10_moco.py:logo"
+
+
+def save(folder, split="train", count=24, side=8, dtype=np.uint8, **arrays):
+    images = np.zeros((count, side, side, 3), dtype)
+    arrays = {"images": images, "labels": np.arange(count) % 3} | arrays
+    np.savez(folder / split, **{k: v for k, v in arrays.items() if v is not None})
+
+
+@pytest.fixture(name="arrays")
+def fixture_arrays(tmp_path):
+    folder = tmp_path / "arrays"
+    folder.mkdir()
+    save(folder)
+    save(folder, "test", 10)
+    return folder
+
+
+@pytest.fixture(name="start")
+def fixture_start(arrays, tmp_path, monkeypatch, capsys):
+    """Runs main on the arrays up to its compiled step; returns code and error lines."""
+
+    def start(*changes, config=SIMSIAM, workdir=tmp_path / "run"):
+        tiny = TINY | {"data.path": str(arrays)}
+        if config == MOCO:
+            tiny |= {"method.queue_size": 64, "batch_norm": "split:2"}
+        given = {f"--config.{name}": value for name, value in tiny.items()}
+        given = {} if config not in (SIMSIAM, MOCO) else given
+        for change in changes:  # a tuple that is given twice would be added up
+            given.pop(change.partition("=")[0], None)
+        argv = [f"{name}={value}" for name, value in given.items()]
+        argv = ["main", f"--config={config}", f"--workdir={workdir}", *argv, *changes]
+        monkeypatch.setattr(sys, "argv", argv)
+        monkeypatch.delitem(sys.modules, "config_config", raising=False)
+        with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
+            main.main(_cli.parse(argv, ("config", "workdir")))
+        return ended.value.code, capsys.readouterr().err.splitlines()
+
+    return start
+
+
+def require_refused(result, fragment):
+    code, lines = result
+    (line,) = lines
+    assert code == 2
+    assert line.startswith("error: ")
+    assert fragment in line
+
+
+VALUES = [
+    ("seed=-1", "config.seed=-1 must be a whole number, 0 or more"),
+    ("seed=1.5", "config.seed=1.5"),
+    ("seed=99999999999", "below 2**31"),
+    ("seeds=0", "config.seeds=0 must be a whole number, 1 or more"),
+    ("pairing=both", "pairing='both' must be one of"),
+    ("batch_norm=split:0", "must be global, per_device or split:N"),
+    ("batch_norm=split:3", "batch_size=8 must be a multiple of"),
+    ("running_stats=some", "running_stats='some' must be one of all, globals"),
+    ("data.batch_size=-8", "config.data.batch_size=-8 must be"),
+    ("data.batch_size=many", "batch_size=many"),
+    ("data.batch_size=9", "batch_size=9 must be a multiple of 4"),
+    ("data.batch_size=500", "batch_size=500 exceeds the 24 training images"),
+    ("data.source=zip", "source='zip' must be one of"),
+    ("data.path=", "source='npz' needs path"),
+    ("data.path=/no where/ü", "/no where/ü is not a folder"),
+    ("data.canvas=0", "config.data.canvas=0 must be a whole number, 1 or more"),
+    ("data.max_corrupt=nan", "config.data.max_corrupt=nan must be a number from 0"),
+    ("data.threads=-1", "config.data.threads=-1"),
+    ("data.classes=list.txt", "needs source='folder'"),
+    ("crops.global_crops=(1,8,(.4,1.))", "crops per image, 2 or more"),
+    ("crops.global_crops=(2,8)", "config.crops.global_crops=(2, 8) must be"),
+    ("crops.local_crops=(2,8,(.6,.1))", "0 < min <= max <= 1"),
+    ("crops.local_crops=(2,-8,(.1,.6))", "config.crops.local_crops=(2, -8,"),
+    ("crops.local_crops=(3,8,(.1,.6))", "even number"),
+    ("augment.flip_prob=1.5", "config.augment.flip_prob=1.5 must be a number from"),
+    ("augment.jitter=(.4,.4,.4)", "must be 4 finite numbers"),
+    ("augment.jitter=(.4,.4,.4,.9)", "hue at most 0.5"),
+    ("augment.blur_sigma=(2.,.1)", "0 < min <= max"),
+    ("augment.std=(0.,.2,.2)", "std positive"),
+    ("encoder.backbone=vgg", "backbone='vgg' must be one of"),
+    ("encoder.backbone=alexnet", "needs one size, 16 px or more, for all crops"),
+    ("encoder.width=0", "config.encoder.width=0 must be"),
+    ("encoder.dtype=int8", "dtype='int8' must be one of"),
+    ("logo.weight=nan", "config.logo.weight=nan must be a finite number; use"),
+    ("logo.noise=-1", "config.logo.noise=-1.0"),
+    ("logo.update_kind=twice", "must be one of none, released, joint"),
+    ("optimizer.learning_rate=inf", "config.optimizer.learning_rate=inf must be"),
+    ("optimizer.learning_rate=1e39", "config.optimizer.learning_rate=1e+39"),
+    ("optimizer.momentum=1", "config.optimizer.momentum=1.0 must be a number, 0"),
+    ("optimizer.milestones=(.8,.6)", "must be fractions of training, rising"),
+    ("optimizer.milestones=(60,80)", "must be fractions of training"),
+    ("optimizer.warmup_epochs=9", "must be shorter than the training of"),
+    ("train.num_steps=-4", "config.train.num_steps=-4 must be"),
+    ("train.num_epochs=0", "config.train.num_epochs=0"),
+    ("train.log_every_steps=0", "config.train.log_every_steps=0"),
+    ("monitor.knn=()", "config.monitor.knn=() must be pairs"),
+    ("monitor.knn=((0,.1),)", "config.monitor.knn=((0, 0.1),) must be pairs"),
+    ("monitor.knn=((3,0.01),)", "temperature >= 0.0125), at least one"),
+    ("monitor.knn=((99,.1),)", "k=99 neighbours, more than the bank's 24"),
+    ("monitor.crop=9", "config.monitor.crop=9 must be between"),
+    ("method.predictor_hidden=0", "config.method.predictor_hidden=0"),
+    ("method.queue=8", "queue"),
+    ("logo.negatives=far", "config.logo.negatives='far' must be one of"),
+    ("optimizer.name=lars", "update_kind='released' needs"),
+]
+
+
+@pytest.mark.parametrize(("change", "fragment"), VALUES)
+def test_a_bad_value_is_told_in_one_line(change, fragment, start, tmp_path):
+    require_refused(start(f"--config.{change}"), fragment)
+    assert not (tmp_path / "run").exists()
+
+
+MOCO_VALUES = [
+    ("method.queue_size=60", "queue_size=60 must be a multiple of the"),
+    ("method.queue_size=0", "queue_size=0 must be > 0"),
+    ("method.temperature=0", "config.method.temperature=0.0 must be a finite number"),
+    ("method.momentum=1.1", "config.method.momentum=1.1 must be a number from 0 to 1"),
+    ("data.batch_size=12", "batch_size=12 must be a multiple of 8"),
+]
+
+
+@pytest.mark.parametrize(("change", "fragment"), MOCO_VALUES)
+def test_a_bad_queue_or_batch_of_moco_is_told(change, fragment, start, tmp_path):
+    require_refused(start(f"--config.{change}", config=MOCO), fragment)
+    assert not (tmp_path / "run").exists()
+
+
+ARRAYS = [
+    (lambda d: (d / "train.npz").unlink(), "train.npz is missing"),
+    (lambda d: (d / "test.npz").unlink(), "test.npz is missing"),
+    (lambda d: (d / "train.npz").write_bytes(b""), "is not an npz archive"),
+    (lambda d: save(d, dtype=np.float32), "images are float32"),
+    (lambda d: save(d, images=np.full((8, 8, 8, 3), np.nan)), "images are float64"),
+    (lambda d: save(d, images=np.zeros((9, 8, 8, 1), np.uint8)), "must be uint8 [n,"),
+    (lambda d: save(d, count=0), "are empty"),
+    (lambda d: save(d, side=0), "are empty"),
+    (lambda d: save(d, images=np.array([{}], object)), "Object arrays"),
+    (lambda d: save(d, labels=np.arange(25)), "25 labels for 24 images"),
+    (lambda d: save(d, labels=np.full(24, -1)), "label -1 is negative"),
+    (lambda d: save(d, labels=np.full(24, 2**40)), "too large"),
+    (lambda d: save(d, labels=np.zeros(24)), "labels are float64"),
+    (lambda d: save(d, "test", labels=None), "test.npz are none"),
+    (lambda d: save(d, "test", 4, labels=np.ones((4, 3), int)), "the same form"),
+    (lambda d: save(d, "test", 4, side=9), "test.npz (9, 9)"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "fragment"), ARRAYS)
+def test_bad_arrays_are_told_in_one_line(spoil, fragment, start, arrays, tmp_path):
+    spoil(arrays)
+    require_refused(start(), fragment)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_list_that_is_missing_is_told(start, tmp_path):
+    write_folder(tmp_path / "images", {"a": 1})
+    source = "--config.data.source=folder", f"--config.data.path={tmp_path}/images"
+    result = start(*source, "--config.data.classes=no such.txt")
+    require_refused(result, "config.data.classes=no such.txt cannot be read")
+    assert not (tmp_path / "run").exists()
+
+
+CONFIG_FILES = [
+    ("def get_config(v=''):\n    raise RuntimeError('oh\\nno')", "RuntimeError: oh no"),
+    ("def get_config(v=''):\n    raise ValueError('bad variant')", "bad variant"),
+    ("import no_such_module", "No module named 'no_such_module'"),
+    ("def get_config(:", "SyntaxError"),
+    ("seed = 1", "has no attribute 'get_config'"),
+    ("def get_config():\n    return {}", "takes 0 positional arguments"),
+    ("def get_config(v=''):\n    return {'seed': 1}", "must return a ConfigDict"),
+    (None, "is neither a file nor one of logo_jax's configs"),
+]
+
+
+@pytest.mark.parametrize(("text", "fragment"), CONFIG_FILES)
+def test_a_bad_config_file_is_told_in_one_line(text, fragment, start, tmp_path):
+    file = tmp_path / "my config ü.py"
+    if text is not None:
+        file.write_text(text)
+    require_refused(start(config=f"{file}:v"), fragment)
+    assert not (tmp_path / "run").exists()
+
+
+FLAGS = [
+    (("--nonsense",), "nonsense"),
+    (("extra",), "'extra' is not a flag"),
+    (("--config.optimizer.learning_rat=1",), "learning_rat"),
+    (("--config.data.batch_size",), "batch_size"),
+    (("--config.data=1",), "config.data"),
+    (("--config.monitor.projector=maybe",), "maybe"),
+    ((f"--config={MOCO}",), "--config=... must be given once"),
+    (("--workdir=other",), "--workdir=... must be given once"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "fragment"), FLAGS)
+def test_a_bad_flag_is_told_in_one_line(arguments, fragment, start, tmp_path):
+    require_refused(start(*arguments), fragment)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_flag_and_an_unknown_variant_are_told(start, tmp_path):
+    require_refused(start(config=""), "--config: FileNotFoundError: '' is neither")
+    require_refused(start(config="configs/folder.py:nosuch"), "variant 'nosuch' must")
+    require_refused(start(workdir=""), "--workdir=... is missing")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_is_no_folder_or_lies_in_a_file_is_told(start, tmp_path):
+    file = tmp_path / "a file"
+    file.write_text("kept")
+    for place in (file, file / "run"):
+        require_refused(start(workdir=place), f"and {file} is a file; give another")
+    assert file.read_text() == "kept"
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "\xff", ""])
+def test_a_workdir_with_a_damaged_config_is_told(text, start, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text(text, "latin-1")
+    require_refused(start(), "config.json")
+    assert (folder / "config.json").read_text("latin-1") == text
+
+
+def test_checkpoints_that_are_a_file_are_told(start, tmp_path, arrays):
+    folder = tmp_path / "run"
+    workdir.claim(folder, tiny_config("cifar10_simsiam", "logo", arrays).to_dict())
+    (folder / "checkpoints").write_text("no folder")
+    require_refused(start(), "must be writable (File exists)")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"monitor": 3}, "config.monitor=3 must be a group of fields"),
+        ({"seed": True}, "config.seed=True must be a whole number"),
+        ({"optimizer": {"momentum": None}}, "config.optimizer.momentum=None"),
+        ({"logo": {"reset_norm": "no"}}, "config.logo.reset_norm='no' must be True"),
+        ({"data": {"path": "a\0b"}}, r"config.data.path='a\x00b' must be a text"),
+    ],
+)
+def test_evaluate_tells_what_is_wrong_in_a_runs_config(
+    change, message, tmp_path, capsys
+):
+    config = base.get_config("simsiam").to_dict()
+    for name, value in change.items():
+        config[name] = config[name] | value if isinstance(value, dict) else value
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SystemExit, match="2"):
+        evaluated(tmp_path)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+WRONG = (None, "", "1", -1, 0.5, math.nan, math.inf, 10**12, True, (), [], {}, ((),))
+
+
+@pytest.mark.parametrize("method", base.METHODS)
+def test_every_field_has_a_rule_that_holds_its_default_and_few_wrong_values(method):
+    config = base.get_config(method, "logo")
+    schema.check(config)
+    rules = dict(workdir.flatten(schema.FIELDS))
+    for name, default in workdir.flatten(config.to_dict()):
+        rule = rules[name]
+        assert rule.allows(default), name
+        assert rule.allows(rule.example), name
+        taken = [value for value in WRONG if rule.allows(value)]
+        same = (int, float) if isinstance(default, float) else type(default)
+        assert all(isinstance(value, same) for value in taken), (name, taken)
+        assert not any(isinstance(x, float) and not math.isfinite(x) for x in taken)
+
+
+@pytest.mark.parametrize("variant", base.VARIANTS)
+def test_published_configs_keep_the_rules(variant):
+    for file in pathlib.Path(base.__file__).parent.glob("[!b_]*.py"):
+        module = importlib.import_module(f"logo_jax.configs.{file.stem}")
+        schema.check(module.get_config(variant))
+
+
+def test_a_step_schedule_has_no_warm_up(start):
+    schedule = "--config.optimizer.schedule=step"
+    require_refused(start(schedule, "--config.optimizer.warmup_epochs=1"), "no warm-up")
+
+
+def test_a_folder_with_spaces_and_unicode_is_read(tmp_path):
+    folder = tmp_path / "meine Bilder ü 図"
+    write_folder(folder / "train", {"große Katze": 9, "b": 4})
+    write_folder(folder / "val", {"große Katze": 2, "b": 2})
+    (folder / "nur diese.txt").write_text("große Katze\n", "utf-8")
+    changes = {"data.source": "folder", "data.classes": f"{folder}/nur diese.txt"}
+    changes |= {"monitor.resize": 10, "monitor.crop": 8, "data.canvas": 16}
+    config = tiny_config("cifar10_simsiam", "baseline", folder, **changes)
+    experiment = compose.experiment(config, make_mesh(jax.devices()[:1]))
+    assert "9 images of" in experiment.loading
+    ((examples, _),) = experiment.loader.batches(0, 1)
+    assert examples.images.shape == (8, 16, 16, 3)

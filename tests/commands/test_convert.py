@@ -1,0 +1,208 @@
+"""The command that converts: runs to others' files and back, each with its receipt."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from logo_jax import convert
+from logo_jax import experiment as compose
+from logo_jax.interop import pretrained_files, stablehlo, torchvision
+from logo_jax.interop.backbone import Backbone
+from logo_jax.interop.weights import read_backbone
+from logo_jax.training import workdir
+from logo_jax.training.checkpoints.manager import Checkpoints
+from tests.commands.test_main import tiny_config
+
+FIELDS = {"encoder.backbone": "resnet10", "monitor.crop": 0}
+
+
+def save(folder, state, **changes):
+    """A run's folder with a checkpoint of the state."""
+    config = tiny_config("cifar10_simsiam", "baseline", "x", **FIELDS | changes)
+    workdir.claim(folder, config.to_dict())
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        checkpoints.save(7, state)
+
+
+@pytest.fixture(name="run", scope="module")
+def fixture_run(tmp_path_factory):
+    """The folder of a tiny encoder that never trained, and its state."""
+    folder = tmp_path_factory.mktemp("run")
+    config = tiny_config("cifar10_simsiam", "baseline", "x", **FIELDS)
+    state = jax.jit(compose.describe(config, num_devices=1).init)()
+    save(folder, state)
+    return folder, state
+
+
+@pytest.fixture(name="folder")
+def fixture_folder(run):
+    return run[0]
+
+
+def refused(capsys, *arguments):
+    """The one line on stderr of a command that ends with exit code 2."""
+    with pytest.raises(SystemExit, match="2"):
+        convert.main([str(argument) for argument in arguments])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("to", "name"),
+    [("torchvision", "w.safetensors"), ("huggingface", "w")],
+)
+def test_a_run_goes_to_others_files_and_comes_back_bit_by_bit(
+    to, name, run, tmp_path, capsys
+):
+    folder, state = run
+    out = tmp_path / name
+    convert.main([str(folder), f"--to={to}", f"--out={out}"])
+    printed = capsys.readouterr().out
+    (difference,) = re.findall(r"differ by (\S+) of the largest", printed)
+    assert float(difference) < 1e-5
+    assert "mean (0.4914," in printed
+    assert list(tmp_path.iterdir()) == [out]
+    again = tmp_path / "again.safetensors"
+    convert.main([str(out), f"--out={again}"])
+    assert "mean" not in capsys.readouterr().out
+    found = pretrained_files.read(again).variables
+    for group, before in (("params", state.params), ("batch_stats", state.batch_stats)):
+        expected = before["encoder"]["backbone"]
+        jax.tree.map(np.testing.assert_array_equal, found[group], expected)
+    evaluated = read_backbone(again, found)  # what evaluate does
+    jax.tree.map(np.testing.assert_array_equal, evaluated, found)
+
+
+def test_compiled_code_takes_any_batch_of_stored_images_on_every_platform(
+    run, tmp_path, capsys
+):
+    folder, _ = run
+    out = tmp_path / "encoder.stablehlo"
+    convert.main([str(folder), "--to=stablehlo", f"--out={out}"])
+    assert "differ by" in capsys.readouterr().out
+    exported = jax.export.deserialize(bytearray(out.read_bytes()))
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    backbone, augment, side = convert.read(folder)
+    images = np.random.default_rng(1).integers(0, 256, (3, side, side, 3), np.uint8)
+    mean, std = np.array(augment.mean), np.array(augment.std)
+    expected = backbone.features(np.float32((images / 255 - mean) / std))
+    for count in (1, 3):
+        features = stablehlo.features(out.read_bytes(), images[:count])
+        np.testing.assert_allclose(features, expected[:count], rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_there_is_replaced_only_where_it_is_said(folder, tmp_path, capsys):
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "model.safetensors").write_text("mine")
+    (out / "other").write_text("mine")
+    command = folder, "--to=huggingface", f"--out={out}"
+    assert "--overwrite" in refused(capsys, *command)
+    assert (out / "model.safetensors").read_text() == "mine"
+    convert.main([*map(str, command), "--overwrite"])
+    names = {file.name for file in tmp_path.rglob("*")}
+    assert names == {"mine", "config.json", "model.safetensors", "other"}
+    assert "embedder.embedder.normalization.bias" in load_file(
+        out / "model.safetensors"
+    )
+
+
+def test_a_file_does_not_take_the_place_of_a_folder(folder, tmp_path, capsys):
+    out = tmp_path / "w.safetensors"
+    out.mkdir()
+    (out / "other").write_text("mine")
+    refused(capsys, folder, f"--out={out}", "--overwrite")
+    assert (out / "other").read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_features_that_are_not_the_sources_are_not_kept(
+    wrong, folder, tmp_path, capsys
+):
+    file, out = tmp_path / "w.safetensors", tmp_path / "again"
+    convert.main([str(folder), f"--out={file}"])
+    tensors = load_file(file)
+    tensors["bn1.bias"] = np.full_like(tensors["bn1.bias"], wrong)
+    save_file(tensors, file)
+    before = set(tmp_path.iterdir())
+    assert "not kept" in refused(capsys, file, f"--out={out}", "--to=huggingface")
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_the_receipt_is_of_the_file_and_not_of_what_it_should_hold(folder, tmp_path):
+    subject = convert.read(folder)
+
+    def write(subject, path):
+        scaled = jax.tree.map(lambda x: 1.001 * x, subject.backbone.variables)
+        backbone = Backbone(subject.backbone.module, scaled)
+        target.write(subject._replace(backbone=backbone), path)
+
+    target = convert.TARGETS["torchvision"]
+    out = tmp_path / "w.safetensors"
+    with pytest.raises(ValueError, match="not kept"):
+        convert.convert(subject, target._replace(write=write), out)
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_several_seeds_one_is_chosen(run, tmp_path, capsys):
+    folder = tmp_path / "run"
+    state = jax.tree.map(lambda x: jnp.asarray(np.stack([x, x + 1])), run[1])
+    save(folder, state, seeds=2)
+    assert "[0, 1]" in refused(capsys, folder, f"--out={tmp_path / 'w.safetensors'}")
+    found = convert.read(folder, seed=1).backbone.variables["params"]
+    expected = jax.tree.map(lambda x: x[1], state.params["encoder"]["backbone"])
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_the_cifar_stem_does_not_go_to_transformers(folder, tmp_path, capsys):
+    tensors = torchvision.tensors_of(convert.read(folder).backbone)
+    tensors["conv1.weight"] = tensors["conv1.weight"][..., :3, :3].copy()
+    save_file(tensors, tmp_path / "w.safetensors")
+    before = set(tmp_path.iterdir())
+    arguments = (
+        tmp_path / "w.safetensors",
+        "--to=huggingface",
+        f"--out={tmp_path / 'x'}",
+    )
+    line = refused(capsys, *arguments)
+    assert "ResNetModel begins with a 7x7 convolution" in line
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out=w.safetensors"], "nowhere is not there"),
+        ([], "--out"),
+        (["--out=w.safetensors", "--to=onnx"], "onnx"),
+    ],
+)
+def test_wrong_arguments_end_with_one_line(arguments, message, capsys):
+    assert message in refused(capsys, "nowhere", *arguments)
+
+
+def test_a_run_without_a_checkpoint_a_bad_name_and_a_missing_folder_are_told(
+    folder, tmp_path, capsys
+):
+    line = refused(capsys, folder, f"--out={tmp_path / 'w.bin'}")
+    assert f"--out={tmp_path / 'w.bin'} must end with .safetensors or" in line
+    out = tmp_path / "none" / "w.safetensors"
+    assert "none is not a folder" in refused(capsys, folder, f"--out={out}")
+    (tmp_path / "checkpoints").mkdir()
+    line = refused(capsys, tmp_path, f"--out={tmp_path / 'w.safetensors'}")
+    assert "has no config.json" in line
+
+
+def test_a_file_alone_does_not_say_what_compiled_code_must_know(
+    folder, tmp_path, capsys
+):
+    file = tmp_path / "w.safetensors"
+    convert.main([str(folder), f"--out={file}"])
+    line = refused(capsys, file, "--to=stablehlo", f"--out={tmp_path / 'x'}")
+    assert "needs the folder of a run" in line

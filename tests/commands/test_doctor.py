@@ -1,0 +1,162 @@
+"""The doctor tells what a training needs, and whether it will run, and writes nothing.
+
+The healthy run compiles the step of a small MoCo once; no other check needs it.
+"""
+
+import itertools
+import shutil
+import sys
+from collections import namedtuple
+
+import jax
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from logo_jax import _cli, doctor
+from logo_jax.training import workdir
+from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.train_step import make_mesh
+from tests.commands.test_main import TINY, tiny_config
+
+CONFIG = "configs/cifar10_moco.py:baseline"
+TINY_MOCO = TINY | {
+    "method.queue_size": 64,
+    "batch_norm": "split:2",
+    "encoder.backbone": "resnet10",
+}
+Usage = namedtuple("Usage", "total used free")
+
+# ml_collections loads config files so
+pytestmark = pytest.mark.filterwarnings("ignore:.*load_module")
+
+
+@pytest.fixture(name="arrays")
+def fixture_arrays(tmp_path):
+    """Arrays in a folder whose name has a space and more than ASCII."""
+    folder = tmp_path / "my arrays ü"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 24), ("test", 10)):
+        images = rng.integers(0, 255, (count, 8, 8, 3), dtype=np.uint8)
+        np.savez(folder / split, images=images, labels=np.arange(count) % 3)
+    return folder
+
+
+@pytest.fixture(name="run")
+def fixture_run(arrays, tmp_path, monkeypatch, capsys):
+    """Runs the command line; returns the exit code and the findings by subject."""
+
+    def run(*changes):
+        fields = TINY_MOCO | {"data.path": arrays}
+        argv = ["doctor", f"--config={CONFIG}", f"--workdir={tmp_path / 'the run'}"]
+        argv += [f"--config.{name}={value}" for name, value in fields.items()]
+        monkeypatch.setattr(sys, "argv", [*argv, *changes])
+        with flagsaver.flagsaver():
+            code = doctor.main(_cli.parse(sys.argv, ("config",)))
+        lines = capsys.readouterr().out.splitlines()
+        assert not (tmp_path / "the run").exists()
+        told = {line[5:14].strip(): line for line in lines if line[0] != " "}
+        return code, told, lines
+
+    return run
+
+
+def examine(config, published=None, folder=None, num_timed=0):
+    """The findings up to the data, by subject: what comes later must be compiled."""
+    config = config.to_dict()
+    findings = doctor.examine(
+        config,
+        published=config if published is None else published,
+        folder=folder,
+        mesh=make_mesh(jax.devices()[:2]),
+        num_timed=num_timed,
+        clock=itertools.count().__next__,
+    )
+    told = {}
+    for finding in findings:
+        told[finding.subject] = finding
+        if finding.subject == "data":
+            break
+    return told
+
+
+def test_a_healthy_run_is_told_with_all_it_needs(run):
+    code, told, lines = run("--steps=2")
+    assert code == 0
+    assert lines[-1] == "it will run"
+    said = {subject: line[14:] for subject, line in told.items() if line in lines[:-1]}
+    assert {line[:5].strip() for line in lines[:-1] if line[0] != " "} == {"ok", "warn"}
+    assert said["devices"] == "4 x cpu"
+    assert said["batch"] == "8 = 4 devices x 2"
+    assert said["queue"] == "64 = 8 batches"
+    assert said["workdir"] == "the run is new"
+    assert "24 images of" in said["data"]
+    assert "GiB a device at its peak, of its share of the host's" in said["memory"]
+    assert "for 4 steps of" in said["time"]
+    assert said["recipe"] == "18 fields are not as in the config's file:"
+    assert "              data.batch_size: 512 -> 8" in lines
+    assert "              train.num_steps: 0 -> 4" in lines
+
+
+@pytest.mark.parametrize(
+    ("change", "subject", "fragment"),
+    [
+        ("data.path=/nowhere", "data", "/nowhere is not a folder; give the one that"),
+        ("data.batch_size=12", "config", "batch_size=12 must be a multiple of 8"),
+        ("method.queue_size=60", "config", "queue_size=60 must be a multiple of the 8"),
+        ("data.batch_size=32", "data", "batch_size=32 exceeds the 24 training images"),
+    ],
+)
+def test_what_will_not_run_fails_with_the_remedy(change, subject, fragment, run):
+    code, told, lines = run(f"--config.{change}")
+    assert code == 2
+    assert lines[-1] == "it will not run: mend what FAILs"
+    assert told[subject].startswith(f"FAIL {subject}")
+    assert fragment in told[subject]
+    assert "memory" not in told
+
+
+def test_the_disk_must_hold_one_checkpoint_more_than_are_kept(
+    arrays, tmp_path, monkeypatch
+):
+    config = tiny_config("cifar10_moco", "baseline", arrays)
+    _, state = doctor._described(config.to_dict(), make_mesh(jax.devices()[:2]))
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    for free, verdict in ((4 * size - 1, "FAIL"), (4 * size, "warn"), (5 * size, "ok")):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, n=free: Usage(n, 0, n))
+        told = examine(config, folder=tmp_path / "run")
+        assert told["disk"].verdict == verdict
+    assert str(tmp_path) in told["disk"].text
+
+
+def test_a_run_in_the_workdir_goes_on_or_is_anothers(arrays, tmp_path):
+    config = tiny_config("cifar10_moco", "baseline", arrays)
+    folder = tmp_path / "run"
+    workdir.claim(folder, config.to_dict())
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        checkpoints.save(3, {"x": np.zeros(3)})
+    before = sorted(folder.rglob("*"))
+    told = examine(config, folder=folder)
+    assert told["workdir"].text == "the run goes on after step 3"
+    assert told["recipe"].verdict == "ok"
+    config.seed = 7
+    told = examine(config, folder=folder)
+    assert told["workdir"].verdict == "FAIL"
+    assert "seed: 0 -> 7" in told["workdir"].text
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("needed", "verdict"), [(2**30, "ok"), (1.9 * 2**30, "warn"), (2**31 + 1, "FAIL")]
+)
+def test_memory_beyond_the_devices_fails(needed, verdict):
+    finding = doctor._memory(needed, 2**31, "the device's")
+    assert finding.verdict == verdict
+    assert ("smaller config.data.batch_size" in finding.text) == (verdict == "FAIL")
+
+
+def test_the_time_is_the_steps_left_at_the_median_step():
+    assert doctor._time(0.5, 14_400) == (
+        "2:00:00 for 14400 steps of 0.5 s, kNN not counted"
+    )

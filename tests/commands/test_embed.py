@@ -1,0 +1,158 @@
+"""The command that embeds a folder of images, by a run or by a file of weights."""
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from logo_jax import convert, embed
+from logo_jax import experiment as compose
+from logo_jax.data.sources import folder
+from logo_jax.experiment import pretrained
+from logo_jax.training import workdir
+from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.train_step import make_mesh
+from tests.commands.test_main import tiny_config
+from tests.data.pictures import write_folder
+
+FIELDS = {"encoder.backbone": "resnet10", "monitor.resize": 12, "monitor.crop": 8}
+SIZES = ("--resize=12", "--crop=8")
+
+
+@pytest.fixture(name="run", scope="module")
+def fixture_run(tmp_path_factory):
+    """A run's folder with a tiny encoder that never trained."""
+    folder = tmp_path_factory.mktemp("run")
+    config = tiny_config("cifar10_simsiam", "baseline", "x", **FIELDS)
+    workdir.claim(folder, config.to_dict())
+    state = jax.jit(compose.describe(config, num_devices=1).init)()
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        checkpoints.save(7, state)
+    return folder
+
+
+@pytest.fixture(name="pictures")
+def fixture_pictures(tmp_path):
+    """Two classes, one of them nested, of pictures of several sizes."""
+    root = write_folder(tmp_path / "pictures", {"cat": 3, "train/old": 2})
+    Image.new("RGB", (50, 20), (200, 20, 20)).save(root / "cat" / "wide.png")
+    return root
+
+
+def embedded(*arguments):
+    embed.main([str(argument) for argument in arguments])
+    out = next(x for x in arguments if str(x).startswith("--out="))
+    with np.load(out.removeprefix("--out="), allow_pickle=False) as file:
+        return dict(file)
+
+
+def refused(capsys, *arguments):
+    """The one line on stderr of a command that ends with exit code 2."""
+    with pytest.raises(SystemExit, match="2"):
+        embed.main([str(argument) for argument in arguments])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def test_every_image_has_its_features_in_the_order_of_the_paths(
+    run, pictures, tmp_path, capsys
+):
+    out = f"--out={tmp_path / 'x.npz'}"
+    found = embedded(pictures, f"--workdir={run}", "--batch_size=4", out)
+    files = ["cat/0.png", "cat/1.png", "cat/2.png", "cat/wide.png"]
+    files += ["train/old/0.png", "train/old/1.png"]
+    assert found["files"].tolist() == files
+    assert found["labels"].tolist() == [0, 0, 0, 0, 1, 1]
+    assert found["class_names"].tolist() == ["cat", "train"]
+    assert found["features"].dtype == np.float32
+    said = capsys.readouterr().out
+    assert "6 images" in said
+    assert "2 classes, resized to 12 px and cut to 8" in said
+    one = make_mesh(jax.devices()[:1])
+    config = workdir.read_config(run)
+    evaluated = pretrained.from_run(run, config, one).features(
+        folder.load_whole(pictures)
+    )
+    np.testing.assert_allclose(found["features"], evaluated.features, rtol=1e-4)
+
+
+def test_a_converted_run_embeds_as_the_run_does(run, pictures, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    convert.main([str(run), f"--out={weights}"])
+    out = f"--out={tmp_path / 'x.npz'}"
+    by_run = embedded(pictures, f"--workdir={run}", out)
+    same = ["--mean=0.4914,0.4822,0.4465", "--std=0.2023,0.1994,0.2010"]
+    flags = [f"--weights={weights}", *SIZES, out, "--overwrite"]
+    by_file = embedded(pictures, *flags, *same)
+    np.testing.assert_allclose(by_file["features"], by_run["features"], rtol=1e-4)
+    imagenets = embedded(pictures, *flags)
+    assert np.abs(imagenets["features"] - by_run["features"]).max() > 0.01
+
+
+def test_a_parquet_has_a_row_for_each_image(run, pictures, tmp_path):
+    flags = (pictures, f"--workdir={run}")
+    arrays = embedded(*flags, f"--out={tmp_path / 'x.npz'}")
+    embed.main([*map(str, flags), f"--out={tmp_path / 'x.parquet'}"])
+    table = parquet.read_table(tmp_path / "x.parquet")
+    assert table.schema.field("features").type == pa.list_(pa.float32(), 32)
+    rows = table.to_pydict()
+    assert rows["file"] == arrays["files"].tolist()
+    assert rows["label"] == arrays["labels"].tolist()
+    assert rows["class_name"] == ["cat"] * 4 + ["train"] * 2
+    np.testing.assert_array_equal(rows["features"], arrays["features"])
+
+
+def test_images_beside_sub_folders_leave_all_without_labels(run, pictures, tmp_path):
+    Image.new("RGB", (9, 9)).save(pictures / "alone.png")
+    found = embedded(pictures, f"--workdir={run}", f"--out={tmp_path / 'x.npz'}")
+    assert found.keys() == {"files", "features"}
+    assert len(found["features"]) == len(found["files"]) == 7
+
+
+def test_an_image_that_cannot_be_decoded_is_named_and_nothing_is_written(
+    run, pictures, tmp_path, capsys
+):
+    (pictures / "cat" / "1.png").write_bytes(b"no picture")
+    out = tmp_path / "x.npz"
+    line = refused(capsys, pictures, f"--workdir={run}", f"--out={out}")
+    assert f"{pictures / 'cat' / '1.png'} cannot be decoded" in line
+    assert list(tmp_path.iterdir()) == [pictures]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--out=x.txt"], "must end with .npz or .parquet"),
+        (["--out=none/x.npz"], "none is not a folder"),
+        (["--out=x.npz", "--weights=w"], "not allowed with argument"),
+        (["--out=x.npz", "--mean=0,0,0"], "--mean is not read with --workdir"),
+        (["--out=x.npz", "--crop=13"], "crop=13"),
+        (["--out=x.npz", "--resize=0", "--crop=0"], "--crop=0 must be between 1"),
+        (["--out=x.npz", "--batch_size=5"], "must be a multiple of the 4 devices"),
+        (["--out=x.npz", "--mean=red"], "must be numbers with commas"),
+        (["--out=x.npz", "--seed=3"], "--seed=3 must be one of the run's, [0]"),
+    ],
+)
+def test_wrong_flags_end_with_one_line(
+    flags, message, run, pictures, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, pictures, f"--workdir={run}", *flags)
+    assert list(tmp_path.iterdir()) == [pictures]
+
+
+def test_a_folder_without_images_and_what_is_there_are_refused(
+    run, pictures, tmp_path, capsys
+):
+    out = tmp_path / "x.npz"
+    flags = f"--workdir={run}", f"--out={out}"
+    assert "is not a folder" in refused(capsys, tmp_path / "none", *flags)
+    assert "has no config.json" in refused(
+        capsys, pictures, f"--workdir={tmp_path}", f"--out={out}"
+    )
+    out.write_text("mine")
+    assert "--overwrite" in refused(capsys, pictures, *flags)
+    assert out.read_text() == "mine"

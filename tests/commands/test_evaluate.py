@@ -1,0 +1,281 @@
+"""The command that evaluates: its protocols on a tiny encoder that never trained."""
+
+import re
+import shutil
+import zlib
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from logo_jax import _cli, evaluate
+from logo_jax import experiment as compose
+from logo_jax.experiment.pretrained import Frozen
+from logo_jax.protocols import protocols
+from logo_jax.training import workdir
+from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.train_step import make_mesh
+from tests.commands.test_main import TINY, tiny_config
+from tests.run_commands import evaluated
+
+CONFIG = "configs/cifar10_simsiam.py:baseline"
+FIELDS = {"encoder.backbone": "resnet10", "monitor.crop": 0}
+PHOTOGRAPHS = {"data.source": "photographs", "data.path": ""}
+KNN = ["knn/k3_t0.1/top1", "knn/k3_t0.1/top5"]
+
+# ml_collections loads config files so
+pytestmark = pytest.mark.filterwarnings("ignore:.*load_module")
+
+
+@pytest.fixture(name="arrays", scope="module")
+def fixture_arrays(tmp_path_factory):
+    """Three classes by colour, of which every encoder sees something."""
+    folder = tmp_path_factory.mktemp("arrays")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 40), ("test", 16)):
+        labels = np.arange(count) % 3
+        images = rng.integers(0, 40, (count, 8, 8, 3), dtype=np.uint8)
+        images[np.arange(count), :, :, labels] += 200
+        np.savez(folder / f"{split}.npz", images=images, labels=labels)
+    return folder
+
+
+@pytest.fixture(name="several", scope="module")
+def fixture_several(arrays, tmp_path_factory):
+    """The same images, each of which shows some of three classes."""
+    folder = tmp_path_factory.mktemp("several")
+    for split in ("train", "test"):
+        with np.load(arrays / f"{split}.npz") as file:
+            images, labels = file["images"], file["labels"]
+        shown = np.where(np.arange(3) == labels[:, None], 1, -1)
+        np.savez(folder / f"{split}.npz", images=images, labels=shown)
+    return folder
+
+
+@pytest.fixture(name="saved", scope="module")
+def fixture_saved(arrays, tmp_path_factory):
+    """A run's folder with a checkpoint, and its state."""
+    folder = tmp_path_factory.mktemp("run")
+    config = tiny_config("cifar10_simsiam", "baseline", arrays, **FIELDS)
+    workdir.claim(folder, config.to_dict())
+    state = compose.experiment(config, make_mesh(jax.devices()[:1])).init()
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        checkpoints.save(7, state)
+    return folder, state
+
+
+@pytest.fixture(name="folder")
+def fixture_folder(saved):
+    return saved[0]
+
+
+def test_a_report_tells_what_its_numbers_are(folder, capsys):
+    report = evaluated(folder)
+    assert list(report["values"]) == KNN
+    assert report["protocol"].startswith("knn")
+    assert report["encoder"] == "step 7"
+    assert report["splits"] == {"bank": 40, "queries": 16}
+    assert report["layers"] == ["backbone"]
+    assert report["settings"] == {"k, T": [[3, 0.1]]}
+    assert report["resolution"] == {"resize": 0, "crop": 0}
+    assert report["augmentation"] == "none"
+    assert report["versions"]["jax"] == jax.__version__
+    assert report["seconds"] > 0
+    printed = capsys.readouterr().out
+    assert f"{KNN[0]:32s} {report['values'][KNN[0]]:6.2f} %\n" in printed
+    assert printed.splitlines()[-1].endswith("evaluations/knn-step_7.json")
+
+
+def test_photographs_are_not_called_by_the_name_of_a_data_set_nobody_read(saved):
+    config = tiny_config("quickstart", "baseline", "", **FIELDS | PHOTOGRAPHS)
+    description = compose.describe(config, num_devices=1)
+    subject = Frozen(description, saved[1], make_mesh(jax.devices()[:1]), "step 7")
+    outcome = protocols.Outcome("knn", {KNN[0]: 5.0}, {"queries": 3}, {})
+    assert evaluate.as_report(subject, outcome, 1.0)["dataset"] == "photographs"
+
+
+def test_floors_are_told_beside_knn_and_the_untrained_encoder_is_one(folder):
+    report = evaluated(folder, "--floors")
+    floors = {k: v for k, v in report["values"].items() if k not in KNN}
+    assert list(floors) == [
+        f"floor/{name}" for name in ("raw pixels", "mean colour", "untrained network")
+    ]
+    assert floors["floor/mean colour"] == 100.0
+    untrained = evaluated(folder, "--untrained")
+    assert untrained["encoder"] == "untrained"
+    assert untrained["values"][KNN[0]] == floors["floor/untrained network"]
+
+
+def test_a_linear_probe_trains_once_and_is_then_only_tested(folder):
+    flags = ("--protocol=linear", "--num_epochs=5", "--batch_size=8")
+    first = evaluated(folder, *flags, "--learning_rate=3")
+    assert first["splits"] == {"train": 40, "test": 16}
+    assert first["settings"]["milestones"] == [3.0, 4.0]
+    assert first["settings"]["learning_rate"] == 3
+    assert first["augmentation"].startswith("random crops")
+    name = "linear-moco-num_epochs_5-batch_size_8-learning_rate_3.0-step_7"
+    assert (folder / "evaluations" / f"{name}.json").is_file()
+    probe = folder / "linear" / name
+    written = (probe / "metrics.jsonl").read_text()
+    assert evaluated(folder, *flags, "--learning_rate=3")["values"] == first["values"]
+    assert (probe / "metrics.jsonl").read_text() == written
+
+
+def test_cached_features_are_probed_at_a_grid_of_settings(folder):
+    report = evaluated(
+        folder, "--protocol=linear", "--recipe=features", "--num_epochs=200"
+    )
+    assert report["splits"] == {"train": 32, "val": 8, "test": 16}
+    assert np.shape(report["settings"]["val_top1"]) == (5, 3)
+    assert report["values"]["linear/top1"] > 60
+    assert report["values"]["linear/top5"] == 100
+
+
+def test_transfer_holds_out_a_fifth_and_reports_the_metric_asked_for(folder):
+    report = evaluated(folder, "--protocol=transfer", "--metric=mean_per_class")
+    assert report["splits"] == {"train": 32, "val": 8, "test": 16}
+    assert report["values"]["transfer/mean_per_class"] > 60
+    assert report["settings"]["strength"] in report["settings"]["strengths"]
+    assert len(report["settings"]["strengths"]) == 45
+    assert report["settings"]["converged"] is True
+
+
+def test_images_of_several_classes_take_the_svm_and_no_other(folder, several, capsys):
+    report = evaluated(folder, "--protocol=svm", f"--dataset={several}")
+    assert report["splits"] == {"train": 40, "test": 16}
+    assert report["values"]["svm/map"] > 60
+    assert report["dataset"] == str(several)
+    with pytest.raises(SystemExit, match="2"):
+        evaluated(folder, "--protocol=transfer", f"--dataset={several}")
+    assert "use svm" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        evaluated(folder, "--protocol=svm")
+    assert "use logistic" in capsys.readouterr().err
+
+
+def torchvision_tensors(backbone):
+    """A backbone of ours under torchvision's names, written out by hand."""
+    names = {"kernel": "weight", "scale": "weight", "mean": "running_mean"}
+    names |= {"var": "running_var", "bias": "bias"}
+    tensors = {"fc.weight": np.ones((3, 4)), "bn1.num_batches_tracked": np.array(3)}
+    for path, value in jax.tree.leaves_with_path(backbone):
+        *layers, leaf = (entry.key for entry in path[1:])
+        name = ".".join(layers).replace("_0", ".0")
+        name = name.replace("downsample_conv", "downsample.0")
+        name = name.replace("downsample_bn", "downsample.1")
+        value = np.asarray(value)
+        if value.ndim == 4:
+            value = np.ascontiguousarray(value.transpose(3, 2, 0, 1))
+        tensors[f"{name}.{names[leaf]}"] = value
+    return tensors
+
+
+@pytest.fixture(name="weights")
+def fixture_weights(saved, arrays, tmp_path):
+    """Flags that evaluate the run's backbone out of a file; and its tensors."""
+    state = saved[1]
+    groups = {"params": state.params, "batch_stats": state.batch_stats}
+    tensors = torchvision_tensors(
+        {name: group["encoder"]["backbone"] for name, group in groups.items()}
+    )
+    assert {"conv1.weight", "layer4.0.downsample.1.running_var"} <= tensors.keys()
+    fields = TINY | FIELDS | {"data.path": arrays}
+    del fields["crops.local_crops"]
+    flags = [f"--config={CONFIG}", f"--weights={tmp_path / 'w.safetensors'}"]
+    return [*flags, *(f"--config.{k}={v}" for k, v in fields.items())], tensors
+
+
+def test_a_file_with_torchvisions_names_is_the_same_encoder(folder, weights, tmp_path):
+    flags, tensors = weights
+    save_file(tensors, tmp_path / "w.safetensors")
+    report = evaluated(folder, *flags)
+    assert report["values"] == evaluated(folder)["values"]
+    crc = zlib.crc32((tmp_path / "w.safetensors").read_bytes())
+    assert report["encoder"] == f"w.safetensors, crc32 {crc:08x}"
+
+
+def test_a_probe_of_a_file_is_not_taken_for_one_of_another_of_its_name(
+    folder, weights, tmp_path
+):
+    flags, tensors = weights
+    flags += ["--protocol=linear", "--num_epochs=3", "--batch_size=8"]
+    save_file(tensors, tmp_path / "w.safetensors")
+    first = evaluated(folder, *flags)
+    save_file(tensors | {"fc.weight": np.zeros((3, 4))}, tmp_path / "w.safetensors")
+    again = evaluated(folder, *flags)
+    assert again["encoder"] != first["encoder"]
+    assert len(list((folder / "linear").glob("*w.safetensors*"))) == 2
+
+
+def test_data_sets_in_folders_of_one_name_have_a_report_each(folder, arrays, tmp_path):
+    for parent in "ab":
+        shutil.copytree(arrays, tmp_path / parent / "images")
+        evaluated(folder, f"--dataset={tmp_path / parent / 'images'}")
+    assert len(list((folder / "evaluations").glob("knn-images_*-step_7.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "resolution"),
+    [
+        (["--crop=6"], {"resize": 6, "crop": 6}),
+        (["--crop=6", "--resize=7"], {"resize": 7, "crop": 6}),
+        ([], {"resize": 0, "crop": 0}),
+    ],
+)
+def test_transfer_cuts_the_whole_short_side_unless_told(flags, resolution, folder):
+    flags = ["--protocol=transfer", *flags]
+    assert evaluated(folder, *flags)["resolution"] == resolution
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("layer1.0.conv1.weight", None, "has no layer1.0.conv1.weight"),
+        ("layer5.0.conv1.weight", np.ones(3), "has layer5.0.conv1.weight, which"),
+        ("conv1.weight", np.ones((8, 3, 7, 7)), r"conv1.weight has shape \(8, 3, 7, 7"),
+    ],
+)
+def test_a_file_of_another_network_is_refused_in_one_line(
+    name, change, message, folder, weights, tmp_path, capsys
+):
+    flags, tensors = weights
+    tensors = {k: v for k, v in (tensors | {name: change}).items() if v is not None}
+    save_file(tensors, tmp_path / "w.safetensors")
+    with pytest.raises(SystemExit, match="2"):
+        evaluated(folder, *flags)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(message, line)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--weights=x"], "--weights=FILE and --config=FILE.py must be given together"),
+        (
+            ["--weights=x", f"--config={CONFIG}", "--untrained"],
+            "would not read --weights",
+        ),
+        (["--protocol=nope"], "--protocol"),
+        (["--protocol=linear", "--batch_size=4000"], "exceeds the 40 training images"),
+        (["--protocol=linear", "--learning_rate=-1"], "learning_rate=-1"),
+        (["--num_epochs=3"], "--num_epochs is not read by --protocol=knn"),
+        (["--dataset=nowhere"], "nowhere is not prepared"),
+    ],
+)
+def test_wrong_flags_end_with_one_line(flags, message, folder, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        evaluated(folder, *flags)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_table_6_is_a_file_of_flags():
+    from absl.testing import flagsaver
+
+    flagfile = "--flagfile=configs/evaluation/imagenet1k_linear.flags"
+    with flagsaver.flagsaver():
+        _cli.parse(["evaluate", "--workdir=x", flagfile], ("workdir",))
+        assert evaluate.PROTOCOL.value == "linear"
+        assert evaluate.DATASET.value == "imagenet2012"
+        assert evaluate.recipe() == compose.RECIPES["moco"]

@@ -1,0 +1,52 @@
+"""A run that collapses on the command line is rolled back, and ends with one line."""
+
+import json
+import os
+import subprocess
+import sys
+
+from tests.commands.test_main import fixture_arrays  # noqa: F401
+from tests.conftest import CACHE
+
+FLAGS = {
+    "data.source": "npz",
+    "data.batch_size": 8,
+    "crops.global_crops": "(2,8,(0.4,1.0))",
+    "encoder.backbone": "resnet10",
+    "encoder.stem": "imagenet",
+    "encoder.width": 4,
+    "encoder.head_hidden": 8,
+    "encoder.embedding_dim": 8,
+    "method.queue_size": 64,
+    "batch_norm": "per_device",
+    "optimizer.learning_rate": 3.2,  # too much for noise: all embeddings become one
+    "train.num_steps": 400,
+    "train.checkpoint_every_steps": 20,
+    "monitor.knn": "((3,0.1),)",
+    "monitor.knn_every_steps": 0,
+    "monitor.health": "rollback",
+}
+
+
+def test_a_collapsed_run_starts_again_and_gives_up_after_three_rollbacks(arrays):
+    folder = arrays / "run"
+    folder.mkdir()
+    (folder / "rollbacks.json").write_text("[40, 60]")  # of earlier processes
+    command = [sys.executable, "-m", "logo_jax.main", f"--workdir={folder}", "--quiet"]
+    command += ["--config=configs/cifar10_moco.py:baseline"]
+    command += [f"--config.{name}={value}" for name, value in FLAGS.items()]
+    command += [f"--config.data.path={arrays}"]
+    cached = {"JAX_COMPILATION_CACHE_DIR": str(CACHE)}
+    fast = cached | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | fast
+    )
+    assert done.returncode == 1, done.stderr
+    lines = done.stderr.strip().splitlines()
+    (rollback,) = (line for line in lines if line.endswith("rollback 3 of 3"))
+    assert rollback.startswith("collapsed at step ")
+    assert lines[-1].startswith("error: collapsed at step ")
+    assert "Traceback" not in done.stderr
+    *earlier, step = json.loads((folder / "rollbacks.json").read_text())
+    assert earlier == [40, 60]
+    assert f"step {step}:" in rollback

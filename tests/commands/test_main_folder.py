@@ -1,0 +1,173 @@
+"""Training on a folder of images: streamed, resumed, with damaged files."""
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from logo_jax import experiment as compose
+from logo_jax.data.on_device import Resident
+from logo_jax.data.streaming import Streamed
+from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.loop import DataError
+from logo_jax.training.train_step import make_mesh
+from logo_jax.training.workdir import claim
+from tests.commands.test_main import SPEED, records, run, tiny_config
+from tests.data.pictures import encoded, smooth, write_folder
+from tests.run_commands import evaluated
+
+SHAPES = ((24, 40), (40, 9), (12, 12), (1, 30))
+
+
+@pytest.fixture(name="images")
+def fixture_images(tmp_path):
+    """Two classes of images of several shapes, to train and to test on."""
+    root = tmp_path / "images"
+    for split, counts in (("train", {"a": 12, "b": 9}), ("val", {"a": 4, "b": 4})):
+        write_folder(root / split, counts)
+    for i, shape in enumerate(SHAPES):
+        file = root / "train" / "a" / f"{i}.png"
+        file.write_bytes(encoded(smooth(*shape, seed=i)))
+    return root
+
+
+def folder_config(images, loader="streamed", **changes):
+    changes = {
+        "data.source": "folder",
+        "data.canvas": 16,
+        "data.loader": loader,
+        "monitor.resize": 10,
+        "monitor.crop": 8,
+    } | changes
+    return tiny_config("cifar10_simsiam", "baseline", images, **changes)
+
+
+def experiment(config):
+    return compose.experiment(config, make_mesh(jax.devices()[:1]))
+
+
+def damage(file):
+    file.write_bytes(file.read_bytes()[:100])
+
+
+def test_streamed_and_resident_runs_are_bit_equal_also_when_resumed(images, tmp_path):
+    resident = run(folder_config(images, "resident"), tmp_path / "resident")
+    config = folder_config(images, **{"data.threads": 3})
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "streamed", until=3)
+    streamed = run(config, tmp_path / "streamed")
+    for a, b in zip(*map(jax.tree.leaves, (resident, streamed)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    keep = [
+        [{k: v for k, v in row.items() if k not in SPEED} for row in records(f)]
+        for f in (tmp_path / "resident", tmp_path / "streamed")
+    ]
+    assert keep[0] == keep[1]
+    assert "knn/k3_t0.1/top1" in keep[0][2]
+
+
+def test_what_comes_streamed_and_what_resident_is_decided_by_size(images, monkeypatch):
+    small = experiment(folder_config(images, "auto"))
+    assert isinstance(small.loader, Resident)
+    assert "21 images of" in small.loading
+    assert "resident at 16x16 px" in small.loading
+    monkeypatch.setattr(compose.data, "SHARE", 21 * 16 * 16 * 3 / 2**50)
+    large = experiment(folder_config(images, "auto"))
+    assert isinstance(large.loader, Streamed)
+    assert "streamed at 16x16 px" in large.loading
+
+
+def test_the_streamed_share_of_time_spent_waiting_is_recorded(images, tmp_path):
+    run(folder_config(images), tmp_path / "run")
+    (first, *_) = records(tmp_path / "run")
+    assert 0 <= first["data_wait_percent"] <= 100
+
+
+def test_a_run_on_a_folder_is_evaluated_as_it_was_while_training(images, tmp_path):
+    config = folder_config(images)
+    claim(tmp_path / "run", config.to_dict())
+    run(config, tmp_path / "run")
+    values = evaluated(tmp_path / "run")["values"]
+    wanted = {k: v for k, v in records(tmp_path / "run")[-1].items() if k != "step"}
+    assert values == wanted
+
+
+def test_a_run_is_evaluated_on_other_data_sets_too(images, tmp_path):
+    config = folder_config(images, **{"monitor.knn": ((1, 0.1),)})
+    folder, arrays = tmp_path / "run", tmp_path / "arrays"
+    claim(folder, config.to_dict())
+    run(config, folder)
+    arrays.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    labels = np.array([[1, -1], [1, 1], [-1, 1]] * 2)
+    for split in ("train", "test"):  # each image's nearest neighbour is itself
+        np.savez(arrays / f"{split}.npz", images=pixels, labels=labels)
+    report = evaluated(folder, f"--dataset={arrays}", "--resize=0", "--crop=0")
+    assert report["values"] == {"knn/k1_t0.1/map": 100.0}
+    (images / "val").rename(tmp_path / "moved")
+    for split in ("train", "val"):
+        write_folder(tmp_path / "other" / split, {"x": 2, "y": 2, "z": 2})
+    report = evaluated(folder, f"--dataset={tmp_path / 'other'}")
+    assert report["values"] == {"knn/k1_t0.1/top1": 100.0, "knn/k1_t0.1/top5": 100.0}
+
+
+def test_without_a_test_split_there_is_no_knn_and_it_is_said(images):
+    found = experiment(folder_config(images / "val", **{"data.batch_size": 4}))
+    assert found.monitor is None
+    assert "no labelled test set: no kNN" in found.loading
+
+
+def test_images_of_any_size_need_a_size_to_be_evaluated_at(images):
+    config = folder_config(images, **{"monitor.resize": 0, "monitor.crop": 0})
+    with pytest.raises(ValueError, match=r"differ in size: config\.monitor\.resize"):
+        experiment(config)
+
+
+def test_too_many_damaged_files_stop_the_run_and_what_was_learned_is_saved(
+    images, tmp_path
+):
+    config = folder_config(images, **{"data.max_corrupt": 0.06, "train.num_steps": 40})
+    folder = tmp_path / "run"
+    damage(images / "train" / "a" / "5.png")  # one of 21 may fail
+    with pytest.raises(KeyboardInterrupt):
+        run(config, folder, until=3)
+    damage(images / "train" / "b" / "2.png")
+    with pytest.raises(DataError, match=r"after step \d+: 2 images cannot be decoded"):
+        run(config, folder)
+    steps = [row["step"] for row in records(folder)]
+    found = experiment(config)
+    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+        step, _ = checkpoints.restore_latest(found.init())
+    assert step == steps[-1] >= 2
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda root: root.mkdir(), "holds no images"),
+        (lambda root: root.write_text("a file"), "is not a folder"),
+        (lambda root: write_folder(root, {".": 1}), "batch_size=8 exceeds the 1"),
+        (lambda root: None, "is not a folder"),
+        (lambda root: damaged_folder(root), "cannot be decoded"),
+    ],
+)
+def test_a_folder_one_cannot_train_on_ends_with_one_line(prepare, message, tmp_path):
+    prepare(tmp_path / "my images ü")
+    command = [
+        *(sys.executable, "-m", "logo_jax.main", "--config=configs/folder.py"),
+        *(f"--config.data.path={tmp_path / 'my images ü'}",),
+        *("--config.data.batch_size=8", f"--workdir={tmp_path / 'run'}"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    (line,) = [x for x in done.stderr.splitlines() if not x.startswith("W")]
+    assert line.startswith("error: ")
+    assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+def damaged_folder(root):
+    write_folder(root, {"a": 9})
+    damage(root / "a" / "3.png")

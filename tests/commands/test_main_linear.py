@@ -1,0 +1,59 @@
+"""A run with a classifier beside it: what it records, resumes and leaves to others."""
+
+import jax
+import numpy as np
+import pytest
+
+from logo_jax import experiment as compose
+from logo_jax.training import workdir
+from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.train_step import make_mesh
+from tests.commands.test_main import SPEED, records, run, tiny_config
+from tests.run_commands import evaluated
+
+LINEAR = {"monitor.linear": True, "encoder.backbone": "resnet10"}
+
+
+def test_it_resumes_to_the_bit_and_its_checkpoints_serve_those_without(
+    arrays, tmp_path
+):
+    config = tiny_config("cifar10_simsiam", "baseline", arrays, seeds=2, **LINEAR)
+    whole = run(config, tmp_path / "whole")
+    assert whole.params["linear"]["kernel"].shape[::2] == (2, 3)
+    workdir.claim(tmp_path / "stopped", config.to_dict())
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "stopped", until=3)
+    resumed = run(config, tmp_path / "stopped")
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    rows = [
+        [{k: v for k, v in row.items() if k not in SPEED} for row in records(folder)]
+        for folder in (tmp_path / "whole", tmp_path / "stopped")
+    ]
+    assert rows[0] == rows[1]
+    trained, judged = rows[0][-2:]
+    for name in ("linear/top1", "linear/top1/seed_1", "linear/loss"):
+        assert name in trained
+    assert 0 <= judged["linear/test_top1/seed_0"] <= 100
+    values = evaluated(tmp_path / "stopped")[
+        "values"
+    ]  # by a method without the classifier
+    without = {k: v for k, v in judged.items() if "linear" not in k and k != "step"}
+    assert values == without
+    bare = compose.describe(config, num_devices=1).init()
+    with Checkpoints(tmp_path / "stopped" / "checkpoints") as checkpoints:
+        found = checkpoints.restore_latest(bare)
+    assert found is not None
+    assert "linear" not in found[1].params
+
+
+@pytest.mark.parametrize(("labels", "what"), [(None, "no labels"), (2, "several")])
+def test_it_is_refused_where_images_do_not_have_one_class_each(labels, what, arrays):
+    for split in ("train", "test"):
+        with np.load(arrays / f"{split}.npz") as file:
+            images = file["images"]
+        fields = {} if labels is None else {"labels": np.ones((len(images), 2), int)}
+        np.savez(arrays / f"{split}.npz", images=images, **fields)
+    config = tiny_config("cifar10_simsiam", "baseline", arrays, **LINEAR)
+    with pytest.raises(ValueError, match=f"config.monitor.linear=True .* has {what}"):
+        compose.experiment(config, make_mesh(jax.devices()[:1]))

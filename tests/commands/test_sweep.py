@@ -1,0 +1,344 @@
+"""A sweep: what its file says, that it runs what is missing, the table."""
+
+import importlib
+import itertools
+import json
+import re
+import shlex
+import statistics
+import threading
+import types
+
+import pytest
+
+from logo_jax import configs, sweep
+from logo_jax import experiment as compose
+from logo_jax.sweeps import runs, spec, table
+from logo_jax.training import workdir
+from tests.commands import test_main
+from tests.commands.test_main import fixture_arrays
+from tests.conftest import CACHE
+from tests.xla_flags import DEVICES
+
+__all__ = ["fixture_arrays"]
+
+
+METRIC = "knn/k3_t0.1/top1"
+CELL = {"name": "a", "config": "configs/cifar10_simsiam.py:baseline"}
+
+
+def write(file, *cells, seeds=(0,)):
+    file.write_text(f"SWEEP = {dict(metrics=(METRIC,), seeds=seeds, cells=cells)}")
+    return file
+
+
+def test_only_what_is_missing_is_run_and_a_failure_stops_no_other(
+    arrays, tmp_path, capfd, monkeypatch
+):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+    monkeypatch.setenv("XLA_FLAGS", DEVICES.format(1))
+    fields = test_main.TINY | {
+        "encoder.backbone": "resnet10",
+        "crops.local_crops": (0, 8, (0.1, 0.6)),
+        "train.num_steps": 2,
+    }
+    good = CELL | {"overrides": fields, "published": 12.5}
+    other = good | {"name": "b", "overrides": fields | {"train.log_every_steps": 2}}
+    other["baseline"] = "a"
+    broken = other | {"overrides": fields | {"data.source": "nothing"}}
+    out = tmp_path / "out"
+    command = [f"--out={out}", f"--config.data.path={arrays}"]
+    file = write(tmp_path / "sweep.py", broken, good)
+    assert sweep.main([f"--sweep={file}", *command]) == 1
+    said = capfd.readouterr()
+    assert said.err.splitlines()[1].startswith("b_seed_0 is not finished (exit code 2)")
+    assert "'nothing'" in said.err
+    assert "| b | 0 | - | - | 12.50 | a | - |" in said.out
+    before = (out / "a_seed_0" / "metrics.jsonl").stat()
+
+    write(file, other, good)
+    assert sweep.main([f"--sweep={file}", *command]) == 0
+    said = capfd.readouterr()
+    assert said.err.splitlines() == ["[1/1] b_seed_0"]
+    assert (out / "a_seed_0" / "metrics.jsonl").stat() == before
+    reached = test_main.records(out / "b_seed_0")[-1][METRIC]
+    assert re.search(
+        rf"\| b \| 1 \| \d+\.\d \| {reached:.2f} \| 12.50 \| a \| \+0.00 \|", said.out
+    )
+    assert (out / "table.md").read_text() == said.out
+    rows = json.loads((out / "table.json").read_text())
+    assert [row["metrics"][METRIC]["values"] for row in rows] == [[reached]] * 2
+
+    page = tmp_path / "results.md"
+    page.write_text("# Ours\n")
+    told = [f"--sweep={file}", *command, f"--results={page}"]
+    assert sweep.main(told) == 0
+    assert capfd.readouterr().err == ""
+    before, found = page.read_text().split("<!-- sweep: written by logo_jax.sweep -->")
+    assert before == "# Ours\n\n"
+    assert "2 runs, 0.0 hours in all; 1 x cpu" in found
+    assert "--config.data.path=DIR --out=OUT\n" in found
+    assert str(tmp_path) not in found
+    assert (tmp_path / "figures" / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+    record = out / "a_seed_0.json"
+    seconds = json.loads(record.read_text())["seconds"]
+    record.unlink()
+    assert sweep.main(told) == 0
+    assert page.read_text().count("written by logo_jax.sweep") == 1
+    assert json.loads(record.read_text())["seconds"] > seconds  # of both its starts
+    capfd.readouterr()
+
+    with pytest.raises(SystemExit):
+        sweep.main([f"--sweep={file}", *command, "--config.pairing=symmetric"])
+    message = "has finished with other settings (--config.pairing=symmetric)"
+    assert message in capfd.readouterr().err
+
+
+@pytest.fixture(name="described")
+def fixture_described(tmp_path, monkeypatch):
+    """A sweep of one run that takes no time; what its process prints and measures."""
+    run = types.SimpleNamespace(said="done", measures=12.5, code=0, started=0)
+
+    def call(which):
+        run.started += 1
+        which.folder.mkdir(exist_ok=True)
+        row = json.dumps({"step": 1, METRIC: run.measures})
+        (which.folder / "metrics.jsonl").write_text(f"{row}\n")
+        (which.folder / "machine.json").write_text("{}")
+        which.log.write_text(f"{run.said}\n")
+        return run.code
+
+    monkeypatch.setattr(sweep, "call", call)
+    run.out = tmp_path / "out"
+    run.command = [f"--sweep={write(tmp_path / 'sweep.py', CELL)}", f"--out={run.out}"]
+    return run
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+def test_what_another_process_trains_is_waited_for(
+    described, finishes, monkeypatch, capsys
+):
+    waits, held = threading.Event(), threading.Event()
+    lines = []
+
+    def say(line):
+        lines.append(line)
+        waits.set()
+
+    def other():
+        with workdir.locked(described.out / "claims" / "a_seed_0"):
+            held.set()
+            waits.wait(60)
+            record = {"metrics": {METRIC: 30.0}, "seconds": 1.0, "arguments": []}
+            if finishes:
+                (described.out / "a_seed_0.json").write_text(json.dumps(record))
+
+    monkeypatch.setattr(sweep, "say", say)
+    thread = threading.Thread(target=other)
+    thread.start()
+    held.wait()
+    assert sweep.main(described.command) == 0
+    thread.join()
+    waiting = "waiting for another process to train a_seed_0"
+    assert lines == [waiting] + ["[1/1] a_seed_0"] * (not finishes)
+    assert described.started == (not finishes)
+    assert f"| {30.0 if finishes else 12.5:.2f} |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "unfinished",
+    [{"code": 2}, {"said": "stopped by SIGTERM at step 1"}, {"measures": None}],
+    ids=str,
+)
+def test_a_run_that_did_not_reach_its_end_is_not_recorded(described, unfinished):
+    vars(described).update(unfinished)
+    assert sweep.main(described.command) == 1
+    assert not (described.out / "a_seed_0.json").exists()
+
+
+def test_a_metric_added_later_is_asked_for_by_name(described, capsys):
+    assert sweep.main(described.command) == 0
+    record = described.out / "a_seed_0.json"
+    record.write_text(record.read_text().replace(METRIC, "other"))
+    with pytest.raises(SystemExit):
+        sweep.main(described.command)
+    (line,) = capsys.readouterr().err.splitlines()[1:]
+    assert line.startswith(f"error: {record} must have all of {METRIC}; remove")
+
+
+def test_without_locks_nothing_is_trained_and_one_line_says_so(
+    described, monkeypatch, capsys
+):
+    def unsupported(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(workdir.fcntl, "flock", unsupported)
+    with pytest.raises(SystemExit) as end:
+        sweep.main(described.command)
+    assert end.value.code == 2
+    assert "allow locks (Function not" in capsys.readouterr().err
+    assert not described.started
+
+
+def test_the_told_command_is_one_that_a_shell_takes(tmp_path):
+    options = types.SimpleNamespace(sweep=str(tmp_path / "mine.py"), seeds=2)
+    flags = ["--config.crops.global_crops=(2, 8, (0.4, 1.0))", "--config.data.path=/x"]
+    command = sweep.told(options, flags)
+    assert shlex.split(command)[3:] == [
+        "--sweep=DIR/mine.py",
+        flags[0],
+        "--config.data.path=DIR",
+        "--seeds=2",
+        "--out=OUT",
+    ]
+
+
+def test_a_runs_time_is_that_of_all_its_starts_in_its_folder(tmp_path, monkeypatch):
+    said = spec.read(str(write(tmp_path / "sweep.py", CELL)))
+    (run,) = runs.make_runs(said, tmp_path, [])
+    clock = iter([0.0, 5.0, 10.0, 70.0, 100.0, 107.5])
+    time = types.SimpleNamespace(monotonic=lambda: next(clock))
+    monkeypatch.setattr(runs, "time", time)  # not everybody's
+    with run.timed():  # refused before it had a folder
+        next(clock)
+    run.folder.mkdir()
+    with pytest.raises(KeyboardInterrupt), run.timed():
+        raise KeyboardInterrupt
+    with run.timed():
+        pass
+    assert run.seconds == 67.5
+
+
+def test_a_flag_of_every_run_takes_the_place_of_the_cells(tmp_path):
+    cell = CELL | {"overrides": {"crops.global_crops": (2, 32, (0.4, 1.0))}}
+    said = spec.read(str(write(tmp_path / "sweep.py", cell)))
+    flags = ["--config.crops.global_crops=(2, 8, (0.4, 1.0))", "--config.data.path=x"]
+    (run,) = runs.make_runs(said, tmp_path, flags)
+    assert run.arguments == [f"--config={CELL['config']}", "--config.seed=0", *flags]
+
+
+def test_the_difference_pairs_seeds_that_both_have():
+    cells = (
+        spec.Cell("base", "x.py"),
+        spec.Cell("new", "x.py", baseline="base", published=70.0),
+    )
+    described = spec.Sweep(cells, (METRIC,), seeds=(0, 1, 2))
+    values = {("base", 0): 10.0, ("base", 1): 30.0, ("new", 1): 31.0, ("new", 2): 50.0}
+    records = {
+        run: {"metrics": {METRIC: value}, "seconds": 90.0}
+        for run, value in values.items()
+    }
+    base, new = table.rows(described, records)
+    assert new["over_baseline"]["values"] == [1.0]
+    assert new["metrics"][METRIC]["mean"] == 40.5
+    assert new["metrics"][METRIC]["std"] == pytest.approx(statistics.stdev([31, 50]))
+    assert table.markdown(described, [base, new]).splitlines()[2:] == [
+        "| base | 2 | 1.5 | 20.00 ± 14.14 | - | - | - |",
+        "| new | 2 | 1.5 | 40.50 ± 13.44 | 70.00 | base | +1.00 |",
+    ]
+
+
+def test_claims_are_judged_beside_what_is_published(tmp_path):
+    cells = [{"name": name, "config": "x.py"} for name in "ab"]
+    claim = {"text": "a is above b", "cell": "a", "over": "b", "published": 4.0}
+    file = tmp_path / "claims.py"
+    said = {"metrics": (METRIC,), "seeds": (0, 1, 2), "cells": cells}
+    file.write_text(f"SWEEP = {said | {'claims': [claim]}}")
+    described = spec.read(str(file))
+    values = {"a": (11.0, 12.0, 13.0), "b": (10.0, 10.0, 10.0)}
+    records = {
+        (name, seed): {"metrics": {METRIC: value}, "seconds": 1.0}
+        for name, row in values.items()
+        for seed, value in enumerate(row)
+    }
+    # 2 +- 4.303 / sqrt(3), Student's t of two degrees of freedom
+    assert table.claims(described, records).splitlines() == [
+        f"| claim | published | {METRIC} | verdict |",
+        "| --- | --- | --- | --- |",
+        "| a is above b | +4.0 | +2.00 (-0.48 to +4.48) | not decided |",
+    ]
+    records["a", 2]["metrics"][METRIC] = 12.5
+    (row,) = table.claims(described, records).splitlines()[2:]
+    assert row.endswith(
+        "| +1.83 (-0.06 to +3.73) | not seen, published size excluded |"
+    )
+
+    file.write_text(f"SWEEP = {said | {'claims': [claim | {'published': 0.0}]}}")
+    with pytest.raises(ValueError, match="its sign says which cell is above"):
+        spec.read(str(file))
+    file.write_text(f"SWEEP = {said | {'claims': [claim | {'over': 'c'}]}}")
+    with pytest.raises(ValueError, match=r"not so: \['c'\]"):
+        spec.read(str(file))
+
+
+@pytest.mark.parametrize(
+    "file", sorted(configs.FOLDER.glob("s[tw]*/[a-z]*.py")), ids=lambda file: file.stem
+)
+def test_every_cell_of_a_sweep_is_a_config_that_can_be_built(file):
+    described = spec.read(str(file))
+    seen = []
+    for cell in described.cells:
+        path, _, variant = cell.config.partition(":")
+        module = path.removesuffix(".py").replace("/", ".")
+        config = importlib.import_module(f"logo_jax.{module}").get_config(variant)
+        config.update_from_flattened_dict(dict(cell.overrides))
+        compose.describe(config, num_devices=1, steps_per_epoch=10)
+        seen.append(config.to_json())
+    assert all(a != b for a, b in itertools.combinations(seen, 2))
+
+    def record(i):
+        metrics = {name: i % 7 + i % 5 for name in described.metrics}
+        return {"metrics": metrics, "seconds": 1.0}
+
+    runs_of = [(cell.name, seed) for cell in described.cells for seed in range(2)]
+    records = {run: record(i) for i, run in enumerate(runs_of)}
+    rows = table.rows(described, records)
+    assert table.markdown(described, rows).count("\n") == len(described.cells) + 1
+    told = table.claims(described, records)
+    assert told.count("\n") == len(described.claims) + 1
+    assert "| - |\n" not in told
+
+
+def test_the_crop_ratio_sweep_is_the_supplements_two_tables():
+    cells = spec.read("sweeps/stl10_crop_ratio").cells
+    areas = {
+        cell.name: (
+            cell.overrides["crops.global_crops"][2],
+            cell.overrides["crops.local_crops"][2],
+            cell.published,
+        )
+        for cell in cells
+    }
+    assert len(cells) == 26
+    assert areas["moco_local_0.6"] == ((0.4, 1.0), (0.08, 0.6), 77.15)
+    assert areas["simsiam_local_1.0"] == ((0.4, 1.0), (0.08, 1.0), 76.54)
+    assert areas["simsiam_global_0.3"] == ((0.08, 0.3), (0.08, 1.0), 72.43)
+    assert areas["moco_global_0.7"] == ((0.08, 0.7), (0.08, 1.0), 77.21)
+
+
+@pytest.mark.parametrize(
+    ("cells", "flags", "message"),
+    [
+        ([CELL, CELL], [], "must have names of their own"),
+        ([CELL | {"baseline": "b"}], [], "what they are compared with among them"),
+        ([CELL | {"baseline": "a"}], [], "in a circle (a -> a)"),
+        ([CELL | {"name": "a/b"}], [], "it names a folder"),
+        ([CELL | {"unheard_of": 1.0}], [], "unheard_of"),
+        ([], [], "nothing to run"),
+        ([CELL], ["--workdir=x"], "'--workdir=x' is not a flag"),
+        ([CELL], ["--config.seed=5"], "would give every run the same seeds"),
+    ],
+)
+def test_a_sweep_that_cannot_be_run_is_refused_in_one_line(
+    cells, flags, message, tmp_path, capsys
+):
+    file = write(tmp_path / "sweep.py", *cells)
+    with pytest.raises(SystemExit) as end:
+        sweep.main([f"--sweep={file}", f"--out={tmp_path / 'out'}", *flags])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert not (tmp_path / "out").exists()

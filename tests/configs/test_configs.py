@@ -1,0 +1,287 @@
+"""Every config and variant, down to its whole train step."""
+
+import importlib
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from logo_jax import experiment as compose
+from logo_jax.configs import base
+from logo_jax.experiment.experiment import train_step
+from logo_jax.methods import LearnedAffinity, LoGo, MoCo
+from logo_jax.methods.base import Examples
+from logo_jax.training import train_step as step
+
+FOLDER = pathlib.Path(base.__file__).parent
+EXPERIMENTS = sorted(
+    path.stem
+    for path in FOLDER.glob("*.py")
+    if not path.stem.startswith(("base", "__"))
+)
+every_experiment = pytest.mark.parametrize("name", EXPERIMENTS)
+
+
+def load(name, variant=""):
+    return importlib.import_module(f"logo_jax.configs.{name}").get_config(variant)
+
+
+def describe(config, steps_per_epoch=10):
+    return compose.describe(config, num_devices=1, steps_per_epoch=steps_per_epoch)
+
+
+def compiled(description):
+    return train_step(description, step.make_mesh(jax.devices()[:1]))
+
+
+def examples(batch_size, side):
+    ids = np.arange(batch_size, dtype=np.int32)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (batch_size, side, side, 3), np.uint8)
+    sizes = np.full((batch_size, 2), side, np.int32)
+    return Examples(*map(jnp.asarray, (images, sizes, ids))), np.int32(0)
+
+
+@every_experiment
+def test_the_full_train_step_of_a_config_fits_together_and_lowers_elsewhere(name):
+    description = describe(load(name))
+    state = jax.eval_shape(description.init)
+    size = description.crops["global_crops"].size
+    b = description.batch_size
+    inputs = Examples(
+        jax.ShapeDtypeStruct((b, size, size, 3), jnp.uint8),
+        jax.ShapeDtypeStruct((b, 2), jnp.int32),
+        jax.ShapeDtypeStruct((b,), jnp.int32),
+    )
+    traced = compiled(description).trace(state, inputs, np.int32(0))
+    after, metrics = traced.out_info
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
+    assert metrics["loss"].shape == ()
+    lowered = traced.lower(lowering_platforms=("cuda", "tpu"))  # from this machine
+    assert lowered.compiler_ir() is not None
+
+
+@pytest.mark.parametrize("steps_per_epoch", [1, 70])  # 1: before data are known
+def test_a_warm_up_may_be_a_part_of_an_epoch_and_is_shorter_than_training(
+    steps_per_epoch,
+):
+    config = load("cifar10_simsiam")
+    config.train.num_epochs = 1
+    for epochs in (0.6, 0.999):
+        config.optimizer.warmup_epochs = epochs
+        describe(config, steps_per_epoch)
+    config.optimizer.warmup_epochs = 1.0
+    with pytest.raises(
+        ValueError, match="must be shorter than the training of 1 epochs"
+    ):
+        describe(config, steps_per_epoch)
+
+
+@every_experiment
+@pytest.mark.parametrize("variant", base.VARIANTS)
+def test_every_variant_of_a_config_describes_a_method(name, variant):
+    description = describe(load(name, variant))
+    wrapped = variant in ("logo", "released", "paper")
+    assert isinstance(description.method, LoGo) == wrapped
+    local = description.crops["local_crops"]
+    assert local.count == (0 if variant.startswith("baseline") else 2)
+    usual = 150 if name == "quickstart" else 200 * 10
+    twice = variant == "baseline_400"
+    assert description.plan.num_steps == usual * (2 if twice else 1)
+
+
+# Reduced, the others are one of these with other numbers; compiling a step takes long.
+STEPPED = [
+    name
+    for name in EXPERIMENTS
+    if name.startswith("cifar10") or name == "imagenet100_moco"
+]
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_a_config_at_reduced_size_takes_a_step(name):
+    config = load(name)
+    reduce(config)
+    description = describe(config)
+    state = jax.jit(description.init)()
+    before = jax.device_get(state.params["encoder"])
+    step_, inputs = compiled(description), examples(config.data.batch_size, 16)
+    after, _ = step_(state, *inputs)
+    after, metrics = step_(after, *inputs)  # the first step of a warm-up stands still
+    assert all(np.isfinite(value) for value in jax.device_get(metrics).values())
+    moved = jax.tree.map(
+        lambda a, b: bool(np.any(a != b)),
+        before,
+        jax.device_get(after.params["encoder"]),
+    )
+    assert any(jax.tree.leaves(moved))
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_runs_that_differ_in_their_seed_share_their_programs(seeds):
+    def programs(seed):
+        config = load("cifar10_moco")
+        reduce(config)
+        config.seed, config.seeds = seed, seeds
+        description = describe(config)
+        keys = description.keys("parameters")
+        first = jax.jit(description.init)
+        state = jax.eval_shape(first, keys)
+        inputs, epoch = examples(config.data.batch_size, 16)
+        if seeds > 1:
+            inputs = jax.tree.map(lambda x: jnp.stack([x] * seeds), inputs)
+        stepped = compiled(description).trace(state, inputs, epoch)
+        return [p.lower().as_text() for p in (first.trace(keys), stepped)]
+
+    assert programs(0) == programs(5)
+
+
+def reduce(config):
+    """Small crops, a narrow network, a batch of eight."""
+    groups = (config.crops.global_crops, 12), (config.crops.local_crops, 8)
+    config.crops.global_crops, config.crops.local_crops = (
+        (crops[0], side, crops[2]) for crops, side in groups
+    )
+    config.data.batch_size = 8
+    config.encoder.backbone = "resnet10"
+    config.encoder.width = 4
+    config.encoder.head_hidden = config.encoder.embedding_dim = 8
+    config.logo.regressor_width = 8
+    if "queue_size" in config.method:
+        config.method.queue_size = 16
+    if "num_prototypes" in config.method:
+        config.method.num_prototypes = 8
+
+
+def test_released_has_every_switch_of_the_golden_run():
+    method = describe(load("cifar10_moco", "released"), steps_per_epoch=195).method
+    assert isinstance(method, LoGo)
+    assert isinstance(method.base, MoCo)
+    assert method.update_kind == "released"
+    assert (method.clip_ratio, method.reset_norm_every) == (0.015, 195)
+    assert method.prepare_before_repel
+    assert not method.stats_from_globals
+    base_method, affinity = method.base, method.affinity
+    assert (base_method.queue_size, base_method.momentum) == (4096, 0.999)
+    assert base_method.temperature == 0.07
+    assert base_method.encode_idle_views
+    assert base_method.shuffle
+    assert isinstance(affinity, LearnedAffinity)
+    assert affinity.loss.__name__ == "jensen_shannon"
+    assert (affinity.noise, affinity.noise_on) == (0.3, "positives")
+    assert (affinity.negatives, affinity.norm_batches) == ("flip", "separate")
+    assert (affinity.regressor.width, affinity.regressor.depth) == (256, 2)
+    assert affinity.normalize
+    assert not affinity.both_orders
+    np.testing.assert_allclose(base_method.pair_weights.sum(), 1.0)
+
+
+def test_paper_sums_pairs_and_takes_one_step_by_the_difference_of_affinities():
+    method = describe(load("cifar10_simsiam", "paper")).method
+    assert isinstance(method, LoGo)
+    assert isinstance(method.affinity, LearnedAffinity)
+    assert (method.update_kind, method.weight) == ("joint", 1e-4)
+    np.testing.assert_array_equal(
+        method.base.pair_weights, [[0, 0.5], [0.5, 0], [1, 1], [1, 1]]
+    )
+    positive, negative = jnp.array([2.0]), jnp.array([1.0])
+    difference = jax.nn.softplus(negative) - jax.nn.softplus(positive)
+    np.testing.assert_allclose(
+        method.affinity.loss(positive, negative), difference[0], rtol=1e-6
+    )
+    assert (method.affinity.negatives, method.affinity.noise_on) == ("roll", "none")
+
+
+@every_experiment
+def test_released_has_the_released_regressor_everywhere(name):
+    config = load(name, "released")
+    method = describe(config).method
+    assert isinstance(method, LoGo)
+    assert isinstance(method.affinity, LearnedAffinity)
+    assert (method.update_kind, method.clip_ratio) == ("released", 0.015)
+    assert method.reset_norm_every == 10
+    assert (
+        config.optimizer.to_dict()
+        | {
+            "name": "sgd",
+            "learning_rate": 0.03,
+            "weight_decay": 1e-4,
+            "schedule": "step",
+            "warmup_epochs": 0.0,
+        }
+        == config.optimizer.to_dict()
+    )
+    assert method.affinity.regressor.width == 256
+    assert method.affinity.regressor.depth == 2
+    assert config.crops.local_crops[2] == (0.05, 0.4)
+    assert config.batch_norm == "per_device"
+
+
+def test_mocos_defaults_are_its_notebooks():
+    method = describe(load("cifar10_moco", "multicrop")).method
+    assert isinstance(method, MoCo)
+    assert (method.queue_size, method.momentum, method.temperature) == (4096, 0.99, 0.1)
+    assert not method.encode_idle_views
+
+
+def test_the_regressors_schedule_is_its_own():
+    rates = {}
+    for schedule in ("constant", "cosine", "step"):
+        config = load("cifar10_simsiam")
+        config.logo.regressor_schedule = schedule
+        method = describe(config).method
+        assert isinstance(method, LoGo)
+        assert isinstance(method.affinity, LearnedAffinity)
+        rates[schedule] = [
+            rate_after(method.affinity.tx, steps) for steps in (0, 1300, 1999)
+        ]
+    rate = 0.03 * 512 / 256
+    np.testing.assert_allclose(rates["constant"], [rate] * 3, rtol=1e-5)
+    np.testing.assert_allclose(rates["step"], [rate, rate / 10, rate / 100], rtol=1e-5)
+    first, middle, last = rates["cosine"]
+    assert first == pytest.approx(rate)
+    assert rate > middle > last
+    assert last < 1e-5
+
+
+def rate_after(tx, steps):
+    """The learning rate of a step: what a gradient of one moves without momentum."""
+    params = {"x": jnp.zeros(())}
+    state = tx.init(params)
+    # the schedule's count is the only integer of the state
+    state = jax.tree.map(
+        lambda leaf: jnp.full_like(leaf, steps) if leaf.dtype == jnp.int32 else leaf,
+        state,
+    )
+    updates, _ = tx.update({"x": jnp.ones(())}, state, params)
+    return -float(updates["x"])
+
+
+@pytest.mark.parametrize("frozen_epochs", [0.0, 0.4, 1.0])
+def test_a_states_structure_does_not_depend_on_the_length_of_an_epoch(frozen_epochs):
+    config = load("cifar10_swav")
+    config.method.frozen_epochs = frozen_epochs
+    states = [jax.eval_shape(describe(config, n).init) for n in (1, 97)]
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
+
+
+def test_swav_style_has_the_supplements_areas():
+    crops = describe(load("imagenet100_simsiam", "swav_style")).crops
+    assert crops["global_crops"].scale == (0.3, 1.0)
+    assert crops["local_crops"].scale == (0.05, 0.3)
+
+
+def test_two_global_and_six_local_crops_are_four_numbers_of_a_config():
+    config = load("cifar10_simsiam")
+    config.crops.local_crops = (6, 16, (0.05, 0.3))
+    description = describe(config)
+    assert isinstance(description.method, LoGo)
+    assert description.method.base.pair_weights.shape == (8, 2)
+    batch = jax.eval_shape(
+        description.make_batch, description.keys("crops"), *examples(4, 32)
+    )
+    assert batch.local_crops.shape == (4, 6, 16, 16, 3)

@@ -1,0 +1,92 @@
+"""Configs and sweeps found by name, from any folder; what a wheel holds of them."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from absl import flags
+
+from logo_jax import configs, main
+from logo_jax.sweeps import spec
+
+QUICKSTART = configs.FOLDER / "quickstart.py"
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "name", ["quickstart", "quickstart.py", "configs/quickstart.py", str(QUICKSTART)]
+)
+def test_a_config_is_found_by_name_and_by_path_from_any_folder(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quickstart").mkdir()  # of a run, perhaps: a folder is no config
+    assert configs.find(name) == QUICKSTART
+
+
+def test_a_file_of_the_users_comes_before_one_of_ours(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    own = pathlib.Path("configs/quickstart.py")
+    own.touch()
+    assert configs.find("configs/quickstart.py") == own
+    assert configs.find("quickstart") == QUICKSTART
+
+
+@pytest.mark.parametrize(
+    "name", ["", "quickstar", "../main", "__init__", "/quickstart"]
+)
+def test_what_is_neither_is_told_with_the_names_there_are(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=re.escape(repr(name))) as told:
+        configs.find(name)
+    assert "quickstart, stl10_moco" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+# ml_collections loads config files so
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_the_flag_takes_a_name_with_a_variant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parser = flags.FLAGS[main.CONFIG.name].parser
+    config = parser.parse("cifar10_moco:baseline")
+    assert config.logo.update_kind == "none"
+    assert config == parser.parse("configs/cifar10_moco.py:baseline")
+    assert parser.parse("cifar10_moco").logo.update_kind != "none"
+
+
+def test_a_sweep_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    by_path = spec.read("configs/sweeps/stl10_crop_ratio.py")
+    assert spec.read("sweeps/stl10_crop_ratio") == by_path
+
+
+def test_no_config_imports_from_the_folder_it_is_run_in():
+    for file in configs.FOLDER.rglob("*.py"):
+        assert "from configs" not in file.read_text(), file
+
+
+def test_a_wheel_holds_every_file_of_the_package_and_nothing_else(tmp_path):
+    source = tmp_path / "source"
+    unwanted = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "logo_jax", source / "logo_jax", ignore=unwanted)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    code = "from setuptools import build_meta as b; b.build_wheel('..')"
+    line = [sys.executable, "-c", code]
+    subprocess.run(line, cwd=source, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = [n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n]
+    files = [file for file in (source / "logo_jax").rglob("*") if file.is_file()]
+    assert sorted(packed) == sorted(
+        file.relative_to(source).as_posix() for file in files
+    )
+    assert "logo_jax/py.typed" in packed
+
+
+def test_in_a_clone_the_folder_is_at_the_top_too():
+    assert (ROOT / "configs").samefile(configs.FOLDER)

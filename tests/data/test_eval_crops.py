@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+
+from logo_jax.data import eval_crops
+from logo_jax.data.eval_crops import Squares, decoded, evenly, read_all
+from logo_jax.data.sources import folder
+from logo_jax.data.sources.base import ImageSet, Record
+from tests.data.pictures import smooth, write_folder
+
+ARRAYS = ImageSet(
+    np.random.default_rng(0).integers(0, 256, (600, 3, 4, 3), np.uint8),
+    np.arange(600) % 7,
+    origin="arrays",
+)
+
+
+@pytest.fixture(name="files")
+def fixture_files(tmp_path):
+    return folder.load(write_folder(tmp_path, {"a": 4, "b": 3}))[0]
+
+
+def collected(squares):
+    images, labels = zip(*squares.batches(), strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def test_all_images_come_in_order_with_their_sizes(files):
+    images, sizes, labels = read_all(files, (32, 40), max_corrupt=0)
+    assert images.shape == (7, 32, 40, 3)
+    assert sizes.tolist() == [[24, 32]] * 7
+    np.testing.assert_array_equal(images[5, :24, :32], smooth(24, 32, seed=101))
+    assert labels.tolist() == [0] * 4 + [1] * 3
+
+
+def test_arrays_that_fit_are_not_copied():
+    images, sizes, labels = read_all(ARRAYS, (3, 4), max_corrupt=0)
+    assert images is ARRAYS.images
+    assert sizes.shape == (600, 2)
+    assert (sizes == (3, 4)).all()
+    assert labels.tolist() == [i % 7 for i in range(600)]
+
+
+def test_arrays_are_reduced_where_the_canvas_is_smaller():
+    images, sizes, labels = read_all(ARRAYS, (3, 2), max_corrupt=0)
+    assert images.shape == (600, 3, 2, 3)
+    assert (sizes == (3, 4)).all()
+    assert labels.tolist() == [i % 7 for i in range(600)]
+
+
+@pytest.mark.parametrize("side", [3, 2])  # as they are, and reduced
+@pytest.mark.parametrize("labels", [None, np.ones((5, 4), np.int32)])
+def test_images_without_one_class_each_are_marked_so(labels, side):
+    pixels = np.zeros((5, 3, 3, 3), np.uint8)
+    source = ImageSet(pixels, labels, origin="here")
+    assert read_all(source, (side, side), max_corrupt=0)[2].tolist() == [-1] * 5
+
+
+def test_many_chunks_keep_their_order(monkeypatch):
+    monkeypatch.setattr(eval_crops, "_READ_AT_ONCE", 7)
+    ids = np.arange(600)[::-1]
+    images, labels = collected(Squares(ARRAYS, ids, max_corrupt=0, threads=3))
+    np.testing.assert_array_equal(images, ARRAYS.images[::-1])
+    np.testing.assert_array_equal(labels, ARRAYS.labels[::-1])
+
+
+def test_a_second_pass_gives_the_same_without_decoding_again(files, tmp_path):
+    squares = Squares(files, np.arange(7), max_corrupt=0, resize=8, crop=8)
+    first = collected(squares)
+    (tmp_path / "a" / "0.png").unlink()
+    for before, after in zip(first, collected(squares), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_what_is_too_much_to_keep_is_decoded_again(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(eval_crops, "_KEPT_BYTES", 7 * 8 * 8 * 3 - 1)
+    squares = Squares(files, np.arange(7), max_corrupt=0.5, resize=8, crop=8)
+    assert len(collected(squares)[0]) == 7
+    (tmp_path / "a" / "0.png").unlink()
+    assert len(collected(squares)[0]) == 6
+
+
+def test_a_damaged_image_is_left_out_of_evaluations(files, tmp_path):
+    (tmp_path / "a" / "1.png").write_bytes(b"damaged")
+    found = decoded(files, max_corrupt=0.5)
+    assert len(found) == 6
+    assert found.labels is not None
+    assert found.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    np.testing.assert_array_equal(found.images[1], smooth(24, 32, seed=2))
+    with pytest.raises(ValueError, match="1 images cannot be decoded"):
+        decoded(files, max_corrupt=0.1)
+
+
+def test_images_that_are_left_whole_are_too_much_to_keep_too(files, monkeypatch):
+    class Sized:
+        largest = (24, 32)
+
+        def __getattr__(self, name):
+            return getattr(files, name)
+
+        def __len__(self):
+            return len(files)
+
+    squares = Squares(Sized(), np.arange(7), max_corrupt=0)
+    monkeypatch.setattr(eval_crops, "_KEPT_BYTES", 7 * 24 * 32 * 3 - 1)
+    assert len(collected(squares)[0]) == 7
+    assert "_kept" not in vars(squares)
+    monkeypatch.setattr(eval_crops, "_KEPT_BYTES", 7 * 24 * 32 * 3)
+    collected(squares)
+    assert "_kept" in vars(squares)
+
+
+def test_a_chunk_without_a_sound_image_is_passed_over(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(eval_crops, "_READ_AT_ONCE", 3)
+    (tmp_path / "b" / "2.png").write_bytes(b"damaged")  # alone in its chunk
+    assert len(decoded(files, max_corrupt=0.5)) == 6
+
+
+def test_the_limit_is_of_the_images_that_count(files, tmp_path):
+    (tmp_path / "a" / "1.png").write_bytes(b"damaged")
+    squares = Squares(files, np.arange(2), max_corrupt=0.4)
+    with pytest.raises(ValueError, match="more than 40.00% of 2; "):
+        collected(squares)
+
+
+@pytest.mark.parametrize(("n", "limit", "count"), [(10, 0, 10), (10, 3, 3), (3, 9, 3)])
+def test_numbers_are_spread_over_all_images(n, limit, count):
+    numbers = evenly(n, limit)
+    assert len(set(numbers.tolist())) == count
+    assert numbers[0] == 0
+    assert n - numbers[-1] <= -(-n // count)
+
+
+def test_images_without_a_label_keep_that_they_have_none(files):
+    """As STL-10's, most of whose training images are unlabelled."""
+
+    class Unlabelled:
+        origin, largest, num_classes = "x", (4, 4), 3
+        __len__ = files.__len__
+
+        def records(self, ids):
+            return [Record(np.zeros((4, 4, 3), np.uint8), i % 3 - 1) for i in ids]
+
+        def name(self, i):
+            return str(i)
+
+    found = decoded(Unlabelled(), max_corrupt=0.0)
+    np.testing.assert_array_equal(found.labels, np.arange(len(files)) % 3 - 1)

@@ -1,0 +1,171 @@
+"""What is dealt out is a function of seed and step, however it is read."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from logo_jax.data.eval_crops import read_all
+from logo_jax.data.on_device import Resident
+from logo_jax.data.prefetch import read_ahead
+from logo_jax.data.sampler import epoch_order, ids_of_step
+from logo_jax.data.sources import folder
+from logo_jax.data.streaming import ReadStep, Streamed
+from logo_jax.training import train_step as step
+from tests.data.pictures import write_folder
+
+CANVAS = (16, 20)  # smaller than the images
+BATCH = 4
+STEPS = 6  # of 11 images: three epochs of two steps
+
+
+@pytest.fixture(name="source", scope="module")
+def fixture_source(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    return folder.load(write_folder(root, {"a": 6, "b": 5}))[0]
+
+
+def sharding(seeds=(3,)):
+    return step.batch_sharding(step.make_mesh(jax.devices()[:4]), len(seeds) > 1)
+
+
+def streamed(source, seeds=(3,), max_corrupt=0.0, **how):
+    return Streamed(
+        ReadStep(source, CANVAS, BATCH, seeds), sharding(seeds), max_corrupt, **how
+    )
+
+
+def resident(source, seeds=(3,)):
+    stored = read_all(source, CANVAS, max_corrupt=0)
+    mesh = step.make_mesh(jax.devices()[:4])
+    return Resident(*step.replicate(stored, mesh), BATCH, seeds, sharding(seeds))
+
+
+def dealt(loader, start=0, stop=STEPS):
+    return jax.device_get(list(loader.batches(start, stop)))
+
+
+def assert_same(found, wanted):
+    assert len(found) == len(wanted)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("seeds", [(3,), (3, 4)])
+def test_streamed_and_resident_batches_are_the_same(source, seeds):
+    found = dealt(streamed(source, seeds))
+    assert_same(found, dealt(resident(source, seeds)))
+    examples, epoch = found[4]
+    assert epoch == 2
+    shape = (BATCH,) if len(seeds) == 1 else (2, BATCH)
+    assert examples.images.shape == (*shape, *CANVAS, 3)
+    assert examples.sizes.shape == (*shape, 2)
+    np.testing.assert_array_equal(examples.labels, examples.ids >= 6)  # of b
+
+
+@pytest.mark.parametrize("how", [{"threads": 1}, {"threads": 5}, {"workers": 2}])
+def test_threads_and_processes_change_nothing(source, how):
+    assert_same(dealt(streamed(source, **how)), dealt(streamed(source)))
+
+
+def test_any_step_can_be_the_first(source):
+    whole = dealt(streamed(source))
+    for start in (1, 2, 5):
+        assert_same(dealt(streamed(source), start), whole[start:])
+
+
+def test_an_epoch_holds_every_image_once_but_its_remainder():
+    for epoch in range(3):
+        steps = [ids_of_step(2 * epoch + i, (3,), 11, BATCH) for i in range(2)]
+        ids = np.concatenate([ids for ids, _ in steps])
+        np.testing.assert_array_equal(ids, epoch_order(3, epoch, 11)[:8])
+        assert {int(e) for _, e in steps} == {epoch}
+
+
+@pytest.mark.parametrize("seeds", [(3,), (3, 4)])
+def test_the_shares_of_several_processes_are_the_batch(source, seeds):
+    whole = ReadStep(source, CANVAS, BATCH, seeds)(3)
+    parts = [ReadStep(source, CANVAS, BATCH, seeds, (i, 2))(3) for i in range(2)]
+    axis = len(seeds) - 1
+    for shares, field in zip(
+        zip(*(jax.tree.leaves(part[:2]) for part in parts), strict=True),
+        jax.tree.leaves(whole[:2]),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(np.concatenate(shares, axis), field)
+
+
+def end_at_five(i):
+    if i == 5:
+        os._exit(1)
+    return i
+
+
+def test_a_process_that_is_ended_is_told_as_an_error_of_reading():
+    numbers = read_ahead(end_at_five, range(1000), workers=1)
+    with pytest.raises(ChildProcessError, match="a process that reads images: "):
+        list(numbers)
+    assert not multiprocessing.active_children()
+
+
+def test_a_stopped_reading_leaves_no_process_and_no_thread(source):
+    before = set(threading.enumerate())
+    for how in ({"threads": 2}, {"workers": 2}):
+        batches = streamed(source, **how).batches(0, 1000)
+        next(batches)
+        batches.close()
+        assert not multiprocessing.active_children()
+        left = [t for t in threading.enumerate() if t not in before and not t.daemon]
+        for thread in left:
+            thread.join(timeout=10)
+        assert not any(thread.is_alive() for thread in left)
+
+
+@pytest.mark.parametrize("how", [{"threads": 2}, {"workers": 2}])
+def test_a_damaged_file_is_named_and_skipped_up_to_the_limit(tmp_path, caplog, how):
+    source = folder.load(write_folder(tmp_path, {"a": 6, "b": 5}))[0]
+    damaged = tmp_path / "b" / "1.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    found = dealt(streamed(source, max_corrupt=0.1, **how))
+    assert len(found) == STEPS
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert f"{damaged}: " in line
+    with pytest.raises(ValueError, match=r"1 images .*more than 5.00% of 11.*1\.png"):
+        dealt(streamed(source, max_corrupt=0.05, **how))
+    assert not multiprocessing.active_children()
+
+
+KILLED = """
+import os, signal, sys
+from logo_jax.data.prefetch import read_ahead
+
+if __name__ == "__main__":
+    for pid in read_ahead(pid_of, range(10_000), workers=2):
+        print(pid, flush=True)  # of a worker
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    (tmp_path / "worker.py").write_text(
+        "import os\n\n\ndef pid_of(i):\n    return os.getpid()\n"
+    )
+    script = tmp_path / "killed.py"
+    script.write_text("from worker import pid_of\n" + KILLED)
+    path = os.pathsep.join([str(tmp_path), os.getcwd()])
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": path},
+        timeout=60,  # passes where a worker lives on, which holds the pipes open
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert int(done.stdout.split()[0]) != os.getpid()

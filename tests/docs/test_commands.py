@@ -1,0 +1,182 @@
+"""Every command line in README and docs is one that its program takes."""
+
+import argparse
+import importlib
+import io
+import pathlib
+import re
+import shlex
+import sys
+import tokenize
+import tomllib
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from logo_jax import _cli, configs, evaluate, main
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CONFIGS = sorted(configs.FOLDER.rglob("*.py"))
+PREFIXES = ("taskset", "-c", "0", ".venv/bin/python", "python")
+REQUIRED = {"main": ["config", "workdir"], "doctor": ["config"], "evaluate": []}
+
+# ml_collections loads config files so
+pytestmark = pytest.mark.filterwarnings("ignore:.*load_module")
+
+
+def lines_of(text):
+    """Command lines of a page: blocks of bash, indented blocks, and code in a line."""
+    text = text.replace("\\\n", " ")
+    fenced = "".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
+    other = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    after_a_blank = re.findall(r"\n\n((?: {4}\S.*\n)+)", other)
+    indented = "".join(after_a_blank).splitlines()
+    spans = re.findall(r"`((?:python|bash|make|pip)\s[^`]+)`", other)
+    return [*fenced.splitlines(), *indented, *spans]
+
+
+def docstring(file):
+    """The first string of a Python file, as it is written."""
+    tokens = tokenize.generate_tokens(io.StringIO(file.read_text()).readline)
+    found = next((t.string for t in tokens if t.type == tokenize.STRING), "")
+    return found.replace("\\\n", " ")
+
+
+def told():
+    """(file, command) of every one."""
+    texts = {page: page.read_text() for page in PAGES}
+    texts |= {
+        file: "\n".join(re.findall(r"^ *python .*$", docstring(file), re.M))
+        for file in CONFIGS
+    }
+    for file, text in texts.items():
+        found = lines_of(text) if file in PAGES else text.splitlines()
+        for line in found:
+            for part in re.sub(r"\[(-[^]]*)\]", r"\1", line).split(" && "):
+                yield file.relative_to(ROOT), " ".join(part.split())
+
+
+TOLD = list(dict.fromkeys(line for _, line in told()))
+
+
+class ParsedError(Exception):
+    """A command line has been parsed; what its parser left is the argument."""
+
+
+@pytest.fixture(name="only_parse", autouse=True)
+def fixture_only_parse(monkeypatch):
+    """Programs end where their arguments have been parsed."""
+    parse = argparse.ArgumentParser.parse_known_args
+
+    def parse_known(self, args=None, namespace=None):
+        raise ParsedError(parse(self, args, namespace)[1])
+
+    def parse_all(self, args=None, namespace=None):
+        left = parse(self, args, namespace)[1]
+        if left:
+            self.error(f"unknown: {left}")
+        raise ParsedError([])
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_known)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_all)
+
+
+def check(line, monkeypatch):
+    """Fails where a command would be refused, or is of no known kind."""
+    words = shlex.split(line, comments=True)
+    while words and words[0] in PREFIXES:
+        words = words[1:]
+    match words:
+        case ["-m", module, *arguments] if module.startswith(("logo_jax", "bench")):
+            check_module(module, arguments, monkeypatch)
+        case ["bash", script, *_] | ["source", script] if script.startswith("bench"):
+            assert (ROOT / script).is_file()
+        case ["make", target]:
+            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
+        case ["pip" | ".venv/bin/pip", "install" | "wheel", *rest]:
+            check_extras(rest)
+        case ["-m", "pytest", "-n", "2"] | ["python3", "-m", "venv", ".venv"]:
+            pass
+        case _:
+            pytest.fail(f"{line!r} is of no kind that this test knows")
+
+
+def check_module(module, arguments, monkeypatch):
+    package, _, name = module.partition(".")
+    if package == "logo_jax" and name in REQUIRED:
+        return check_flags(name, arguments, monkeypatch)
+    program = importlib.import_module(module)
+    monkeypatch.setattr(sys, "argv", [module, *arguments])
+    with pytest.raises(ParsedError) as parsed:
+        program.main()
+    (left,) = parsed.value.args
+    if name == "sweep":
+        (file,) = (x.partition("=")[2] for x in arguments if x.startswith("--sweep="))
+        assert configs.find(file).is_file()
+        base = "--config=configs/cifar10_simsiam.py"
+        return check_flags("main", [base, "--workdir=RUN", *left], monkeypatch)
+    assert not left
+    if name == "compare" and "--" in arguments:
+        inner = arguments[arguments.index("--") + 1 :]
+        check(shlex.join(inner), monkeypatch)
+    return None
+
+
+def check_flags(name, arguments, monkeypatch):
+    """Parses with the flags that the program has, and those alone."""
+    defined = flags.FLAGS.flags_by_module_dict()
+    own = [main.__name__, importlib.import_module(f"logo_jax.{name}").__name__]
+    known = {flag.name for module in own for flag in defined[module]}
+    given = {x.lstrip("-").partition("=")[0].partition(".")[0] for x in arguments}
+    assert given <= known
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    with flagsaver.flagsaver():
+        _cli.parse(sys.argv, REQUIRED[name])
+
+
+def check_extras(words):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = {x for word in words for x in re.findall(r"(?<=\[)[\w,]+", word)}
+    known = project["optional-dependencies"]
+    assert {name for extra in extras for name in extra.split(",")} <= set(known)
+
+
+@pytest.mark.parametrize("line", TOLD)
+def test_a_command_that_is_told_is_taken(line, monkeypatch):
+    check(line, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -m logo_jax.main --config=quickstart --workdir=RUN --config.seed=x",
+        "python -m logo_jax.main --config=quickstart --workdir=RUN --config.sed=1",
+        "python -m logo_jax.main --config=quickstart:new --workdir=RUN",
+        "python -m logo_jax.main --config=quickstart --workdir=RUN --protocol=knn",
+        "python -m logo_jax.evaluate --workdir=RUN --protocol=new",
+        "python -m logo_jax.sweep --sweep=sweeps/new --out=OUT",
+        "python -m benchmarks.knn --peer=new",
+        "python -m benchmarks.new",
+        "python -m benchmarks.compare main HEAD -- -m benchmarks.knn --new=1",
+        "bash benchmarks/new.sh",
+        "make new",
+        'pip install -e ".[new]"',
+        "rm -r runs",
+    ],
+)
+def test_a_command_that_would_be_refused_is_found(line, monkeypatch):
+    refused = (SystemExit, AssertionError, pytest.fail.Exception, OSError, ImportError)
+    with pytest.raises(refused):
+        check(line, monkeypatch)
+
+
+def test_commands_are_found_on_every_page_that_has_some():
+    files = {str(file) for file, _ in told()}
+    pages = {"README.md", "docs/performance.md", "docs/results.md"}
+    assert pages | {"docs/robustness.md"} <= files
+    assert len(TOLD) > 50
+
+
+assert evaluate  # defines its flags

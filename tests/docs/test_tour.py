@@ -1,0 +1,98 @@
+"""The Colab tour: the notebook is its script, and every cell of it runs."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import nbclient
+import nbformat
+import numpy as np
+import pytest
+from nbformat import NotebookNode
+
+from colabs.notebook import NOTEBOOK, SCRIPT, convert
+from logo_jax.training.logging.metric_writer import read_rows
+from tests.commands.test_main import TINY
+from tests.conftest import CACHE
+from tests.data.pictures import smooth
+from tests.xla_flags import DEVICES
+
+NUM_PICTURES = 7
+
+
+@pytest.fixture(name="notebook")
+def fixture_notebook():
+    return nbformat.reads(NOTEBOOK.read_text(encoding="utf-8"), as_version=4)
+
+
+def code_cells(notebook) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_the_notebook_is_what_its_script_gives_and_has_no_outputs(notebook):
+    script = SCRIPT.read_text(encoding="utf-8")
+    again = convert(script)
+    assert NOTEBOOK.read_text(encoding="utf-8") == again, "run: make colab"
+    nbformat.validate(notebook)
+    assert len(notebook.cells) == script.count("\n# %%") + 1
+    assert not any(cell.outputs for cell in code_cells(notebook))
+
+
+@pytest.fixture(name="install")
+def fixture_install(notebook):
+    """The names of the cell that installs, which has nothing to install here."""
+    names = {}
+    exec(code_cells(notebook)[0].source, names)
+    return names
+
+
+def test_a_sufficient_jax_is_kept_and_an_older_one_moves_with_its_plugin(install):
+    url = "git+https://host/logo_jax.git"
+    floor = install["JAX_FLOOR"]
+    wanted = install["requirements"]
+    kept = f"logo_jax @ {url}", f"jax=={floor}"
+    assert wanted(url, {"jax": floor, "jax-cuda12-plugin": floor}) == kept
+    old = {"jax": "0.9.10", "jax-cuda12-plugin": "0.9.10"}
+    assert wanted(url, old)[1] == f"jax[cuda12]>={floor}"
+    assert wanted(url, {"jax": "0.7.2", "libtpu": "1"})[1] == f"jax[tpu]>={floor}"
+    clone = SCRIPT.parents[1]
+    assert wanted(str(clone), old)[0] == f"logo_jax @ {clone.as_uri()}"
+    with pytest.raises(ValueError, match="SOURCE='/' is no git URL, wheel or clone"):
+        wanted("/", old)
+
+
+def test_the_floor_of_jax_is_the_one_of_the_package(install):
+    project = tomllib.loads((SCRIPT.parents[1] / "pyproject.toml").read_text())
+    assert f"jax>={install['JAX_FLOOR']}" in project["project"]["dependencies"]
+
+
+@pytest.fixture(name="tiny")
+def fixture_tiny(tmp_path, monkeypatch) -> Path:
+    """The folder of a tour whose run takes seconds."""
+    for split, count in (("train", 40), ("test", 16)):
+        images = np.stack([smooth(12, 12, seed=i) for i in range(count)])
+        np.savez(tmp_path / split, images=images, labels=np.arange(count) % 4)
+    changes = TINY | {"data.path": str(tmp_path)}
+    fields = {name: str(value) for name, value in changes.items()}
+    monkeypatch.setenv("LOGO_TOUR_CHANGES", json.dumps(fields))
+    monkeypatch.setenv("LOGO_TOUR_DIR", str(tmp_path / "tour"))
+    monkeypatch.setenv("XLA_FLAGS", DEVICES.format(1))
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+    return tmp_path / "tour"
+
+
+def test_every_cell_runs_shows_its_pictures_and_leaves_its_files(notebook, tiny):
+    done = nbclient.NotebookClient(notebook, timeout=None).execute()
+    assert all(cell.execution_count for cell in code_cells(done))
+    outputs = [output for cell in code_cells(done) for output in cell.outputs]
+    said = "".join(output.text for output in outputs if "text" in output)
+    assert re.search(r"resumed from step [1-4] of 4\n", said)
+    assert read_rows(tiny / "run" / "metrics.jsonl")[-1]["step"] == 4
+    shown = [output.data for output in outputs if "data" in output]
+    assert sum("image/png" in data for data in shown) == NUM_PICTURES
+    assert len(list((tiny / "run" / "evaluations").iterdir())) == 2
+    assert (tiny / "encoder.safetensors").stat().st_size > 1000
+    with np.load(tiny / "features.npz") as file:
+        assert file["features"].shape == (10, 32)

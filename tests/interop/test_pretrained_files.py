@@ -1,0 +1,139 @@
+"""Which tensors of a published file are the backbone's."""
+
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from logo_jax.interop import huggingface, pretrained_files, tensor_files, torchvision
+from logo_jax.interop.backbone import Backbone
+from logo_jax.networks import resnet
+from tests.golden import test_backbones as golden
+
+ONE = np.ones(2, np.float32)
+BESIDE = {
+    "": {"fc.weight": ONE, "fc.bias": ONE},
+    "module.": {"module.fc.weight": ONE},
+    "module.encoder_q.": {
+        "module.encoder_q.fc.0.weight": ONE,
+        "module.encoder_q.fc.2.bias": ONE,
+        "module.encoder_k.conv1.weight": ONE,
+        "module.queue": ONE,
+        "module.queue_ptr": np.zeros(1, np.int64),
+    },
+    "module.encoder.": {
+        "module.encoder.fc.1.running_mean": ONE,
+        "module.encoder.fc.6.bias": ONE,
+        "module.predictor.3.weight": ONE,
+    },
+}
+
+
+@pytest.fixture(name="small", scope="module")
+def fixture_small():
+    module = resnet.resnet10(width=4)
+    shapes = golden.shapes_of(module, np.zeros((1, 8, 8, 3), np.float32))
+    layers = golden.resnet_layers(shapes["params"])
+    return Backbone(module, golden.formula_weights(layers, shapes))
+
+
+@pytest.fixture(name="tensors")
+def fixture_tensors(small):
+    return torchvision.tensors_of(small)
+
+
+@pytest.mark.parametrize("prefix", BESIDE)
+def test_published_files_give_their_query_encoder_without_its_head(
+    prefix, small, tensors, tmp_path
+):
+    file = tmp_path / "w.safetensors"
+    save_file({prefix + k: v for k, v in tensors.items()} | BESIDE[prefix], file)
+    found = pretrained_files.read(file)
+    assert found.module == small.module
+    for name, tensor in torchvision.tensors_of(found).items():
+        np.testing.assert_array_equal(tensor, tensors[name])
+
+
+@pytest.mark.parametrize(
+    ("prefix", "change", "message"),
+    [
+        ("", {"conv1.weight": None}, "has no conv1.weight"),
+        ("", {"layer3.0.bn2.bias": None}, "has no layer3.0.bn2.bias, which"),
+        ("", {"layer4.0.conv1.weight": None}, "has no layer4.0.conv1.weight"),
+        ("", {"layer1.0.conv9.weight": ONE}, "has layer1.0.conv9.weight, which"),
+        ("", {"layer2.1.bn1.bias": ONE}, "has layer2.1.bn1.bias, which"),
+        ("", {"bn1.bias": ONE}, r"bn1.bias has shape \(2,\).*encoder has \(4,\)"),
+        ("", {"conv1.weight": np.ones((4, 3, 5, 5))}, r"\(4, 3, 5, 5\), must be"),
+        ("module.encoder_q.", {"module.scale": ONE}, "has module.scale, which"),
+        ("module.encoder.", {"module.queue": ONE}, "has module.queue, which"),
+    ],
+)
+def test_a_tensor_missing_misshapen_or_unknown_is_named(
+    prefix, change, message, tensors, tmp_path
+):
+    file = tmp_path / "w.safetensors"
+    changed = {prefix + k: v for k, v in tensors.items()} | BESIDE[prefix] | change
+    save_file({k: v for k, v in changed.items() if v is not None}, file)
+    with pytest.raises(ValueError, match=message):
+        pretrained_files.read(file)
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.pth.tar"])
+def test_a_pickle_is_not_read_unless_it_is_said(name, tmp_path):
+    (tmp_path / name).write_bytes(b"never looked at")
+    with pytest.raises(ValueError, match="convert with --unpickle"):
+        pretrained_files.read(tmp_path / name)
+
+
+def test_without_torch_a_pth_is_neither_read_nor_written(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    file = tmp_path / "w.pth"
+    with pytest.raises(ValueError, match="needs torch: pip install"):
+        tensor_files.write_torch({}, file)
+    assert not file.exists()
+    file.write_bytes(b"never looked at")
+    with pytest.raises(ValueError, match="needs torch: pip install"):
+        pretrained_files.read(file, unpickle=True)
+
+
+def test_a_classifier_of_transformers_is_read_without_its_last_layer(
+    small, tensors, tmp_path
+):
+    folder = tmp_path / "x"
+    huggingface.write(small, folder)
+    theirs = huggingface.read_safetensors(folder / huggingface.WEIGHTS_FILE)
+    assert {  # as transformers.models.resnet.modeling_resnet has them
+        "embedder.embedder.convolution.weight",
+        "embedder.embedder.normalization.running_var",
+        "encoder.stages.0.layers.0.layer.1.convolution.weight",
+        "encoder.stages.3.layers.0.shortcut.normalization.bias",
+    } <= theirs.keys()
+    renamed = {f"resnet.{name}": tensor for name, tensor in theirs.items()}
+    save_file(renamed | {"classifier.1.weight": ONE}, folder / huggingface.WEIGHTS_FILE)
+    for name, tensor in torchvision.tensors_of(pretrained_files.read(folder)).items():
+        np.testing.assert_array_equal(tensor, tensors[name])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('"resnet"', '"vit"', "must have model_type 'resnet'"),
+        ('"model_type"', "", "is damaged"),
+        ("false", "true", "downsample_in_first_stage=True must be False"),
+        ('"relu"', '"gelu"', "hidden_act=gelu must be relu"),
+        ('"depths"', '"heights"', "depths=None must be"),
+        ('"embedding_size": 4', '"embedding_size": 8', "embedding_size=8 must be 4"),
+    ],
+)
+def test_a_config_of_another_network_is_refused(
+    before, after, message, small, tmp_path
+):
+    folder = tmp_path / "x"
+    huggingface.write(small, folder)
+    file = folder / huggingface.CONFIG_FILE
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after))
+    with pytest.raises(ValueError, match=message):
+        pretrained_files.read(folder)

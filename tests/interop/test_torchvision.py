@@ -1,0 +1,61 @@
+"""State dicts of torchvision's ResNets give the features that torchvision gives."""
+
+import numpy as np
+import pytest
+
+from logo_jax.interop import huggingface, torchvision
+from logo_jax.interop.backbone import Backbone
+from logo_jax.networks import alexnet
+from tests.golden import test_backbones as golden
+
+NETWORKS = ("resnet18_cifar", "resnet18", "resnet50")
+
+
+@pytest.fixture(name="backbone", scope="module", params=NETWORKS)
+def fixture_backbone(request):
+    """(its name in the golden file, a ResNet with the formula's weights)."""
+    return request.param, golden_backbone(request.param)
+
+
+def golden_backbone(name):
+    module, images, _ = golden.RESNETS[name]
+    shapes = golden.shapes_of(module, golden.load("resnet_features.npz")[images])
+    layers = golden.resnet_layers(shapes["params"])
+    return Backbone(module, golden.formula_weights(layers, shapes))
+
+
+def test_a_converted_resnet_gives_torchvisions_features(backbone):
+    name, resnet = backbone
+    file = golden.load("resnet_features.npz")
+    images = file[golden.RESNETS[name][1]]
+    features = torchvision.features(torchvision.tensors_of(resnet), images)
+    golden.assert_close(features, file[f"{name}/eval"])
+
+
+def test_the_network_is_known_from_its_tensors_and_they_come_back_bit_by_bit(backbone):
+    _, resnet = backbone
+    tensors = torchvision.tensors_of(resnet)
+    again = torchvision.backbone_of(tensors, "x")
+    assert again.module == resnet.module
+    for name, tensor in torchvision.tensors_of(again).items():
+        np.testing.assert_array_equal(tensor, tensors[name])
+
+
+def test_transformers_names_of_all_tensors_differ_and_lead_back(backbone, tmp_path):
+    name, resnet = backbone
+    folder = tmp_path / "folder"
+    if name.endswith("cifar"):
+        with pytest.raises(ValueError, match="7x7 convolution"):
+            huggingface.write(resnet, folder)
+        assert not folder.exists()
+        return
+    huggingface.write(resnet, folder)
+    again = huggingface.read(folder)
+    for name, tensor in torchvision.tensors_of(resnet).items():
+        np.testing.assert_array_equal(again.pop(name), tensor)
+    assert not again
+
+
+def test_a_network_that_torchvision_has_not_is_refused():
+    with pytest.raises(ValueError, match="SmallAlexNet is no ResNet"):
+        torchvision.tensors_of(Backbone(alexnet.SmallAlexNet(), {}))

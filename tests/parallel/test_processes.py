@@ -1,0 +1,166 @@
+"""Several processes: who belongs together, and that they do what one does."""
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from logo_jax import experiment as compose
+from logo_jax.parallel import processes
+from logo_jax.training import train_step as step
+from logo_jax.training import workdir
+from logo_jax.training.checkpoints.manager import Checkpoints
+from tests.commands import test_main
+from tests.conftest import CACHE
+from tests.xla_flags import DEVICES
+
+arrays = pytest.fixture(name="arrays")(test_main.fixture_arrays.__wrapped__)
+
+SLURM = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_STEP_NODELIST": "node[1-2]",
+    "SLURM_NTASKS": "2",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+}
+TPU = {"TPU_ML_PLATFORM": "JAX"}
+POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+CHANGES = {"batch_norm": "global", "encoder.backbone": "resnet10"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "cluster"),
+    [
+        ({}, None),
+        (SLURM, "slurm"),
+        (SLURM | {"SLURM_NTASKS": "1"}, None),
+        ({k: v for k, v in SLURM.items() if k != "SLURM_STEP_NODELIST"}, None),
+        ({"OMPI_MCA_orte_hnp_uri": "1.0", "OMPI_COMM_WORLD_SIZE": "4"}, "ompi"),
+        (TPU, "tpu"),
+        (TPU | {"TPU_WORKER_HOSTNAMES": "a,b"}, "tpu"),
+        (TPU | {"TPU_WORKER_HOSTNAMES": "localhost"}, None),
+        (TPU | {"TPU_WORKER_HOSTNAMES": "a", "MEGASCALE_NUM_SLICES": "2"}, "tpu"),
+        (TPU | {"TPU_SKIP_MDS_QUERY": "1"}, None),
+        (TPU | POD | {"TPU_WORKER_HOSTNAMES": "a,b"}, "tpu"),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, None),
+        (POD, None),
+        (POD | {"JOB_COMPLETION_INDEX": "1"}, "kubernetes"),
+    ],
+)
+def test_a_process_joins_where_a_cluster_started_several(environ, cluster):
+    assert processes.detected(environ) == cluster
+    assert processes.group(environ) == ({} if cluster else None)
+
+
+def test_flags_go_before_the_cluster():
+    assert processes.group(SLURM, num_processes=1) is None
+    arguments = processes.group(SLURM, "10.0.0.1:1234", 4, 3)
+    assert arguments == {
+        "coordinator_address": "10.0.0.1:1234",
+        "num_processes": 4,
+        "process_id": 3,
+        "cluster_detection_method": "deactivate",
+    }
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("a:1", None, None), "must be given together"),
+        ((None, 2, None), "must be given together"),
+        ((None, 2, 0), "must be given together"),
+        (("a", 2, 0), "--coordinator=a must be"),
+        (("a:0", 2, 0), "--coordinator=a:0 must be"),
+        ((":1234", 2, 0), "--coordinator=:1234 must be"),
+        (("a:1", 2, 2), "--process_id=2 must be"),
+        (("a:1", 2, -1), "--process_id=-1 must be"),
+    ],
+)
+def test_bad_flags_are_refused_by_name(flags, message):
+    with pytest.raises(ValueError, match=message):
+        processes.group({}, *flags)
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    id: int
+    process_index: int
+
+
+def test_each_processs_devices_are_together_in_the_mesh():
+    owners = [0, 0, 1, 1, 0, 0, 1, 1]  # as in a slice of two hosts
+    mesh = step.make_mesh([Device(i, owner) for i, owner in enumerate(owners)])
+    assert [device.id for device in mesh.devices] == [0, 1, 4, 5, 2, 3, 6, 7]
+
+
+def test_two_processes_resume_what_one_began_and_end_where_it_does(arrays, tmp_path):
+    config = test_main.tiny_config("cifar10_simsiam", "baseline", arrays, **CHANGES)
+    begun, whole = tmp_path / "begun", tmp_path / "whole"
+    workdir.claim(begun, config.to_dict())
+    with pytest.raises(KeyboardInterrupt):
+        test_main.run(config, begun, until=3, num_devices=4)
+    before = len(test_main.records(begun))
+    started = start(arrays, [begun, tmp_path / "other"])
+    expected = test_main.run(config, whole, num_devices=4)
+    errors = [process.communicate(timeout=240)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], errors
+    assert not (tmp_path / "other").exists()  # only the first writes
+    like = jax.eval_shape(compose.describe(config, num_devices=4).init)
+    with Checkpoints(begun / "checkpoints", read_only=True) as checkpoints:
+        found = checkpoints.restore_latest(like)
+    assert found is not None
+    assert found[0] == 4
+    for (path, a), b in zip(
+        jax.tree.leaves_with_path(found[1]), jax.tree.leaves(expected), strict=True
+    ):
+        where = jax.tree_util.keystr(path)
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5, err_msg=where)
+    resumed, uninterrupted = map(test_main.records, (begun, whole))
+    assert before < len(resumed) == len(uninterrupted)
+    for a, b in zip(resumed, uninterrupted, strict=True):
+        for name in a.keys() - set(test_main.SPEED):
+            assert a[name] == pytest.approx(b[name], abs=1e-4), name
+
+
+def test_a_process_that_fails_takes_the_others_along(arrays, tmp_path):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / workdir.CONFIG_FILE).write_text(json.dumps({"seed": 0}))
+    first, second = start(arrays, [tmp_path / "taken", tmp_path / "other"])
+    _, errors = first.communicate(timeout=120)
+    assert first.returncode == 2
+    assert "holds a run of another config" in errors
+    second.communicate(timeout=60)  # jax's farewell would take 300 s
+    assert second.returncode != 0
+
+
+def start(arrays, folders):
+    """One process of the command line for each folder, with two devices each."""
+    fields = test_main.TINY | CHANGES | {"data.path": str(arrays)}
+    del fields["crops.local_crops"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = ["--config=configs/cifar10_simsiam.py:baseline"]  # before its fields
+    flags += [f"--config.{name}={value}" for name, value in fields.items()]
+    flags += [f"--coordinator=127.0.0.1:{port}", f"--num_processes={len(folders)}"]
+    command = [sys.executable, "-m", "logo_jax.main", *flags]
+    environ = os.environ | {
+        "XLA_FLAGS": DEVICES.format(2),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(CACHE),
+    }
+    return [
+        subprocess.Popen(
+            [*command, f"--process_id={i}", f"--workdir={folder}"],
+            env=environ,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i, folder in enumerate(folders)
+    ]

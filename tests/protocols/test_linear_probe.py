@@ -1,0 +1,162 @@
+"""The linear probe: what it learns and leaves alone, where it stops and goes on."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from logo_jax import experiment as compose
+from logo_jax.experiment.probe import RECIPES, Recipe, frozen_encoder, make_probe
+from logo_jax.protocols.linear_probe import linear_probe, train_step
+from logo_jax.training import preemption
+from logo_jax.training import train_step as step
+from tests.commands.test_main import tiny_config
+
+RECIPE = Recipe(
+    optimizer="sgd",
+    learning_rate=320.0,  # 10 for 8 images
+    schedule="step",
+    milestones=(4,),
+    batch_size=8,
+    num_epochs=6,
+    area=(0.5, 1.0),
+)
+
+
+@pytest.fixture(name="arrays", scope="module")
+def fixture_arrays(tmp_path_factory):
+    """Dark and bright images, and some in between."""
+    folder = tmp_path_factory.mktemp("arrays")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 24), ("test", 10)):
+        labels = np.arange(count) % 3
+        images = rng.integers(0, 30, (count, 8, 8, 3))
+        images += 110 * labels[:, None, None, None]
+        np.savez(folder / f"{split}.npz", images=images.astype(np.uint8), labels=labels)
+    return folder
+
+
+@pytest.fixture(name="run", scope="module")
+def fixture_run(arrays):
+    """Description, state and data of a run that has not begun."""
+    config = tiny_config("cifar10_simsiam", "baseline", arrays)
+    description = compose.describe(config, num_devices=1)
+    data = compose.load_data(description.data)
+    return description, jax.jit(description.init)(), data
+
+
+class StopAt(preemption.Stop):
+    """Is requested once so many steps have been made."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.left = at
+
+    def requested(self):
+        self.left -= 1
+        return self.left <= 0
+
+
+def probed(run, folder, num_devices=1, recipe=RECIPE, **fields):
+    mesh = step.make_mesh(jax.devices()[:num_devices])
+    fields = {"source": "step 5", "quiet": True} | fields
+    clock = map(float, range(10**6)).__next__
+    return linear_probe(*run, mesh, recipe, folder, clock=clock, **fields)
+
+
+def rows(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_it_learns_what_is_separable_and_goes_on_where_it_was_stopped(run, tmp_path):
+    before = jax.device_get(run[1])
+    values = probed(run, tmp_path / "whole")
+    assert values == {"linear/top1": 100.0, "linear/top5": 100.0}
+    assert rows(tmp_path / "whole")[-1]["top1"] == 100
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(run[1]))
+    assert probed(run, tmp_path / "stopped", stop=StopAt(5)) is None
+    assert rows(tmp_path / "stopped")[-1]["step"] == 5
+    assert probed(run, tmp_path / "stopped") == values
+    assert rows(tmp_path / "stopped")[-1] == rows(tmp_path / "whole")[-1]
+    again = (tmp_path / "whole" / "metrics.jsonl").stat().st_mtime_ns
+    assert probed(run, tmp_path / "whole") == values  # done: tested, not trained
+    assert (tmp_path / "whole" / "metrics.jsonl").stat().st_mtime_ns == again
+    with pytest.raises(ValueError, match="encoder: step 5 -> step 6"):
+        probed(run, tmp_path / "whole", source="step 6")
+
+
+def stepped(run, recipe, num_devices=1, steps=2):
+    """The state after some steps of a probe, and that before."""
+    description, state, data = run
+    mesh = step.make_mesh(jax.devices()[:num_devices])
+    keys = jax.random.split(jax.random.key(0), 3)
+    variables = frozen_encoder(state)
+    probe = make_probe(description, variables, recipe, num_classes=3, num_images=24)
+    loader, _ = compose.make_loader(description.data, data.bank, mesh, 8, (0,))
+    compiled = train_step(probe, mesh, keys[1:])
+    first = probe.init(keys[0])
+    found = step.replicate(first, mesh)
+    for examples, epoch in loader.batches(0, steps):
+        found, _ = compiled(found, examples, epoch)
+    return jax.device_get((found, first))
+
+
+def test_the_encoder_does_not_move_by_a_bit_on_one_device_or_four(run):
+    one, first = stepped(run, RECIPE)
+    four, _ = stepped(run, RECIPE, num_devices=4)
+    frozen = frozen_encoder(run[1])
+    for state in (one, four):
+        jax.tree.map(np.testing.assert_array_equal, state.memory["encoder"], frozen)
+    kernels = [state.params["linear"]["kernel"] for state in (one, first)]
+    assert np.abs(np.subtract(*kernels)).max() > 0
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(four), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_lars_steps_by_the_norm_of_the_weights_not_of_the_gradient(run):
+    lars = dataclasses.replace(
+        RECIPE, optimizer="lars", schedule="cosine", milestones=(), learning_rate=32.0
+    )
+    state, first = stepped(run, lars, steps=1)
+    before = first.params["linear"]["kernel"]
+    moved = np.linalg.norm(state.params["linear"]["kernel"] - before)
+    # rate 1 at the first step, times trust 1e-3, times the norm of the weights
+    np.testing.assert_allclose(moved, 1e-3 * np.linalg.norm(before), rtol=1e-4)
+
+
+def test_the_published_rates_are_those_of_their_steps():
+    moco = RECIPES["moco"].rates(10)
+    for at, rate in ((0, 30), (599, 30), (600, 3), (799, 3), (800, 0.3), (999, 0.3)):
+        np.testing.assert_allclose(moco(at), rate, rtol=1e-6)
+    simsiam = RECIPES["simsiam"].rates(10)
+    for at, rate in ((0, 1.6), (450, 0.8), (300, 1.2), (900, 0.0)):
+        np.testing.assert_allclose(simsiam(at), rate, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"optimizer": "adam"}, "recipe.optimizer='adam' must be sgd or lars"),
+        ({"momentum": 1.0}, "recipe.momentum=1.0 must be"),
+        ({"milestones": ()}, r"recipe.milestones=\(\) must be epochs"),
+        ({"milestones": (4, 9)}, "must come before the end, epoch 6"),
+        ({"area": (0.0, 1.0)}, "scale"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(field, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(RECIPE, **field)
+
+
+def test_data_or_batches_that_do_not_fit_are_refused(run, tmp_path):
+    description, state, data = run
+    with pytest.raises(ValueError, match="labelled training and test set"):
+        probed((description, state, data._replace(queries=None)), tmp_path)
+    with pytest.raises(ValueError, match="batch_size=32 exceeds the 24"):
+        probed(run, tmp_path, recipe=dataclasses.replace(RECIPE, batch_size=32))
+    with pytest.raises(ValueError, match="multiple of the 3 devices"):
+        probed(run, tmp_path, num_devices=3)
+    assert not any(tmp_path.iterdir())

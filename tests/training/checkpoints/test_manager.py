@@ -1,0 +1,363 @@
+import random
+import resource
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import struct
+from jax.sharding import NamedSharding, PartitionSpec
+
+from logo_jax.training.checkpoints.manager import Checkpoints, SaveError
+
+
+class State(struct.PyTreeNode):
+    step: Any
+    params: dict[str, Any]
+    opt_states: dict[str, Any]
+    memory: dict[str, Any]
+
+
+class Restored(NamedTuple):
+    step: int
+    state: State
+    lines: list[str]
+
+
+def make_state(step: int) -> State:
+    """A state of many kinds of leaf, different at each step; its queue is most of it.
+
+    The queue is random bits, which compression has to leave as they are: of a flip in
+    them only our checksum can tell.
+    """
+    key = jax.random.key(step)
+    kernel = jax.random.normal(key, (4, 3))
+    params = {"encoder": {"kernel": kernel, "bias": jnp.full(3, step, jnp.bfloat16)}}
+    tx = optax.chain(optax.identity(), optax.trace(0.9))
+    return State(
+        step=jnp.int32(step),
+        params=params,
+        opt_states={"base": tx.init(params)},
+        memory={"queue": jax.random.bits(key, (64, 64)), "seen": jnp.array([True])},
+    )
+
+
+def assert_same(actual: State, expected: State):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def restore(folder: Path, **kwargs: Any) -> Restored:
+    lines: list[str] = []
+    with Checkpoints(folder, report=lines.append, **kwargs) as checkpoints:
+        found = checkpoints.restore_latest(jax.eval_shape(lambda: make_state(0)))
+    assert found is not None
+    return Restored(*found, lines)
+
+
+def data_files(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [path for path in files if path.stat().st_size]
+
+
+def flip_bit(path: Path, rng: random.Random):
+    content = bytearray(path.read_bytes())
+    bit = rng.randrange(8 * len(content))
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with checkpoints 100, 200 and 300."""
+    folder = tmp_path_factory.mktemp("sound") / "checkpoints"
+    with Checkpoints(folder) as checkpoints:
+        for step in (100, 200, 300):
+            checkpoints.save(step, make_state(step))
+    return folder
+
+
+@pytest.fixture
+def folder(sound: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, to be damaged."""
+    return shutil.copytree(sound, tmp_path / "checkpoints")
+
+
+def test_no_checkpoint_at_all_is_none(tmp_path: Path):
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore_latest(make_state(0)) is None
+
+
+def test_latest_state_comes_back_bit_for_bit_with_its_structure(folder: Path):
+    restored = restore(folder)
+    assert (restored.step, restored.lines) == (300, [])
+    assert_same(restored.state, make_state(300))
+
+
+def test_restored_state_has_the_shardings_asked_for(folder: Path):
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    replicated = NamedSharding(mesh, PartitionSpec())
+    like = jax.device_put(make_state(0), replicated)
+    with Checkpoints(folder) as checkpoints:
+        found = checkpoints.restore_latest(like)
+    assert found is not None
+    assert all(leaf.sharding == replicated for leaf in jax.tree.leaves(found[1]))
+
+
+def test_state_donated_right_after_save_is_saved_as_it_was(tmp_path: Path):
+    advance = jax.jit(
+        lambda x: jax.tree.map(lambda leaf: leaf + 1, x), donate_argnums=0
+    )
+    state = {"queue": jax.random.normal(jax.random.key(0), (512, 512))}
+    expected = np.array(state["queue"])
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+        # jax 0.10 overwrites what is donated; 0.11 spares what NumPy still looks at
+        later = jax.block_until_ready(advance(state))
+        found = checkpoints.restore_latest(later)
+    assert found is not None
+    np.testing.assert_array_equal(found[1]["queue"], expected)
+
+
+def test_only_the_newest_are_kept_and_the_trash_is_empty(tmp_path: Path):
+    with Checkpoints(tmp_path, max_to_keep=2) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, make_state(step))
+        checkpoints.wait()
+        assert checkpoints.steps() == [2, 3]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
+
+
+def test_trash_and_half_written_steps_of_a_killed_run_are_removed(folder: Path):
+    (folder / "trash" / "50").mkdir(parents=True)
+    (folder / "400.orbax-checkpoint-tmp").mkdir()
+    assert restore(folder).step == 300
+    assert sorted(path.name for path in folder.iterdir()) == ["100", "200", "300"]
+
+
+@pytest.mark.parametrize("step", [300, 250])
+def test_saving_a_step_that_is_not_newer_is_an_error(folder: Path, step: int):
+    with (
+        Checkpoints(folder) as checkpoints,
+        pytest.raises(ValueError, match=rf"step {step} must be newer .*300\]"),
+    ):
+        checkpoints.save(step, make_state(step))
+
+
+def remove_everything(step: Path):
+    shutil.rmtree(step)
+    step.mkdir()
+
+
+def remove_manifest(step: Path):
+    shutil.rmtree(step / "manifest")
+
+
+def truncate_manifest(step: Path):
+    path = step / "manifest" / "metadata"
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def edit_manifest(step: Path):
+    path = step / "manifest" / "metadata"
+    path.write_text(path.read_text().replace("params/encoder", "params/decoder"))
+
+
+def truncate_data(step: Path):
+    for path in (step / "state").rglob("*/0*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def remove_data(step: Path):
+    for path in (step / "state").rglob("*/0*"):
+        path.unlink()
+
+
+def remove_index(step: Path):
+    (step / "state" / "memory" / "queue" / ".zarray").unlink()
+
+
+DAMAGES = [
+    remove_everything,
+    remove_manifest,
+    truncate_manifest,
+    edit_manifest,
+    truncate_data,
+    remove_data,
+    remove_index,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_newest_is_reported_in_one_line_and_the_one_before_taken(
+    folder: Path, damage: Any, capfd: pytest.CaptureFixture[str]
+):
+    damage(folder / "300")
+    restored = restore(folder)
+    assert restored.step == 200
+    assert_same(restored.state, make_state(200))
+    (line,) = restored.lines
+    assert line.startswith("checkpoint 300 is damaged (")
+    assert line.endswith("): taking 200")
+    assert "\n" not in line
+    assert capfd.readouterr() == ("", "")
+
+
+def test_report_goes_to_stderr_by_default(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+):
+    remove_everything(folder / "300")
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.restore_latest(make_state(0))
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("checkpoint 300 is damaged")
+    assert err.count("\n") == 1
+
+
+def test_no_flipped_bit_ever_reaches_the_state(sound: Path, tmp_path: Path):
+    rng = random.Random(0)
+    names = [path.relative_to(sound) for path in data_files(sound / "300")]
+    steps = []
+    for trial in range(30):
+        copy = shutil.copytree(sound, tmp_path / str(trial))
+        flip_bit(copy / names[trial % len(names)], rng)
+        restored = restore(copy)
+        assert_same(restored.state, make_state(restored.step))
+        assert bool(restored.lines) == (restored.step == 200)
+        steps.append(restored.step)
+    assert set(steps) == {200, 300}
+
+
+def test_flipped_bit_that_orbax_restores_is_named_by_its_leaf(folder: Path):
+    path = max(data_files(folder / "300"), key=lambda path: path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    (line,) = restore(folder).lines
+    assert line == (
+        "checkpoint 300 is damaged (memory/queue: checksum differs): taking 200"
+    )
+
+
+def test_every_damaged_checkpoint_passed_over_is_reported(folder: Path):
+    remove_data(folder / "300")
+    remove_manifest(folder / "200")
+    restored = restore(folder)
+    assert restored.step == 100
+    assert [line.split(" (")[0] for line in restored.lines] == [
+        "checkpoint 300 is damaged",
+        "checkpoint 200 is damaged",
+    ]
+
+
+@pytest.mark.parametrize("damage", [remove_everything, truncate_data])
+def test_damaged_step_can_be_saved_again(folder: Path, damage: Any):
+    damage(folder / "300")
+    with Checkpoints(folder, report=lambda _: None) as checkpoints:
+        checkpoints.restore_latest(make_state(0))
+        checkpoints.save(300, make_state(7))
+    restored = restore(folder)
+    assert (restored.step, restored.lines) == (300, [])
+    assert_same(restored.state, make_state(7))
+
+
+def test_a_run_with_no_sound_checkpoint_does_not_start_from_scratch(folder: Path):
+    for step in (100, 200, 300):
+        truncate_manifest(folder / str(step))
+    with pytest.raises(
+        ValueError, match="are damaged .*move that folder away"
+    ) as error:
+        restore(folder)
+    assert "\n" not in str(error.value)
+    assert sorted(path.name for path in folder.iterdir()) == ["100", "200", "300"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"kernel": jnp.zeros((4, 5))},
+            r"kernel is float32\[4, 3\] there and float",
+        ),
+        ({"bias": jnp.zeros(3)}, r"bias is bfloat16\[3\] there and float32\[3\] here"),
+        ({"scale": jnp.zeros(3)}, r"scale is absent there and float32\[3\] here"),
+        ({"bias": None}, r"bias is bfloat16\[3\] there and absent here"),
+    ],
+)
+def test_a_changed_network_is_named_and_not_taken_for_damage(
+    folder: Path, changed: dict[str, Any], message: str
+):
+    state = make_state(0)
+    encoder = state.params["encoder"] | changed
+    with (
+        Checkpoints(folder) as checkpoints,
+        pytest.raises(ValueError, match=f"300 in .*params/encoder/{message}") as error,
+    ):
+        checkpoints.restore_latest(state.replace(params={"encoder": encoder}))
+    assert "\n" not in str(error.value)
+    assert (folder / "300").exists()
+
+
+def test_leaves_that_would_share_a_path_are_refused(tmp_path: Path):
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(ValueError, match="same slash-joined path"),
+    ):
+        checkpoints.save(1, {"a": {"b": jnp.zeros(1)}, "a/b": jnp.ones(1)})
+
+
+def test_folder_under_a_file_is_refused_when_opened(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file/checkpoints must be writable") as error:
+        Checkpoints(tmp_path / "file" / "checkpoints")
+    assert "\n" not in str(error.value)
+
+
+def test_keeping_no_checkpoint_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="max_to_keep=0 must be at least 1"):
+        Checkpoints(tmp_path, max_to_keep=0)
+
+
+def test_read_only_leaves_a_running_training_run_alone(folder: Path):
+    remove_data(folder / "300")
+    (folder / "trash").mkdir()
+    (folder / "400.orbax-checkpoint-tmp").mkdir()
+    before = sorted(folder.rglob("*"))
+    assert restore(folder, read_only=True).step == 200
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_read_only_does_not_make_the_folder_or_save_into_it(tmp_path: Path):
+    with Checkpoints(tmp_path / "none", read_only=True) as checkpoints:
+        assert checkpoints.restore_latest(make_state(0)) is None
+        with pytest.raises(ValueError, match="read-only"):
+            checkpoints.save(1, make_state(1))
+    assert not (tmp_path / "none").exists()
+
+
+def test_after_a_save_that_failed_nothing_is_under_way_and_its_step_saves_again(
+    tmp_path,
+):
+    """The limit lets every leaf through, but not the manifest, which is done first."""
+    state = {str(i): np.arange(200, dtype=np.int32) + i for i in range(400)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Checkpoints(tmp_path) as checkpoints:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+        try:
+            checkpoints.save(1, state)
+            with pytest.raises(SaveError, match="File too large"):
+                checkpoints.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        checkpoints.save(1, state)
+        checkpoints.wait()
+        found = checkpoints.restore_latest(jax.eval_shape(lambda: state))
+    assert found is not None
+    np.testing.assert_array_equal(found[1]["399"], state["399"])

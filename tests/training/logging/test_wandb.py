@@ -1,0 +1,117 @@
+"""Weights & Biases gets what metrics.jsonl gets, in one run however often it starts."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from logo_jax import experiment as compose
+from logo_jax.training.logging.metric_writer import MetricWriter
+from logo_jax.training.logging.wandb import WeightsAndBiases
+from logo_jax.training.train_step import make_mesh
+from tests.commands.test_main import records, tiny_config
+
+WANDB = '''
+"""What logo_jax asks of wandb 0.31; keeps it in a file."""
+import json, pathlib
+
+class Error(Exception):
+    pass
+
+def keep(file, *called):
+    with file.open("a") as lines:
+        lines.write(json.dumps(called) + "\\n")
+
+class Settings(dict):
+    pass
+
+class Image:
+    def __init__(self, pixels):
+        self.shape = list(pixels.shape)
+
+def init(*, project, id, resume, name, dir, config, settings):
+    if project == "closed":
+        raise Error("no API key\\nconfigured")
+    run = Run()
+    run.file, run.id = pathlib.Path(dir) / "called.jsonl", id or "a1b2"
+    keep(run.file, "init", project, id, resume, name, config, settings)
+    return run
+
+class Run:
+    def define_metric(self, name, step_metric):
+        assert (name, step_metric) == ("*", "step")
+
+    def log(self, row):
+        keep(self.file, {k: getattr(v, "shape", v) for k, v in row.items()})
+
+    def finish(self, exit_code):
+        keep(self.file, "finish", exit_code)
+'''
+
+
+@pytest.fixture(name="wandb")
+def fixture_wandb(tmp_path, monkeypatch):
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "wandb.py").write_text(WANDB)
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    yield
+    sys.modules.pop("wandb", None)
+
+
+def start(folder, rows, resume_step=0):
+    folder.mkdir(exist_ok=True)
+    board = WeightsAndBiases(folder, "crops", {"seed": 0}, quiet=True)
+    with MetricWriter(folder, resume_step=resume_step, boards=[board]) as writer:
+        for step, values in rows:
+            writer.write(step, values)
+        writer.show(rows[-1][0], "knn", np.zeros((4, 5, 3), np.uint8))
+
+
+@pytest.mark.usefixtures("wandb")
+def test_a_run_that_starts_again_goes_on_under_its_id_with_the_rows_of_the_record(
+    tmp_path,
+):
+    folder = tmp_path / "run"
+    start(folder, [(1, {"loss": 2.0, "norm": float("nan")})])
+    start(folder, [(2, {"loss": 1.0}), (2, {"knn/top1": 50.0})], resume_step=1)
+    called = [json.loads(x) for x in (folder / "called.jsonl").read_text().splitlines()]
+    starts = [call for call in called if call[0] == "init"]
+    how = ["allow", "run", {"seed": 0}, {"silent": True, "console": "off"}]
+    assert starts == [["init", "crops", id_, *how] for id_ in (None, "a1b2")]
+    rows = [call[0] for call in called if isinstance(call[0], dict)]
+    pictures = [row for row in rows if "knn" in row]
+    assert pictures == [{"step": 1, "knn": [4, 5, 3]}, {"step": 2, "knn": [4, 5, 3]}]
+    finite = [
+        {name: x for name, x in row.items() if x is not None} for row in records(folder)
+    ]
+    assert [row for row in rows if row not in pictures] == finite
+    assert called[-1] == ["finish", 0]
+
+
+@pytest.mark.usefixtures("wandb")
+def test_a_run_that_fails_is_marked_as_failed(tmp_path):
+    board = WeightsAndBiases(tmp_path, "crops", {}, quiet=False)
+    writer = MetricWriter(tmp_path, resume_step=0, boards=[board])
+    with pytest.raises(KeyboardInterrupt), writer:
+        raise KeyboardInterrupt
+    last = (tmp_path / "called.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last) == ["finish", 1]
+
+
+@pytest.mark.usefixtures("wandb")
+def test_who_is_not_let_in_is_told_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match="wandb login") as error:
+        WeightsAndBiases(tmp_path, "closed", {}, quiet=True)
+    assert "config.monitor.wandb='closed': no API key" in str(error.value)
+
+
+def test_without_its_package_a_run_is_refused_before_data_are_read(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    gone = tmp_path / "gone"
+    config = tiny_config("cifar10_moco", "logo", gone, **{"monitor.wandb": "crops"})
+    with pytest.raises(ValueError, match="pip install wandb"):
+        compose.experiment(config, make_mesh())

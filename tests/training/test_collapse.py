@@ -1,0 +1,223 @@
+"""The doctor while a run trains, on losses and embeddings that collapse on demand."""
+
+import itertools
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from logo_jax.training import collapse as watch
+from logo_jax.training import train_step as step
+from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.collapse import (
+    CollapseError,
+    Watch,
+    next_rollback,
+    record_rollback,
+    rollbacks,
+)
+from logo_jax.training.logging.metric_writer import MetricWriter
+from logo_jax.training.logging.progress import Progress
+from logo_jax.training.loop import train
+from logo_jax.training.schedule import Plan
+from logo_jax.training.verdict import State, Verdict
+from tests.contracts import cases
+
+WELL = {"loss": -0.8, "health/std": 0.98, "health/rank": 4.5}
+POINT = WELL | {"health/std": 0.01}
+FEW = WELL | {"health/rank": 1.8}
+
+
+def told(policy, *each, seeds=(0,)):
+    """A watch that has seen lines from step 120 on, and what it said."""
+    said = []
+    doctor = Watch(policy, seeds, said.append)
+    for i, values in enumerate(each):
+        doctor(120 + 20 * i, values)
+    return doctor, said
+
+
+def test_log_says_a_collapse_once_and_goes_on():
+    doctor, said = told("log", *[POINT] * 5)
+    (line,) = said
+    assert line.startswith("step 160: collapsed: all images are embedded as one point")
+    assert doctor.trusts
+
+
+def test_recovery_and_relapse_are_both_said():
+    _, said = told("log", *[FEW] * 3, WELL, *[FEW] * 3)
+    states = [line.split(": ")[:2] for line in said]
+    assert states == [
+        ["step 160", "partial"],
+        ["step 180", "healthy"],
+        ["step 240", "partial"],
+    ]
+
+
+def test_a_filling_queue_is_said_to_be_normal_once():
+    rises = [WELL | {"loss": x, "health/queue_fill": 0.5} for x in (2, 3, 2.5, 4, 5)]
+    _, said = told("stop", *rises, WELL)
+    (line,) = said
+    assert line.startswith("step 140: healthy: the loss rises because the queue fills")
+
+
+@pytest.mark.parametrize("policy", ["stop", "rollback"])
+def test_stop_and_rollback_end_the_run_and_trust_no_suspicious_line(policy):
+    doctor, said = told(policy, POINT, POINT)
+    assert not doctor.trusts
+    with pytest.raises(CollapseError, match="at step 160: all images") as caught:
+        doctor(160, POINT)
+    assert caught.value.step == 160
+    assert not said
+    assert told(policy, POINT, FEW)[0].trusts
+
+
+def test_off_judges_nothing():
+    doctor, said = told("off", *[POINT] * 5)
+    assert doctor.trusts
+    assert not said
+
+
+def test_of_several_seeds_the_worst_speaks():
+    def line(*stds):
+        each = {f"health/std/seed_{seed}": x for seed, x in enumerate(stds, 4)}
+        return {"loss": 0.0, "health/std": float(np.mean(stds))} | each
+
+    sick = line(0.9, 0.01)
+    doctor, _ = told("stop", sick, sick, seeds=(4, 5))
+    assert not doctor.trusts
+    with pytest.raises(CollapseError):
+        doctor(160, sick)
+    told("stop", *[line(0.9, 0.9)] * 4, seeds=(4, 5))
+    told("stop", line(0.9, 0.01), *[line(0.01, 0.9)] * 2, seeds=(4, 5))
+
+
+def test_rollbacks_are_counted_on_disk_and_end_after_three(tmp_path):
+    collapse = CollapseError(160, Verdict(State.COLLAPSED, "all one"))
+    assert rollbacks(tmp_path) == []
+    assert [next_rollback(times, collapse) for times in range(3)] == [1, 2, 3]
+    with pytest.raises(CollapseError, match="all one"):
+        next_rollback(3, collapse)
+    for at in (160, 80):
+        record_rollback(tmp_path, at)
+    assert rollbacks(tmp_path) == [160, 80]
+    assert [file.name for file in tmp_path.iterdir()] == [watch.ROLLBACKS_FILE]
+
+
+class Numbered:
+    """A loader whose batches are their steps."""
+
+    waits = False
+    images_per_step = 1
+
+    def batches(self, start, stop):
+        for number in range(start, stop):
+            yield number, 0
+
+
+def trained(folder, metrics_of, policy="stop", log_every_steps=20, num_steps=300):
+    """Trains a state that only counts, with metrics made up from its step."""
+
+    def counted(state, examples, _epoch):
+        return state.replace(step=state.step + 1), metrics_of(examples + 1)
+
+    plan = Plan(num_steps, 10, log_every_steps, 20, 0, floors=False)
+    empty = cases.simsiam(axis_name=None).init(jax.random.key(0), cases.batch())
+    with (
+        Checkpoints(folder / "checkpoints") as checkpoints,
+        MetricWriter(folder, resume_step=0) as writer,
+        Progress(num_steps, quiet=True) as progress,
+    ):
+        train(
+            empty.replace(params={}, opt_states={}, batch_stats={}),
+            counted,
+            Numbered(),
+            plan,
+            monitor=None,
+            checkpoints=checkpoints,
+            writer=writer,
+            progress=progress,
+            clock=map(float, itertools.count()).__next__,
+            watch=Watch(policy, (0,), lambda line: None),
+        )
+
+
+def kept(folder):
+    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+        return checkpoints.steps()
+
+
+def collapses_after(last_healthy):
+    def metrics_of(number):
+        values = WELL if number <= last_healthy else POINT
+        return {name: jnp.float32(value) for name, value in values.items()}
+
+    return metrics_of
+
+
+def test_a_stopped_run_keeps_no_checkpoint_from_its_decline(tmp_path):
+    with pytest.raises(CollapseError, match="at step 200"):
+        trained(tmp_path, collapses_after(140))
+    assert kept(tmp_path) == [100, 120, 140]
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 200
+
+
+def test_under_log_a_collapsed_run_is_kept_to_its_end(tmp_path):
+    trained(tmp_path, collapses_after(140), policy="log")
+    assert kept(tmp_path) == [260, 280, 300]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_long_before_its_line(tmp_path):
+    seen = []
+
+    def metrics_of(number):
+        seen.append(number)
+        loss = jnp.float32(math.nan if number >= 7 else 1.0)
+        return {"loss": jax.block_until_ready(loss)}
+
+    with pytest.raises(FloatingPointError, match=r"step 7 is nan, that of step 6 was"):
+        trained(tmp_path, metrics_of, log_every_steps=1000, num_steps=1000)
+    assert seen[-1] == 7
+
+
+def lines_of(trainer, num_lines, every=20):
+    """Means over so many steps each, on random images."""
+    state = trainer.init()
+    batches = [
+        jax.device_put(cases.batch(i), step.batch_sharding(trainer.mesh))
+        for i in range(8)
+    ]
+    for line in range(1, num_lines + 1):
+        metrics = []
+        for i in range(every):
+            state, values = trainer.compiled(state, batches[i % 8], jnp.int32(0))
+            metrics.append(values)
+        means = jax.tree.map(lambda *x: float(np.mean(x)), *jax.device_get(metrics))
+        yield line * every, means
+
+
+def judged(num_lines):
+    """What a watch that stops says of SimSiam on noise, and whether it trusted it."""
+    said, trusted = [], []
+    doctor = Watch("stop", (0,), said.append)
+    for line in lines_of(cases.Trainer(cases.simsiam(axis_name=None)), num_lines):
+        doctor(*line)
+        trusted.append(doctor.trusts)
+    return said, trusted
+
+
+def test_simsiam_without_its_stop_gradient_is_caught_within_200_steps(monkeypatch):
+    monkeypatch.setattr(jax.lax, "stop_gradient", lambda x: x)
+    with pytest.raises(CollapseError, match="lie on one line") as caught:
+        judged(num_lines=20)
+    assert caught.value.step <= 200
+
+
+def test_simsiam_with_its_stop_gradient_is_trusted_throughout():
+    said, trusted = judged(num_lines=20)
+    assert not said
+    assert all(trusted)

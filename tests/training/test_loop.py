@@ -1,0 +1,164 @@
+"""The loop by itself, on a state that only counts: stops, gaps, doubles."""
+
+import itertools
+import json
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import struct
+
+from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.logging.metric_writer import MetricWriter
+from logo_jax.training.logging.progress import Progress
+from logo_jax.training.loop import DataError, train
+from logo_jax.training.preemption import Stop
+from logo_jax.training.schedule import Plan
+
+PLAN = Plan(
+    num_steps=6,
+    steps_per_epoch=2,
+    log_every_steps=1,
+    checkpoint_every_steps=4,
+    knn_every_steps=2,
+    floors=False,
+)
+
+
+class Count(struct.PyTreeNode):
+    step: jax.Array
+
+
+class Loader:
+    waits = False
+    images_per_step = 1
+
+    def batches(self, start, stop):
+        for step in range(start, stop):
+            yield step, 0
+
+
+@jax.jit
+def train_step(state, examples, epoch):
+    del examples, epoch
+    return Count(state.step + 1), {"loss": state.step.astype(jnp.float32)}
+
+
+class Unreadable(Loader):
+    """After its third batch; the processes that read may have had a signal."""
+
+    def __init__(self, act):
+        self._act = act
+
+    def batches(self, start, stop):
+        yield from super().batches(start, min(stop, 3))
+        self._act()
+        raise ChildProcessError("a process that reads images: it was terminated")
+
+
+def run(folder, *, at=None, act=None, stop=None, loader=None):
+    """Trains on in a folder; `act` is called where step `at` is evaluated."""
+
+    def evaluate(state):
+        if int(state.step) == at:
+            act()
+        return {"knn": float(state.step)}
+
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        state = Count(jnp.int32(0))
+        start, state = checkpoints.restore_latest(state) or (0, state)
+        with (
+            MetricWriter(folder, resume_step=start) as writer,
+            Progress(PLAN.num_steps, quiet=True) as progress,
+        ):
+            state = train(
+                state,
+                train_step,
+                loader or Loader(),
+                PLAN,
+                monitor=evaluate,
+                checkpoints=checkpoints,
+                writer=writer,
+                progress=progress,
+                clock=map(float, itertools.count()).__next__,
+                stop=stop,
+            )
+        return int(state.step), checkpoints.steps()
+
+
+def recorded(folder):
+    """(step, name) of what is on record, a loss or a kNN a line."""
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [(row["step"], "loss" if "loss" in row else "knn") for row in rows]
+
+
+WHOLE = [
+    *((1, "loss"), (2, "loss"), (2, "knn"), (3, "loss")),
+    *((4, "loss"), (4, "knn"), (5, "loss"), (6, "loss"), (6, "knn")),
+]
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_every_evaluated_state_is_saved_and_every_step_is_on_record(tmp_path):
+    assert run(tmp_path) == (6, [2, 4, 6])
+    assert recorded(tmp_path) == WHOLE
+
+
+@pytest.mark.parametrize("at", [2, 4, 6])
+def test_an_evaluation_cut_short_costs_no_step_and_is_made_up_for(at, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, at=at, act=interrupt)
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps()[-1] == at
+    assert run(tmp_path)[0] == 6
+    assert recorded(tmp_path) == WHOLE
+
+
+def test_sigterm_saves_the_current_step_and_the_next_run_goes_on_from_it(tmp_path):
+    with Stop() as stop:
+        assert run(tmp_path, at=2, act=terminate, stop=stop) == (3, [2, 3])
+    assert recorded(tmp_path)[-1] == (3, "loss")
+    assert run(tmp_path) == (6, [3, 4, 6])
+    assert recorded(tmp_path) == WHOLE
+
+
+def test_a_reader_that_ends_has_all_steps_before_it_saved(tmp_path):
+    with pytest.raises(DataError, match="after step 3: a process that reads images"):
+        run(tmp_path, loader=Unreadable(lambda: None))
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps() == [2, 3]
+
+
+def test_a_signal_to_the_readers_too_stops_the_run_in_order(tmp_path):
+    with Stop() as stop:
+        found = run(tmp_path, stop=stop, loader=Unreadable(terminate))
+    assert found == (3, [2, 3])
+
+
+def test_images_that_cannot_be_evaluated_end_the_run_with_its_state_saved(tmp_path):
+    def fail():
+        raise ValueError("2 images cannot be decoded")
+
+    with pytest.raises(DataError, match="evaluating step 4: 2 images"):
+        run(tmp_path, at=4, act=fail)
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps()[-1] == 4
+
+
+def test_a_state_is_on_disk_before_the_process_may_be_abandoned(tmp_path):
+    class Recorded(Stop):
+        def saved(self, step):
+            names = os.listdir(tmp_path / "checkpoints")
+            assert not step or str(step) in names
+            super().saved(step)
+
+    run(tmp_path, stop=Recorded())

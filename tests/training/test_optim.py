@@ -1,0 +1,167 @@
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from logo_jax.training import optim
+
+
+def steps(tx, params, gradients, **extra):
+    """The parameters after each step."""
+    state = tx.init(params)
+    for gradient in gradients:
+        updates, state = tx.update(gradient, state, params, **extra)
+        params = optax.apply_updates(params, updates)
+        yield params
+
+
+def test_sgd_decays_then_gathers_momentum_then_applies_the_rate():
+    rates = jnp.array([0.1, 0.2, 0.1])
+    tx = optim.sgd(lambda count: rates[count], momentum=0.5, weight_decay=0.1)
+    gradients = [jnp.array(g) for g in (1.0, 0.0, -1.0)]
+    # buffers 1 + .1 x 1 = 1.1; .55 + .089 = .639; .3195 - 1 + .07622 = -.60428
+    expected = [1 - 0.1 * 1.1, 0.89 - 0.2 * 0.639, 0.7622 + 0.1 * 0.60428]
+    followed = list(steps(tx, jnp.array(1.0), gradients))
+    np.testing.assert_allclose(followed, expected, rtol=1e-6)
+
+
+def test_cosine_schedule_goes_from_peak_through_half_to_zero():
+    rate = optim.cosine_schedule(0.4, num_steps=10)
+    rates = [float(rate(i)) for i in (0, 5, 10)]
+    np.testing.assert_allclose(rates, [0.4, 0.2, 0.0], atol=1e-7)
+
+
+def test_warmup_is_linear_and_the_cosine_starts_at_its_end():
+    rate = optim.cosine_schedule(0.4, num_steps=14, warmup_steps=4)
+    rates = [float(rate(i)) for i in (0, 1, 2, 4, 9, 14)]
+    np.testing.assert_allclose(rates, [0.0, 0.1, 0.2, 0.4, 0.2, 0.0], atol=1e-7)
+
+
+def test_step_schedule_drops_at_each_milestone_itself():
+    rate = optim.step_schedule(2.0, milestones=[3, 5], factor=0.1)
+    rates = [float(rate(i)) for i in (0, 2, 3, 4, 5, 9)]
+    np.testing.assert_allclose(rates, [2, 2, 0.2, 0.2, 0.02, 0.02], rtol=1e-5)
+
+
+def clip(gradients, max_norm):
+    tx = optim.clip_to_norm()
+    state = tx.init(gradients)
+    return tx.update(gradients, state, max_norm=jnp.array(max_norm))[0]
+
+
+GRADIENTS = {"a": jnp.array([3.0]), "b": jnp.array([[0.0, 4.0]])}
+
+
+def test_gradients_beyond_the_norm_shrink_to_it_and_keep_their_direction():
+    clipped = clip(GRADIENTS, 2.5)
+    np.testing.assert_allclose(clipped["a"], [1.5], rtol=1e-5)
+    np.testing.assert_allclose(clipped["b"], [[0.0, 2.0]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("max_norm", [5.1, 1000.0])
+def test_gradients_within_the_norm_are_left_alone(max_norm):
+    clipped = clip(GRADIENTS, max_norm)
+    assert all((clipped[name] == GRADIENTS[name]).all() for name in GRADIENTS)
+
+
+def test_zero_gradients_clipped_to_zero_stay_zero():
+    assert clip({"a": jnp.zeros(2)}, 0.0)["a"].tolist() == [0.0, 0.0]
+
+
+def test_decay_is_not_clipped_with_the_gradient():
+    tx = optim.clipped_sgd(0.5, momentum=0.9, weight_decay=0.1)
+    gradients = [jnp.array([100.0])]
+    (moved,) = steps(tx, jnp.array([2.0]), gradients, max_norm=jnp.array(0.0))
+    np.testing.assert_allclose(moved, [2 - 0.5 * 0.1 * 2], rtol=1e-6)
+
+
+def test_momentum_gathers_clipped_gradients():
+    tx = optim.clipped_sgd(1.0, momentum=0.5, weight_decay=0.0)
+    gradients = [jnp.array([100.0]), jnp.array([0.0])]
+    followed = list(steps(tx, jnp.array([0.0]), gradients, max_norm=jnp.array(1.0)))
+    np.testing.assert_allclose(followed, [[-1.0], [-1.5]], rtol=1e-5)
+
+
+def test_each_network_has_its_own_rate():
+    rates = {"encoder": 0.1, "predictor": 1.0}
+    tx = optim.by_network(
+        {
+            name: optim.sgd(rate, momentum=0.0, weight_decay=0.0)
+            for name, rate in rates.items()
+        }
+    )
+    params = {name: {"fc": {"kernel": jnp.array([3.0])}} for name in rates}
+    gradients = {name: {"fc": {"kernel": jnp.array([1.0])}} for name in rates}
+    (moved,) = steps(tx, params, [gradients])
+    np.testing.assert_allclose(moved["encoder"]["fc"]["kernel"], [2.9], rtol=1e-6)
+    np.testing.assert_allclose(moved["predictor"]["fc"]["kernel"], [2.0], rtol=1e-6)
+
+
+def test_targets_momentum_goes_from_base_through_its_middle_to_one_and_stays():
+    momentum = optim.momentum_schedule(0.9, num_steps=8)
+    values = [float(momentum(jnp.int32(i))) for i in (0, 2, 4, 8, 9)]
+    quarter = 1 - 0.1 * (np.cos(np.pi / 4) + 1) / 2
+    np.testing.assert_allclose(values, [0.9, quarter, 0.95, 1.0, 1.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("base", [-0.1, 1.1])
+def test_a_momentum_out_of_range_is_refused(base):
+    with pytest.raises(ValueError, match=rf"momentum={base} must lie in \[0, 1\]"):
+        optim.momentum_schedule(base, num_steps=8)
+
+
+KINDS = pytest.mark.parametrize("make", [optim.sgd, optim.lars])
+RATES = jnp.array([0.1, 0.2, 0.3, 0.4])
+
+
+@KINDS
+def test_frozen_parameters_then_move_as_if_training_began_but_for_the_rate(make):
+    fields = {"momentum": 0.5, "weight_decay": 0.1}
+    frozen = make(lambda count: RATES[count], frozen_steps=2, **fields)
+    fresh = make(lambda count: RATES[count + 2], **fields)
+    start = jnp.array([3.0, -4.0])
+    gradients = [jnp.array([g, 1.0]) for g in (5.0, 4.0, -1.0, 2.0)]
+    followed = list(steps(frozen, start, gradients))
+    np.testing.assert_array_equal(followed[:2], [start, start])
+    np.testing.assert_allclose(followed[2:], [*steps(fresh, start, gradients[2:])])
+    assert jnp.abs(followed[2] - start).min() > 0
+
+
+def larc_in_numpy(param, gradients, rate, momentum, weight_decay):
+    """The apex wrapper and torch.optim.SGD inside it, in float64."""
+    buffer = np.zeros_like(param)
+    for gradient in gradients:
+        size, slope = np.linalg.norm(param), np.linalg.norm(gradient)
+        if size and slope:
+            adaptive = 0.001 * size / (slope + size * weight_decay + 1e-8)
+            gradient = adaptive * (gradient + weight_decay * param)
+        buffer = momentum * buffer + gradient
+        param = param - rate * buffer
+        yield param
+
+
+PARAMS = {"kernel": np.array([[3.0, -4.0], [1.0, 2.0]]), "bias": np.zeros(2)}
+
+
+def test_lars_adapts_each_array_then_gathers_momentum_then_applies_the_rate():
+    fields = {"momentum": 0.9, "weight_decay": 0.1}
+    random = np.random.default_rng(0)
+    gradients = [
+        {name: random.normal(size=value.shape) for name, value in PARAMS.items()}
+        for _ in range(3)
+    ]
+    single = [
+        {name: jnp.asarray(value, jnp.float32) for name, value in tree.items()}
+        for tree in (PARAMS, *gradients)
+    ]
+    followed = list(steps(optim.lars(4.8, **fields), single[0], single[1:]))
+    for name, start in PARAMS.items():
+        ours = [params[name] for params in followed]
+        theirs = larc_in_numpy(start, [g[name] for g in gradients], 4.8, **fields)
+        np.testing.assert_allclose(ours, [*theirs], rtol=1e-5)
+
+
+def test_lars_leaves_a_parameter_without_a_gradient_undecayed():
+    tx = optim.lars(1.0, momentum=0.9, weight_decay=0.1)
+    (moved,) = steps(tx, jnp.array([2.0]), [jnp.zeros(1)])
+    assert moved.tolist() == [2.0]

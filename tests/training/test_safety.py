@@ -1,0 +1,131 @@
+"""What is read is data: nothing is unpickled, run, or written elsewhere."""
+
+import ast
+import io
+import pathlib
+import pickle
+import tarfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import logo_jax
+from logo_jax.data.builders import archives
+from logo_jax.data.sources import npz
+from logo_jax.training.checkpoints.manager import Checkpoints
+
+SOURCES = sorted(pathlib.Path(logo_jax.__file__).parent.rglob("*.py"))
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
+FORBIDDEN_MODULES |= {"subprocess", "pty", "commands", "joblib", "yaml"}
+# one sends its own arrays to its own processes; the other starts argument lists, and
+# `shell=` is looked for below
+ALLOWED_MODULES = {"svm": {"joblib"}, "sweep": {"subprocess"}}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_METHODS = {"os.system", "os.popen", "os.execv", "os.spawnv", "joblib.load"}
+EXTRACTING = {"extractall", "unpack_archive"}  # extractfile writes nothing
+
+
+class Bomb:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return pathlib.Path.write_text, (self.mark, "unpickled")
+
+
+@pytest.fixture(name="mark")
+def fixture_mark(tmp_path):
+    """A file that is there once something has been unpickled."""
+    return tmp_path / "mark"
+
+
+def test_the_bomb_of_these_tests_goes_off(mark):
+    pickle.loads(pickle.dumps(Bomb(mark)))
+    assert mark.exists()
+
+
+def test_an_npz_with_a_pickled_object_is_refused_and_not_unpickled(mark, tmp_path):
+    images = np.array([Bomb(mark)], dtype=object)
+    np.savez(tmp_path / "train.npz", images=images)
+    with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
+        npz.load(tmp_path, "train")
+    assert not mark.exists()
+
+
+def test_a_checkpoint_whose_files_are_pickles_is_damaged_and_not_unpickled(
+    mark, tmp_path
+):
+    folder, state = tmp_path / "checkpoints", {"x": jnp.arange(3)}
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(1, state)
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert len(files) > 3
+    for file in files:
+        file.write_bytes(pickle.dumps(Bomb(mark)))
+    with (
+        Checkpoints(folder, read_only=True) as checkpoints,
+        pytest.raises(ValueError, match="damaged"),
+    ):
+        checkpoints.restore_latest(jax.eval_shape(lambda: state))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize("name", ["member", "../member", "/member"])
+def test_links_of_an_archive_are_not_followed(kind, name, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("outside")
+    file = tmp_path / "x.tar"
+    with tarfile.open(file, "w") as tar:
+        link = tarfile.TarInfo(name)
+        link.type, link.linkname = kind, str(secret)
+        tar.addfile(link)
+    with pytest.raises(ValueError, match=f"has no file {name}"):
+        archives.read_members(file, [name])
+    with (
+        pytest.raises(ValueError, match=f"has no file {name}"),
+        archives.open_member(file, name),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "a/../../outside"])
+def test_reading_an_archive_writes_nothing_wherever_its_names_lead(name, tmp_path):
+    folder = tmp_path / "inside"
+    folder.mkdir()
+    with tarfile.open(folder / "x.tar", "w") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = 3
+        tar.addfile(member, io.BytesIO(b"abc"))
+    assert archives.read_members(folder / "x.tar", [name]) == {name: b"abc"}
+    assert [file.name for file in tmp_path.rglob("*")] == ["inside", "x.tar"]
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: file.stem)
+def test_no_source_unpickles_extracts_evaluates_or_runs_a_shell(file):
+    forbidden = FORBIDDEN_MODULES - ALLOWED_MODULES.get(file.stem, set())
+    for node in ast.walk(ast.parse(file.read_text())):
+        assert not set(imported(node)) & forbidden, file
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in FORBIDDEN_CALLS | FORBIDDEN_METHODS, file
+            assert called.rpartition(".")[2] not in EXTRACTING, file
+            given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            assert given.get("shell", "False") == "False", file
+            assert given.get("allow_pickle", "False") == "False", file
+            if called in ("np.load", "numpy.load"):
+                assert given["allow_pickle"] == "False", file
+            if called == "torch.load":
+                assert given["weights_only"] == "True", file
+
+
+def imported(node):
+    if isinstance(node, ast.Import):
+        return [alias.name.partition(".")[0] for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [str(node.module).partition(".")[0]]
+    return []

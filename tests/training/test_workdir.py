@@ -1,0 +1,100 @@
+"""The lock on a run's folder."""
+
+import contextlib
+import fcntl
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from logo_jax.training.workdir import locked, require_free
+
+HOLD = """
+import pathlib, sys, time
+from logo_jax.training.workdir import locked
+with locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+START = """
+import pathlib, subprocess, sys
+from logo_jax.training.workdir import locked
+child = "import sys; print('held', flush=True); sys.stdin.read()"
+with locked(pathlib.Path(sys.argv[1])):
+    subprocess.run([sys.executable, "-c", child], close_fds=False)
+"""
+
+FORK = """
+import os, pathlib, sys
+from logo_jax.training.workdir import locked
+with locked(pathlib.Path(sys.argv[1])):
+    if not os.fork():
+        sys.stdin.read()
+        os._exit(0)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def _started(program, folder):
+    """A process that has held the folder; it waits until its standard input ends."""
+    command = [sys.executable, "-c", program, str(folder)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+
+
+@pytest.fixture(name="holder")
+def fixture_holder(tmp_path):
+    """A process that holds the folder until its standard input ends."""
+    with _started(HOLD, tmp_path) as process:
+        yield process
+
+
+def test_a_held_folder_is_refused_with_host_and_pid(holder, tmp_path):
+    for take in (require_free, lambda folder: locked(folder).__enter__()):
+        with pytest.raises(ValueError, match=f"in use by process {holder.pid} on "):
+            take(tmp_path)
+
+
+def test_the_lock_of_a_killed_process_is_stale_at_once(holder, tmp_path):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    require_free(tmp_path)
+    with locked(tmp_path):
+        assert str(holder.pid) not in (tmp_path / "lock").read_text()
+
+
+def test_a_process_that_the_holder_starts_does_not_inherit_the_lock(tmp_path):
+    with _started(START, tmp_path) as holder:
+        holder.kill()  # its child lives on, with the files that it inherited
+        holder.wait()
+        require_free(tmp_path)
+
+
+def test_letting_go_does_not_wait_for_a_process_that_shares_the_file(tmp_path):
+    with _started(FORK, tmp_path):
+        require_free(tmp_path)
+
+
+def test_a_folder_may_be_locked_again_and_its_file_names_the_last(tmp_path):
+    for _ in range(2):
+        with locked(tmp_path):
+            pass
+    assert (tmp_path / "lock").read_text().count("process") == 1
+
+
+def test_a_file_system_without_locks_is_refused_in_one_line(tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with (
+        pytest.raises(ValueError, match=r"must .* allow locks \(Function not"),
+        locked(tmp_path),
+    ):
+        pass

@@ -1,0 +1,30 @@
+"""The figure of paired differences tells which are decided."""
+
+import io
+
+from PIL import Image
+
+from logo_jax.visualization import effects
+from logo_jax.visualization.effects import Difference
+
+BLUE, GREY = (53, 102, 200), (107, 114, 128)
+
+
+def colours(*found):
+    with Image.open(io.BytesIO(effects.picture("x", "kNN", found).png)) as image:
+        return {colour[:3] for _, colour in image.getcolors(2**24)}
+
+
+def test_a_difference_is_blue_where_its_interval_is_without_0_and_grey_else():
+    sure = Difference("logo", "baseline", [1.0, 3.0], margin=1.5)
+    unsure, single = sure._replace(margin=2.5), Difference("a", "b", [4.0], margin=None)
+    assert BLUE in colours(sure)
+    assert GREY not in colours(sure)
+    for found in (unsure, single):
+        assert GREY in colours(found)
+        assert BLUE not in colours(found)
+
+
+def test_the_words_tell_the_means():
+    found = [Difference("logo", "baseline", [1.0, 3.0], 1.5)]
+    assert effects.picture("x", "kNN", found).alt == "logo over baseline +2.00"
