@@ -12,8 +12,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from logo_jax import experiment as compose
-from logo_jax.data.on_device import Resident
+from logo_jax.data.loader import Resident
 from logo_jax.methods.base import Batch
+from logo_jax.parallel.mesh import batch_sharding, make_mesh, replicate
 from logo_jax.training import train_step as step
 
 Run = Callable[[], object]
@@ -51,15 +52,15 @@ def program(config: ConfigDict, batch: Batch, *, real: bool = False) -> Program:
             each step, as `data.loader=resident` does.
     """
     description = compose.describe(config, num_devices=1)
-    mesh = step.make_mesh(jax.devices()[:1])
+    mesh = make_mesh(jax.devices()[:1])
     make_batch = description.make_batch if real else lambda key, crops, epoch: crops
     keys = description.keys("crops", "steps")
     train_step = step.make_train_step(description.method.update, make_batch, mesh, keys)
-    state = step.replicate(jax.jit(description.init)(), mesh)
+    state = replicate(jax.jit(description.init)(), mesh)
     if real:
         batches = _resident(config, mesh).batches(0, 10**9)
     else:
-        crops = jax.device_put(batch, step.batch_sharding(mesh))
+        crops = jax.device_put(batch, batch_sharding(mesh))
         batches = itertools.repeat((crops, np.int32(0)))
     first = next(batches)
     cold = _compile(train_step, state, *first)
@@ -100,8 +101,8 @@ def _resident(config, mesh):
     count, side = 4 * config.data.batch_size, config.crops.global_crops[1]
     images = rng.integers(0, 256, (count, side, side, 3), np.uint8)
     sizes, labels = np.full((count, 2), side, np.int32), np.zeros(count, np.int32)
-    on_device = step.replicate((images, sizes, labels), mesh)
-    sharding = step.batch_sharding(mesh)
+    on_device = replicate((images, sizes, labels), mesh)
+    sharding = batch_sharding(mesh)
     return Resident(*on_device, config.data.batch_size, (0,), sharding)
 
 

@@ -19,8 +19,8 @@ from ml_collections import ConfigDict
 
 from benchmarks.step import ours
 from logo_jax.configs import cifar10_moco, quickstart
+from logo_jax.methods import gradient
 from logo_jax.methods.base import Batch
-from logo_jax.training import train_step as step
 
 BATCH_SIZE = 64
 CLOCKS = {"processor": time.process_time, "wall": time.perf_counter}
@@ -75,12 +75,12 @@ def without_health(config: ConfigDict, batch: Batch) -> Callable[[], None]:
 @contextlib.contextmanager
 def replaced_health() -> Iterator[None]:
     """Steps that are traced meanwhile measure nothing."""
-    measured = step.health_of
-    step.health_of = lambda embeddings: {}
+    measured = gradient.health_of
+    gradient.health_of = lambda embeddings: {}
     try:
         yield
     finally:
-        step.health_of = measured
+        gradient.health_of = measured
 
 
 def pair(

@@ -26,7 +26,7 @@ from benchmarks.turns import alternate
 from logo_jax.evaluation.features import Features
 from logo_jax.evaluation.knn import QUERIES_AT_ONCE, knn_accuracy
 from logo_jax.evaluation.nearest_neighbors import make_bank, tiling
-from logo_jax.training.train_step import make_mesh
+from logo_jax.parallel.mesh import make_mesh
 
 NUM_CLASSES = 10
 

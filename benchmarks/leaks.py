@@ -22,11 +22,11 @@ import numpy as np
 
 from benchmarks import kill_soak
 from logo_jax import experiment as compose
+from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training.checkpoints.manager import Checkpoints
 from logo_jax.training.logging.metric_writer import MetricWriter
 from logo_jax.training.logging.progress import Progress
 from logo_jax.training.loop import train
-from logo_jax.training.train_step import make_mesh
 
 WARM_UP = 200  # steps
 ALLOWED = 8.0  # MiB of growth per 1,000 steps: allocators keep what they were given

@@ -24,9 +24,9 @@ import numpy as np
 
 from benchmarks.jpegs import IMAGENET_LIKE, photographs
 from logo_jax import experiment as compose
+from logo_jax.data.loader import ReadStep, Streamed
 from logo_jax.data.sources import folder
-from logo_jax.data.streaming import ReadStep, Streamed
-from logo_jax.training import train_step as step
+from logo_jax.parallel.mesh import batch_sharding, make_mesh
 from logo_jax.training.checkpoints.manager import Checkpoints
 
 MB = 10**6
@@ -82,7 +82,7 @@ def streaming(canvas: int, batch: int, batches: int, threads: int) -> dict:
         source = folder.load(write_images(pathlib.Path(out), batch))[0]
         loader = Streamed(
             ReadStep(source, (canvas, canvas), batch, (0,)),
-            step.batch_sharding(step.make_mesh(jax.devices()[:1])),
+            batch_sharding(make_mesh(jax.devices()[:1])),
             max_corrupt=0.0,
             threads=threads,
         )

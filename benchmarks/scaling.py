@@ -38,6 +38,7 @@ from benchmarks.processes import DEVICES, FIELDS, free_port
 from logo_jax import experiment as compose
 from logo_jax.methods.base import Batch
 from logo_jax.parallel import processes
+from logo_jax.parallel.mesh import batch_sharding, make_mesh
 from logo_jax.training import train_step as step
 
 CONFIGS = (
@@ -63,7 +64,7 @@ def traced(
     chosen = importlib.import_module(f"logo_jax.configs.{file}").get_config(variant)
     chosen.update_from_flattened_dict(fields)
     description = compose.describe(chosen, num_devices=num_devices)
-    mesh = step.make_mesh(jax.devices()[:num_devices])
+    mesh = make_mesh(jax.devices()[:num_devices])
     train_step = step.make_train_step(
         description.method.update,
         lambda key, examples, epoch: examples,
@@ -82,7 +83,7 @@ def traced(
     state = jax.eval_shape(description.init)
     program = train_step.trace(
         _on(NamedSharding(mesh, P()), state),
-        _on(step.batch_sharding(mesh), crops),
+        _on(batch_sharding(mesh), crops),
         jnp.int32(0),
     )
     return program.lower()

@@ -14,6 +14,7 @@ from logo_jax.methods.base import Batch
 from logo_jax.methods.pairing import pair_weights
 from logo_jax.networks import heads, resnet
 from logo_jax.networks.encoder import Encoder
+from logo_jax.parallel.mesh import batch_sharding, make_mesh, replicate
 from logo_jax.training import optim
 from logo_jax.training import train_step as step
 
@@ -55,15 +56,15 @@ def cut(key: jax.Array, ids: jax.Array, epoch: jax.Array) -> Batch:
 
 def main() -> None:
     """Trains and prints the loss."""
-    method, mesh, rng = make_method(), step.make_mesh(), np.random.default_rng(0)
+    method, mesh, rng = make_method(), make_mesh(), np.random.default_rng(0)
     keys = jax.random.split(jax.random.key(0))
     example = jax.eval_shape(cut, keys[0], jnp.arange(BATCH), jnp.int32(0))
     blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
-    state = step.replicate(jax.jit(method.init)(jax.random.key(1), blank), mesh)
+    state = replicate(jax.jit(method.init)(jax.random.key(1), blank), mesh)
     train_step = step.make_train_step(method.update, cut, mesh, keys)
     for i in range(STEPS):
         ids = rng.permutation(len(images))[:BATCH].astype(np.int32)
-        ids = jax.device_put(ids, step.batch_sharding(mesh))
+        ids = jax.device_put(ids, batch_sharding(mesh))
         state, metrics = train_step(state, ids, np.int32(i))
         if i % 10 == 9:
             print(f"step {i + 1}: loss {metrics['loss']:.3f}")

@@ -38,7 +38,7 @@ from logo_jax.interop import (
     torchvision,
 )
 from logo_jax.interop.backbone import Backbone
-from logo_jax.training import train_step as step
+from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 
 LIMIT = 1e-4  # of the difference of features, relative to the largest
@@ -109,7 +109,7 @@ def read(source: Path, *, unpickle: bool = False, seed: int | None = None) -> Su
         if seed is not None:
             raise ValueError(f"--seed={seed} is of runs, and {source} is none")
         return Subject(pretrained_files.read(source, unpickle=unpickle), None, SIDE)
-    mesh = step.make_mesh(jax.devices()[:1])
+    mesh = make_mesh(jax.devices()[:1])
     run = pretrained.from_run(source.absolute(), workdir.read_config(source), mesh)
     description, backbone = run.description, run.of_seed(seed).backbone
     side = description.monitor["crop"] or description.crops["global_crops"].size

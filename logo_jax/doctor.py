@@ -21,12 +21,12 @@ from jax.sharding import Mesh
 
 from logo_jax import _cli
 from logo_jax import experiment as compose
-from logo_jax.data.on_device import Resident
+from logo_jax.data.loader import Resident
 from logo_jax.experiment.data import device_memory
 from logo_jax.main import CONFIG, WORKDIR
+from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import MAX_TO_KEEP, Checkpoints
-from logo_jax.training.train_step import make_mesh
 
 STEPS = flags.DEFINE_integer(
     "steps", 5, "Steps to time after a first; 0: none.", lower_bound=0

@@ -37,7 +37,7 @@ from logo_jax.evaluation.features import Features, extract
 from logo_jax.experiment import pretrained
 from logo_jax.interop import pretrained_files
 from logo_jax.interop.backbone import Backbone
-from logo_jax.training import train_step as step
+from logo_jax.parallel.mesh import batch_sharding, make_mesh, place, replicate
 from logo_jax.training import workdir
 
 RESIZE, CROP = 256, 224  # of those who publish weights for ImageNet
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _cli.require_new(options.out, options.overwrite)
         images = folder.load_whole(options.folder)
         view = read_view(options)
-        features = embed(images, view, step.make_mesh(), options.batch_size)
+        features = embed(images, view, make_mesh(), options.batch_size)
         with _cli.whole(options.out) as partial:
             write(partial, images, features)
     labelled = f"{images.num_classes} classes" if images.labels else "no classes"
@@ -146,7 +146,7 @@ def read_view(options: argparse.Namespace) -> View:
 def _of_run(source: Path, seed: int | None, sizes: dict[str, int]) -> View:
     config = workdir.read_config(source)
     changed = {**config, "monitor": {**config["monitor"], **sizes}}
-    one_device = step.make_mesh(jax.devices()[:1])
+    one_device = make_mesh(jax.devices()[:1])
     run = pretrained.from_run(source.absolute(), changed, one_device).of_seed(seed)
     monitor = run.description.monitor
     augment = run.description.augment
@@ -185,15 +185,15 @@ def embed(images: Folder, view: View, mesh: Mesh, batch_size: int) -> Features:
         )
     batch_size = min(batch_size, -(-len(images) // devices) * devices)
     module, augment = view.backbone.module, view.augment
-    variables = step.replicate(view.backbone.variables, mesh)
-    sharding = step.batch_sharding(mesh)
+    variables = replicate(view.backbone.variables, mesh)
+    sharding = batch_sharding(mesh)
 
     @jax.jit
     def features(variables: Any, pixels: jax.Array) -> Any:
         return module.apply(variables, prepare_eval(pixels, augment), train=False)
 
     found = extract(
-        lambda pixels: {"": features(variables, step.place(pixels, sharding))},
+        lambda pixels: {"": features(variables, place(pixels, sharding))},
         Squares(images, view.resize, view.crop),
         batch_size=batch_size,
     )

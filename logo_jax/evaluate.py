@@ -24,10 +24,10 @@ from logo_jax.data import load as sources
 from logo_jax.experiment import pretrained, schema
 from logo_jax.experiment.pretrained import Frozen
 from logo_jax.main import CONFIG, WORKDIR
+from logo_jax.parallel.mesh import make_mesh
 from logo_jax.protocols import protocols
 from logo_jax.protocols.protocols import Outcome
-from logo_jax.training import machine, preemption, workdir
-from logo_jax.training import train_step as step
+from logo_jax.training import preemption, workdir
 from logo_jax.training.logging.metric_writer import by_seed, write_whole
 
 RECIPES = (*compose.RECIPES, "features")
@@ -177,7 +177,7 @@ def load(folder: pathlib.Path, config: Mapping[str, Any], weights: str = "") -> 
         ValueError: where there is no checkpoint, or none without damage.
         FileNotFoundError: where there is no such file.
     """
-    mesh = step.make_mesh()
+    mesh = make_mesh()
     if weights:
         return pretrained.from_file(_cli.path(weights), config, mesh)
     return pretrained.from_run(folder, config, mesh)
@@ -258,7 +258,7 @@ def as_report(subject: Frozen, outcome: Outcome, seconds: float) -> dict[str, An
         "resolution": {name: monitor[name] for name in ("resize", "crop")},
         "augmentation": outcome.augmentation,
         "seconds": round(seconds, 1),
-        **machine.describe(subject.mesh),
+        **workdir.describe(subject.mesh),
     }
 
 

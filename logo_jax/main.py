@@ -22,8 +22,8 @@ from logo_jax import _cli, configs
 from logo_jax import experiment as compose
 from logo_jax.methods.base import TrainState
 from logo_jax.parallel import processes
-from logo_jax.training import machine, preemption, workdir
-from logo_jax.training import train_step as step
+from logo_jax.parallel.mesh import make_mesh, replicate
+from logo_jax.training import preemption, workdir
 from logo_jax.training.checkpoints.manager import Checkpoints
 from logo_jax.training.collapse import (
     MOST_ROLLBACKS,
@@ -108,7 +108,7 @@ def start_run(folder: pathlib.Path, stop: preemption.Stop) -> None:
             if processes.is_first():
                 workdir.check(folder, CONFIG.value.to_dict())
                 workdir.require_free(folder)
-            experiment = compose.experiment(CONFIG.value, step.make_mesh())
+            experiment = compose.experiment(CONFIG.value, make_mesh())
             checkpoints = processes.Follower()
             if processes.is_first():
                 held.enter_context(workdir.locked(folder))
@@ -125,8 +125,8 @@ def start_run(folder: pathlib.Path, stop: preemption.Stop) -> None:
 
 def record_machine(folder: pathlib.Path, mesh: Mesh) -> None:
     """Says in the run's folder what this start of it runs on."""
-    text = json.dumps(machine.describe(mesh), indent=2)
-    write_whole(folder / machine.MACHINE_FILE, text + "\n")
+    text = json.dumps(workdir.describe(mesh), indent=2)
+    write_whole(folder / workdir.MACHINE_FILE, text + "\n")
 
 
 def attempt(
@@ -147,7 +147,7 @@ def attempt(
         like = jax.eval_shape(experiment.description.init)
         found = checkpoints.restore_latest(like) or (0, state)
     start, state = processes.from_first(found)
-    state = step.replicate(state, experiment.mesh)
+    state = replicate(state, experiment.mesh)
     try:
         run(experiment, state, int(start), checkpoints, folder, stop)
     except CollapseError as collapse:

@@ -29,9 +29,9 @@ from logo_jax.data import load as sources
 from logo_jax.experiment import pretrained
 from logo_jax.experiment.experiment import some_of
 from logo_jax.experiment.spec import describe
-from logo_jax.training import machine, workdir
+from logo_jax.parallel.mesh import make_mesh
+from logo_jax.training import workdir
 from logo_jax.training.logging.metric_writer import METRICS_FILE, Row, read_rows
-from logo_jax.training.train_step import make_mesh
 from logo_jax.visualization import curves, run_figures, similarity
 from logo_jax.visualization.figure import Picture
 from logo_jax.visualization.html_page import Block, Section, Table, files
@@ -99,7 +99,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 def read_run(folder: Path, name: str) -> Run:
     """The run of a folder, by that name."""
-    recorded = folder / machine.MACHINE_FILE
+    recorded = folder / workdir.MACHINE_FILE
     return Run(
         name=name,
         folder=folder,

@@ -31,8 +31,8 @@ from logo_jax.sweeps.runs import Run, make_runs, missing_of, reached_by, records
 from logo_jax.sweeps.spec import Sweep
 from logo_jax.training import workdir
 from logo_jax.training.logging.metric_writer import METRICS_FILE, write_whole
-from logo_jax.training.machine import MACHINE_FILE
 from logo_jax.training.preemption import STOPPED
+from logo_jax.training.workdir import MACHINE_FILE
 
 
 def main(argv: Sequence[str] | None = None) -> int:

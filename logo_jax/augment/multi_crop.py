@@ -1,13 +1,13 @@
 """From a batch of stored images to its augmented crops, on the device.
 
 Each crop's randomness is folded from (epoch key, example id, crop index), so it does
-not depend on who shares the batch, in which order, or on which device. Stored images
+not depend on the other images of the batch, their order, or the device. Stored images
 are uint8, channels last; inside, an image is planes Float[Array, "c h w"] in [0, 1],
-float32; what leaves is normalised, channels last.
+float32; the crops returned are normalized, channels last.
 
 Images of several sizes share a batch of canvases: an image lies in the top left corner
-of its canvas, and along each axis that is too short for it, it was squeezed into the
-canvas. Boxes are drawn in the pixels of the original, so aspects are the original's.
+of its canvas, and an axis that is longer than the canvas was reduced to it. Boxes are
+drawn in pixels of the original image, so aspect ratios are the original's.
 """
 
 import functools
@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from logo_jax.augment import ops
-from logo_jax.augment.color import AugmentSpec
+from logo_jax.augment import color
+from logo_jax.augment._cpu import one_by_one
+from logo_jax.augment.color import AugmentSpec, augment_crop
 from logo_jax.augment.random_crop import CropSpec, sample_box
-from logo_jax.augment.render import render, to_channels_last, to_planes
+from logo_jax.augment.resize import resized_crop, to_channels_last, to_planes
 
 
 def make_views(
@@ -105,7 +106,7 @@ def prepare_eval(
     """Scales whole images to [0, 1] and normalises them; nothing is random."""
 
     def prepare(image: UInt8[Array, "h w 3"]):
-        return to_channels_last(ops.normalize(to_planes(image), spec.mean, spec.std))
+        return to_channels_last(color.normalize(to_planes(image), spec.mean, spec.std))
 
     return jax.vmap(prepare)(images)
 
@@ -131,3 +132,51 @@ def _on_canvas(
     stored = jnp.minimum(sizes, jnp.array(canvas)[None])
     scale = stored.astype(jnp.float32) / sizes.astype(jnp.float32)
     return boxes * jnp.tile(scale, 2)[:, None]
+
+
+def render(
+    images: UInt8[Array, "b h w 3"],
+    boxes: Float[Array, "b n 4"],
+    keys: jax.Array,
+    *,
+    size: int,
+    augment: AugmentSpec,
+) -> Float[Array, "b n {size} {size} 3"]:
+    """Cuts the boxes out of each image and augments them, one key per box.
+
+    Args:
+        images: red, green, blue in 0..255.
+        boxes: (top, left, height, width) in pixels, inside the images.
+        keys: randomness of each crop, [b, n].
+        size: side of the crops, in pixels.
+        augment: what is done to each crop after cutting.
+
+    Returns:
+        Normalised crops, channels last. On the platform for which it is compiled the
+        faster of `all_at_once` and `one_by_one`, which agree to float rounding.
+    """
+    looks = {"size": size, "augment": augment}
+    # Sequential, since under a batched condition both branches are taken.
+    in_turn = jax.custom_batching.sequential_vmap(
+        functools.partial(one_by_one, **looks)
+    )
+    at_once = functools.partial(all_at_once, **looks)
+    return jax.lax.platform_dependent(images, boxes, keys, cpu=in_turn, default=at_once)
+
+
+def all_at_once(
+    images: UInt8[Array, "b h w 3"],
+    boxes: Float[Array, "b n 4"],
+    keys: jax.Array,
+    *,
+    size: int,
+    augment: AugmentSpec,
+) -> Float[Array, "b n {size} {size} 3"]:
+    """Renders all crops in parallel: every change is made, then taken or left."""
+
+    def render_crop(image: UInt8[Array, "h w 3"], box: Float[Array, " 4"], key):
+        crop = resized_crop(to_planes(image), box, size)
+        return to_channels_last(augment_crop(key, crop, augment))
+
+    over_crops = jax.vmap(render_crop, in_axes=(None, 0, 0))
+    return jax.vmap(over_crops)(images, boxes, keys)

@@ -5,13 +5,8 @@ channels last, in 0..255. Two forms of the same sums: `resized_crop` for acceler
 with batches made by `jax.vmap`, and `resized_crop_by_blocks` for CPUs.
 """
 
-import math
-
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Shaped, UInt8
-
-_BLOCK = 8  # output pixels at a time; it divides the usual sizes of crops
+from jaxtyping import Array, Float, Int, UInt8
 
 
 def resized_crop(
@@ -40,26 +35,6 @@ def resized_crop(
     return jnp.einsum("sh,chw,tw->cst", rows, planes, columns, precision="highest")
 
 
-def resized_crop_by_blocks(
-    image: UInt8[Array, "h w c"], box: Float[Array, " 4"], size: int
-) -> Float[Array, "c {size} {size}"]:
-    """Resizes the inside of a box as `resized_crop` does, by sums of few pixels each.
-
-    Much less arithmetic, in many small steps one after another: several times faster
-    than `resized_crop` on a CPU, and slow on an accelerator.
-
-    Args:
-        image: stored, channels last, in 0..255.
-        box: as in `resized_crop`.
-        size: side of the output, in pixels.
-
-    Returns:
-        The resized cut as planes in [0, 1].
-    """
-    turned = _resize_first_axis(image, box[0], box[2], size)
-    return _resize_first_axis(turned, box[1], box[3], size) / 255.0
-
-
 def triangle_weights(
     num_in: int,
     num_out: int,
@@ -78,49 +53,10 @@ def triangle_weights(
         extent: of the cut, in pixels, > 0; only pixels that it touches get weight.
     """
     pixels, outputs = jnp.arange(num_in), jnp.arange(num_out)
-    return _triangle(pixels, outputs, start, extent, extent / num_out)
+    return triangle(pixels, outputs, start, extent, extent / num_out)
 
 
-def _resize_first_axis(
-    image: Shaped[Array, "n u v"],
-    start: Float[Array, ""],
-    extent: Float[Array, ""],
-    num_out: int,
-) -> Float[Array, "u v {num_out}"]:
-    """Weighs the pixels of the first axis, block by block, and makes it the last."""
-    num_in, *others = image.shape
-    lines = image.reshape(num_in, -1)
-
-    def weigh(block: tuple[Int[Array, ""], Float[Array, "o k"]]):
-        first, weights = block
-        touched = jax.lax.dynamic_slice_in_dim(lines, first, weights.shape[1])
-        return jnp.dot(weights, touched.astype(jnp.float32), precision="highest")
-
-    blocks = jax.lax.map(weigh, _block_weights(num_in, num_out, start, extent))
-    return jnp.moveaxis(blocks.reshape(-1, *others)[:num_out], 0, -1)
-
-
-def _block_weights(
-    num_in: int, num_out: int, start: Float[Array, ""], extent: Float[Array, ""]
-) -> tuple[Int[Array, " n"], Float[Array, "n o k"]]:
-    """Returns each block's first pixel and its outputs' weights of k pixels from it."""
-    longest_step = num_in / num_out
-    span = (_BLOCK - 1) * longest_step + 2 * max(longest_step, 1.0)
-    num_touched = min(num_in, math.ceil(span) + 1)
-    step = extent / num_out
-
-    def weights_of(first_output: Int[Array, ""]):
-        outputs = jnp.minimum(first_output + jnp.arange(_BLOCK), num_out - 1)
-        centre = start + (first_output.astype(jnp.float32) + 0.5) * step
-        lowest = jnp.floor(centre - jnp.maximum(step, 1.0) + 0.5).astype(jnp.int32)
-        first = jnp.clip(lowest, 0, num_in - num_touched)
-        pixels = first + jnp.arange(num_touched)
-        return first, _triangle(pixels, outputs, start, extent, step)
-
-    return jax.vmap(weights_of)(jnp.arange(0, num_out, _BLOCK))
-
-
-def _triangle(
+def triangle(
     pixels: Int[Array, " i"],
     outputs: Int[Array, " o"],
     start: Float[Array, ""],
@@ -136,3 +72,13 @@ def _triangle(
     inside = jnp.abs(middles - (start + extent / 2)) <= reach
     weights = jnp.where(inside[None, :], jnp.maximum(1.0 - distance, 0.0), 0.0)
     return weights / jnp.sum(weights, axis=1, keepdims=True)
+
+
+def to_planes(image: UInt8[Array, "h w 3"]) -> Float[Array, "3 h w"]:
+    """Scales a stored image to [0, 1], channels first."""
+    return jnp.moveaxis(image, -1, 0).astype(jnp.float32) / 255.0
+
+
+def to_channels_last(planes: Float[Array, "3 h w"]) -> Float[Array, "h w 3"]:
+    """Puts the channels of planes last."""
+    return jnp.moveaxis(planes, 0, -1)

@@ -10,8 +10,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from logo_jax.evaluation.average_precision import mean_average_precision
 from logo_jax.evaluation.features import Features
+from logo_jax.evaluation.metrics import mean_average_precision
 from logo_jax.evaluation.nearest_neighbors import Bank, everywhere, make_bank, nearest
 from logo_jax.losses import l2_normalize
 

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from logo_jax.evaluation.classifier import logits, unit
 from logo_jax.evaluation.features import Encode, Features, Labelled, extract
 from logo_jax.evaluation.knn import knn_accuracy
 from logo_jax.evaluation.metrics import top1
 from logo_jax.methods.base import LINEAR, TrainState
-from logo_jax.training import train_step as step
+from logo_jax.methods.linear import logits, unit
+from logo_jax.parallel.mesh import place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +154,6 @@ def make_encode_with(encoder, prepare, sharding, layers) -> Callable:
 
     def encode_with(state):
         params, stats = state.params["encoder"], state.batch_stats["encoder"]
-        return lambda images: encode(params, stats, step.place(images, sharding))
+        return lambda images: encode(params, stats, place(images, sharding))
 
     return encode_with

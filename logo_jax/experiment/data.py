@@ -13,11 +13,10 @@ from logo_jax.data import eval_crops
 from logo_jax.data import load as sources
 from logo_jax.data.decode import Size
 from logo_jax.data.load import Data
-from logo_jax.data.on_device import Resident
+from logo_jax.data.loader import ReadStep, Resident, Streamed
 from logo_jax.data.sources.base import Images
-from logo_jax.data.streaming import ReadStep, Streamed
 from logo_jax.experiment.reader import Reader
-from logo_jax.training import train_step as step
+from logo_jax.parallel.mesh import batch_sharding, replicate
 
 Loader: TypeAlias = Resident | Streamed
 
@@ -114,7 +113,7 @@ def make_loader(
         f"{'resident' if resident else 'streamed'} at {canvas[0]}x{canvas[1]} px, "
         f"{needed / 2**30:.2f} GiB (up to {budget / 2**30:.1f} may be resident)"
     )
-    sharding = step.batch_sharding(mesh, several=len(seeds) > 1)
+    sharding = batch_sharding(mesh, several=len(seeds) > 1)
     if not resident:
         read = ReadStep(
             source=images,
@@ -130,7 +129,7 @@ def make_loader(
     stored = eval_crops.read_all(
         images, canvas, max_corrupt=spec.max_corrupt, threads=spec.threads
     )
-    pixels, sizes, labels = step.replicate(stored, mesh)
+    pixels, sizes, labels = replicate(stored, mesh)
     return Resident(pixels, sizes, labels, batch_size, seeds, sharding), line
 
 

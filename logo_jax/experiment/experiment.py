@@ -12,11 +12,13 @@ from logo_jax.augment.multi_crop import prepare_eval
 from logo_jax.data.canvas import canvas_size, read_canvases
 from logo_jax.data.eval_crops import Squares, evenly
 from logo_jax.data.load import Data
+from logo_jax.data.loader import Examples
 from logo_jax.data.sources.base import Images
 from logo_jax.evaluation.knn_monitor import KnnMonitor, make_encode_with
 from logo_jax.experiment.data import Loader, load_data, make_loader, num_classes
 from logo_jax.experiment.spec import Description, describe
-from logo_jax.methods.base import Examples, TrainState
+from logo_jax.methods.base import TrainState
+from logo_jax.parallel.mesh import batch_sharding, replicate
 from logo_jax.training import train_step as step
 from logo_jax.training.logging.wandb import require_wandb
 
@@ -47,7 +49,7 @@ class Experiment:
 
     def init(self) -> TrainState:
         """The state before the first step, on every device."""
-        return step.replicate(self.description.first_state(), self.mesh)
+        return replicate(self.description.first_state(), self.mesh)
 
     def rolled_back(self, times: int) -> Self:
         """The experiment with other crops and noise; itself for no times."""
@@ -144,7 +146,7 @@ def knn_monitor(description: Description, data: Data, mesh: Mesh) -> KnnMonitor 
         encode_with=make_encode_with(
             description.encoder,
             functools.partial(prepare_eval, spec=description.augment),
-            step.batch_sharding(mesh),
+            batch_sharding(mesh),
             ("backbone", "projector") if fields["projector"] else ("backbone",),
         ),
         bank=squares(description, data.bank, fields["train_examples"]),

@@ -11,7 +11,7 @@ from logo_jax.networks import heads, resnet
 from logo_jax.networks.alexnet import SmallAlexNet
 from logo_jax.networks.batch_norm import BatchNorm, LayerNorm
 from logo_jax.networks.encoder import Encoder
-from logo_jax.training import train_step as step
+from logo_jax.parallel.mesh import AXIS
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 RESNETS = {
@@ -35,7 +35,7 @@ def make_norm(batch_norm: str) -> resnet.Norm:
     """The constructor of batch norms that a config's `batch_norm` names."""
     match batch_norm.split(":"):
         case ["global"]:
-            return functools.partial(BatchNorm, axis_name=step.AXIS)
+            return functools.partial(BatchNorm, axis_name=AXIS)
         case ["per_device"]:
             return BatchNorm
         case ["split", groups] if groups.isdecimal() and int(groups) > 0:

@@ -19,9 +19,9 @@ from logo_jax.evaluation.knn_monitor import make_encode_with
 from logo_jax.experiment.experiment import squares
 from logo_jax.experiment.spec import Description, describe
 from logo_jax.interop.backbone import Backbone
-from logo_jax.interop.weights import read_backbone
+from logo_jax.interop.torchvision import read_backbone
 from logo_jax.methods.base import ENCODER, TrainState
-from logo_jax.training import train_step as step
+from logo_jax.parallel.mesh import batch_sharding, replicate
 from logo_jax.training.checkpoints.manager import Checkpoints
 
 
@@ -71,7 +71,7 @@ class Frozen:
 
     def untrained(self) -> Self:
         """The encoder before the first step, as its config's seeds draw it."""
-        state = step.replicate(self.description.first_state(), self.mesh)
+        state = replicate(self.description.first_state(), self.mesh)
         return dataclasses.replace(self, state=state, source="untrained")
 
     @property
@@ -90,7 +90,7 @@ class Frozen:
         encode_with = make_encode_with(
             self.description.encoder,
             functools.partial(prepare_eval, spec=self.description.augment),
-            step.batch_sharding(self.mesh),
+            batch_sharding(self.mesh),
             ("backbone",),
         )
         found = extract(
@@ -124,7 +124,7 @@ def from_run(folder: pathlib.Path, config: Mapping[str, Any], mesh: Mesh) -> Fro
     if found is None:
         raise ValueError(f"{folder} has no checkpoint yet; train it first")
     step_number, state = found
-    state = step.replicate(state, mesh)
+    state = replicate(state, mesh)
     return Frozen(description, state, mesh, f"step {step_number}")
 
 
@@ -150,7 +150,7 @@ def from_file(file: pathlib.Path, config: Mapping[str, Any], mesh: Mesh) -> Froz
         name: group | {ENCODER: group[ENCODER] | {"backbone": read[name]}}
         for name, group in groups.items()
     }
-    state = step.replicate(state.replace(**with_backbone), mesh)
+    state = replicate(state.replace(**with_backbone), mesh)
     # another file may have its name
     source = f"{file.name}, crc32 {zlib.crc32(file.read_bytes()):08x}"
     return Frozen(description, state, mesh, source)

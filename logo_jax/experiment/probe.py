@@ -10,9 +10,10 @@ import jax.numpy as jnp
 
 from logo_jax.augment.multi_crop import make_views
 from logo_jax.augment.random_crop import CropSpec
+from logo_jax.data.loader import Examples
 from logo_jax.experiment.spec import Description
 from logo_jax.methods import LinearProbe
-from logo_jax.methods.base import ENCODER, Batch, Examples, TrainState
+from logo_jax.methods.base import ENCODER, Batch, TrainState
 from logo_jax.training import optim
 from logo_jax.training.schedule import Plan
 

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 
 from logo_jax.augment.multi_crop import AugmentSpec, make_views
 from logo_jax.augment.random_crop import CropSpec
+from logo_jax.data.loader import Examples
 from logo_jax.experiment import networks, schema
 from logo_jax.experiment.data import DataSpec, make_spec
 from logo_jax.experiment.methods import Parts, make_method
 from logo_jax.experiment.reader import Reader
-from logo_jax.methods.base import Batch, Examples, Method, TrainState
+from logo_jax.methods.base import Batch, Method, TrainState
 from logo_jax.methods.pairing import pair_weights
 from logo_jax.networks.encoder import Encoder
 from logo_jax.training.collapse import POLICIES

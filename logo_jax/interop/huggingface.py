@@ -12,8 +12,12 @@ import numpy as np
 
 from logo_jax.interop import tensor_files
 from logo_jax.interop.backbone import Backbone
-from logo_jax.interop.torchvision import Tensors, backbone_of, tensors_of
-from logo_jax.interop.weights import read_safetensors
+from logo_jax.interop.torchvision import (
+    Tensors,
+    backbone_of,
+    read_safetensors,
+    tensors_of,
+)
 from logo_jax.networks.resnet import Bottleneck, ResNet
 
 CONFIG_FILE = "config.json"

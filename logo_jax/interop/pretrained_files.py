@@ -12,8 +12,7 @@ import numpy as np
 
 from logo_jax.interop import huggingface, tensor_files
 from logo_jax.interop.backbone import Backbone
-from logo_jax.interop.torchvision import STEM, Tensors, backbone_of
-from logo_jax.interop.weights import read_safetensors
+from logo_jax.interop.torchvision import STEM, Tensors, backbone_of, read_safetensors
 
 # what stands before the backbone's names, and what else such a file holds
 PREFIXES = {

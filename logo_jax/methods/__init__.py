@@ -2,10 +2,9 @@
 
 from logo_jax.methods.affinity import CosineAffinity, LearnedAffinity
 from logo_jax.methods.byol import BYOL
-from logo_jax.methods.linear_probe import LinearProbe
+from logo_jax.methods.linear import LinearProbe, OnlineLinear
 from logo_jax.methods.logo import LoGo
 from logo_jax.methods.moco import MoCo
-from logo_jax.methods.online_linear import OnlineLinear
 from logo_jax.methods.simsiam import SimSiam
 from logo_jax.methods.swav import SwAV
 

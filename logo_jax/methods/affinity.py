@@ -21,12 +21,12 @@ from logo_jax.losses import (
 )
 from logo_jax.methods import diagnostics
 from logo_jax.methods.base import REGRESSOR, Metrics, TrainState
-from logo_jax.methods.pairing import encode_views
-from logo_jax.training.train_step import (
+from logo_jax.methods.gradient import gradient_step
+from logo_jax.methods.multi_crop import encode_views
+from logo_jax.parallel.collectives import (
     as_mean_over_devices,
     gather,
     global_size,
-    gradient_step,
     local_rows,
     reverse_batch,
     roll_batch,

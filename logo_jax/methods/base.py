@@ -20,23 +20,6 @@ Metrics: TypeAlias = dict[str, jax.Array]
 Params: TypeAlias = dict[str, Any]
 
 
-class Examples(NamedTuple):
-    """Images of a batch as they are stored, before crops are cut.
-
-    Attributes:
-        images: canvases, uint8 [b, h, w, 3]; an image lies in the upper left corner of
-            its own, reduced along each axis where it is longer than the canvas.
-        sizes: (height, width) of the originals in pixels, int32 [b, 2].
-        ids: numbers of the images in their data set, int32 [b].
-        labels: their classes, int32 [b], -1 where unknown; None: of none.
-    """
-
-    images: Any
-    sizes: Any
-    ids: Any
-    labels: Any = None
-
-
 class Batch(NamedTuple):
     """Augmented crops of b images; crops of one image share its row.
 

@@ -19,16 +19,10 @@ from logo_jax.methods.base import (
     Term,
     TrainState,
 )
-from logo_jax.methods.pairing import (
-    encode_crops,
-    encode_views,
-    pair_metrics,
-    predicting,
-    targeted,
-    used_weights,
-)
+from logo_jax.methods.gradient import base_update, no_term
+from logo_jax.methods.multi_crop import encode_crops, encode_views
+from logo_jax.methods.pairing import pair_metrics, predicting, targeted, used_weights
 from logo_jax.methods.simsiam import SimSiam
-from logo_jax.training.train_step import base_update, no_term
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,9 @@ import optax
 
 from logo_jax.methods.affinity import Affinity
 from logo_jax.methods.base import ENCODER, BaseMethod, Batch, Forward, TrainState
-from logo_jax.methods.pairing import encode_crops
-from logo_jax.training.train_step import apply_gradients, per_device
+from logo_jax.methods.gradient import apply_gradients
+from logo_jax.methods.multi_crop import encode_crops
+from logo_jax.parallel.collectives import per_device
 
 UPDATES = ("released", "joint")
 

@@ -18,16 +18,11 @@ from logo_jax.methods.base import (
     Term,
     TrainState,
 )
-from logo_jax.methods.pairing import (
-    encode_crops,
-    encode_views,
-    pair_metrics,
-    predicting,
-    split_views,
-    targeted,
-)
+from logo_jax.methods.gradient import base_update, no_term
+from logo_jax.methods.multi_crop import encode_crops, encode_views, split_views
+from logo_jax.methods.pairing import pair_metrics, predicting, targeted
 from logo_jax.methods.shuffle_bn import shuffled
-from logo_jax.training.train_step import base_update, gather, global_size, no_term
+from logo_jax.parallel.collectives import gather, global_size
 
 
 @dataclasses.dataclass(frozen=True)

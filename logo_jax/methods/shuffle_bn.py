@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from logo_jax.training.train_step import deal_out, own_key
+from logo_jax.parallel.collectives import deal_out, own_key
 
 
 def shuffled(

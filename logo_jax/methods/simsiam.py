@@ -18,13 +18,9 @@ from logo_jax.methods.base import (
     Term,
     TrainState,
 )
-from logo_jax.methods.pairing import (
-    encode_pairs,
-    encode_views,
-    pair_metrics,
-    used_weights,
-)
-from logo_jax.training.train_step import base_update, no_term
+from logo_jax.methods.gradient import base_update, no_term
+from logo_jax.methods.multi_crop import encode_pairs, encode_views
+from logo_jax.methods.pairing import pair_metrics, used_weights
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,8 +18,10 @@ from logo_jax.methods.base import (
     Term,
     TrainState,
 )
-from logo_jax.methods.pairing import encode_pairs, pair_metrics, targeted, used_weights
-from logo_jax.training.train_step import base_update, gather, local_rows, no_term
+from logo_jax.methods.gradient import base_update, no_term
+from logo_jax.methods.multi_crop import encode_pairs
+from logo_jax.methods.pairing import pair_metrics, targeted, used_weights
+from logo_jax.parallel.collectives import gather, local_rows
 
 POSITIVE = {"num_prototypes": 512, "temperature": 0.1, "epsilon": 0.05, "iterations": 3}
 

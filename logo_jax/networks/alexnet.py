@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from logo_jax.networks.batch_norm import BatchNorm
-from logo_jax.networks.linear import Linear
+from logo_jax.networks.layers import Linear
 from logo_jax.networks.resnet import Norm
 
 normal_002 = nn.initializers.normal(0.02)

@@ -9,27 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from logo_jax.networks.batch_norm import BatchNorm
-from logo_jax.networks.convolution import convolve
+from logo_jax.networks.layers import conv
 
 Norm = Callable[..., BatchNorm]
-
-# Source: torchvision's ResNet: He-normal by the fan-out, the gain of a ReLU
-he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-def conv(features: int, size: int, stride: int, dtype: Any, name: str) -> nn.Conv:
-    """A convolution without bias, padded by (size - 1) / 2 as in torchvision."""
-    return nn.Conv(
-        features,
-        (size, size),
-        strides=stride,
-        padding=(size - 1) // 2,
-        use_bias=False,
-        kernel_init=he_normal,
-        dtype=dtype,
-        conv_general_dilated=convolve,
-        name=name,
-    )
 
 
 class BasicBlock(nn.Module):

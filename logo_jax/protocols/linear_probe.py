@@ -16,12 +16,13 @@ from logo_jax import experiment as compose
 from logo_jax.augment.multi_crop import prepare_eval
 from logo_jax.data.load import Data
 from logo_jax.data.sources.base import Images
-from logo_jax.evaluation.classifier import logits
 from logo_jax.evaluation.features import Labelled, extract
 from logo_jax.evaluation.knn_monitor import make_encode_with
 from logo_jax.evaluation.metrics import METRICS
 from logo_jax.experiment.probe import Probe, Recipe, frozen_encoder, make_probe
 from logo_jax.methods.base import LINEAR, TrainState
+from logo_jax.methods.linear import logits
+from logo_jax.parallel.mesh import batch_sharding, replicate
 from logo_jax.training import train_step as step
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import Checkpoints
@@ -101,7 +102,7 @@ def linear_probe(
         keys = jax.random.split(jax.random.key(seed), 3)
         first = probe.init(keys[0])
         start, found = checkpoints.restore_latest(first) or (0, first)
-        trained = step.replicate(found, mesh)
+        trained = replicate(found, mesh)
         if start < probe.plan.num_steps:
             trained = _trained(
                 trained,
@@ -176,10 +177,10 @@ def tested(
     encode_with = make_encode_with(
         description.encoder,
         functools.partial(prepare_eval, spec=description.augment),
-        step.batch_sharding(mesh),
+        batch_sharding(mesh),
         ("backbone",),
     )
-    encode = encode_with(step.replicate(state, mesh))
+    encode = encode_with(replicate(state, mesh))
     found = extract(encode, images, batch_size=description.batch_size)["backbone"]
     scores = np.asarray(logits(jax.device_get(classifier), found.features))
     return {

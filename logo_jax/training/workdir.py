@@ -1,13 +1,17 @@
-"""A run's folder: which config it belongs to, and which process."""
+"""A run's folder: its lock, its config, and the machine it runs on."""
 
 import contextlib
 import fcntl
+import importlib.metadata
 import json
 import os
 import pathlib
+import platform
 import socket
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
+
+from jax.sharding import Mesh
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = "lock"
@@ -216,3 +220,26 @@ def as_tuples(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(as_tuples(item) for item in value)
     return value
+
+
+MACHINE_FILE = "machine.json"  # in a run's folder: of its latest start
+PACKAGES = ("logo_jax", "jax", "flax", "optax", "scikit-learn", "numpy", "Pillow")
+
+
+def describe(mesh: Mesh) -> dict[str, Any]:
+    """Devices, system and versions, ready for JSON."""
+    kinds = sorted({device.device_kind for device in mesh.devices.flat})
+    return {
+        "devices": f"{mesh.devices.size} x {', '.join(kinds)}",
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "versions": {"python": platform.python_version()}
+        | {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # a checkout on the path
+        return "not installed"

@@ -12,6 +12,7 @@ from logo_jax.augment.color import AugmentSpec
 from logo_jax.augment.multi_crop import crop_boxes
 from logo_jax.data.eval_crops import evenly
 from logo_jax.data.load import Data
+from logo_jax.data.loader import Examples
 from logo_jax.data.sources.base import NO_LABEL, Images
 from logo_jax.evaluation import nearest_neighbors
 from logo_jax.evaluation.features import Features
@@ -19,7 +20,6 @@ from logo_jax.experiment.experiment import squares
 from logo_jax.experiment.pretrained import Frozen
 from logo_jax.experiment.spec import Description
 from logo_jax.losses import l2_normalize
-from logo_jax.methods.base import Examples
 from logo_jax.visualization.embedding_map import feature_map
 from logo_jax.visualization.figure import Picture
 from logo_jax.visualization.image_grids import Cropped, Neighbours, neighbour_grid

@@ -35,8 +35,8 @@ from logo_jax.experiment.pretrained import Frozen
 from logo_jax.losses import cosine_affinity
 from logo_jax.methods import LearnedAffinity
 from logo_jax.methods.base import ENCODER
+from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
-from logo_jax.training.train_step import make_mesh
 from logo_jax.visualization import similarity_plot
 from logo_jax.visualization.figure import class_name
 from logo_jax.visualization.html_page import Section, files

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from logo_jax.augment import AugmentSpec, augment_crop, ops
+from logo_jax.augment import AugmentSpec, augment_crop, color
 
 _KEY = jax.random.key(7)
 _NOTHING = AugmentSpec(
@@ -28,7 +28,7 @@ def _augmented(spec, num):
 
 def test_augmentation_of_probability_zero_only_normalises():
     spec = dataclasses.replace(_NOTHING, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
-    expected = ops.normalize(_planes(), spec.mean, spec.std)
+    expected = color.normalize(_planes(), spec.mean, spec.std)
     np.testing.assert_allclose(augment_crop(_KEY, _planes(), spec), expected, atol=1e-6)
 
 
@@ -36,7 +36,7 @@ def test_augmentation_of_probability_zero_only_normalises():
     ("name", "change"),
     [
         ("flip_prob", lambda planes: planes[:, :, ::-1]),
-        ("grayscale_prob", ops.grayscale),
+        ("grayscale_prob", color.grayscale),
     ],
 )
 def test_a_step_happens_with_its_probability(name, change):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from logo_jax.augment import ops
+from logo_jax.augment import color
 
 
 def _image(height=14, width=18):
@@ -15,14 +15,14 @@ def _image(height=14, width=18):
 
 @functools.partial(jax.jit, static_argnums=2)
 def _jittered(keys, image, strengths):
-    return jax.vmap(lambda key: ops.jitter(key, image, strengths))(keys)
+    return jax.vmap(lambda key: color.jitter(key, image, strengths))(keys)
 
 
 _ADJUST = (
-    ops.adjust_brightness,
-    ops.adjust_contrast,
-    ops.adjust_saturation,
-    ops.adjust_hue,
+    color.adjust_brightness,
+    color.adjust_contrast,
+    color.adjust_saturation,
+    color.adjust_hue,
 )
 _IDENTITY = (1.0, 1.0, 1.0, 0.0)
 
@@ -35,13 +35,13 @@ def test_neutral_factor_changes_nothing(adjust, neutral):
 
 
 def test_jitter_of_zero_strength_changes_nothing():
-    jittered = ops.jitter(jax.random.key(1), _image(), (0.0, 0.0, 0.0, 0.0))
+    jittered = color.jitter(jax.random.key(1), _image(), (0.0, 0.0, 0.0, 0.0))
     np.testing.assert_allclose(jittered, _image(), atol=1e-6)
 
 
 def test_recolour_applies_the_adjustments_in_every_order():
     factors = jnp.array([1.3, 0.6, 1.4, 0.09])
-    recolour = jax.jit(ops.recolour)
+    recolour = jax.jit(color.recolour)
     for order in itertools.permutations(range(4)):
         expected = _image()
         for op in order:
@@ -54,8 +54,8 @@ def test_recolour_of_a_batch_uses_each_images_own_order_and_factors():
     images = jnp.stack([_image(), _image()[:, ::-1]])
     factors = jnp.array([[1.3, 0.6, 1.4, 0.09], [0.7, 1.2, 0.8, -0.1]])
     orders = jnp.array([[3, 1, 0, 2], [0, 2, 1, 3]])
-    batched = jax.vmap(ops.recolour)(images, factors, orders)
-    singly = [ops.recolour(*row) for row in zip(images, factors, orders, strict=True)]
+    batched = jax.vmap(color.recolour)(images, factors, orders)
+    singly = [color.recolour(*row) for row in zip(images, factors, orders, strict=True)]
     np.testing.assert_allclose(batched, jnp.stack(singly), atol=1e-6)
 
 
@@ -84,7 +84,7 @@ def test_colours_stay_between_black_and_white():
 
 @pytest.mark.parametrize("shift", [1 / 3, -1 / 3])
 def test_a_third_of_a_turn_in_hue_permutes_the_channels(shift):
-    turned = ops.adjust_hue(_image(), shift)
+    turned = color.adjust_hue(_image(), shift)
     np.testing.assert_allclose(
         turned, jnp.roll(_image(), round(3 * shift), axis=0), atol=1e-5
     )
@@ -92,17 +92,17 @@ def test_a_third_of_a_turn_in_hue_permutes_the_channels(shift):
 
 def test_blur_keeps_constant_images_and_smooths_others():
     constant = jnp.full((3, 14, 18), 0.7)
-    np.testing.assert_allclose(ops.gaussian_blur(constant, 1.5), 0.7, atol=1e-6)
-    assert ops.gaussian_blur(_image(), 1.5).std() < 0.5 * _image().std()
+    np.testing.assert_allclose(color.gaussian_blur(constant, 1.5), 0.7, atol=1e-6)
+    assert color.gaussian_blur(_image(), 1.5).std() < 0.5 * _image().std()
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_blur_of_an_image_smaller_than_its_kernel_is_an_average(size):
-    blurred = ops.gaussian_blur(jnp.full((3, size, size), 0.7), 2.0)
+    blurred = color.gaussian_blur(jnp.full((3, size, size), 0.7), 2.0)
     np.testing.assert_allclose(blurred, 0.7, atol=1e-6)
 
 
 def test_normalize_uses_each_channels_own_mean_and_std():
     mean, std = (0.1, 0.2, 0.3), (1.0, 2.0, 4.0)
-    normal = ops.normalize(jnp.full((3, 2, 2), 0.5), mean, std)
+    normal = color.normalize(jnp.full((3, 2, 2), 0.5), mean, std)
     np.testing.assert_allclose(normal[:, 0, 0], [0.4, 0.15, 0.05], atol=1e-6)

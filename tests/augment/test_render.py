@@ -7,7 +7,8 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 from logo_jax.augment import AugmentSpec, CropSpec, make_views
-from logo_jax.augment.render import all_at_once, one_by_one, render
+from logo_jax.augment._cpu import one_by_one
+from logo_jax.augment.multi_crop import all_at_once, render
 
 _KEY = jax.random.key(7)
 _CUT_ONLY = AugmentSpec(flip_prob=0.0, jitter_prob=0.0, grayscale_prob=0.0)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from logo_jax.augment import resized_crop
-from logo_jax.augment.resize import resized_crop_by_blocks, triangle_weights
+from logo_jax.augment._cpu import resized_crop_by_blocks
+from logo_jax.augment.resize import triangle_weights
 
 
 def _image(height=12, width=16):

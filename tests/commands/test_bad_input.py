@@ -15,8 +15,8 @@ from logo_jax import _cli, main
 from logo_jax import experiment as compose
 from logo_jax.configs import base
 from logo_jax.experiment import schema
+from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
-from logo_jax.training.train_step import make_mesh
 from tests.commands.test_main import TINY, tiny_config
 from tests.data.pictures import write_folder
 from tests.run_commands import evaluated

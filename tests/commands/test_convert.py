@@ -12,7 +12,7 @@ from logo_jax import convert
 from logo_jax import experiment as compose
 from logo_jax.interop import pretrained_files, stablehlo, torchvision
 from logo_jax.interop.backbone import Backbone
-from logo_jax.interop.weights import read_backbone
+from logo_jax.interop.torchvision import read_backbone
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import Checkpoints
 from tests.commands.test_main import tiny_config

@@ -14,9 +14,9 @@ import pytest
 from absl.testing import flagsaver
 
 from logo_jax import _cli, doctor
+from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import Checkpoints
-from logo_jax.training.train_step import make_mesh
 from tests.commands.test_main import TINY, tiny_config
 
 CONFIG = "configs/cifar10_moco.py:baseline"

@@ -11,9 +11,9 @@ from logo_jax import convert, embed
 from logo_jax import experiment as compose
 from logo_jax.data.sources import folder
 from logo_jax.experiment import pretrained
+from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import Checkpoints
-from logo_jax.training.train_step import make_mesh
 from tests.commands.test_main import tiny_config
 from tests.data.pictures import write_folder
 

@@ -12,10 +12,10 @@ from safetensors.numpy import save_file
 from logo_jax import _cli, evaluate
 from logo_jax import experiment as compose
 from logo_jax.experiment.pretrained import Frozen
+from logo_jax.parallel.mesh import make_mesh
 from logo_jax.protocols import protocols
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import Checkpoints
-from logo_jax.training.train_step import make_mesh
 from tests.commands.test_main import TINY, tiny_config
 from tests.run_commands import evaluated
 

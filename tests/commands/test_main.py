@@ -11,12 +11,12 @@ import pytest
 
 from logo_jax import experiment as compose
 from logo_jax.data import load as sources
+from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import Checkpoints
 from logo_jax.training.logging.metric_writer import MetricWriter
 from logo_jax.training.logging.progress import Progress
 from logo_jax.training.loop import train
-from logo_jax.training.train_step import make_mesh
 from tests.run_commands import evaluated
 
 TINY = {

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from logo_jax import experiment as compose
-from logo_jax.data.on_device import Resident
-from logo_jax.data.streaming import Streamed
+from logo_jax.data.loader import Resident, Streamed
+from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training.checkpoints.manager import Checkpoints
 from logo_jax.training.loop import DataError
-from logo_jax.training.train_step import make_mesh
 from logo_jax.training.workdir import claim
 from tests.commands.test_main import SPEED, records, run, tiny_config
 from tests.data.pictures import encoded, smooth, write_folder

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from logo_jax import experiment as compose
+from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import Checkpoints
-from logo_jax.training.train_step import make_mesh
 from tests.commands.test_main import SPEED, records, run, tiny_config
 from tests.run_commands import evaluated
 

@@ -16,10 +16,10 @@ from logo_jax import main as training
 from logo_jax import report
 from logo_jax.data.sources.base import ImageSet
 from logo_jax.experiment.experiment import some_of
+from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import Checkpoints
 from logo_jax.training.logging.metric_writer import MetricWriter
-from logo_jax.training.train_step import make_mesh
 from logo_jax.visualization import run_figures
 from logo_jax.visualization.run_figures import Seen
 from tests.commands.test_main import tiny_config

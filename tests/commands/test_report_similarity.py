@@ -9,9 +9,9 @@ from logo_jax.data.sources import folder
 from logo_jax.data.sources.base import ImageSet
 from logo_jax.experiment import pretrained
 from logo_jax.methods.base import TrainState
+from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import Checkpoints
-from logo_jax.training.train_step import make_mesh
 from logo_jax.visualization import similarity
 from tests.commands.test_main import tiny_config
 from tests.commands.test_report import Page, refused

@@ -10,10 +10,10 @@ import pytest
 
 from logo_jax import experiment as compose
 from logo_jax.configs import base
+from logo_jax.data.loader import Examples
 from logo_jax.experiment.experiment import train_step
 from logo_jax.methods import LearnedAffinity, LoGo, MoCo
-from logo_jax.methods.base import Examples
-from logo_jax.training import train_step as step
+from logo_jax.parallel.mesh import make_mesh
 
 FOLDER = pathlib.Path(base.__file__).parent
 EXPERIMENTS = sorted(
@@ -33,7 +33,7 @@ def describe(config, steps_per_epoch=10):
 
 
 def compiled(description):
-    return train_step(description, step.make_mesh(jax.devices()[:1]))
+    return train_step(description, make_mesh(jax.devices()[:1]))
 
 
 def examples(batch_size, side):

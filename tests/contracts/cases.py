@@ -21,6 +21,7 @@ from logo_jax.methods.pairing import pair_weights
 from logo_jax.networks import heads
 from logo_jax.networks.batch_norm import BatchNorm
 from logo_jax.networks.encoder import Encoder
+from logo_jax.parallel.mesh import AXIS, batch_sharding, make_mesh, replicate
 from logo_jax.training import optim
 from logo_jax.training import train_step as step
 from tests.golden.tiny import TinyBackbone
@@ -36,7 +37,7 @@ def norm(axis_name, splits=1):
     return lambda **fields: BatchNorm(axis_name, splits, **fields)
 
 
-def simsiam(axis_name=step.AXIS, pairing="global_targets", num_local=2):
+def simsiam(axis_name=AXIS, pairing="global_targets", num_local=2):
     encoder = Encoder(
         TinyBackbone((4, 8), axis_name),
         heads.simsiam_head(2, 8, DIM, norm=norm(axis_name)),
@@ -45,14 +46,14 @@ def simsiam(axis_name=step.AXIS, pairing="global_targets", num_local=2):
     return SimSiam(encoder, predictor, sgd(), pair_weights(pairing, 2, num_local))
 
 
-def moco(axis_name=step.AXIS, pairing="global_targets", num_local=2, **fields):
+def moco(axis_name=AXIS, pairing="global_targets", num_local=2, **fields):
     encoder = Encoder(TinyBackbone((4, 8), axis_name), heads.moco_head(8, DIM))
     weights = pair_weights(pairing, 2, num_local)
     fields = {"queue_size": 64, "momentum": 0.9, "temperature": 0.2} | fields
     return MoCo(encoder, sgd(), weights, **fields)
 
 
-def byol(axis_name=step.AXIS, pairing="global_targets", num_local=2, **fields):
+def byol(axis_name=AXIS, pairing="global_targets", num_local=2, **fields):
     encoder = Encoder(
         TinyBackbone((4, 8), axis_name), heads.byol_head(8, DIM, norm=norm(axis_name))
     )
@@ -62,7 +63,7 @@ def byol(axis_name=step.AXIS, pairing="global_targets", num_local=2, **fields):
     return BYOL(encoder, predictor, sgd(), weights, **fields)
 
 
-def swav(axis_name=step.AXIS, pairing="global_targets", num_local=2, **fields):
+def swav(axis_name=AXIS, pairing="global_targets", num_local=2, **fields):
     encoder = Encoder(
         TinyBackbone((4, 8), axis_name), heads.byol_head(8, DIM, norm=norm(axis_name))
     )
@@ -79,12 +80,12 @@ def freezing(steps):
     return optim.by_network({ENCODER: encoder, PROTOTYPES: prototypes})
 
 
-def learned(axis_name=step.AXIS, **fields):
+def learned(axis_name=AXIS, **fields):
     fields = {"regressor": heads.Regressor(8, 2, norm=norm(axis_name))} | fields
     return LearnedAffinity(tx=sgd(), **fields)
 
 
-def optional(axis_name=step.AXIS):
+def optional(axis_name=AXIS):
     """Everything that a learned affinity can do in another way."""
     return learned(
         axis_name,
@@ -96,7 +97,7 @@ def optional(axis_name=step.AXIS):
     )
 
 
-def logo(base, axis_name=step.AXIS, affinity=None, **fields):
+def logo(base, axis_name=AXIS, affinity=None, **fields):
     fields = {"update_kind": "released", "weight": 0.5, "clip_ratio": 0.3} | fields
     return LoGo(
         base=base,
@@ -151,7 +152,7 @@ class Trainer:
             self.traces += 1
             return self.method.update(state, examples, key)
 
-        self.mesh = step.make_mesh(jax.devices()[: self.num_devices])
+        self.mesh = make_mesh(jax.devices()[: self.num_devices])
         self.compiled = step.make_train_step(
             counted,
             lambda key, examples, epoch: examples,
@@ -161,11 +162,11 @@ class Trainer:
 
     def init(self):
         state = jax.jit(self.method.init)(jax.random.key(1), batch())
-        return step.replicate(state, self.mesh)
+        return replicate(state, self.mesh)
 
     def run(self, state, steps, start=0):
         metrics = {}
         for i in range(start, start + steps):
-            examples = jax.device_put(batch(i), step.batch_sharding(self.mesh))
+            examples = jax.device_put(batch(i), batch_sharding(self.mesh))
             state, metrics = self.compiled(state, examples, jnp.int32(0))
         return state, metrics

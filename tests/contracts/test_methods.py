@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from logo_jax.parallel.mesh import batch_sharding, make_mesh, replicate
 from logo_jax.training import train_step as step
 from logo_jax.training.checkpoints.manager import Checkpoints
 from tests.contracts import cases
@@ -66,7 +67,7 @@ def test_four_devices_do_what_one_does_with_global_batch_norm(name):
 @pytest.mark.parametrize("name", ["swav_queue", "logo_every_option"])
 def test_seeds_trained_at_once_equal_their_single_runs(name):
     method = cases.METHODS[name]()
-    mesh = step.make_mesh(jax.devices()[:2])
+    mesh = make_mesh(jax.devices()[:2])
     seeds = jax.random.split(jax.random.key(5))
     keys = jax.vmap(jax.random.split)(seeds)
 
@@ -77,9 +78,9 @@ def test_seeds_trained_at_once_equal_their_single_runs(name):
         init = lambda key: method.init(key, cases.batch())  # noqa: E731
         first = keys[..., 0]
         state = jax.jit(jax.vmap(init) if several else init)(first)
-        state = step.replicate(state, mesh)
+        state = replicate(state, mesh)
         for batch in batches:
-            batch = jax.device_put(batch, step.batch_sharding(mesh, several))
+            batch = jax.device_put(batch, batch_sharding(mesh, several))
             state, metrics = compiled(state, batch, jnp.int32(0))
         return jax.device_get((state, metrics))
 
@@ -205,7 +206,7 @@ def test_statistics_from_globals_do_not_feel_local_crops(name):
             flag["base"] = dataclasses.replace(method.base, **flag)
         trainer = cases.Trainer(dataclasses.replace(method, **flag))
         batch = cases.batch()._replace(local_crops=cases.batch(seed).local_crops)
-        batch = jax.device_put(batch, step.batch_sharding(trainer.mesh))
+        batch = jax.device_put(batch, batch_sharding(trainer.mesh))
         state, _ = trainer.compiled(trainer.init(), batch, jnp.int32(0))
         return jax.device_get(state.batch_stats["encoder"])
 

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks.collectives import Collective, collectives
 from logo_jax.methods.base import Method, TrainState
-from logo_jax.training import train_step as step
+from logo_jax.parallel.mesh import batch_sharding
 from tests.contracts import cases
 
 
@@ -35,7 +35,7 @@ def lowered(method: Method, num_devices: int) -> jax.stages.Lowered:
     state = jax.eval_shape(method.init, jax.random.key(1), cases.batch())
     traced = trainer.compiled.trace(
         _on(NamedSharding(trainer.mesh, P()), state),
-        _on(step.batch_sharding(trainer.mesh), jax.eval_shape(cases.batch)),
+        _on(batch_sharding(trainer.mesh), jax.eval_shape(cases.batch)),
         jnp.int32(0),
     )
     return traced.lower()

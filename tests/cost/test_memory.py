@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from logo_jax.data import on_device
+from logo_jax.data.loader import Resident, _take
 from logo_jax.evaluation import knn, nearest_neighbors
 from logo_jax.losses import info_nce
-from logo_jax.training import train_step as step
+from logo_jax.parallel.mesh import batch_sharding, make_mesh, replicate
 from logo_jax.training.checkpoints.manager import Checkpoints
 from tests.contracts import cases
 from tests.cost import programs
@@ -58,7 +58,7 @@ def test_a_table_of_knn_stays_under_512_mb(size):
         floats(knn.QUERIES_AT_ONCE, 512),
         floats(num_tiles, rows, 512),
         jax.ShapeDtypeStruct((size,), jnp.int32),
-        mesh=step.make_mesh(jax.devices()[:1]),
+        mesh=make_mesh(jax.devices()[:1]),
         settings=((20, 0.07), (200, 0.1)),
         num_classes=1000,
     ).compile()
@@ -66,7 +66,7 @@ def test_a_table_of_knn_stays_under_512_mb(size):
 
 
 def test_resident_data_are_on_each_device_once():
-    mesh = step.make_mesh(jax.devices()[:4])
+    mesh = make_mesh(jax.devices()[:4])
     before = bytes_on_devices(mesh)
     stored = (
         np.zeros((500, 16, 16, 3), np.uint8),
@@ -74,15 +74,15 @@ def test_resident_data_are_on_each_device_once():
         np.zeros(500, np.int32),
     )
     size = sum(x.nbytes for x in stored)
-    data = step.replicate(stored, mesh)
-    loader = on_device.Resident(*data, 8, (0,), step.batch_sharding(mesh))
+    data = replicate(stored, mesh)
+    loader = Resident(*data, 8, (0,), batch_sharding(mesh))
     batches = list(loader.batches(0, 3))
     dealt = sum(programs.num_bytes(examples) for examples, _ in batches)
     after = bytes_on_devices(mesh)
     for device, held in after.items():
         assert size <= held - before[device] <= size + dealt
     rows = batches[0][0].ids
-    memory = on_device._take.lower(*data, rows).compile().memory_analysis()
+    memory = _take.lower(*data, rows).compile().memory_analysis()
     assert memory.argument_size_in_bytes <= size + rows.nbytes
     assert memory.temp_size_in_bytes <= dealt
 

@@ -9,6 +9,7 @@ import pytest
 
 from logo_jax import experiment as compose
 from logo_jax.methods.base import Batch
+from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import train_step as step
 
 BATCH, SIDE = 16, 32
@@ -58,7 +59,7 @@ def cost(name: str) -> dict[str, float]:
     train_step = step.make_train_step(
         description.method.update,
         lambda key, examples, epoch: examples,
-        step.make_mesh(jax.devices()[:1]),
+        make_mesh(jax.devices()[:1]),
         description.keys("crops", "steps"),
     )
     crops = jax.ShapeDtypeStruct((BATCH, 2, SIDE, SIDE, 3), jnp.float32)

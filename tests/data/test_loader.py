@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 
 from logo_jax.data.eval_crops import read_all
-from logo_jax.data.on_device import Resident
+from logo_jax.data.loader import ReadStep, Resident, Streamed
 from logo_jax.data.prefetch import read_ahead
 from logo_jax.data.sampler import epoch_order, ids_of_step
 from logo_jax.data.sources import folder
-from logo_jax.data.streaming import ReadStep, Streamed
-from logo_jax.training import train_step as step
+from logo_jax.parallel.mesh import batch_sharding, make_mesh, replicate
 from tests.data.pictures import write_folder
 
 CANVAS = (16, 20)  # smaller than the images
@@ -32,7 +31,7 @@ def fixture_source(tmp_path_factory):
 
 
 def sharding(seeds=(3,)):
-    return step.batch_sharding(step.make_mesh(jax.devices()[:4]), len(seeds) > 1)
+    return batch_sharding(make_mesh(jax.devices()[:4]), len(seeds) > 1)
 
 
 def streamed(source, seeds=(3,), max_corrupt=0.0, **how):
@@ -43,8 +42,8 @@ def streamed(source, seeds=(3,), max_corrupt=0.0, **how):
 
 def resident(source, seeds=(3,)):
     stored = read_all(source, CANVAS, max_corrupt=0)
-    mesh = step.make_mesh(jax.devices()[:4])
-    return Resident(*step.replicate(stored, mesh), BATCH, seeds, sharding(seeds))
+    mesh = make_mesh(jax.devices()[:4])
+    return Resident(*replicate(stored, mesh), BATCH, seeds, sharding(seeds))
 
 
 def dealt(loader, start=0, stop=STEPS):

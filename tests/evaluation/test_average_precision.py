@@ -2,10 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from logo_jax.evaluation.average_precision import (
-    average_precision,
-    mean_average_precision,
-)
+from logo_jax.evaluation.metrics import average_precision, mean_average_precision
 
 
 def devkits(scores, labels):

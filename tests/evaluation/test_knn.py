@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from logo_jax.evaluation import knn
-from logo_jax.evaluation.average_precision import mean_average_precision
 from logo_jax.evaluation.features import Features
-from logo_jax.training.train_step import make_mesh
+from logo_jax.evaluation.metrics import mean_average_precision
+from logo_jax.parallel.mesh import make_mesh
 
 CLASSES = 7
 SETTINGS = ((1, 0.1), (4, 0.07), (9, 1.0))

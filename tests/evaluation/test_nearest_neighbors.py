@@ -5,7 +5,7 @@ import pytest
 
 from logo_jax.evaluation import nearest_neighbors
 from logo_jax.evaluation.features import Features
-from logo_jax.training.train_step import make_mesh
+from logo_jax.parallel.mesh import make_mesh
 
 
 def whole_numbers(seed, size):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from logo_jax.augment import ops, resized_crop
+from logo_jax.augment import color, resized_crop
 from tests.golden import torch_names as names
 
 if not (names.DATA / "augment_ops.npz").exists():
@@ -20,13 +20,13 @@ _GOLDEN = names.load("augment_ops.npz")
 # Float sums in another order; 1 / 255 is 4e-3.
 _TOLERANCE = 1e-5
 _WITH_FACTOR = {
-    "brightness": ops.adjust_brightness,
-    "contrast": ops.adjust_contrast,
-    "saturation": ops.adjust_saturation,
-    "hue": ops.adjust_hue,
-    "blur23": ops.gaussian_blur,
+    "brightness": color.adjust_brightness,
+    "contrast": color.adjust_contrast,
+    "saturation": color.adjust_saturation,
+    "hue": color.adjust_hue,
+    "blur23": color.gaussian_blur,
 }
-_WITHOUT_FACTOR = {"grayscale": ops.grayscale, "hflip": ops.flip}
+_WITHOUT_FACTOR = {"grayscale": color.grayscale, "hflip": color.flip}
 
 
 def _image():

@@ -13,8 +13,8 @@ from logo_jax.methods.base import TrainState
 from logo_jax.methods.pairing import pair_weights
 from logo_jax.networks import heads
 from logo_jax.networks.encoder import Encoder
+from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import optim
-from logo_jax.training import train_step as step
 from tests.golden import tiny
 from tests.golden import torch_names as names
 
@@ -136,7 +136,7 @@ def assert_close(got, want, what, scale=1e-2):
 
 def follow(method, golden, read, noise_of, metric_names):
     """Runs every step of a golden file from its crops and noise, checking all."""
-    mesh = step.make_mesh(jax.devices()[:1])
+    mesh = make_mesh(jax.devices()[:1])
     batch = tiny.stack_crops(golden, 0)
     state = place(method.init(jax.random.key(0), batch), read(golden, "init"))
 

@@ -14,7 +14,7 @@ from logo_jax.methods.affinity import NEGATIVES
 from logo_jax.methods.base import TrainState
 from logo_jax.networks import heads
 from logo_jax.networks.batch_norm import LayerNorm
-from logo_jax.training import train_step as step
+from logo_jax.parallel.mesh import AXIS, make_mesh
 from tests.contracts import cases
 
 PAIRS, BATCH, DIM = 1, 8, 4
@@ -34,8 +34,8 @@ def embeddings(seed=0):
 
 def on_devices(function, *args, num_devices=1, out_specs=REPLICATED):
     """The function of each device's part of the last argument [v, b, d]."""
-    mesh = step.make_mesh(jax.devices()[:num_devices])
-    specs = (P(),) * (len(args) - 1) + (P(None, step.AXIS),)
+    mesh = make_mesh(jax.devices()[:num_devices])
+    specs = (P(),) * (len(args) - 1) + (P(None, AXIS),)
     mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out_specs)
     return jax.jit(mapped)(*args)
 
@@ -47,7 +47,7 @@ def partners(affinity, key, num_devices):
     def negatives(key, z):
         return affinity._negatives(z, z, key)
 
-    out_specs = P(None, step.AXIS)
+    out_specs = P(None, AXIS)
     pairs = on_devices(negatives, key, z, num_devices=num_devices, out_specs=out_specs)
     np.testing.assert_array_equal(pairs[0, :, 0], np.arange(BATCH))
     np.testing.assert_array_equal(pairs[1], pairs[0, :, ::-1])
@@ -99,9 +99,7 @@ def test_noise_on_both_touches_negatives_and_on_none_touches_nothing():
 def test_noise_has_the_norm_it_is_given():
     affinity = cases.learned(None, noise=0.3)
     draw = lambda z: affinity.draw_noise(jax.random.key(0), (2, *z.shape))  # noqa: E731
-    noise = on_devices(
-        draw, jnp.zeros((1, 256, 128)), out_specs=P(None, None, step.AXIS)
-    )
+    noise = on_devices(draw, jnp.zeros((1, 256, 128)), out_specs=P(None, None, AXIS))
     norms = np.linalg.norm(noise, axis=-1)
     np.testing.assert_allclose(norms.mean(), 0.3, rtol=0.02)
 
@@ -119,7 +117,7 @@ def test_a_random_affinity_never_learns_but_repels():
         )(z),
         state,
         embeddings(),
-        out_specs=P(None, step.AXIS),
+        out_specs=P(None, AXIS),
     )
     assert np.abs(gradient).max() > 1e-6
 
@@ -130,7 +128,7 @@ def repel(affinity, z=None):
 
     def both(state, z):
         loss, (after, _) = affinity.repulsion(state, z, jax.random.key(0))
-        return jax.lax.pmean((loss, after.batch_stats), step.AXIS)
+        return jax.lax.pmean((loss, after.batch_stats), AXIS)
 
     loss, stats = on_devices(both, state, z)
     return float(loss), jax.device_get((state.batch_stats, stats))

@@ -5,7 +5,7 @@ import optax
 from logo_jax.losses import negative_cosine
 from logo_jax.methods import SimSiam
 from logo_jax.methods.base import ENCODER, PREDICTOR, TARGET_ENCODER, BaseMethod
-from logo_jax.methods.pairing import encode_views, split_views
+from logo_jax.methods.multi_crop import encode_views, split_views
 from logo_jax.training.optim import momentum_schedule
 from tests.contracts import cases
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from logo_jax import experiment as compose
+from logo_jax.data.loader import Examples
 from logo_jax.experiment.experiment import train_step
 from logo_jax.methods import LoGo, OnlineLinear
-from logo_jax.methods.base import LINEAR, Examples
+from logo_jax.methods.base import LINEAR
+from logo_jax.parallel.mesh import batch_sharding, make_mesh
 from logo_jax.training import optim
-from logo_jax.training import train_step as step
 from tests.contracts import cases
 
 RATE, CLASSES = 0.5, 3
@@ -34,7 +35,7 @@ def trained(method, labels, steps=3, num_devices=1):
     state, metrics = trainer.init(), {}
     for i in range(steps):
         batch = cases.batch(i)._replace(labels=jnp.asarray(labels, jnp.int32))
-        batch = jax.device_put(batch, step.batch_sharding(trainer.mesh))
+        batch = jax.device_put(batch, batch_sharding(trainer.mesh))
         state, metrics = trainer.compiled(state, batch, jnp.int32(0))
     assert trainer.traces == 1
     return jax.device_get((state, metrics))
@@ -111,7 +112,7 @@ def flops(num_classes):
             for name, shape in shapes.items()
         }
     )
-    compiled = train_step(description, step.make_mesh(jax.devices()[:1]))
+    compiled = train_step(description, make_mesh(jax.devices()[:1]))
     state = jax.eval_shape(description.init)
     lowered = compiled.trace(state, examples, np.int32(0)).lower()
     return lowered.cost_analysis()["flops"]

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from logo_jax.methods import multi_crop
 from logo_jax.methods import pairing as views
 from logo_jax.methods.base import Batch
 from logo_jax.networks.batch_norm import BatchNorm
@@ -91,7 +92,7 @@ def test_views_of_a_batch_are_the_global_crops_then_the_local_ones():
         (3, 2, 4, 4, 1)
     )
     batch = Batch(global_crops, 2 + global_crops[:, :, :2, :2])
-    split = views.split_views(batch)
+    split = multi_crop.split_views(batch)
     assert [view.shape for view in split] == [(3, 4, 4, 1)] * 2 + [(3, 2, 2, 1)] * 2
     assert [view.mean().item() for view in split] == [0.0, 1.0, 2.0, 3.0]
 
@@ -106,10 +107,10 @@ def test_encoding_views_together_equals_encoding_one_after_the_other():
     net = PooledNet()
     variables = net.init(jax.random.key(0), crops[0][None], train=True)
     params, stats = variables["params"], variables["batch_stats"]
-    together, moved = views.encode_views(net, params, stats, crops)
+    together, moved = multi_crop.encode_views(net, params, stats, crops)
     one_by_one = []
     for crop in crops:
-        embedding, stats = views.encode_views(net, params, stats, [crop])
+        embedding, stats = multi_crop.encode_views(net, params, stats, [crop])
         one_by_one.append(embedding[0])
     np.testing.assert_allclose(together, jnp.stack(one_by_one), atol=1e-5)
     for got, want in zip(jax.tree.leaves(moved), jax.tree.leaves(stats), strict=True):
@@ -125,7 +126,7 @@ def test_network_without_statistics_encodes_and_keeps_none():
 
     view = jnp.ones((3, 5))
     params = Flat().init(jax.random.key(0), view, train=True)["params"]
-    embeddings, stats = views.encode_views(Flat(), params, {}, [view, 2 * view])
+    embeddings, stats = multi_crop.encode_views(Flat(), params, {}, [view, 2 * view])
     assert embeddings.shape == (2, 3, 2)
     assert stats == {}
 
@@ -160,7 +161,7 @@ def test_views_beyond_the_moving_ones_leave_running_statistics_alone():
     params, stats = variables["params"], variables["batch_stats"]
 
     def encode(some, moving=None):
-        return views.encode_views(module, params, stats, some, moving=moving)
+        return multi_crop.encode_views(module, params, stats, some, moving=moving)
 
     everything, _ = encode(views_)
     embeddings, moved = encode(views_, moving=2)

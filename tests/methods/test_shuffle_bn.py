@@ -7,14 +7,14 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from logo_jax.methods.shuffle_bn import shuffled
-from logo_jax.training import train_step as step
+from logo_jax.parallel.mesh import AXIS, make_mesh
 
 DEVICES = 4
 
 
 def shuffle(rows, seed, num_devices=DEVICES):
     """Images numbered from 0: what comes home, and what each device encoded."""
-    mesh = step.make_mesh(jax.devices()[:num_devices])
+    mesh = make_mesh(jax.devices()[:num_devices])
     numbers = jnp.arange(num_devices * rows)
 
     def encode(views):
@@ -23,8 +23,8 @@ def shuffle(rows, seed, num_devices=DEVICES):
     mapped = jax.shard_map(
         lambda x: shuffled(encode, [x, 100 + x], jax.random.key(seed)),
         mesh=mesh,
-        in_specs=P(step.AXIS),
-        out_specs=(P(None, step.AXIS), P(step.AXIS)),
+        in_specs=P(AXIS),
+        out_specs=(P(None, AXIS), P(AXIS)),
     )
     home, encoded = jax.jit(mapped)(numbers)
     np.testing.assert_array_equal(home[..., 0], [numbers, 100 + numbers])

@@ -7,7 +7,7 @@ import pytest
 
 from logo_jax.losses import l2_normalize, sinkhorn, swapped_prediction
 from logo_jax.methods.base import ENCODER, PROTOTYPES, BaseMethod
-from logo_jax.methods.pairing import encode_views, split_views
+from logo_jax.methods.multi_crop import encode_views, split_views
 from tests.contracts import cases
 
 BATCH = cases.BATCH

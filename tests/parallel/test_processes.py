@@ -13,7 +13,7 @@ import pytest
 
 from logo_jax import experiment as compose
 from logo_jax.parallel import processes
-from logo_jax.training import train_step as step
+from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import Checkpoints
 from tests.commands import test_main
@@ -95,7 +95,7 @@ class Device:
 
 def test_each_processs_devices_are_together_in_the_mesh():
     owners = [0, 0, 1, 1, 0, 0, 1, 1]  # as in a slice of two hosts
-    mesh = step.make_mesh([Device(i, owner) for i, owner in enumerate(owners)])
+    mesh = make_mesh([Device(i, owner) for i, owner in enumerate(owners)])
     assert [device.id for device in mesh.devices] == [0, 1, 4, 5, 2, 3, 6, 7]
 
 

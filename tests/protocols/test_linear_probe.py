@@ -9,9 +9,9 @@ import pytest
 
 from logo_jax import experiment as compose
 from logo_jax.experiment.probe import RECIPES, Recipe, frozen_encoder, make_probe
+from logo_jax.parallel.mesh import make_mesh, replicate
 from logo_jax.protocols.linear_probe import linear_probe, train_step
 from logo_jax.training import preemption
-from logo_jax.training import train_step as step
 from tests.commands.test_main import tiny_config
 
 RECIPE = Recipe(
@@ -60,7 +60,7 @@ class StopAt(preemption.Stop):
 
 
 def probed(run, folder, num_devices=1, recipe=RECIPE, **fields):
-    mesh = step.make_mesh(jax.devices()[:num_devices])
+    mesh = make_mesh(jax.devices()[:num_devices])
     fields = {"source": "step 5", "quiet": True} | fields
     clock = map(float, range(10**6)).__next__
     return linear_probe(*run, mesh, recipe, folder, clock=clock, **fields)
@@ -91,14 +91,14 @@ def test_it_learns_what_is_separable_and_goes_on_where_it_was_stopped(run, tmp_p
 def stepped(run, recipe, num_devices=1, steps=2):
     """The state after some steps of a probe, and that before."""
     description, state, data = run
-    mesh = step.make_mesh(jax.devices()[:num_devices])
+    mesh = make_mesh(jax.devices()[:num_devices])
     keys = jax.random.split(jax.random.key(0), 3)
     variables = frozen_encoder(state)
     probe = make_probe(description, variables, recipe, num_classes=3, num_images=24)
     loader, _ = compose.make_loader(description.data, data.bank, mesh, 8, (0,))
     compiled = train_step(probe, mesh, keys[1:])
     first = probe.init(keys[0])
-    found = step.replicate(first, mesh)
+    found = replicate(first, mesh)
     for examples, epoch in loader.batches(0, steps):
         found, _ = compiled(found, examples, epoch)
     return jax.device_get((found, first))

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from logo_jax.parallel.mesh import batch_sharding
 from logo_jax.training import collapse as watch
-from logo_jax.training import train_step as step
 from logo_jax.training.checkpoints.manager import Checkpoints
 from logo_jax.training.collapse import (
     CollapseError,
+    State,
+    Verdict,
     Watch,
     next_rollback,
     record_rollback,
@@ -23,7 +25,6 @@ from logo_jax.training.logging.metric_writer import MetricWriter
 from logo_jax.training.logging.progress import Progress
 from logo_jax.training.loop import train
 from logo_jax.training.schedule import Plan
-from logo_jax.training.verdict import State, Verdict
 from tests.contracts import cases
 
 WELL = {"loss": -0.8, "health/std": 0.98, "health/rank": 4.5}
@@ -188,8 +189,7 @@ def lines_of(trainer, num_lines, every=20):
     """Means over so many steps each, on random images."""
     state = trainer.init()
     batches = [
-        jax.device_put(cases.batch(i), step.batch_sharding(trainer.mesh))
-        for i in range(8)
+        jax.device_put(cases.batch(i), batch_sharding(trainer.mesh)) for i in range(8)
     ]
     for line in range(1, num_lines + 1):
         metrics = []

@@ -2,8 +2,8 @@
 
 import pytest
 
-from logo_jax.training import verdict
-from logo_jax.training.verdict import State, judge
+from logo_jax.training import collapse
+from logo_jax.training.collapse import State, judge
 
 WELL = {"loss": -0.8, "health/std": 0.98, "health/rank": 4.5, "health/saturation": 0.0}
 
@@ -58,7 +58,7 @@ def test_few_directions_of_a_narrow_cone_have_a_thousand_steps_too():
     assert judge(lines(*[narrow] * 3)).state is State.HEALTHY
     assert judge(lines(*[narrow] * 3, first=980)).state is State.COLLAPSED
     assert judge(lines(*[wide] * 3)).state is State.COLLAPSED
-    assert not verdict.suspicious(lines(narrow))
+    assert not collapse.suspicious(lines(narrow))
 
 
 def test_three_different_signs_are_no_verdict():
@@ -90,16 +90,16 @@ def test_one_line_is_suspicious_by_signs_of_collapse_alone():
     (dim, flat, few) = lines(
         {"health/std": 0.0}, {"health/rank": 1.0}, {"health/rank": 1.9}
     )
-    assert verdict.suspicious([dim])
-    assert verdict.suspicious([few, flat])
-    assert not verdict.suspicious([dim, few])
+    assert collapse.suspicious([dim])
+    assert collapse.suspicious([few, flat])
+    assert not collapse.suspicious([dim, few])
 
 
 def test_what_may_be_a_healthy_beginning_is_not_suspicious():
     sick = {"health/std": 0.0}
-    assert not verdict.suspicious(lines(sick, first=100))
-    assert verdict.suspicious(lines(sick, first=101))
+    assert not collapse.suspicious(lines(sick, first=100))
+    assert collapse.suspicious(lines(sick, first=101))
     opening = [{"health/std": 0.05}, {"health/std": 0.06}]
-    assert not verdict.suspicious(lines(*opening))
-    assert verdict.suspicious(lines(*opening[::-1]))
-    assert verdict.suspicious(lines(*opening, first=1001))
+    assert not collapse.suspicious(lines(*opening))
+    assert collapse.suspicious(lines(*opening[::-1]))
+    assert collapse.suspicious(lines(*opening, first=1001))

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 
 from logo_jax import experiment as compose
+from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training.logging.metric_writer import MetricWriter
-from logo_jax.training.train_step import make_mesh
 from logo_jax.visualization.figure import COLOURS
 from logo_jax.visualization.train_images import Gallery
 from tests.commands.test_main import fixture_arrays, tiny_config  # noqa: F401

@@ -1,4 +1,4 @@
-"""Writes what a run measures: metrics.jsonl, metrics.csv, TensorBoard, other boards.
+"""Writes a run's metrics: metrics.jsonl, metrics.csv, TensorBoard and other loggers.
 
 metrics.jsonl is the record and the others are views of it: one object a line, `step`
 and then flat names such as `loss` or `knn/k20_t0.07/top1`.
@@ -12,15 +12,62 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, SupportsFloat
+from typing import Any, Protocol, Self, SupportsFloat
 
 import numpy as np
 from jaxtyping import UInt8
-
-from logo_jax.training.logging.boards import Board, TensorBoard
+from tensorboardX import SummaryWriter
 
 METRICS_FILE = "metrics.jsonl"
 Row = dict[str, Any]
+
+
+class Board(Protocol):
+    """Shows the numbers of a run, and pictures beside them."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Takes numbers by name, all finite."""
+        ...
+
+    def show(self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Takes the picture of a series at a step."""
+        ...
+
+    def close(self, failed: bool) -> None:
+        """Ends, well or with an error."""
+        ...
+
+
+class TensorBoard:
+    """Files in `tensorboard/`; what will be measured again is dropped by its readers.
+
+    Args:
+        workdir: the run's folder.
+        resume_step: updates done so far.
+    """
+
+    def __init__(self, workdir: Path, resume_step: int):
+        self._file = SummaryWriter(
+            str(workdir / "tensorboard"),
+            purge_step=resume_step + 1 if resume_step else 0,
+            flush_secs=10,
+            # Files are named by the second: two quick starts must not share one.
+            filename_suffix=f".from{resume_step}",
+        )
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds a point to the curve of each name."""
+        for name, value in values.items():
+            self._file.add_scalar(name, value, step)
+
+    def show(self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Adds an image."""
+        self._file.add_image(name, pixels, step, dataformats="HWC")
+
+    def close(self, failed: bool) -> None:
+        """Finishes the file."""
+        del failed
+        self._file.close()
 
 
 class MetricWriter:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from logo_jax import experiment as compose
+from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training.logging.metric_writer import MetricWriter
 from logo_jax.training.logging.wandb import WeightsAndBiases
-from logo_jax.training.train_step import make_mesh
 from tests.commands.test_main import records, tiny_config
 
 WANDB = '''

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from logo_jax.networks.linear import Linear
+from logo_jax.networks.layers import Linear
 
 
 def params_of(inputs, features):

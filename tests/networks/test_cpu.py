@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from logo_jax.networks import convolution
+from logo_jax.networks import _cpu
 
 SETTINGS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_gradients_are_those_of_jax_whatever_the_number_of_images(stride, monkeypatch):
-    monkeypatch.setattr(convolution, "PIECE", 2)
+    monkeypatch.setattr(_cpu, "PIECE", 2)
     keys = jax.random.split(jax.random.key(0), 3)
     images = jax.random.normal(keys[0], (5, 4, 4, 3))  # two pieces and a rest
     kernel = jax.random.normal(keys[1], (3, 3, 3, 2))
@@ -24,7 +24,7 @@ def test_gradients_are_those_of_jax_whatever_the_number_of_images(stride, monkey
 
     ours, jaxs = (
         jax.jit(jax.value_and_grad(lambda *a, f=f: loss(f, *a), argnums=(0, 1)))
-        for f in (convolution.convolve, jax.lax.conv_general_dilated)
+        for f in (_cpu.convolve, jax.lax.conv_general_dilated)
     )
     for mine, theirs in zip(
         jax.tree.leaves(ours(images, kernel)),

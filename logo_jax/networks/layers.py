@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from logo_jax.networks._cpu import convolve
+
 # uniform in +-1/sqrt(fan_in), torch.nn.Linear's default
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -44,4 +46,23 @@ def _uniform(bound):
     """Initialiser: uniform in +-bound."""
     return lambda key, shape: jax.random.uniform(
         key, shape, minval=-bound, maxval=bound
+    )
+
+
+# Source: torchvision's ResNet: He-normal by the fan-out, the gain of a ReLU
+he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def conv(features: int, size: int, stride: int, dtype: Any, name: str) -> nn.Conv:
+    """A convolution without bias, padded by (size - 1) / 2 as in torchvision."""
+    return nn.Conv(
+        features,
+        (size, size),
+        strides=stride,
+        padding=(size - 1) // 2,
+        use_bias=False,
+        kernel_init=he_normal,
+        dtype=dtype,
+        conv_general_dilated=convolve,
+        name=name,
     )

@@ -1,0 +1,96 @@
+"""The fast path of crops on CPUs: crop after crop, only the changes that happen."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Shaped, UInt8
+
+from logo_jax.augment.color import AugmentSpec, augment_crop
+from logo_jax.augment.resize import to_channels_last, triangle
+
+
+def one_by_one(
+    images: UInt8[Array, "b h w 3"],
+    boxes: Float[Array, "b n 4"],
+    keys: jax.Array,
+    *,
+    size: int,
+    augment: AugmentSpec,
+) -> Float[Array, "b n {size} {size} 3"]:
+    """Renders crop after crop, in the cache, and makes only the changes that happen."""
+
+    def render_image(image_boxes_keys):
+        image, *boxes_keys = image_boxes_keys
+
+        def render_crop(box_key: tuple[Float[Array, " 4"], jax.Array]):
+            planes = resized_crop_by_blocks(image, box_key[0], size)
+            return to_channels_last(
+                augment_crop(box_key[1], planes, augment, branch=True)
+            )
+
+        return jax.lax.map(render_crop, tuple(boxes_keys))
+
+    return jax.lax.map(render_image, (images, boxes, keys))
+
+
+_BLOCK = 8  # output pixels at a time; it divides the usual sizes of crops
+
+
+def resized_crop_by_blocks(
+    image: UInt8[Array, "h w c"], box: Float[Array, " 4"], size: int
+) -> Float[Array, "c {size} {size}"]:
+    """Resizes the inside of a box as `resized_crop` does, by sums of few pixels each.
+
+    Much less arithmetic, in many small steps one after another: several times faster
+    than `resized_crop` on a CPU, and slow on an accelerator.
+
+    Args:
+        image: stored, channels last, in 0..255.
+        box: as in `resized_crop`.
+        size: side of the output, in pixels.
+
+    Returns:
+        The resized cut as planes in [0, 1].
+    """
+    turned = _resize_first_axis(image, box[0], box[2], size)
+    return _resize_first_axis(turned, box[1], box[3], size) / 255.0
+
+
+def _resize_first_axis(
+    image: Shaped[Array, "n u v"],
+    start: Float[Array, ""],
+    extent: Float[Array, ""],
+    num_out: int,
+) -> Float[Array, "u v {num_out}"]:
+    """Weighs the pixels of the first axis, block by block, and makes it the last."""
+    num_in, *others = image.shape
+    lines = image.reshape(num_in, -1)
+
+    def weigh(block: tuple[Int[Array, ""], Float[Array, "o k"]]):
+        first, weights = block
+        touched = jax.lax.dynamic_slice_in_dim(lines, first, weights.shape[1])
+        return jnp.dot(weights, touched.astype(jnp.float32), precision="highest")
+
+    blocks = jax.lax.map(weigh, _block_weights(num_in, num_out, start, extent))
+    return jnp.moveaxis(blocks.reshape(-1, *others)[:num_out], 0, -1)
+
+
+def _block_weights(
+    num_in: int, num_out: int, start: Float[Array, ""], extent: Float[Array, ""]
+) -> tuple[Int[Array, " n"], Float[Array, "n o k"]]:
+    """Returns each block's first pixel and its outputs' weights of k pixels from it."""
+    longest_step = num_in / num_out
+    span = (_BLOCK - 1) * longest_step + 2 * max(longest_step, 1.0)
+    num_touched = min(num_in, math.ceil(span) + 1)
+    step = extent / num_out
+
+    def weights_of(first_output: Int[Array, ""]):
+        outputs = jnp.minimum(first_output + jnp.arange(_BLOCK), num_out - 1)
+        centre = start + (first_output.astype(jnp.float32) + 0.5) * step
+        lowest = jnp.floor(centre - jnp.maximum(step, 1.0) + 0.5).astype(jnp.int32)
+        first = jnp.clip(lowest, 0, num_in - num_touched)
+        pixels = first + jnp.arange(num_touched)
+        return first, triangle(pixels, outputs, start, extent, step)
+
+    return jax.vmap(weights_of)(jnp.arange(0, num_out, _BLOCK))
