@@ -25,7 +25,7 @@ from PIL import Image
 from benchmarks import jpegs
 from benchmarks.turns import alternate, stay_on_one_core
 from logo_jax.augment import AugmentSpec, CropSpec, make_views, resized_crop, sample_box
-from logo_jax.data.decode import Pixels, Size, decode, reduce
+from logo_jax.data.decode import Pixels, Size, decode, shrink
 
 FILTERS = ("box", "bilinear", "hamming", "bicubic", "lanczos")
 CUTS = {
@@ -58,7 +58,7 @@ class Fit(NamedTuple):
         canvas = (self.side, self.side)
         pixels, size = decode(encoded, at_least=canvas if self.scaled else None)
         resample = Image.Resampling[self.filter.upper()]
-        return reduce(pixels, size, canvas, resample), size
+        return shrink(pixels, size, canvas, resample), size
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from logo_jax import experiment as compose
-from logo_jax.data.loader import Resident
+from logo_jax.data.loader import OnDeviceLoader
+from logo_jax.experiment import make_spec
 from logo_jax.methods.base import Batch
 from logo_jax.parallel.mesh import batch_sharding, make_mesh, replicate
-from logo_jax.training import train_step as step
+from logo_jax.training.train_step import make_train_step
 
 Run = Callable[[], object]
 
@@ -51,11 +51,11 @@ def program(config: ConfigDict, batch: Batch, *, real: bool = False) -> Program:
         real: random images lie on the device, a batch of them is taken and cut anew
             each step, as `data.loader=resident` does.
     """
-    description = compose.describe(config, num_devices=1)
+    description = make_spec(config, num_devices=1)
     mesh = make_mesh(jax.devices()[:1])
     make_batch = description.make_batch if real else lambda key, crops, epoch: crops
     keys = description.keys("crops", "steps")
-    train_step = step.make_train_step(description.method.update, make_batch, mesh, keys)
+    train_step = make_train_step(description.method.update, make_batch, mesh, keys)
     state = replicate(jax.jit(description.init)(), mesh)
     if real:
         batches = _resident(config, mesh).batches(0, 10**9)
@@ -103,7 +103,7 @@ def _resident(config, mesh):
     sizes, labels = np.full((count, 2), side, np.int32), np.zeros(count, np.int32)
     on_device = replicate((images, sizes, labels), mesh)
     sharding = batch_sharding(mesh)
-    return Resident(*on_device, config.data.batch_size, (0,), sharding)
+    return OnDeviceLoader(*on_device, config.data.batch_size, (0,), sharding)
 
 
 def _compile(train_step, *arguments):

@@ -26,10 +26,10 @@ from PIL.Image import Image
 from benchmarks import jpegs, pillow_crops
 from benchmarks.step import ours
 from benchmarks.turns import alternate, stay_on_one_core
-from logo_jax import experiment as compose
 from logo_jax.augment import AugmentSpec, CropSpec, augment_crop, crop_boxes, make_views
 from logo_jax.configs import cifar10_simsiam
-from logo_jax.data.decode import Size, decode, fit
+from logo_jax.data.decode import Size, decode, decode_to_canvas
+from logo_jax.experiment import make_spec
 
 ENCODINGS = (".jpg", ".jpeg", ".png", ".webp")
 KEY = 0
@@ -81,7 +81,7 @@ def our_stages(work: Work) -> Runs:
     def read() -> tuple[np.ndarray, np.ndarray]:
         images = np.zeros((len(ids), *work.canvas, 3), np.uint8)
         for canvas, encoded in zip(images, work.stored, strict=True):
-            pixels, _ = fit(encoded, work.canvas)
+            pixels, _ = decode_to_canvas(encoded, work.canvas)
             canvas[: pixels.shape[0], : pixels.shape[1]] = pixels
         return images, work.sizes
 
@@ -166,7 +166,7 @@ def cifar_share(step_images: int, rounds: int) -> dict[str, float]:
     """Milliseconds an image of SimSiam-LoGo's crops and of its step, on CIFAR-10."""
     config = cifar10_simsiam.get_config()
     config.data.batch_size = step_images
-    description = compose.describe(config, num_devices=1)
+    description = make_spec(config, num_devices=1)
     views = functools.partial(
         make_views, augment=description.augment, **description.crops
     )

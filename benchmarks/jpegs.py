@@ -4,7 +4,7 @@ import io
 
 from PIL import Image, ImageOps
 
-from logo_jax.data.sources.photographs import PHOTOGRAPHS, locate
+from logo_jax.data.sources.photographs import PHOTOGRAPHS, locate_photograph
 
 QUALITY = 92
 IMAGENET_LIKE = (500, 375)  # width, height; ImageNet's most frequent size
@@ -21,7 +21,7 @@ def photographs(size: tuple[int, int] | None = None) -> list[bytes]:
 
 
 def _encoded(name: str, size: tuple[int, int] | None) -> bytes:
-    with Image.open(locate(name)) as photograph:
+    with Image.open(locate_photograph(name)) as photograph:
         picture = photograph.convert("RGB")
     if size:
         picture = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)

@@ -21,9 +21,9 @@ import jax
 import numpy as np
 
 from benchmarks import kill_soak
-from logo_jax import experiment as compose
+from logo_jax.experiment import make_experiment
 from logo_jax.parallel.mesh import make_mesh
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.logging.metric_writer import MetricWriter
 from logo_jax.training.logging.progress import Progress
 from logo_jax.training.loop import train
@@ -114,10 +114,10 @@ def watched_run(folder: pathlib.Path, num_steps: int) -> Watched:
         "logo"
     )
     config.update_from_flattened_dict(fields(folder, num_steps))
-    experiment = compose.experiment(config, make_mesh())
+    experiment = make_experiment(config, make_mesh())
     loader = Watched(experiment.loader, every=40)
     with (
-        Checkpoints(folder / "checkpoints") as checkpoints,
+        CheckpointManager(folder / "checkpoints") as checkpoints,
         MetricWriter(folder, resume_step=0) as writer,
         Progress(num_steps, quiet=True) as progress,
     ):

@@ -23,11 +23,11 @@ import jax
 import numpy as np
 
 from benchmarks.jpegs import IMAGENET_LIKE, photographs
-from logo_jax import experiment as compose
-from logo_jax.data.loader import ReadStep, Streamed
-from logo_jax.data.sources import folder
+from logo_jax.data.loader import StepReader, StreamingLoader
+from logo_jax.data.sources.folder import load_folder
+from logo_jax.experiment import make_spec
 from logo_jax.parallel.mesh import batch_sharding, make_mesh
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.checkpoints.manager import CheckpointManager
 
 MB = 10**6
 ON_THE_WAY = 3  # read and not yet sent, sent and not yet used, in use
@@ -50,11 +50,11 @@ def saving(config: str) -> dict:
     """What a checkpoint of a config's state takes; a second would reuse the memory."""
     file, _, variant = config.partition(":")
     chosen = importlib.import_module(f"logo_jax.configs.{file}").get_config(variant)
-    shapes = jax.eval_shape(compose.describe(chosen, num_devices=1).init)
+    shapes = jax.eval_shape(make_spec(chosen, num_devices=1).init)
     rng = np.random.default_rng(0)
     state = jax.tree.map(lambda x: jax.device_put(noise(rng, x)), shapes)
     size = sum(x.nbytes for x in jax.tree.leaves(state)) / MB
-    with tempfile.TemporaryDirectory() as out, Checkpoints(out) as checkpoints:
+    with tempfile.TemporaryDirectory() as out, CheckpointManager(out) as checkpoints:
         checkpoints.save(0, {"x": np.zeros(1)})  # what loads with the first save
         checkpoints.wait()
         forget()
@@ -79,9 +79,9 @@ def noise(rng: np.random.Generator, like: jax.ShapeDtypeStruct) -> np.ndarray:
 def streaming(canvas: int, batch: int, batches: int, threads: int) -> dict:
     """What reading so many batches takes."""
     with tempfile.TemporaryDirectory() as out:
-        source = folder.load(write_images(pathlib.Path(out), batch))[0]
-        loader = Streamed(
-            ReadStep(source, (canvas, canvas), batch, (0,)),
+        source = load_folder(write_images(pathlib.Path(out), batch))[0]
+        loader = StreamingLoader(
+            StepReader(source, (canvas, canvas), batch, (0,)),
             batch_sharding(make_mesh(jax.devices()[:1])),
             max_corrupt=0.0,
             threads=threads,

@@ -22,9 +22,9 @@ import jax
 import numpy as np
 
 from benchmarks.kill_soak import metrics
-from logo_jax import experiment as compose
 from logo_jax.configs import cifar10_moco
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.experiment import make_spec
+from logo_jax.training.checkpoints.manager import CheckpointManager
 
 MOST, MOST_OF_METRICS = 1e-5, 1e-4
 DEVICES = 4
@@ -171,8 +171,8 @@ def final_leaves(folder: pathlib.Path) -> list[np.ndarray]:
     """The leaves of a run's final state, as float64."""
     config = cifar10_moco.get_config("logo")
     config.update_from_flattened_dict(FIELDS)
-    like = jax.eval_shape(compose.describe(config, num_devices=DEVICES).init)
-    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+    like = jax.eval_shape(make_spec(config, num_devices=DEVICES).init)
+    with CheckpointManager(folder / "checkpoints", read_only=True) as checkpoints:
         found = checkpoints.restore_latest(like)
     if found is None or found[0] != STEPS:
         raise RuntimeError(f"{folder} has no checkpoint of step {STEPS}")

@@ -35,11 +35,11 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks.collectives import bytes_by_kind, collectives
 from benchmarks.processes import DEVICES, FIELDS, free_port
-from logo_jax import experiment as compose
+from logo_jax.experiment import make_spec
 from logo_jax.methods.base import Batch
 from logo_jax.parallel import processes
 from logo_jax.parallel.mesh import batch_sharding, make_mesh
-from logo_jax.training import train_step as step
+from logo_jax.training.train_step import make_train_step
 
 CONFIGS = (
     "imagenet100_r50_moco:baseline",
@@ -63,9 +63,9 @@ def traced(
     file, _, variant = config.partition(":")
     chosen = importlib.import_module(f"logo_jax.configs.{file}").get_config(variant)
     chosen.update_from_flattened_dict(fields)
-    description = compose.describe(chosen, num_devices=num_devices)
+    description = make_spec(chosen, num_devices=num_devices)
     mesh = make_mesh(jax.devices()[:num_devices])
-    train_step = step.make_train_step(
+    train_step = make_train_step(
         description.method.update,
         lambda key, examples, epoch: examples,
         mesh,
@@ -178,7 +178,7 @@ def join(port: int, count: int, number: int) -> None:
     """Is one of the processes: compiles with the others and prints the bytes."""
     address = f"127.0.0.1:{port}" if count > 1 else None
     identity = {"num_processes": count, "process_id": number if address else None}
-    with processes.joined(os.environ, coordinator=address, **identity):
+    with processes.join_cluster(os.environ, coordinator=address, **identity):
         compiled = traced("cifar10_moco:logo", FIELDS, DEVICES).compile()
         print(json.dumps(bytes_by_kind(collectives(compiled.as_text()))))
 

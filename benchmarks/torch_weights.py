@@ -124,7 +124,7 @@ def differences(
 ) -> Iterator[tuple[str, float]]:
     """What was compared, and how far it is off."""
     ours = backbone.features(images)
-    subject = convert.Subject(backbone, None, images.shape[1])
+    subject = convert.ConvertInput(backbone, None, images.shape[1])
     rival = rival_of(backbone.module)
     loaders = {
         "w.safetensors": load_file,

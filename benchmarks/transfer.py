@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.turns import stay_on_one_core
 from logo_jax.evaluation.features import Features
-from logo_jax.evaluation.logistic import STRENGTHS, fit
+from logo_jax.evaluation.logistic import STRENGTHS, fit_strengths
 
 MAX_ITERATIONS = 5000
 NEAR = 1e-4  # as near to the best objective as ours promises to be
@@ -94,7 +94,7 @@ class Their(NamedTuple):
 
 
 def best_of(train: Features, test: Features, strengths: list[float]) -> list[Best]:
-    found = fit(
+    found = fit_strengths(
         train,
         strengths,
         num_classes=num_classes(train),
@@ -152,7 +152,7 @@ def compare(
     seconds, fits = [], None
     for _ in range(3):
         start = time.process_time()
-        fits = fit(train, num_classes=num_classes(train))
+        fits = fit_strengths(train, num_classes=num_classes(train))
         seconds.append(time.process_time() - start)
     predictions = [scores.argmax(1) for scores in fits.scores(test.features)]
     rows = []

@@ -149,7 +149,7 @@ logo(*TRAIN)
 from logo_jax.training.logging.metric_writer import read_rows
 from logo_jax.visualization import curves
 
-accuracy, losses, *_ = curves.pictures({"tour": read_rows(RUN / "metrics.jsonl")})
+accuracy, losses, *_ = curves.plot_curves({"tour": read_rows(RUN / "metrics.jsonl")})
 show(accuracy.png, losses.png)
 
 # %% [markdown]
@@ -188,7 +188,7 @@ show(*((HOME / "affinity" / f"{name}.png").read_bytes() for name in FIGURES))
 # on its features, with learning rate and decay chosen on held-out images.
 
 # %%
-logo("evaluate", f"--workdir={RUN}", "--protocol=knn", "--floors")
+logo("evaluate", f"--workdir={RUN}", "--protocol=knn", "--trivial_baselines")
 logo("evaluate", f"--workdir={RUN}", "--protocol=linear", "--recipe=features")
 
 # %% [markdown]
@@ -217,7 +217,7 @@ from logo_jax.data.sources import photographs
 FOLDER = HOME / "photographs"
 FOLDER.mkdir(exist_ok=True)
 for name in photographs.PHOTOGRAPHS:
-    shutil.copy(photographs.locate(name), FOLDER)
+    shutil.copy(photographs.locate_photograph(name), FOLDER)
 sizes = ("--resize=320", "--crop=320", "--overwrite")
 logo("embed", FOLDER, f"--workdir={RUN}", f"--out={HOME / 'features.npz'}", *sizes)
 

@@ -16,7 +16,7 @@ from logo_jax.networks import heads, resnet
 from logo_jax.networks.encoder import Encoder
 from logo_jax.parallel.mesh import batch_sharding, make_mesh, replicate
 from logo_jax.training import optim
-from logo_jax.training import train_step as step
+from logo_jax.training.train_step import make_train_step
 
 SIZE, BATCH, STEPS = 16, 128, 60
 crops = {
@@ -61,7 +61,7 @@ def main() -> None:
     example = jax.eval_shape(cut, keys[0], jnp.arange(BATCH), jnp.int32(0))
     blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
     state = replicate(jax.jit(method.init)(jax.random.key(1), blank), mesh)
-    train_step = step.make_train_step(method.update, cut, mesh, keys)
+    train_step = make_train_step(method.update, cut, mesh, keys)
     for i in range(STEPS):
         ids = rng.permutation(len(images))[:BATCH].astype(np.int32)
         ids = jax.device_put(ids, batch_sharding(mesh))

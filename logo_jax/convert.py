@@ -46,7 +46,7 @@ NUM_IMAGES = 4
 SIDE = 64  # of the images that a file's features are compared on
 
 
-class Subject(NamedTuple):
+class ConvertInput(NamedTuple):
     """What is converted.
 
     Attributes:
@@ -69,7 +69,7 @@ class Target(NamedTuple):
         suffixes: that its name may end with; none: any.
     """
 
-    write: Callable[[Subject, Path], None]
+    write: Callable[[ConvertInput, Path], None]
     features: Callable[[Path, np.ndarray, jax.Array], np.ndarray]
     suffixes: tuple[str, ...] = ()
 
@@ -91,7 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"its images are normalised with mean {mean} and std {std}")
 
 
-def read(source: Path, *, unpickle: bool = False, seed: int | None = None) -> Subject:
+def read(
+    source: Path, *, unpickle: bool = False, seed: int | None = None
+) -> ConvertInput:
     """The backbone of a run's newest checkpoint, or of others' files.
 
     Args:
@@ -108,15 +110,17 @@ def read(source: Path, *, unpickle: bool = False, seed: int | None = None) -> Su
     if not (source / "checkpoints").is_dir():
         if seed is not None:
             raise ValueError(f"--seed={seed} is of runs, and {source} is none")
-        return Subject(pretrained_files.read(source, unpickle=unpickle), None, SIDE)
+        return ConvertInput(
+            pretrained_files.read(source, unpickle=unpickle), None, SIDE
+        )
     mesh = make_mesh(jax.devices()[:1])
     run = pretrained.from_run(source.absolute(), workdir.read_config(source), mesh)
     description, backbone = run.description, run.of_seed(seed).backbone
     side = description.monitor["crop"] or description.crops["global_crops"].size
-    return Subject(backbone, description.augment, side)
+    return ConvertInput(backbone, description.augment, side)
 
 
-def convert(subject: Subject, target: Target, out: Path) -> float:
+def convert(subject: ConvertInput, target: Target, out: Path) -> float:
     """Writes a backbone and reads it back; returns the relative difference.
 
     Args:
@@ -155,7 +159,7 @@ def relative_difference(
     return float(np.abs(after - before).max() / np.abs(before).max())
 
 
-def _write_torchvision(subject: Subject, path: Path) -> None:
+def _write_torchvision(subject: ConvertInput, path: Path) -> None:
     tensors = torchvision.tensors_of(subject.backbone)
     if path.name.endswith(tensor_files.TORCH_SUFFIXES):
         tensor_files.write_torch(tensors, path)
@@ -172,7 +176,7 @@ def _torchvision_features(
     return torchvision.features(pretrained_files.tensors(path, unpickle=True), images)
 
 
-def _write_stablehlo(subject: Subject, path: Path) -> None:
+def _write_stablehlo(subject: ConvertInput, path: Path) -> None:
     if subject.augment is None:
         raise ValueError(
             "--to=stablehlo needs the folder of a run, whose config tells how images "

@@ -20,13 +20,13 @@ from absl import flags
 from jax.sharding import Mesh
 
 from logo_jax import _cli
-from logo_jax import experiment as compose
-from logo_jax.data.loader import Resident
+from logo_jax.data.loader import OnDeviceLoader
+from logo_jax.experiment import Experiment, ExperimentSpec, make_experiment, make_spec
 from logo_jax.experiment.data import device_memory
 from logo_jax.main import CONFIG, WORKDIR
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
-from logo_jax.training.checkpoints.manager import MAX_TO_KEEP, Checkpoints
+from logo_jax.training.checkpoints.manager import MAX_TO_KEEP, CheckpointManager
 
 STEPS = flags.DEFINE_integer(
     "steps", 5, "Steps to time after a first; 0: none.", lower_bound=0
@@ -109,7 +109,7 @@ def examine(
     yield _disk(state, folder or pathlib.Path.cwd(), len(saved or ()))
     experiment = yield from _attempt(
         "data",
-        lambda: compose.experiment(config, mesh),
+        lambda: make_experiment(config, mesh),
         lambda made: made.loading.removeprefix("data: "),
     )
     if experiment is None:
@@ -119,7 +119,7 @@ def examine(
 
 
 def _try(
-    experiment: compose.Experiment,
+    experiment: Experiment,
     steps_left: int,
     num_timed: int,
     clock: Callable[[], float],
@@ -160,7 +160,7 @@ class Trial:
         experiment: to take steps of.
     """
 
-    def __init__(self, experiment: compose.Experiment):
+    def __init__(self, experiment: Experiment):
         self._loader = experiment.loader
         self._state = experiment.init()
         ((examples, epoch),) = self._loader.batches(0, 1)
@@ -174,7 +174,7 @@ class Trial:
         used = self._compiled.memory_analysis()
         step = used.argument_size_in_bytes + used.output_size_in_bytes
         step += used.temp_size_in_bytes - used.alias_size_in_bytes
-        if isinstance(self._loader, Resident):
+        if isinstance(self._loader, OnDeviceLoader):
             step += self._loader.images.nbytes
         return step
 
@@ -205,10 +205,10 @@ def _saved(folder: pathlib.Path | None, config: Mapping[str, Any]) -> list[int]:
     """Steps that the folder has checkpoints of."""
     if folder is None:
         return []
-    workdir.check(folder, config)
+    workdir.check_config(folder, config)
     if not (folder / "checkpoints").is_dir():
         return []
-    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+    with CheckpointManager(folder / "checkpoints", read_only=True) as checkpoints:
         return checkpoints.steps()
 
 
@@ -217,18 +217,18 @@ def _whose(saved: list[int]) -> str:
 
 
 def _described(config: Mapping[str, Any], mesh: Mesh) -> tuple[Any, Any]:
-    description = compose.describe(config, num_devices=mesh.devices.size)
+    description = make_spec(config, num_devices=mesh.devices.size)
     return description, jax.eval_shape(description.init)
 
 
-def _batch(description: compose.Description, mesh: Mesh) -> Finding:
+def _batch(description: ExperimentSpec, mesh: Mesh) -> Finding:
     size, count = description.batch_size, mesh.devices.size
     seeds = len(description.plan.seeds)
     each = f", for each of {seeds} seeds" if seeds > 1 else ""
     return Finding("ok", "batch", f"{size} = {count} devices x {size // count}{each}")
 
 
-def _queue(description: compose.Description) -> Finding:
+def _queue(description: ExperimentSpec) -> Finding:
     method: Any = description.method
     size = getattr(getattr(method, "base", method), "queue_size", 0)
     batches = f"{size} = {size / description.batch_size:g} batches"

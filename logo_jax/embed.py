@@ -29,10 +29,9 @@ from pyarrow import parquet
 from logo_jax import _cli
 from logo_jax.augment.color import AugmentSpec
 from logo_jax.augment.multi_crop import prepare_eval
-from logo_jax.data.canvas import read_squares, why_not
+from logo_jax.data.canvas import decode_failure, read_eval_crops
 from logo_jax.data.eval_crops import in_chunks
-from logo_jax.data.sources import folder
-from logo_jax.data.sources.folder import Folder
+from logo_jax.data.sources.folder import FolderSource, load_unsplit_folder
 from logo_jax.evaluation.features import Features, extract
 from logo_jax.experiment import pretrained
 from logo_jax.interop import pretrained_files
@@ -44,7 +43,7 @@ RESIZE, CROP = 256, 224  # of those who publish weights for ImageNet
 
 
 @dataclasses.dataclass(frozen=True)
-class View:
+class EmbedSpec:
     """What an encoder is, and what it sees of an image.
 
     Attributes:
@@ -80,7 +79,7 @@ class Squares:
         crop: side of the square.
     """
 
-    source: Folder
+    source: FolderSource
     resize: int
     crop: int
 
@@ -94,13 +93,13 @@ class Squares:
             ValueError: for an image that cannot be decoded.
         """
         read = functools.partial(
-            read_squares, self.source, resize=self.resize, crop=self.crop
+            read_eval_crops, self.source, resize=self.resize, crop=self.crop
         )
         for ids, part in in_chunks(read, np.arange(len(self)), threads=0):
             for i in ids[part.failed]:
                 raise ValueError(
                     f"{self.source.name(i)} cannot be decoded "
-                    f"({why_not(self.source, i)}); mend or remove it"
+                    f"({decode_failure(self.source, i)}); mend or remove it"
                 )
             yield part.images, part.labels
 
@@ -112,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with _cli.input_errors():
         write = writer(options.out)
         _cli.require_new(options.out, options.overwrite)
-        images = folder.load_whole(options.folder)
+        images = load_unsplit_folder(options.folder)
         view = read_view(options)
         features = embed(images, view, make_mesh(), options.batch_size)
         with _cli.whole(options.out) as partial:
@@ -126,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"wrote {options.out}")
 
 
-def read_view(options: argparse.Namespace) -> View:
+def read_view(options: argparse.Namespace) -> EmbedSpec:
     """The encoder that the command line names, and what it is to see.
 
     Raises:
@@ -140,17 +139,17 @@ def read_view(options: argparse.Namespace) -> View:
     _require_absent(options, "--weights", ("seed",))
     augment = AugmentSpec(**_given(options, "mean", "std"))
     sizes = {"resize": RESIZE, "crop": CROP} | sizes
-    return View(pretrained_files.read(options.weights), augment, **sizes)
+    return EmbedSpec(pretrained_files.read(options.weights), augment, **sizes)
 
 
-def _of_run(source: Path, seed: int | None, sizes: dict[str, int]) -> View:
+def _of_run(source: Path, seed: int | None, sizes: dict[str, int]) -> EmbedSpec:
     config = workdir.read_config(source)
     changed = {**config, "monitor": {**config["monitor"], **sizes}}
     one_device = make_mesh(jax.devices()[:1])
     run = pretrained.from_run(source.absolute(), changed, one_device).of_seed(seed)
     monitor = run.description.monitor
     augment = run.description.augment
-    return View(run.backbone, augment, monitor["resize"], monitor["crop"])
+    return EmbedSpec(run.backbone, augment, monitor["resize"], monitor["crop"])
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
@@ -165,7 +164,9 @@ def _require_absent(
         raise ValueError(f"--{name} is not read with {given}; leave it out")
 
 
-def embed(images: Folder, view: View, mesh: Mesh, batch_size: int) -> Features:
+def embed(
+    images: FolderSource, view: EmbedSpec, mesh: Mesh, batch_size: int
+) -> Features:
     """Features of all images of a folder, in its order.
 
     Args:
@@ -200,7 +201,7 @@ def embed(images: Folder, view: View, mesh: Mesh, batch_size: int) -> Features:
     return found[""]
 
 
-def writer(out: Path) -> Callable[[Path, Folder, Features], None]:
+def writer(out: Path) -> Callable[[Path, FolderSource, Features], None]:
     """What writes a file of that name.
 
     Raises:
@@ -212,7 +213,7 @@ def writer(out: Path) -> Callable[[Path, Folder, Features], None]:
     return writers[out.suffix]
 
 
-def write_npz(path: Path, images: Folder, features: Features) -> None:
+def write_npz(path: Path, images: FolderSource, features: Features) -> None:
     """Writes arrays that numpy reads without unpickling."""
     arrays = {"files": np.array(images.files), "features": features.features}
     if images.labels:
@@ -221,7 +222,7 @@ def write_npz(path: Path, images: Folder, features: Features) -> None:
     np.savez(path, allow_pickle=False, **arrays)
 
 
-def write_parquet(path: Path, images: Folder, features: Features) -> None:
+def write_parquet(path: Path, images: FolderSource, features: Features) -> None:
     """Writes a table with a row for each image."""
     rows, size = features.features.shape
     flat = pa.array(features.features.reshape(rows * size))

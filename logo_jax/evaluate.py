@@ -19,18 +19,17 @@ import numpy as np
 from absl import flags
 
 from logo_jax import _cli
-from logo_jax import experiment as compose
-from logo_jax.data import load as sources
-from logo_jax.experiment import pretrained, schema
-from logo_jax.experiment.pretrained import Frozen
+from logo_jax.data.load import dataset_title, locate_dataset
+from logo_jax.experiment import Recipe, pretrained, probe, schema
+from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.main import CONFIG, WORKDIR
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.protocols import protocols
-from logo_jax.protocols.protocols import Outcome
+from logo_jax.protocols.protocols import EvalResult
 from logo_jax.training import preemption, workdir
-from logo_jax.training.logging.metric_writer import by_seed, write_whole
+from logo_jax.training.logging.metric_writer import by_seed, write_atomically
 
-RECIPES = (*compose.RECIPES, "features")
+RECIPES = (*probe.RECIPES, "features")
 PROTOCOL = flags.DEFINE_enum(
     "protocol", "knn", ("knn", "linear", "transfer", "svm"), "How to evaluate."
 )
@@ -61,8 +60,8 @@ METRIC = flags.DEFINE_enum(
     ("", "top1", "top5", "mean_per_class", "map", "map_11_point"),
     "Of transfer and svm; default the data set's, top1 and map for others.",
 )
-FLOORS = flags.DEFINE_bool(
-    "floors",
+TRIVIAL_BASELINES = flags.DEFINE_bool(
+    "trivial_baselines",
     False,
     "Of knn: adds what pixels, mean colours and the untrained encoder reach at the "
     "first (k, T).",
@@ -91,7 +90,7 @@ CHANGES = {
 }
 
 READ_BY = {
-    "floors": ("knn",),
+    "trivial_baselines": ("knn",),
     "metric": ("transfer", "svm"),
     "recipe": ("linear", "features"),
     "num_epochs": ("linear", "features"),
@@ -106,7 +105,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     _cli.keep_compiled_code()
     folder = _cli.path(str(WORKDIR.value)).absolute()
-    with preemption.Stop() as stop:
+    with preemption.PreemptionHandler() as stop:
         with _cli.input_errors():
             config = read_config(folder)
             workdir.require_writable(folder)
@@ -121,7 +120,7 @@ def main(argv: Sequence[str]) -> None:
     report = as_report(subject, outcome, seconds)
     file = folder / "evaluations" / f"{_name(subject)}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, json.dumps(report, indent=2) + "\n")
+    write_atomically(file, json.dumps(report, indent=2) + "\n")
     print(*_lines(report), f"wrote {file}", sep="\n")
 
 
@@ -145,7 +144,7 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     data, monitor = dict(given["data"]), dict(given["monitor"])
     monitor |= {"train_examples": 0, "test_examples": 0}  # all: those limit training's
     if DATASET.value:
-        data |= {"path": "", "classes": "", "held_out": 0} | sources.locate(
+        data |= {"path": "", "classes": "", "val_size": 0} | locate_dataset(
             DATASET.value
         )
     if CROP.value is not None:
@@ -170,7 +169,9 @@ def _require_read() -> None:
             )
 
 
-def load(folder: pathlib.Path, config: Mapping[str, Any], weights: str = "") -> Frozen:
+def load(
+    folder: pathlib.Path, config: Mapping[str, Any], weights: str = ""
+) -> FrozenEncoder:
     """The encoder of a run's newest checkpoint, or of a file of weights.
 
     Raises:
@@ -184,12 +185,12 @@ def load(folder: pathlib.Path, config: Mapping[str, Any], weights: str = "") -> 
 
 
 def evaluate(
-    subject: Frozen, folder: pathlib.Path, stop: preemption.Stop
-) -> Outcome | None:
+    subject: FrozenEncoder, folder: pathlib.Path, stop: preemption.PreemptionHandler
+) -> EvalResult | None:
     """What the flags' protocol finds, of all seeds; None where it was stopped."""
     seeds = subject.description.plan.seeds
     if PROTOCOL.value == "knn":
-        outcome = protocols.knn(subject, FLOORS.value)
+        outcome = protocols.knn(subject, TRIVIAL_BASELINES.value)
         return outcome._replace(values=by_seed(outcome.values, seeds))
     outcomes = []
     for seed, one in zip(seeds, subject.seeds(), strict=True):
@@ -202,8 +203,8 @@ def evaluate(
 
 
 def _of_one_seed(
-    subject: Frozen, folder: pathlib.Path, stop: preemption.Stop
-) -> Outcome | None:
+    subject: FrozenEncoder, folder: pathlib.Path, stop: preemption.PreemptionHandler
+) -> EvalResult | None:
     if PROTOCOL.value == "transfer":
         return protocols.transfer(subject, METRIC.value)
     if PROTOCOL.value == "svm":
@@ -213,9 +214,9 @@ def _of_one_seed(
     return protocols.linear_recipe(subject, recipe(), folder, stop)
 
 
-def recipe() -> compose.Recipe:
+def recipe() -> Recipe:
     """The recipe that the flags name, with what they change of it."""
-    named = compose.RECIPES[RECIPE.value]
+    named = probe.RECIPES[RECIPE.value]
     changes = {
         name: flag.value for name, flag in CHANGES.items() if flag.value is not None
     }
@@ -224,7 +225,7 @@ def recipe() -> compose.Recipe:
     return dataclasses.replace(named, milestones=milestones, **changes)
 
 
-def _merged(outcomes: list[Outcome], seeds: tuple[int, ...]) -> Outcome:
+def _merged(outcomes: list[EvalResult], seeds: tuple[int, ...]) -> EvalResult:
     first = outcomes[0]
     if len(outcomes) == 1:
         return first
@@ -238,7 +239,9 @@ def _merged(outcomes: list[Outcome], seeds: tuple[int, ...]) -> Outcome:
     )
 
 
-def as_report(subject: Frozen, outcome: Outcome, seconds: float) -> dict[str, Any]:
+def as_report(
+    subject: FrozenEncoder, outcome: EvalResult, seconds: float
+) -> dict[str, Any]:
     """Everything that tells what the numbers are, ready for JSON."""
     monitor = subject.description.monitor
     return {
@@ -246,7 +249,7 @@ def as_report(subject: Frozen, outcome: Outcome, seconds: float) -> dict[str, An
         "values": dict(outcome.values),
         "unit": "percent",
         "encoder": subject.source,
-        "dataset": sources.title(subject.description.data.where),
+        "dataset": dataset_title(subject.description.data.where),
         "splits": outcome.splits,
         "layers": sorted(
             {
@@ -258,7 +261,7 @@ def as_report(subject: Frozen, outcome: Outcome, seconds: float) -> dict[str, An
         "resolution": {name: monitor[name] for name in ("resize", "crop")},
         "augmentation": outcome.augmentation,
         "seconds": round(seconds, 1),
-        **workdir.describe(subject.mesh),
+        **workdir.describe_machine(subject.mesh),
     }
 
 
@@ -271,10 +274,10 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"{report['seconds']} s on {report['devices']}"
 
 
-def _name(subject: Frozen) -> str:
+def _name(subject: FrozenEncoder) -> str:
     """What to call an evaluation: all that distinguishes it from others of the run."""
     recipe = RECIPE.value if PROTOCOL.value == "linear" else ""
-    given = [METRIC.value, "floors" * FLOORS.value]
+    given = [METRIC.value, "trivial_baselines" * TRIVIAL_BASELINES.value]
     given += [
         f"{flag.name}_{flag.value}"
         for flag in (RESIZE, CROP, *CHANGES.values())
@@ -286,7 +289,7 @@ def _name(subject: Frozen) -> str:
 
 def _dataset_name() -> str:
     """Of --dataset: folders of one name are told apart by where they are."""
-    if not DATASET.value or sources.locate(DATASET.value)["source"] == "tfds":
+    if not DATASET.value or locate_dataset(DATASET.value)["source"] == "tfds":
         return DATASET.value or ""
     path = _cli.path(DATASET.value).absolute()
     return f"{path.name}_{zlib.crc32(str(path).encode()):08x}"

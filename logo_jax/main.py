@@ -19,16 +19,16 @@ from jax.sharding import Mesh
 from ml_collections import config_flags
 
 from logo_jax import _cli, configs
-from logo_jax import experiment as compose
+from logo_jax.experiment import Experiment, make_experiment
 from logo_jax.methods.base import TrainState
 from logo_jax.parallel import processes
 from logo_jax.parallel.mesh import make_mesh, replicate
 from logo_jax.training import preemption, workdir
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.collapse import (
     MOST_ROLLBACKS,
+    CollapseDetector,
     CollapseError,
-    Watch,
     next_rollback,
     record_rollback,
     rollbacks,
@@ -36,12 +36,12 @@ from logo_jax.training.collapse import (
 from logo_jax.training.logging.metric_writer import (
     METRICS_FILE,
     MetricWriter,
-    write_whole,
+    write_atomically,
 )
 from logo_jax.training.logging.progress import Progress
-from logo_jax.training.logging.wandb import WeightsAndBiases
+from logo_jax.training.logging.wandb import WandbLogger
 from logo_jax.training.loop import DataError, train
-from logo_jax.visualization.train_images import Gallery
+from logo_jax.visualization.train_images import ImageLogger
 
 
 class Found(flags.ArgumentParser):
@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> None:
     with contextlib.ExitStack() as group:
         with _cli.input_errors():
             group.enter_context(
-                processes.joined(
+                processes.join_cluster(
                     os.environ,
                     coordinator=COORDINATOR.value,
                     num_processes=NUM_PROCESSES.value,
@@ -90,15 +90,15 @@ def main(argv: Sequence[str]) -> None:
                 )
             )
         # one of several cannot save alone: a signal ends it, and the others, at once
-        stop = preemption.Stop()
-        if processes.alone():
+        stop = preemption.PreemptionHandler()
+        if processes.is_alone():
             group.enter_context(stop)
         start_run(_cli.path(str(WORKDIR.value)).absolute(), stop)
         if stop.requested():
             stop.leave()
 
 
-def start_run(folder: pathlib.Path, stop: preemption.Stop) -> None:
+def start_run(folder: pathlib.Path, stop: preemption.PreemptionHandler) -> None:
     """Builds; restores and trains, again where the run is rolled back."""
     with (
         _cli.input_errors((DataError, OSError)),  # a full disk, above all
@@ -106,15 +106,17 @@ def start_run(folder: pathlib.Path, stop: preemption.Stop) -> None:
     ):
         with _cli.input_errors():
             if processes.is_first():
-                workdir.check(folder, CONFIG.value.to_dict())
+                workdir.check_config(folder, CONFIG.value.to_dict())
                 workdir.require_free(folder)
-            experiment = compose.experiment(CONFIG.value, make_mesh())
-            checkpoints = processes.Follower()
+            experiment = make_experiment(CONFIG.value, make_mesh())
+            checkpoints = processes.NullLogger()
             if processes.is_first():
-                held.enter_context(workdir.locked(folder))
-                workdir.claim(folder, CONFIG.value.to_dict())
+                held.enter_context(workdir.lock_workdir(folder))
+                workdir.claim_workdir(folder, CONFIG.value.to_dict())
                 record_machine(folder, experiment.mesh)
-                checkpoints = held.enter_context(Checkpoints(folder / "checkpoints"))
+                checkpoints = held.enter_context(
+                    CheckpointManager(folder / "checkpoints")
+                )
         try:
             while not attempt(experiment, checkpoints, folder, stop):
                 pass
@@ -125,15 +127,15 @@ def start_run(folder: pathlib.Path, stop: preemption.Stop) -> None:
 
 def record_machine(folder: pathlib.Path, mesh: Mesh) -> None:
     """Says in the run's folder what this start of it runs on."""
-    text = json.dumps(workdir.describe(mesh), indent=2)
-    write_whole(folder / workdir.MACHINE_FILE, text + "\n")
+    text = json.dumps(workdir.describe_machine(mesh), indent=2)
+    write_atomically(folder / workdir.MACHINE_FILE, text + "\n")
 
 
 def attempt(
-    experiment: compose.Experiment,
-    checkpoints: Checkpoints | processes.Follower,
+    experiment: Experiment,
+    checkpoints: CheckpointManager | processes.NullLogger,
     folder: pathlib.Path,
-    stop: preemption.Stop,
+    stop: preemption.PreemptionHandler,
 ) -> bool:
     """Trains on from the newest checkpoint; False where the run was rolled back.
 
@@ -141,12 +143,12 @@ def attempt(
         CollapseError: where the run has collapsed and is not to try again.
     """
     with _cli.input_errors():
-        times = int(processes.from_first(np.int32(len(rollbacks(folder)))))
+        times = int(processes.broadcast_from_first(np.int32(len(rollbacks(folder)))))
         experiment = experiment.rolled_back(times)
         state = experiment.init()
         like = jax.eval_shape(experiment.description.init)
         found = checkpoints.restore_latest(like) or (0, state)
-    start, state = processes.from_first(found)
+    start, state = processes.broadcast_from_first(found)
     state = replicate(state, experiment.mesh)
     try:
         run(experiment, state, int(start), checkpoints, folder, stop)
@@ -163,24 +165,24 @@ def attempt(
 
 
 def run(
-    experiment: compose.Experiment,
+    experiment: Experiment,
     state: TrainState,
     start: int,
-    checkpoints: Checkpoints | processes.Follower,
+    checkpoints: CheckpointManager | processes.NullLogger,
     folder: pathlib.Path,
-    stop: preemption.Stop,
+    stop: preemption.PreemptionHandler,
 ) -> None:
     """Trains from a state to the end, and says what was written where."""
     plan, monitor = experiment.description.plan, experiment.monitor
     policy = experiment.description.monitor["health"]
     again = (folder / METRICS_FILE).exists()
-    writer = progress = processes.Follower()
+    writer = progress = processes.NullLogger()
     gallery = None
     if processes.is_first():
         with _cli.input_errors():
             boards = open_boards(experiment, folder)
             writer = MetricWriter(folder, resume_step=start, boards=boards)
-        gallery = Gallery(writer, folder, experiment, has_crops=start > 0)
+        gallery = ImageLogger(writer, folder, experiment, has_crops=start > 0)
         progress = Progress(plan.num_steps, initial=start, quiet=QUIET.value)
     with writer, progress:
         progress.say(experiment.loading)
@@ -188,11 +190,11 @@ def run(
             progress.say(f"resumed from step {start} of {plan.num_steps}")
         elif again:
             progress.say(f"no checkpoint in {folder}: started from step 0 again")
-        if not start and plan.floors and monitor:
+        if not start and plan.trivial_baselines and monitor:
             with _cli.input_errors():  # it reads the images
-                floors = monitor.floors(state)
-            for name, value in floors.items():
-                progress.say(f"floor: {name}, kNN {value:.1f} %")
+                baselines = monitor.trivial_baselines(state)
+            for name, value in baselines.items():
+                progress.say(f"baseline without training: {name}, kNN {value:.1f} %")
         train(
             state,
             experiment.train_step,
@@ -204,22 +206,20 @@ def run(
             progress=progress,
             clock=time.perf_counter,
             stop=stop,
-            watch=Watch(policy, plan.seeds, progress.say, progress.warn),
+            watch=CollapseDetector(policy, plan.seeds, progress.say, progress.warn),
             gallery=gallery,
         )
         if processes.is_first():
             progress.say(f"wrote to {folder}: {', '.join(written(folder))}")
 
 
-def open_boards(
-    experiment: compose.Experiment, folder: pathlib.Path
-) -> list[WeightsAndBiases]:
+def open_boards(experiment: Experiment, folder: pathlib.Path) -> list[WandbLogger]:
     """The boards that a config asks for."""
     project = experiment.description.monitor["wandb"]
     config, quiet = CONFIG.value.to_dict(), QUIET.value
     if not project:
         return []
-    return [WeightsAndBiases(folder, project, config, quiet=quiet)]
+    return [WandbLogger(folder, project, config, quiet=quiet)]
 
 
 def written(folder: pathlib.Path) -> list[str]:

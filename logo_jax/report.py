@@ -25,15 +25,15 @@ from absl import flags
 
 from logo_jax import _cli
 from logo_jax import main as training
-from logo_jax.data import load as sources
+from logo_jax.data.load import dataset_title, load_images
 from logo_jax.experiment import pretrained
 from logo_jax.experiment.experiment import some_of
-from logo_jax.experiment.spec import describe
+from logo_jax.experiment.spec import make_spec
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 from logo_jax.training.logging.metric_writer import METRICS_FILE, Row, read_rows
 from logo_jax.visualization import curves, run_figures, similarity
-from logo_jax.visualization.figure import Picture
+from logo_jax.visualization.figure import RenderedFigure
 from logo_jax.visualization.html_page import Block, Section, Table, files
 from logo_jax.visualization.image_grids import crop_grid
 
@@ -151,7 +151,7 @@ def facts_of(run: Run) -> dict[str, str]:
         "folder": str(run.folder),
         "method": f"{config['method']['name']}, LoGo: {config['logo']['update_kind']}",
         "encoder": config["encoder"]["backbone"],
-        "data": sources.title(config["data"]),
+        "data": dataset_title(config["data"]),
         "batch size": str(config["data"]["batch_size"]),
         "seeds": f"{config['seeds']} from {config['seed']}",
         "steps measured": f"{rows[-1]['step']:,}" if rows else "none",
@@ -199,7 +199,7 @@ def _fields(config: Config) -> list[list[str]]:
 
 def measured(runs: Sequence[Run]) -> Section:
     """The curves of all runs."""
-    pictures = curves.pictures({run.name: run.rows for run in runs})
+    pictures = curves.plot_curves({run.name: run.rows for run in runs})
     return Section("Curves", pictures or ["Nothing has been measured yet."])
 
 
@@ -212,16 +212,20 @@ def seen(run: Run, prefix: str) -> Section:
     """
     mesh = make_mesh(jax.devices()[:1])
 
-    def crops() -> list[Picture]:
-        description = describe({**run.config, "seeds": 1}, num_devices=1)
-        images = sources.load(**description.data.where).train
+    def crops() -> list[RenderedFigure]:
+        description = make_spec({**run.config, "seeds": 1}, num_devices=1)
+        images = load_images(**description.data.where).train
         examples = some_of(images, description)
-        return [crop_grid(f"{prefix}crops", run_figures.cropped(description, examples))]
+        return [
+            crop_grid(
+                f"{prefix}crops", run_figures.crop_examples(description, examples)
+            )
+        ]
 
-    def features() -> list[Picture]:
+    def features() -> list[RenderedFigure]:
         subject = next(pretrained.from_run(run.folder, run.config, mesh).seeds())
-        data = sources.load(**subject.description.data.where)
-        return run_figures.of_features(prefix, subject, data)
+        data = load_images(**subject.description.data.where)
+        return run_figures.feature_figures(prefix, subject, data)
 
     seeds = run.config["seeds"]
     which = [f"Of seed {run.config['seed']}, the first of {seeds}."] * (seeds > 1)
@@ -229,7 +233,7 @@ def seen(run: Run, prefix: str) -> Section:
     return Section(f"What {run.name} sees", [*which, *pictures])
 
 
-def _or_why_not(what: str, make: Callable[[], list[Picture]]) -> Sequence[Block]:
+def _or_why_not(what: str, make: Callable[[], list[RenderedFigure]]) -> Sequence[Block]:
     """Pictures; where data or checkpoint cannot be read, a sentence that says so."""
     try:
         return make()

@@ -30,7 +30,7 @@ from logo_jax.sweeps import markdown, spec, table
 from logo_jax.sweeps.runs import Run, make_runs, missing_of, reached_by, records_of
 from logo_jax.sweeps.spec import Sweep
 from logo_jax.training import workdir
-from logo_jax.training.logging.metric_writer import METRICS_FILE, write_whole
+from logo_jax.training.logging.metric_writer import METRICS_FILE, write_atomically
 from logo_jax.training.preemption import STOPPED
 from logo_jax.training.workdir import MACHINE_FILE
 
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         if not options.table:
             succeeded = train_all(missing_of(runs), sweep.metrics)
-        with workdir.locked(options.out / "claims" / "table", wait=True):
+        with workdir.lock_workdir(options.out / "claims" / "table", wait=True):
             records = records_of(runs, sweep.metrics)
             print(write_table(options.out, sweep, records))
             if options.results:
@@ -73,14 +73,14 @@ def train_all(runs: Sequence[Run], metrics: Sequence[str]) -> bool:
     succeeded, others = True, []
     for i, run in enumerate(runs, 1):
         try:
-            with workdir.locked(run.claim):
+            with workdir.lock_workdir(run.claim):
                 succeeded &= train(run, metrics, f"[{i}/{len(runs)}]")
-        except workdir.InUse:
+        except workdir.WorkdirInUseError:
             others.append(run)
     others = [run for run in others if not run.record.exists()]
     for i, run in enumerate(others, 1):
         say(f"waiting for another process to train {run.name}")
-        with workdir.locked(run.claim, wait=True):
+        with workdir.lock_workdir(run.claim, wait=True):
             succeeded &= train(run, metrics, f"[{i}/{len(others)}]")
     return succeeded
 
@@ -106,7 +106,7 @@ def train(run: Run, metrics: Sequence[str], which: str) -> bool:
         "commit": code_version,
         "machine": json.loads((run.folder / MACHINE_FILE).read_text()),
     }
-    write_whole(run.record, json.dumps(record, indent=2) + "\n")
+    write_atomically(run.record, json.dumps(record, indent=2) + "\n")
     return True
 
 
@@ -146,8 +146,8 @@ def write_table(out: pathlib.Path, sweep: Sweep, records: table.Records) -> str:
     """The table of the runs that are finished, which is written too, whole or not."""
     rows = table.rows(sweep, records)
     text = table.markdown(sweep, rows)
-    write_whole(out / "table.md", text + "\n")
-    write_whole(out / "table.json", json.dumps(rows, indent=2) + "\n")
+    write_atomically(out / "table.md", text + "\n")
+    write_atomically(out / "table.json", json.dumps(rows, indent=2) + "\n")
     return text
 
 

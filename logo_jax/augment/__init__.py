@@ -6,14 +6,14 @@ Pure JAX. Inside, an image is planes Float[Array, "c h w"] in [0, 1], float32;
 
 from logo_jax.augment.color import AugmentSpec, augment_crop
 from logo_jax.augment.multi_crop import crop_boxes, make_views, prepare_eval
-from logo_jax.augment.random_crop import CropSpec, centre_box, sample_box
+from logo_jax.augment.random_crop import CropSpec, center_box, sample_box
 from logo_jax.augment.resize import resized_crop
 
 __all__ = [
     "AugmentSpec",
     "CropSpec",
     "augment_crop",
-    "centre_box",
+    "center_box",
     "crop_boxes",
     "make_views",
     "prepare_eval",

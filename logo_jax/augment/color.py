@@ -121,10 +121,10 @@ def jitter(
     low = jnp.array([max(0.0, 1.0 - s) for s in blends] + [-hue], jnp.float32)
     high = jnp.array([1.0 + s for s in blends] + [hue], jnp.float32)
     factors = jax.random.uniform(factor_key, (4,), minval=low, maxval=high)
-    return recolour(planes, factors, jax.random.permutation(order_key, 4))
+    return recolor(planes, factors, jax.random.permutation(order_key, 4))
 
 
-def recolour(
+def recolor(
     planes: Float[Array, "3 h w"], factors: Float[Array, " 4"], order: Int[Array, " 4"]
 ) -> Float[Array, "3 h w"]:
     """Applies the four colour adjustments in a given order.

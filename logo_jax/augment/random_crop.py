@@ -80,10 +80,10 @@ def sample_box(
     extent = extents[jnp.argmax(fits)]
     place = jnp.floor(jax.random.uniform(place_key, (2,)) * (image - extent + 1))
     box = jnp.concatenate([place, extent])
-    return jnp.where(jnp.any(fits), box, centre_box(size, spec.aspect))
+    return jnp.where(jnp.any(fits), box, center_box(size, spec.aspect))
 
 
-def centre_box(
+def center_box(
     size: Int[Array, " 2"], aspect: tuple[float, float]
 ) -> Float[Array, " 4"]:
     """Returns the largest centred box whose width / height lies in `aspect`.

@@ -60,7 +60,7 @@ def get_config(
     config.data.path = ""  # folder: of images; npz: of train.npz and test.npz
     config.data.data_dir = ""  # tfds: where prepared; "" is $TFDS_DATA_DIR
     config.data.classes = ""  # folder: a file that lists the sub-folders to keep
-    config.data.held_out = 0  # training images evaluated in the test set's place
+    config.data.val_size = 0  # training images evaluated in the test set's place
     config.data.canvas = 512  # larger images are reduced to it before cuts; pixels
     config.data.loader = "auto"  # resident, streamed, or auto: resident where it fits
     config.data.max_corrupt = 0.001  # fraction of images that may be undecodable
@@ -121,7 +121,9 @@ def get_config(
     config.logo.negatives = "flip"  # the batch reversed, or roll: moved at random
     config.logo.both_orders = False  # repel (a, b) and (b, a)
     config.logo.normalize = True  # regressor sees unit vectors
-    config.logo.prepare_before_repel = False  # released: MoCo's keys move twice a step
+    config.logo.update_momentum_before_repel = (
+        False  # released: MoCo's keys move twice a step
+    )
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "sgd"  # or lars: of the base method
@@ -152,7 +154,9 @@ def get_config(
     # collapse: log says so; stop ends the run; rollback: from the last healthy
     # checkpoint with other crops, at most 3 times; off
     config.monitor.health = "log"
-    config.monitor.floors = False  # first: kNN on pixels, colours, random network
+    config.monitor.trivial_baselines = (
+        False  # first: kNN on pixels, colours, random network
+    )
     config.monitor.wandb = (
         ""  # project at Weights & Biases that shows the run; "": none
     )
@@ -215,8 +219,8 @@ def _as_released(config: ConfigDict) -> None:
     config.optimizer.weight_decay = 1e-4
     config.optimizer.schedule = "step"
     if config.method.name == "moco":
-        config.logo.prepare_before_repel = True
-        config.method.encode_idle_views = True
+        config.logo.update_momentum_before_repel = True
+        config.method.encode_unused_views = True
         config.method.shuffle = True
         config.method.queue_size = 4096
         config.method.momentum = 0.999
@@ -247,7 +251,7 @@ def _moco(config: ConfigDict) -> None:
     config.method.momentum = 0.99  # of the key encoder
     config.method.temperature = 0.1
     config.method.shuffle = True  # keys' images change places between norm groups
-    config.method.encode_idle_views = False  # as released: for running statistics
+    config.method.encode_unused_views = False  # as released: for running statistics
     config.encoder.head_hidden = 512
     config.encoder.embedding_dim = 128
     config.batch_norm = "split:8"

@@ -6,8 +6,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from logo_jax.data.decode import DecodeError, Pixels, Size, centre_square, decode, fit
-from logo_jax.data.sources.base import Images, Record, Stored, class_of
+from logo_jax.data.decode import (
+    DecodeError,
+    Pixels,
+    Size,
+    center_crop,
+    decode,
+    decode_to_canvas,
+)
+from logo_jax.data.sources.base import ImageSource, Record, Stored, class_of
 
 
 class Canvases(NamedTuple):
@@ -29,13 +36,13 @@ class Canvases(NamedTuple):
     labels: np.ndarray
 
 
-def canvas_size(source: Images, side: int) -> Size:
+def canvas_size(source: ImageSource, side: int) -> Size:
     """(height, width) of the canvas: `side`, or less where no image needs as much."""
     height, width = source.largest or (side, side)
     return min(side, height), min(side, width)
 
 
-def read_canvases(source: Images, ids: np.ndarray, canvas: Size) -> Canvases:
+def read_canvases(source: ImageSource, ids: np.ndarray, canvas: Size) -> Canvases:
     """The source's images of these numbers, each on a canvas of that size.
 
     Raises:
@@ -47,7 +54,7 @@ def read_canvases(source: Images, ids: np.ndarray, canvas: Size) -> Canvases:
     labels = np.empty(len(ids), np.int32)
     for row, record in enumerate(source.records(ids)):
         try:
-            pixels, sizes[row] = fit(record.image, canvas)
+            pixels, sizes[row] = decode_to_canvas(record.image, canvas)
         except DecodeError:
             failed[row] = True
             record, (pixels, sizes[row]) = _next_sound(source, int(ids[row]), canvas)
@@ -57,18 +64,18 @@ def read_canvases(source: Images, ids: np.ndarray, canvas: Size) -> Canvases:
 
 
 def _next_sound(
-    source: Images, i: int, canvas: Size
+    source: ImageSource, i: int, canvas: Size
 ) -> tuple[Record, tuple[Pixels, Size]]:
     for step in range(1, len(source)):
         (record,) = source.records([(i + step) % len(source)])
         try:
-            return record, fit(record.image, canvas)
+            return record, decode_to_canvas(record.image, canvas)
         except DecodeError:
             continue
     raise DecodeError(f"{source.name(i)} and all other images cannot be decoded")
 
 
-class Squares(NamedTuple):
+class EvalCropBatch(NamedTuple):
     """Images to evaluate on.
 
     Attributes:
@@ -82,7 +89,9 @@ class Squares(NamedTuple):
     failed: np.ndarray
 
 
-def read_squares(source: Images, ids: np.ndarray, *, resize: int, crop: int) -> Squares:
+def read_eval_crops(
+    source: ImageSource, ids: np.ndarray, *, resize: int, crop: int
+) -> EvalCropBatch:
     """The source's images of these numbers, resized and cut to their centres.
 
     Args:
@@ -109,11 +118,11 @@ def read_squares(source: Images, ids: np.ndarray, *, resize: int, crop: int) -> 
             _require_same_size(found.shape, shape, source.name(int(ids[row])))
             images[row] = found
     labels = np.array([record.label for record in records], np.int32)
-    return Squares(images, labels, failed)
+    return EvalCropBatch(images, labels, failed)
 
 
 def _square(image: Stored, resize: int, crop: int) -> Pixels:
-    return centre_square(image, resize, crop) if resize else decode(image)[0]
+    return center_crop(image, resize, crop) if resize else decode(image)[0]
 
 
 def _require_same_size(shape: Sequence[int], first: Sequence[int], which: str) -> None:
@@ -125,7 +134,7 @@ def _require_same_size(shape: Sequence[int], first: Sequence[int], which: str) -
         )
 
 
-class Skipped:
+class CorruptCounter:
     """Counts a source's images that cannot be decoded, and stops beyond a limit.
 
     Args:
@@ -135,7 +144,7 @@ class Skipped:
     """
 
     def __init__(
-        self, source: Images, max_fraction: float, num_images: int | None = None
+        self, source: ImageSource, max_fraction: float, num_images: int | None = None
     ):
         count = len(source) if num_images is None else num_images
         self._source = source
@@ -153,7 +162,7 @@ class Skipped:
             if i in self._seen:
                 continue
             self._seen.add(i)
-            what = f"{self._source.name(i)}: {why_not(self._source, i)}"
+            what = f"{self._source.name(i)}: {decode_failure(self._source, i)}"
             logging.warning("skipped image %d, %s", len(self._seen), what)
             if len(self._seen) > self._most:
                 raise ValueError(
@@ -163,7 +172,7 @@ class Skipped:
                 )
 
 
-def why_not(source: Images, i: int) -> str:
+def decode_failure(source: ImageSource, i: int) -> str:
     """Why an image cannot be decoded."""
     (record,) = source.records([i])
     try:

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from logo_jax.data.splits import PARTS, DrawnPerClass, HeldOut, Labels, Official, Rows
+from logo_jax.data.splits import (
+    PARTS,
+    Labels,
+    OfficialSplit,
+    PerClassSplit,
+    SplitRows,
+    ValidationSplit,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +50,7 @@ class Dataset:
     pretrain: str = "train"
     train: str = "train"
     test: str = "test"
-    cut: Official | HeldOut | DrawnPerClass | None = None
+    cut: OfficialSplit | ValidationSplit | PerClassSplit | None = None
     sizes: tuple[int, int, int] | None = None
     by_hand: tuple[str, ...] = ()
     where: str = ""
@@ -58,7 +65,7 @@ _ALL = (
         examples={"train": 50_000, "test": 10_000},
         num_classes=10,
         metric="top1",
-        cut=HeldOut(5_000),
+        cut=ValidationSplit(5_000),
         sizes=(45_000, 5_000, 10_000),
     ),
     Dataset(
@@ -67,7 +74,7 @@ _ALL = (
         examples={"train": 50_000, "test": 10_000},
         num_classes=100,
         metric="top1",
-        cut=HeldOut(5_067),
+        cut=ValidationSplit(5_067),
         sizes=(44_933, 5_067, 10_000),
     ),
     Dataset(
@@ -114,7 +121,7 @@ _ALL = (
         num_classes=20,
         metric="map",
         train="train+validation",
-        cut=Official(),
+        cut=OfficialSplit(),
         sizes=(2_501, 2_510, 4_952),
     ),
     Dataset(
@@ -124,7 +131,7 @@ _ALL = (
         num_classes=101,
         metric="top1",
         test="validation",
-        cut=HeldOut(75, per_class=True, test="validation"),
+        cut=ValidationSplit(75, per_class=True, test="validation"),
         sizes=(68_175, 7_575, 25_250),
     ),
     Dataset(
@@ -133,7 +140,7 @@ _ALL = (
         examples={"train": 5_360, "test": 1_340},
         num_classes=67,
         metric="top1",
-        cut=HeldOut(10, per_class=True),
+        cut=ValidationSplit(10, per_class=True),
         sizes=(4_690, 670, 1_340),
     ),
     Dataset(
@@ -142,7 +149,7 @@ _ALL = (
         examples={"train": 3_680, "test": 3_669},
         num_classes=37,
         metric="mean_per_class",
-        cut=HeldOut(20, per_class=True),
+        cut=ValidationSplit(20, per_class=True),
         sizes=(2_940, 740, 3_669),
     ),
     Dataset(
@@ -151,7 +158,7 @@ _ALL = (
         examples={"train": 1_020, "validation": 1_020, "test": 6_149},
         num_classes=102,
         metric="mean_per_class",
-        cut=Official(),
+        cut=OfficialSplit(),
         sizes=(1_020, 1_020, 6_149),
     ),
     # TFDS draws train and test in the file system's order, so they (and the order of
@@ -163,7 +170,7 @@ _ALL = (
         examples={"train+test": 9_144},
         num_classes=101,
         metric="mean_per_class",
-        cut=DrawnPerClass(25, 5, pool="train+test", left_out=4),
+        cut=PerClassSplit(25, 5, pool="train+test", left_out=4),
         sizes=(2_525, 505, 5_647),
     ),
     Dataset(
@@ -172,7 +179,7 @@ _ALL = (
         examples={"train": 8_144, "test": 8_041},
         num_classes=196,
         metric="top1",
-        cut=HeldOut(1_650),
+        cut=ValidationSplit(1_650),
         sizes=(6_494, 1_650, 8_041),
         by_hand=(
             *("cars_train.tgz", "cars_test.tgz"),
@@ -187,7 +194,7 @@ _ALL = (
         examples={"train": 3_334, "validation": 3_333, "test": 3_333},
         num_classes=100,
         metric="mean_per_class",
-        cut=Official(),
+        cut=OfficialSplit(),
         sizes=(3_334, 3_333, 3_333),
     ),
     Dataset(
@@ -196,7 +203,7 @@ _ALL = (
         examples={"train": 1_880, "validation": 1_880, "test": 1_880},
         num_classes=47,
         metric="top1",
-        cut=Official(),
+        cut=OfficialSplit(),
         sizes=(1_880, 1_880, 1_880),
     ),
 )
@@ -230,7 +237,9 @@ def require_counts(
             )
 
 
-def partition(dataset: Dataset, labels: Labels, *, seed: int = 0) -> dict[str, Rows]:
+def partition(
+    dataset: Dataset, labels: Labels, *, seed: int = 0
+) -> dict[str, SplitRows]:
     """The rows of the transfer protocol's "train", "val" and "test".
 
     Official splits are taken whole. Where validation, or all three, are drawn at

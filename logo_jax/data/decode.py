@@ -39,7 +39,7 @@ class DecodeError(ValueError):
     """An image that cannot be read or decoded; says why."""
 
 
-def fit(image: Stored, canvas: Size) -> tuple[Pixels, Size]:
+def decode_to_canvas(image: Stored, canvas: Size) -> tuple[Pixels, Size]:
     """The image, reduced where it exceeds the canvas, and its original size.
 
     Each axis is reduced to the canvas's by itself, so an image's shape may change, and
@@ -53,10 +53,10 @@ def fit(image: Stored, canvas: Size) -> tuple[Pixels, Size]:
         DecodeError: if it cannot be decoded.
     """
     pixels, size = decode(image, at_least=canvas)
-    return reduce(pixels, size, canvas), size
+    return shrink(pixels, size, canvas), size
 
 
-def reduce(
+def shrink(
     pixels: Pixels,
     size: Size,
     canvas: Size,
@@ -76,7 +76,7 @@ def reduce(
     return np.asarray(Image.fromarray(pixels).resize((width, height), resample, whole))
 
 
-def centre_square(image: Stored, resize: int, crop: int) -> Pixels:
+def center_crop(image: Stored, resize: int, crop: int) -> Pixels:
     """The centre of the image once its short side is `resize`: uint8 [crop, crop, 3].
 
     Args:

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from logo_jax.data.canvas import Skipped, read_canvases, read_squares
+from logo_jax.data.canvas import CorruptCounter, read_canvases, read_eval_crops
 from logo_jax.data.decode import Size
 from logo_jax.data.prefetch import read_ahead
-from logo_jax.data.sources.base import NO_LABEL, Images, ImageSet
+from logo_jax.data.sources.base import NO_LABEL, ArraySource, ImageSource
 
 _READ_AT_ONCE = 256
 _KEPT_BYTES = 2 * 2**30
 
 
 def read_all(
-    source: Images, canvas: Size, *, max_corrupt: float, threads: int = 0
+    source: ImageSource, canvas: Size, *, max_corrupt: float, threads: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All images on canvases, uint8 [n, h, w, 3], their sizes and their classes.
 
@@ -33,13 +33,13 @@ def read_all(
     Raises:
         ValueError: if more are.
     """
-    if isinstance(source, ImageSet) and canvas == source.largest:
+    if isinstance(source, ArraySource) and canvas == source.largest:
         sizes = np.tile(np.array(canvas, np.int32), (len(source), 1))
         return source.images, sizes, _classes(source)
     images = np.empty((len(source), *canvas, 3), np.uint8)
     sizes = np.empty((len(source), 2), np.int32)
     labels = np.empty(len(source), np.int32)
-    skipped = Skipped(source, max_corrupt)
+    skipped = CorruptCounter(source, max_corrupt)
     read = functools.partial(read_canvases, source, canvas=canvas)
     for ids, part in in_chunks(read, np.arange(len(source)), threads):
         skipped.add(ids, part.failed)
@@ -47,31 +47,35 @@ def read_all(
     return images, sizes, labels
 
 
-def _classes(source: ImageSet) -> np.ndarray:
+def _classes(source: ArraySource) -> np.ndarray:
     """Of all images, as `Canvases` has them."""
     if source.labels is None or source.labels.ndim > 1:
         return np.full(len(source), NO_LABEL, np.int32)
     return source.labels
 
 
-def decoded(source: Images, *, max_corrupt: float, threads: int = 0) -> ImageSet:
+def decode_all(
+    source: ImageSource, *, max_corrupt: float, threads: int = 0
+) -> ArraySource:
     """The same images, all of one size, in memory; without those that are corrupt.
 
     Raises:
         ValueError: if too many are, or their sizes differ.
     """
-    if isinstance(source, ImageSet):
+    if isinstance(source, ArraySource):
         return source
     parts = list(
-        Squares(source, np.arange(len(source)), max_corrupt, threads=threads).batches()
+        EvalCrops(
+            source, np.arange(len(source)), max_corrupt, threads=threads
+        ).batches()
     )
     images, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
     labels = labels if source.num_classes else None
-    return ImageSet(images, labels, origin=source.origin)
+    return ArraySource(images, labels, origin=source.origin)
 
 
 @dataclasses.dataclass(frozen=True)
-class Squares:
+class EvalCrops:
     """Labelled images to evaluate on, each once; decoded again only if they are many.
 
     Attributes:
@@ -83,7 +87,7 @@ class Squares:
         threads: that decode at once; 0: one a core.
     """
 
-    source: Images
+    source: ImageSource
     ids: np.ndarray
     max_corrupt: float
     resize: int = 0
@@ -111,9 +115,9 @@ class Squares:
         return list(self._read())
 
     def _read(self):
-        skipped = Skipped(self.source, self.max_corrupt, len(self))
+        skipped = CorruptCounter(self.source, self.max_corrupt, len(self))
         read = functools.partial(
-            read_squares, self.source, resize=self.resize, crop=self.crop
+            read_eval_crops, self.source, resize=self.resize, crop=self.crop
         )
         for ids, part in in_chunks(read, self.ids, self.threads):
             skipped.add(ids, part.failed)
@@ -121,7 +125,7 @@ class Squares:
                 yield part.images[~part.failed], part.labels[~part.failed]
 
 
-def evenly(num_images: int, limit: int) -> np.ndarray:
+def evenly_spaced(num_images: int, limit: int) -> np.ndarray:
     """Numbers of `limit` of the images, evenly spread; of all where limit is 0.
 
     >>> evenly(10, 4)

@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from logo_jax.data import datasets, splits
-from logo_jax.data.sources import folder, npz, photographs
-from logo_jax.data.sources.base import Images, Part
+from logo_jax.data.sources import photographs
+from logo_jax.data.sources.base import ImageSource, Subset
+from logo_jax.data.sources.folder import load_folder
+from logo_jax.data.sources.npz import load_npz
 
 
-class Data(NamedTuple):
+class ExperimentData(NamedTuple):
     """The images of an experiment.
 
     Attributes:
@@ -21,20 +23,20 @@ class Data(NamedTuple):
         queries: labelled test images; None without labels or a test set.
     """
 
-    train: Images
-    bank: Images | None = None
-    queries: Images | None = None
+    train: ImageSource
+    bank: ImageSource | None = None
+    queries: ImageSource | None = None
 
 
-def load(
+def load_images(
     source: str,
     *,
     name: str = "",
     path: str = "",
     data_dir: str = "",
     classes: str = "",
-    held_out: int = 0,
-) -> Data:
+    val_size: int = 0,
+) -> ExperimentData:
     """The images of a source.
 
     Args:
@@ -43,7 +45,7 @@ def load(
         path: for folder, the folder; for npz, that of `train.npz` and `test.npz`.
         data_dir: for tfds, where data sets are prepared; TFDS's default if empty.
         classes: for folder, a file that lists the sub-folders to keep; all if empty.
-        held_out: training images, the same ones every time, that are not learned from
+        val_size: training images, the same ones every time, that are not learned from
             and stand in for the test set: settings are chosen on them.
 
     Raises:
@@ -60,32 +62,32 @@ def load(
             "python -m logo_jax.prepare imagenet100 --classes=FILE"
         )
     data = _LOADERS[source](name, path, data_dir, classes)
-    return _without_test_set(data, held_out) if held_out else data
+    return _without_test_set(data, val_size) if val_size else data
 
 
-def _without_test_set(data: Data, held_out: int) -> Data:
+def _without_test_set(data: ExperimentData, val_size: int) -> ExperimentData:
     """A part of the training images in the test set's place."""
     images = data.train
     labelled = data.bank is images or (data.bank is None and images.num_classes)
     if not labelled:
         raise ValueError(
-            f"config.data.held_out={held_out} needs labelled images that are learned "
+            f"config.data.val_size={val_size} needs labelled images that are learned "
             f"from, and those of {images.origin} are not; set it to 0"
         )
-    if held_out >= len(images):
+    if val_size >= len(images):
         raise ValueError(
-            f"config.data.held_out={held_out} must be below the {len(images)} training "
+            f"config.data.val_size={val_size} must be below the {len(images)} training "
             f"images of {images.origin}"
         )
-    rows = splits.HeldOut(held_out).draw(
+    rows = splits.ValidationSplit(val_size).draw(
         {"train": np.empty(len(images)), "test": np.empty(0)}, np.random.default_rng(0)
     )
-    kept = Part(images, rows["train"].indices, f"{images.origin} but those held out")
-    queries = Part(images, rows["val"].indices, f"{images.origin}, held out")
-    return Data(kept, kept, queries)
+    kept = Subset(images, rows["train"].indices, f"{images.origin} but those held out")
+    queries = Subset(images, rows["val"].indices, f"{images.origin}, held out")
+    return ExperimentData(kept, kept, queries)
 
 
-class Cut(NamedTuple):
+class Split(NamedTuple):
     """Labelled images, and which rows of them a classifier is trained and tested on.
 
     Attributes:
@@ -94,16 +96,16 @@ class Cut(NamedTuple):
         metric: the data set's, "top1" where it is none of the paper's.
     """
 
-    images: Mapping[str, Images]
-    draw: Callable[[Mapping[str, np.ndarray]], Mapping[str, splits.Rows]]
+    images: Mapping[str, ImageSource]
+    draw: Callable[[Mapping[str, np.ndarray]], Mapping[str, splits.SplitRows]]
     metric: str
 
 
-def load_cut(where: Mapping[str, Any]) -> Cut:
+def load_split(where: Mapping[str, Any]) -> Split:
     """The parts that the paper transfers to, or else a fifth of the bank held out.
 
     Args:
-        where: arguments of `load`; with held_out, these images are tested on and the
+        where: arguments of `load`; with val_size, these images are tested on and the
             test set is left alone.
 
     Raises:
@@ -111,28 +113,28 @@ def load_cut(where: Mapping[str, Any]) -> Cut:
         FileNotFoundError: if the data are not there.
     """
     entry = datasets.find(where["name"]) if where["source"] == "tfds" else None
-    if entry and entry.cut and not where.get("held_out"):
+    if entry and entry.cut and not where.get("val_size"):
         from logo_jax.data.sources import tfds as tfds_source
 
         folder_ = tfds_source.directory(where.get("data_dir", ""))
         builder = tfds_source.prepared(entry.tfds, folder_)
         images = {
-            split: tfds_source.Prepared(builder, split) for split in entry.cut.splits
+            split: tfds_source.TfdsSource(builder, split) for split in entry.cut.splits
         }
-        return Cut(images, functools.partial(datasets.partition, entry), entry.metric)
-    data = load(**where)
+        return Split(images, functools.partial(datasets.partition, entry), entry.metric)
+    data = load_images(**where)
     if data.bank is None or data.queries is None:
         raise ValueError(
             f"{data.train.origin} has no labelled training and test set; a classifier "
             "needs both: give another --dataset"
         )
-    held_out = splits.HeldOut(round(len(data.bank) / 5))
+    held_out = splits.ValidationSplit(round(len(data.bank) / 5))
     draw = functools.partial(held_out.draw, rng=np.random.default_rng(0))
     metric = entry.metric if entry else "top1"
-    return Cut({"train": data.bank, "test": data.queries}, draw, metric)
+    return Split({"train": data.bank, "test": data.queries}, draw, metric)
 
 
-def locate(dataset: str) -> dict[str, str]:
+def locate_dataset(dataset: str) -> dict[str, str]:
     """Arguments of `load` for a folder of images or arrays, or else a TFDS name."""
     path = Path(dataset).expanduser()
     if not path.is_dir():
@@ -141,7 +143,7 @@ def locate(dataset: str) -> dict[str, str]:
     return {"source": source, "path": dataset}
 
 
-def title(where: Mapping[str, str]) -> str:
+def dataset_title(where: Mapping[str, str]) -> str:
     """What to call images: by their TFDS name or path, or else by their source.
 
     Args:
@@ -154,7 +156,7 @@ def title(where: Mapping[str, str]) -> str:
     return by_source.get(where["source"], where["source"])
 
 
-def _tfds(name: str, path: str, data_dir: str, classes: str) -> Data:
+def _tfds(name: str, path: str, data_dir: str, classes: str) -> ExperimentData:
     del path, classes
     # TFDS takes most of a second to import; who reads npz should not wait for it.
     from logo_jax.data.sources import tfds as tfds_source
@@ -170,32 +172,32 @@ def _tfds(name: str, path: str, data_dir: str, classes: str) -> Data:
     return _of_splits(builder, "train", "train", next(iter(tests), ""))
 
 
-def _of_splits(builder, pretrain: str, train: str, test: str) -> Data:
-    from logo_jax.data.sources.tfds import Prepared
+def _of_splits(builder, pretrain: str, train: str, test: str) -> ExperimentData:
+    from logo_jax.data.sources.tfds import TfdsSource
 
-    images = Prepared(builder, pretrain)
-    bank = images if train == pretrain else train and Prepared(builder, train)
+    images = TfdsSource(builder, pretrain)
+    bank = images if train == pretrain else train and TfdsSource(builder, train)
     if not (bank and test and bank.num_classes):
-        return Data(images)
-    return Data(images, bank, Prepared(builder, test))
+        return ExperimentData(images)
+    return ExperimentData(images, bank, TfdsSource(builder, test))
 
 
-def _folder(name: str, path: str, data_dir: str, classes: str) -> Data:
+def _folder(name: str, path: str, data_dir: str, classes: str) -> ExperimentData:
     del name, data_dir
     if not path:
         raise ValueError("source='folder' needs path, the folder that holds images")
-    train, test = folder.load(path, classes=classes)
-    return Data(train, train, test) if test else Data(train)
+    train, test = load_folder(path, classes=classes)
+    return ExperimentData(train, train, test) if test else ExperimentData(train)
 
 
-def _npz(name: str, path: str, data_dir: str, classes: str) -> Data:
+def _npz(name: str, path: str, data_dir: str, classes: str) -> ExperimentData:
     del name, data_dir, classes
     if not path:
         raise ValueError("source='npz' needs path, the folder that holds train.npz")
-    train = npz.load(path, "train")
+    train = load_npz(path, "train")
     if train.labels is None:
-        return Data(train)
-    test = npz.load(path, "test")
+        return ExperimentData(train)
+    test = load_npz(path, "test")
     if test.labels is None or test.labels.shape[1:] != train.labels.shape[1:]:
         found = "none" if test.labels is None else list(test.labels.shape)
         raise ValueError(
@@ -203,16 +205,19 @@ def _npz(name: str, path: str, data_dir: str, classes: str) -> Data:
             f"{list(train.labels.shape)}; give both the same form, or the training set "
             "none"
         )
-    return Data(train, train, test)
+    return ExperimentData(train, train, test)
 
 
-def _photographs(name: str, path: str, data_dir: str, classes: str) -> Data:
+def _photographs(name: str, path: str, data_dir: str, classes: str) -> ExperimentData:
     del name, path, data_dir, classes
-    train, test = photographs.load("train"), photographs.load("test")
-    return Data(train, train, test)
+    train, test = (
+        photographs.load_photographs("train"),
+        photographs.load_photographs("test"),
+    )
+    return ExperimentData(train, train, test)
 
 
-_LOADERS: dict[str, Callable[[str, str, str, str], Data]] = {
+_LOADERS: dict[str, Callable[[str, str, str, str], ExperimentData]] = {
     "tfds": _tfds,
     "folder": _folder,
     "npz": _npz,

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from logo_jax.data.canvas import Canvases, Skipped, read_canvases
+from logo_jax.data.canvas import Canvases, CorruptCounter, read_canvases
 from logo_jax.data.decode import Size
 from logo_jax.data.prefetch import read_ahead
 from logo_jax.data.sampler import ids_of_step
-from logo_jax.data.sources.base import Images
+from logo_jax.data.sources.base import ImageSource
 from logo_jax.parallel.mesh import place
 
 
@@ -34,7 +34,7 @@ class Examples(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Resident:
+class OnDeviceLoader:
     """Batches of a data set of which every device holds a copy.
 
     Attributes:
@@ -78,7 +78,7 @@ def _take(images, sizes, labels, rows):
 
 
 @dataclasses.dataclass(frozen=True)
-class ReadStep:
+class StepReader:
     """Reads what a process needs of a step: its share of the batch.
 
     Attributes:
@@ -89,7 +89,7 @@ class ReadStep:
         process: this one, and of how many; the batch is split over them in order.
     """
 
-    source: Images
+    source: ImageSource
     canvas: Size
     batch_size: int
     seeds: tuple[int, ...]
@@ -107,10 +107,10 @@ class ReadStep:
 
 
 @dataclasses.dataclass(frozen=True)
-class Streamed:
+class StreamingLoader:
     """Batches of a data set that is decoded again in each epoch.
 
-    They are those of `Resident`, whatever the number of threads, workers or processes.
+    They are those of `OnDeviceLoader`, for any number of threads, workers or processes.
 
     Attributes:
         read: what is read for a step.
@@ -120,7 +120,7 @@ class Streamed:
         workers: processes that decode; 0: threads of this one.
     """
 
-    read: ReadStep
+    read: StepReader
     sharding: Any
     max_corrupt: float
     threads: int = 0
@@ -140,7 +140,7 @@ class Streamed:
         Raises:
             ValueError: when more images have failed than may.
         """
-        skipped = Skipped(self.read.source, self.max_corrupt)
+        skipped = CorruptCounter(self.read.source, self.max_corrupt)
         reading = read_ahead(
             self.read, range(start, stop), threads=self.threads, workers=self.workers
         )

@@ -15,7 +15,7 @@ Labels = Mapping[str, np.ndarray]
 Indices = Int[np.ndarray, " m"]
 
 
-class Rows(NamedTuple):
+class SplitRows(NamedTuple):
     """Rows of one TFDS split, or of several joined by `+`."""
 
     split: str
@@ -23,7 +23,7 @@ class Rows(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Official:
+class OfficialSplit:
     """Train, validation and test as the data set's authors publish them."""
 
     train: str = "train"
@@ -35,17 +35,17 @@ class Official:
         """The splits whose labels `draw` asks for."""
         return self.train, self.val, self.test
 
-    def draw(self, labels: Labels, rng: np.random.Generator) -> dict[str, Rows]:
+    def draw(self, labels: Labels, rng: np.random.Generator) -> dict[str, SplitRows]:
         """Every row of each split."""
         del rng
         return {
-            part: Rows(split, np.arange(len(labels[split])))
+            part: SplitRows(split, np.arange(len(labels[split])))
             for part, split in zip(PARTS, self.splits, strict=True)
         }
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class ValidationSplit:
     """Validation is held out of the training split; test is a split of its own.
 
     The paper gives how many rows are held out, not which: which ones is our draw.
@@ -67,7 +67,7 @@ class HeldOut:
         """The splits whose labels `draw` asks for."""
         return self.train, self.test
 
-    def draw(self, labels: Labels, rng: np.random.Generator) -> dict[str, Rows]:
+    def draw(self, labels: Labels, rng: np.random.Generator) -> dict[str, SplitRows]:
         """What is left of the training split, what is held out, the test split."""
         rows = rng.permutation(len(labels[self.train]))
         if self.per_class:
@@ -77,14 +77,14 @@ class HeldOut:
         train = np.setdiff1d(rows, val)
         test = np.arange(len(labels[self.test]))
         return {
-            "train": Rows(self.train, train),
-            "val": Rows(self.train, val),
-            "test": Rows(self.test, test),
+            "train": SplitRows(self.train, train),
+            "val": SplitRows(self.train, val),
+            "test": SplitRows(self.test, test),
         }
 
 
 @dataclass(frozen=True)
-class DrawnPerClass:
+class PerClassSplit:
     """So many rows of each class to train and validate on, the rest to test on.
 
     The paper gives the numbers, not the rows: which ones is our draw.
@@ -106,7 +106,7 @@ class DrawnPerClass:
         """The splits whose labels `draw` asks for."""
         return (self.pool,)
 
-    def draw(self, labels: Labels, rng: np.random.Generator) -> dict[str, Rows]:
+    def draw(self, labels: Labels, rng: np.random.Generator) -> dict[str, SplitRows]:
         """Disjoint rows, together all rows but those of the label left out."""
         of_pool = labels[self.pool]
         rows = rng.permutation(np.flatnonzero(of_pool != self.left_out))
@@ -115,38 +115,10 @@ class DrawnPerClass:
         val = _first_of_each_class(rest, of_pool, self.val)
         test = np.setdiff1d(rest, val)
         return {
-            "train": Rows(self.pool, train),
-            "val": Rows(self.pool, val),
-            "test": Rows(self.pool, test),
+            "train": SplitRows(self.pool, train),
+            "val": SplitRows(self.pool, val),
+            "test": SplitRows(self.pool, test),
         }
-
-
-def held_out(size: int, fraction: float, seed: int) -> tuple[Indices, Indices]:
-    """Rows to train on and rows held out to validate on, drawn from all alike.
-
-    Args:
-        size: rows in all.
-        fraction: held out of them, rounded; in (0, 1).
-        seed: of the draw.
-
-    Returns:
-        Both sorted; together every row once, and neither empty.
-
-    Raises:
-        ValueError: where one of the two would be empty.
-
-    Source: linusericsson/ssl-transfer@linear.py, which holds out 20 % where a data set
-        has no validation split of its own.
-    """
-    count = round(fraction * size)
-    if not 0 < count < size:
-        raise ValueError(
-            f"a fraction of {fraction} of {size} rows leaves none to train or to "
-            "validate on; use e.g. 0.2, and at least 5 rows"
-        )
-    labels = {"train": np.zeros(size), "test": np.zeros(0)}
-    parts = HeldOut(count).draw(labels, np.random.default_rng(seed))
-    return parts["train"].indices, parts["val"].indices
 
 
 def _first_of_each_class(

@@ -10,7 +10,7 @@ Encode = Callable[[np.ndarray], dict[str, jax.Array]]
 
 
 @runtime_checkable
-class Labelled(Protocol):
+class LabeledImages(Protocol):
     """Images with labels, to evaluate on."""
 
     def __len__(self) -> int: ...
@@ -33,7 +33,7 @@ class Features(NamedTuple):
     labels: np.ndarray
 
 
-class Parts(NamedTuple):
+class FeatureSplits(NamedTuple):
     """What a classifier is trained on, chosen by, and reported of."""
 
     train: Features
@@ -41,7 +41,9 @@ class Parts(NamedTuple):
     test: Features
 
 
-def extract(encode: Encode, data: Labelled, *, batch_size: int) -> dict[str, Features]:
+def extract(
+    encode: Encode, data: LabeledImages, *, batch_size: int
+) -> dict[str, Features]:
     """Features by layer name.
 
     Args:

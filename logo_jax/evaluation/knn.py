@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from logo_jax.evaluation.features import Features
 from logo_jax.evaluation.metrics import mean_average_precision
-from logo_jax.evaluation.nearest_neighbors import Bank, everywhere, make_bank, nearest
+from logo_jax.evaluation.nearest_neighbors import Bank, make_bank, nearest, replicate
 from logo_jax.losses import l2_normalize
 
 QUERIES_AT_ONCE = 256
@@ -129,7 +129,7 @@ def _votes_by_tile(
     for start in range(0, len(test.features), QUERIES_AT_ONCE):
         queries = _filled(test.features[start : start + QUERIES_AT_ONCE], 0)
         yield _votes(
-            everywhere(queries, bank.mesh),
+            replicate(queries, bank.mesh),
             bank.tiles,
             bank.labels,
             mesh=bank.mesh,

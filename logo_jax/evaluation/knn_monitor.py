@@ -1,4 +1,4 @@
-"""What the network has learned so far: kNN while training, and the floors under it."""
+"""What the network has learned so far: kNN while training, and trivial baselines."""
 
 import dataclasses
 import functools
@@ -10,11 +10,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from logo_jax.evaluation.features import Encode, Features, Labelled, extract
+from logo_jax.evaluation.features import Encode, Features, LabeledImages, extract
 from logo_jax.evaluation.knn import knn_accuracy
 from logo_jax.evaluation.metrics import top1
 from logo_jax.methods.base import LINEAR, TrainState
-from logo_jax.methods.linear import logits, unit
+from logo_jax.methods.linear import logits, unit_features
 from logo_jax.parallel.mesh import place
 
 
@@ -36,8 +36,8 @@ class KnnMonitor:
     """
 
     encode_with: Callable[[TrainState], Encode]
-    bank: Labelled
-    queries: Labelled
+    bank: LabeledImages
+    queries: LabeledImages
     settings: tuple[tuple[int, float], ...]
     num_classes: int
     batch_size: int
@@ -79,20 +79,22 @@ class KnnMonitor:
         }
         if LINEAR in state.params:
             features, labels = queries["backbone"]
-            scores = logits(jax.device_get(state.params[LINEAR]), unit(features))
+            scores = logits(
+                jax.device_get(state.params[LINEAR]), unit_features(features)
+            )
             values["linear/test_top1"] = 100 * top1(np.asarray(scores), labels)
         return values
 
-    def floors(self, state: TrainState) -> dict[str, float]:
+    def trivial_baselines(self, state: TrainState) -> dict[str, float]:
         """Top-1 percent at the first setting that takes no learning to reach."""
         first = float(np.mean(next(iter(self(state).values()))))
         return {
-            "raw pixels": self._floor(lambda x: _reduced(x).reshape(len(x), -1)),
-            "mean colour": self._floor(lambda x: x.mean((1, 2))),
+            "raw pixels": self._baseline(lambda x: _reduced(x).reshape(len(x), -1)),
+            "mean colour": self._baseline(lambda x: x.mean((1, 2))),
             "untrained network": first,
         }
 
-    def _floor(self, describe):
+    def _baseline(self, describe):
         """KNN of a fixed description of images, centred on the bank's mean."""
         bank, queries = (
             _described(data, describe) for data in (self.bank, self.queries)
@@ -113,7 +115,7 @@ class KnnMonitor:
         )
 
 
-def _described(data: Labelled, describe: Callable) -> Features:
+def _described(data: LabeledImages, describe: Callable) -> Features:
     parts = [
         (describe(images.astype(np.float32) / 255), labels)
         for images, labels in data.batches()

@@ -67,7 +67,7 @@ class Transfer(NamedTuple):
     converged: bool
 
 
-def transfer(
+def choose_strength(
     train: Features,
     val: Features,
     test: Features,
@@ -103,11 +103,13 @@ def transfer(
         )
     measure = METRICS[metric]
     ordered = sorted(strengths, reverse=True)
-    fits = fit(train, ordered, num_classes=num_classes, tolerance=tolerance)
+    fits = fit_strengths(train, ordered, num_classes=num_classes, tolerance=tolerance)
     on_val = [measure(scores, val.labels) for scores in fits.scores(val.features)]
     strength = ordered[int(np.argmax(on_val))]
     both = Features(*(np.concatenate(parts) for parts in zip(train, val, strict=True)))
-    final = fit(both, [strength], num_classes=num_classes, tolerance=tolerance)
+    final = fit_strengths(
+        both, [strength], num_classes=num_classes, tolerance=tolerance
+    )
     (scores,) = final.scores(test.features)
     return Transfer(
         strength,
@@ -117,7 +119,7 @@ def transfer(
     )
 
 
-def fit(
+def fit_strengths(
     data: Features,
     strengths: Sequence[float] = STRENGTHS,
     *,

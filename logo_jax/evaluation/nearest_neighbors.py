@@ -46,7 +46,7 @@ def make_bank(data: Features, mesh: Mesh) -> Bank:
     split = NamedSharding(mesh, P(mesh.axis_names))
     return Bank(
         tiles=jax.jit(l2_normalize)(_place(tiles, split)),
-        labels=everywhere(data.labels.astype(np.int32), mesh),
+        labels=replicate(data.labels.astype(np.int32), mesh),
         mesh=mesh,
     )
 
@@ -118,7 +118,7 @@ def _best(similarity, rows, k):
     return best, jnp.take_along_axis(rows, at, axis=1)
 
 
-def everywhere(x: np.ndarray, mesh: Mesh) -> jax.Array:
+def replicate(x: np.ndarray, mesh: Mesh) -> jax.Array:
     """An array that all processes hold, one copy on each device of the mesh."""
     return _place(x, NamedSharding(mesh, P()))
 

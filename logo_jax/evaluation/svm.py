@@ -71,12 +71,12 @@ def voc07_map(
             f"metric={metric!r} is not one of several labels an image; use map or "
             "map_11_point here, and logistic for images of one label"
         )
-    machines = fit(train, costs=costs, processes=processes)
+    machines = fit_svms(train, costs=costs, processes=processes)
     scores = _unit_rows(test.features) @ machines.weights + machines.biases
     return METRICS[metric](scores, test.labels)
 
 
-def fit(
+def fit_svms(
     data: Features, *, costs: Sequence[float] = COSTS, processes: int = -1
 ) -> Machines:
     """The machine of each class against the rest, its cost by cross-validation.

@@ -4,20 +4,25 @@ Derived values (steps, scaled learning rates) are computed here, never typed.
 """
 
 from logo_jax.experiment.data import load_data, make_loader, num_classes
-from logo_jax.experiment.experiment import Experiment, experiment, knn_monitor, squares
+from logo_jax.experiment.experiment import (
+    Experiment,
+    knn_monitor,
+    make_eval_crops,
+    make_experiment,
+)
 from logo_jax.experiment.probe import RECIPES, Recipe
-from logo_jax.experiment.spec import Description, describe
+from logo_jax.experiment.spec import ExperimentSpec, make_spec
 
 __all__ = [
-    "Description",
+    "ExperimentSpec",
     "RECIPES",
     "Experiment",
     "Recipe",
-    "describe",
-    "experiment",
+    "make_spec",
+    "make_experiment",
     "knn_monitor",
     "load_data",
     "make_loader",
     "num_classes",
-    "squares",
+    "make_eval_crops",
 ]

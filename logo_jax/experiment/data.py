@@ -8,17 +8,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from logo_jax.data import canvas as reading
 from logo_jax.data import eval_crops
-from logo_jax.data import load as sources
+from logo_jax.data.canvas import canvas_size
 from logo_jax.data.decode import Size
-from logo_jax.data.load import Data
-from logo_jax.data.loader import ReadStep, Resident, Streamed
-from logo_jax.data.sources.base import Images
+from logo_jax.data.load import ExperimentData, load_images
+from logo_jax.data.loader import OnDeviceLoader, StepReader, StreamingLoader
+from logo_jax.data.sources.base import ImageSource
 from logo_jax.experiment.reader import Reader
 from logo_jax.parallel.mesh import batch_sharding, replicate
 
-Loader: TypeAlias = Resident | Streamed
+Loader: TypeAlias = OnDeviceLoader | StreamingLoader
 
 LOADERS = ("auto", "resident", "streamed")
 SHARE = 1 / 4  # of a device's memory that a resident data set may take
@@ -46,7 +45,7 @@ class DataSpec:
     workers: int
 
 
-def make_spec(read: Reader) -> DataSpec:
+def make_data_spec(read: Reader) -> DataSpec:
     """What a config's data group says, but for the batch size.
 
     Raises:
@@ -55,7 +54,7 @@ def make_spec(read: Reader) -> DataSpec:
     return DataSpec(
         where={
             name: getattr(read, name)
-            for name in ("source", "name", "path", "data_dir", "classes", "held_out")
+            for name in ("source", "name", "path", "data_dir", "classes", "val_size")
         },
         canvas=read.canvas,
         loader=read.one_of("loader", LOADERS),
@@ -65,33 +64,37 @@ def make_spec(read: Reader) -> DataSpec:
     )
 
 
-def load_data(spec: DataSpec) -> Data:
+def load_data(spec: DataSpec) -> ExperimentData:
     """The images of a config; those of one size decoded, where memory allows.
 
     Raises:
         ValueError: where they are not as described.
         FileNotFoundError: where they are not there.
     """
-    train, bank, queries = sources.load(**spec.where)
+    train, bank, queries = load_images(**spec.where)
     kept = _in_memory(train, spec)
-    return Data(
+    return ExperimentData(
         train=kept,
         bank=kept if bank is train else bank and _in_memory(bank, spec),
         queries=queries and _in_memory(queries, spec),
     )
 
 
-def _in_memory(images: Images, spec: DataSpec) -> Images:
+def _in_memory(images: ImageSource, spec: DataSpec) -> ImageSource:
     budget = SHARE * _host_memory()
     if images.largest is None or num_bytes(images, images.largest) > budget:
         return images
-    return eval_crops.decoded(
+    return eval_crops.decode_all(
         images, max_corrupt=spec.max_corrupt, threads=spec.threads
     )
 
 
 def make_loader(
-    spec: DataSpec, images: Images, mesh: Mesh, batch_size: int, seeds: tuple[int, ...]
+    spec: DataSpec,
+    images: ImageSource,
+    mesh: Mesh,
+    batch_size: int,
+    seeds: tuple[int, ...],
 ) -> tuple[Loader, str]:
     """Batches of the images, and one line that says how they come.
 
@@ -105,7 +108,7 @@ def make_loader(
     Raises:
         ValueError: if more images are corrupt than may be.
     """
-    canvas = reading.canvas_size(images, spec.canvas)
+    canvas = canvas_size(images, spec.canvas)
     needed, budget = num_bytes(images, canvas), SHARE * device_memory(mesh)[0]
     resident = spec.loader == "resident" or (spec.loader == "auto" and needed <= budget)
     line = (
@@ -115,14 +118,14 @@ def make_loader(
     )
     sharding = batch_sharding(mesh, several=len(seeds) > 1)
     if not resident:
-        read = ReadStep(
+        read = StepReader(
             source=images,
             canvas=canvas,
             batch_size=batch_size,
             seeds=seeds,
             process=(jax.process_index(), jax.process_count()),
         )
-        streamed = Streamed(
+        streamed = StreamingLoader(
             read, sharding, spec.max_corrupt, spec.threads, spec.workers
         )
         return streamed, line
@@ -130,10 +133,10 @@ def make_loader(
         images, canvas, max_corrupt=spec.max_corrupt, threads=spec.threads
     )
     pixels, sizes, labels = replicate(stored, mesh)
-    return Resident(pixels, sizes, labels, batch_size, seeds, sharding), line
+    return OnDeviceLoader(pixels, sizes, labels, batch_size, seeds, sharding), line
 
 
-def num_classes(images: Images, purpose: str) -> int:
+def num_classes(images: ImageSource, purpose: str) -> int:
     """Of images that show one class each, which a purpose needs.
 
     Raises:
@@ -148,7 +151,7 @@ def num_classes(images: Images, purpose: str) -> int:
     return images.num_classes
 
 
-def num_bytes(images: Images, canvas: Size) -> int:
+def num_bytes(images: ImageSource, canvas: Size) -> int:
     """Bytes of all images on canvases of that (height, width)."""
     return len(images) * int(np.prod(canvas)) * 3
 

@@ -10,17 +10,17 @@ from jax.sharding import Mesh
 
 from logo_jax.augment.multi_crop import prepare_eval
 from logo_jax.data.canvas import canvas_size, read_canvases
-from logo_jax.data.eval_crops import Squares, evenly
-from logo_jax.data.load import Data
+from logo_jax.data.eval_crops import EvalCrops, evenly_spaced
+from logo_jax.data.load import ExperimentData
 from logo_jax.data.loader import Examples
-from logo_jax.data.sources.base import Images
+from logo_jax.data.sources.base import ImageSource
 from logo_jax.evaluation.knn_monitor import KnnMonitor, make_encode_with
 from logo_jax.experiment.data import Loader, load_data, make_loader, num_classes
-from logo_jax.experiment.spec import Description, describe
+from logo_jax.experiment.spec import ExperimentSpec, make_spec
 from logo_jax.methods.base import TrainState
 from logo_jax.parallel.mesh import batch_sharding, replicate
-from logo_jax.training import train_step as step
 from logo_jax.training.logging.wandb import require_wandb
+from logo_jax.training.train_step import TrainStep, make_train_step
 
 NUM_SHOWN = 4
 
@@ -39,11 +39,11 @@ class Experiment:
         shown: some of the training images, for pictures.
     """
 
-    description: Description
+    description: ExperimentSpec
     mesh: Mesh
     loader: Loader
     loading: str
-    train_step: step.TrainStep
+    train_step: TrainStep
     monitor: KnnMonitor | None
     shown: Examples
 
@@ -59,7 +59,7 @@ class Experiment:
         return dataclasses.replace(self, train_step=step)
 
 
-def experiment(config: Mapping[str, Any], mesh: Mesh) -> Experiment:
+def make_experiment(config: Mapping[str, Any], mesh: Mesh) -> Experiment:
     """Everything a config describes, on the devices of the mesh.
 
     Raises:
@@ -68,7 +68,7 @@ def experiment(config: Mapping[str, Any], mesh: Mesh) -> Experiment:
         FileNotFoundError: where the data are not there.
     """
     num_devices = mesh.devices.size
-    first = describe(config, num_devices=num_devices)
+    first = make_spec(config, num_devices=num_devices)
     require_wandb(first.monitor["wandb"])
     jax.eval_shape(first.init)  # a queue or crops that do not fit show here
     data = load_data(first.data)
@@ -78,7 +78,7 @@ def experiment(config: Mapping[str, Any], mesh: Mesh) -> Experiment:
             f"config.data.batch_size={first.batch_size} exceeds the "
             f"{len(data.train)} training images; use a smaller one"
         )
-    description = describe(
+    description = make_spec(
         config,
         num_devices=num_devices,
         steps_per_epoch=steps_per_epoch,
@@ -99,15 +99,15 @@ def experiment(config: Mapping[str, Any], mesh: Mesh) -> Experiment:
     )
 
 
-def some_of(images: Images, description: Description) -> Examples:
+def some_of(images: ImageSource, description: ExperimentSpec) -> Examples:
     """A few of the images on their canvases, evenly spread over all of them."""
-    ids = evenly(len(images), NUM_SHOWN)
+    ids = evenly_spaced(len(images), NUM_SHOWN)
     canvas = canvas_size(images, description.data.canvas)
     stored = read_canvases(images, ids, canvas)
     return Examples(stored.images, stored.sizes, ids, stored.labels)
 
 
-def _num_classes(description: Description, images: Images) -> int:
+def _num_classes(description: ExperimentSpec, images: ImageSource) -> int:
     """Of the classifier that learns beside the network; 0 where there is none."""
     if not description.monitor["linear"]:
         return 0
@@ -115,8 +115,8 @@ def _num_classes(description: Description, images: Images) -> int:
 
 
 def train_step(
-    description: Description, mesh: Mesh, rollbacks: int = 0
-) -> step.TrainStep:
+    description: ExperimentSpec, mesh: Mesh, rollbacks: int = 0
+) -> TrainStep:
     """The compiled step of what a config describes.
 
     After so many rollbacks crops and noise are drawn anew.
@@ -125,12 +125,14 @@ def train_step(
     if rollbacks:
         fold = functools.partial(jax.random.fold_in, data=rollbacks)
         keys = jax.vmap(fold)(keys.reshape(-1)).reshape(keys.shape)
-    return step.make_train_step(
+    return make_train_step(
         description.method.update, description.make_batch, mesh, keys
     )
 
 
-def knn_monitor(description: Description, data: Data, mesh: Mesh) -> KnnMonitor | None:
+def knn_monitor(
+    description: ExperimentSpec, data: ExperimentData, mesh: Mesh
+) -> KnnMonitor | None:
     """The kNN monitor a config asks for; None where labels are missing."""
     if data.bank is None or data.queries is None:
         return None
@@ -149,8 +151,8 @@ def knn_monitor(description: Description, data: Data, mesh: Mesh) -> KnnMonitor 
             batch_sharding(mesh),
             ("backbone", "projector") if fields["projector"] else ("backbone",),
         ),
-        bank=squares(description, data.bank, fields["train_examples"]),
-        queries=squares(description, data.queries, fields["test_examples"]),
+        bank=make_eval_crops(description, data.bank, fields["train_examples"]),
+        queries=make_eval_crops(description, data.queries, fields["test_examples"]),
         settings=fields["knn"],
         num_classes=max(data.bank.num_classes, data.queries.num_classes),
         batch_size=description.batch_size,
@@ -159,7 +161,9 @@ def knn_monitor(description: Description, data: Data, mesh: Mesh) -> KnnMonitor 
     )
 
 
-def squares(description: Description, images: Images, limit: int) -> Squares:
+def make_eval_crops(
+    description: ExperimentSpec, images: ImageSource, limit: int
+) -> EvalCrops:
     """So many of the images, or all for 0, as a config's monitor sees them.
 
     Raises:
@@ -171,9 +175,9 @@ def squares(description: Description, images: Images, limit: int) -> Squares:
             "must be their short side for kNN; use e.g. 256, and 224 for "
             "config.monitor.crop"
         )
-    return Squares(
+    return EvalCrops(
         source=images,
-        ids=evenly(len(images), limit),
+        ids=evenly_spaced(len(images), limit),
         max_corrupt=description.data.max_corrupt,
         resize=description.monitor["resize"],
         crop=description.monitor["crop"],

@@ -29,7 +29,7 @@ from logo_jax.methods.base import BaseMethod, Method
 from logo_jax.networks.encoder import Encoder
 from logo_jax.networks.resnet import Norm
 from logo_jax.training import optim
-from logo_jax.training.schedule import Plan
+from logo_jax.training.schedule import TrainingSchedule
 
 REGRESSOR_LOSSES = {
     "jensen_shannon": losses.jensen_shannon,
@@ -47,7 +47,7 @@ RUNNING_STATS = {"all": False, "globals": True}
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
+class MethodParts:
     """What methods are put together from.
 
     Attributes:
@@ -63,7 +63,7 @@ class Parts:
     read: Reader
     norm: Norm
     encoder: Encoder
-    plan: Plan
+    plan: TrainingSchedule
     rate: float
     pair_weights: np.ndarray
     num_classes: int = 0
@@ -85,13 +85,13 @@ class Parts:
         }
 
 
-def make_method(parts: Parts) -> Method:
+def make_method(parts: MethodParts) -> Method:
     """The method a config describes."""
     make_base = parts.read.method.choice("name", BASES)
     return _with_logo(parts, _with_linear(parts, make_base(parts)))
 
 
-def _simsiam(parts: Parts) -> SimSiam:
+def _simsiam(parts: MethodParts) -> SimSiam:
     read, tx = parts.read, parts.tx()
     hidden = read.method.predictor_hidden
     predictor = networks.make_predictor(read.encoder, hidden, parts.norm)
@@ -101,7 +101,7 @@ def _simsiam(parts: Parts) -> SimSiam:
     return SimSiam(predictor=predictor, tx=tx, **parts.common)
 
 
-def _byol(parts: Parts) -> BYOL:
+def _byol(parts: MethodParts) -> BYOL:
     read = parts.read
     hidden = read.method.predictor_hidden
     predictor = networks.make_predictor(read.encoder, hidden, parts.norm)
@@ -110,11 +110,11 @@ def _byol(parts: Parts) -> BYOL:
     return BYOL(predictor=predictor, tx=parts.tx(), momentum=momentum, **parts.common)
 
 
-def _moco(parts: Parts) -> MoCo:
+def _moco(parts: MethodParts) -> MoCo:
     return MoCo(tx=parts.tx(), **_fields(parts.read.method), **parts.common)
 
 
-def _swav(parts: Parts) -> SwAV:
+def _swav(parts: MethodParts) -> SwAV:
     read, per_epoch = parts.read.method, parts.plan.steps_per_epoch
     frozen = round(read.frozen_epochs * per_epoch)
     start = round(read.queue_start_epoch * per_epoch)
@@ -135,7 +135,7 @@ def _fields(read: Reader, without: tuple[str, ...] = ()) -> dict[str, Any]:
     return {name: value for name, value in read.all().items() if name not in left_out}
 
 
-def _with_linear(parts: Parts, base: BaseMethod) -> BaseMethod:
+def _with_linear(parts: MethodParts, base: BaseMethod) -> BaseMethod:
     """The base method, with a classifier beside it where a config wants one."""
     if not (parts.read.monitor.linear and parts.num_classes):
         return base
@@ -144,7 +144,7 @@ def _with_linear(parts: Parts, base: BaseMethod) -> BaseMethod:
     return OnlineLinear(base, parts.encoder, parts.num_classes, tx)
 
 
-def _with_logo(parts: Parts, base: BaseMethod) -> Method:
+def _with_logo(parts: MethodParts, base: BaseMethod) -> Method:
     """The base method, or LoGo around it where local crops repel."""
     read = parts.read.logo
     kind = read.one_of("update_kind", UPDATES)
@@ -159,7 +159,7 @@ def _with_logo(parts: Parts, base: BaseMethod) -> Method:
         "weight": read.weight,
         "clip_ratio": read.clip_ratio,
         "reset_norm_every": parts.plan.steps_per_epoch if read.reset_norm else 0,
-        "prepare_before_repel": read.prepare_before_repel,
+        "update_momentum_before_repel": read.update_momentum_before_repel,
         "stats_from_globals": parts.common["stats_from_globals"],
     }
     if kind == "none":
@@ -167,7 +167,7 @@ def _with_logo(parts: Parts, base: BaseMethod) -> Method:
     return LoGo(base=base, encoder=parts.encoder, update_kind=kind, **fields)
 
 
-def _affinity(parts: Parts) -> Affinity:
+def _affinity(parts: MethodParts) -> Affinity:
     """How alike two local crops are found."""
     read, plan = parts.read.logo, parts.plan
     kind = read.one_of("affinity", AFFINITIES)

@@ -7,13 +7,13 @@ import optax
 
 from logo_jax.experiment.reader import Reader
 from logo_jax.training import optim
-from logo_jax.training.schedule import Plan
+from logo_jax.training.schedule import TrainingSchedule
 
 OPTIMIZERS = {"sgd": optim.sgd, "lars": optim.lars}
 
 
 def schedules(
-    read: Reader, rate: float, plan: Plan
+    read: Reader, rate: float, plan: TrainingSchedule
 ) -> dict[str, Callable[[], optax.Schedule]]:
     """Makers of the learning rate of each step, by name.
 

@@ -11,22 +11,22 @@ import jax
 from jax.sharding import Mesh
 
 from logo_jax.augment.multi_crop import prepare_eval
-from logo_jax.data import load as sources
 from logo_jax.data import splits
-from logo_jax.data.sources.base import Images
-from logo_jax.evaluation.features import Features, Labelled, Parts, extract
+from logo_jax.data.load import Split
+from logo_jax.data.sources.base import ImageSource
+from logo_jax.evaluation.features import Features, FeatureSplits, LabeledImages, extract
 from logo_jax.evaluation.knn_monitor import make_encode_with
-from logo_jax.experiment.experiment import squares
-from logo_jax.experiment.spec import Description, describe
+from logo_jax.experiment.experiment import make_eval_crops
+from logo_jax.experiment.spec import ExperimentSpec, make_spec
 from logo_jax.interop.backbone import Backbone
 from logo_jax.interop.torchvision import read_backbone
 from logo_jax.methods.base import ENCODER, TrainState
 from logo_jax.parallel.mesh import batch_sharding, replicate
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.checkpoints.manager import CheckpointManager
 
 
 @dataclasses.dataclass(frozen=True)
-class Frozen:
+class FrozenEncoder:
     """A train state whose encoder is only looked at.
 
     Attributes:
@@ -37,7 +37,7 @@ class Frozen:
             was evaluated.
     """
 
-    description: Description
+    description: ExperimentSpec
     state: TrainState
     mesh: Mesh
     source: str
@@ -81,11 +81,11 @@ class Frozen:
         weights = {name: group[ENCODER]["backbone"] for name, group in groups.items()}
         return Backbone(self.description.encoder.backbone, weights)
 
-    def features(self, images: Images) -> Features:
+    def features(self, images: ImageSource) -> Features:
         """Backbone features of all images, as the config's monitor cuts them."""
-        return self.features_of(squares(self.description, images, 0))
+        return self.features_of(make_eval_crops(self.description, images, 0))
 
-    def features_of(self, images: Labelled) -> Features:
+    def features_of(self, images: LabeledImages) -> Features:
         """Backbone features of images that are cut already."""
         encode_with = make_encode_with(
             self.description.encoder,
@@ -98,37 +98,41 @@ class Frozen:
         )
         return found["backbone"]
 
-    def parts(self, cut: sources.Cut) -> Parts:
+    def parts(self, cut: Split) -> FeatureSplits:
         """Features of the rows that are trained, validated and tested on."""
         found = {split: self.features(images) for split, images in cut.images.items()}
         rows = cut.draw({split: part.labels for split, part in found.items()})
-        return Parts(
+        return FeatureSplits(
             **{name: _chosen(found[part.split], part) for name, part in rows.items()}
         )
 
 
-def _chosen(features: Features, rows: splits.Rows) -> Features:
+def _chosen(features: Features, rows: splits.SplitRows) -> Features:
     return Features(*(x[rows.indices] for x in features))
 
 
-def from_run(folder: pathlib.Path, config: Mapping[str, Any], mesh: Mesh) -> Frozen:
+def from_run(
+    folder: pathlib.Path, config: Mapping[str, Any], mesh: Mesh
+) -> FrozenEncoder:
     """The newest sound checkpoint of a run.
 
     Raises:
         ValueError: where there is none.
     """
-    description = describe(config, num_devices=mesh.devices.size)
+    description = make_spec(config, num_devices=mesh.devices.size)
     like = jax.eval_shape(description.init)
-    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+    with CheckpointManager(folder / "checkpoints", read_only=True) as checkpoints:
         found = checkpoints.restore_latest(like)
     if found is None:
         raise ValueError(f"{folder} has no checkpoint yet; train it first")
     step_number, state = found
     state = replicate(state, mesh)
-    return Frozen(description, state, mesh, f"step {step_number}")
+    return FrozenEncoder(description, state, mesh, f"step {step_number}")
 
 
-def from_file(file: pathlib.Path, config: Mapping[str, Any], mesh: Mesh) -> Frozen:
+def from_file(
+    file: pathlib.Path, config: Mapping[str, Any], mesh: Mesh
+) -> FrozenEncoder:
     """The backbone in a safetensors file with torchvision's names.
 
     Args:
@@ -141,7 +145,7 @@ def from_file(file: pathlib.Path, config: Mapping[str, Any], mesh: Mesh) -> Froz
         FileNotFoundError: where there is no such file.
         ValueError: where it holds another network.
     """
-    description = describe(config, num_devices=mesh.devices.size)
+    description = make_spec(config, num_devices=mesh.devices.size)
     state = description.first_state()
     groups = {"params": state.params, "batch_stats": state.batch_stats}
     backbone = {name: group[ENCODER]["backbone"] for name, group in groups.items()}
@@ -153,4 +157,4 @@ def from_file(file: pathlib.Path, config: Mapping[str, Any], mesh: Mesh) -> Froz
     state = replicate(state.replace(**with_backbone), mesh)
     # another file may have its name
     source = f"{file.name}, crc32 {zlib.crc32(file.read_bytes()):08x}"
-    return Frozen(description, state, mesh, source)
+    return FrozenEncoder(description, state, mesh, source)

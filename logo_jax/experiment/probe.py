@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from logo_jax.augment.multi_crop import make_views
 from logo_jax.augment.random_crop import CropSpec
 from logo_jax.data.loader import Examples
-from logo_jax.experiment.spec import Description
+from logo_jax.experiment.spec import ExperimentSpec
 from logo_jax.methods import LinearProbe
 from logo_jax.methods.base import ENCODER, Batch, TrainState
 from logo_jax.training import optim
-from logo_jax.training.schedule import Plan
+from logo_jax.training.schedule import TrainingSchedule
 
 OPTIMIZERS = {"sgd": optim.sgd, "lars": optim.lars}
 SCHEDULES = ("step", "cosine")
@@ -140,7 +140,7 @@ class Probe:
     method: LinearProbe
     crop: CropSpec
     augment: Any
-    plan: Plan
+    plan: TrainingSchedule
 
     def init(self, key: jax.Array) -> TrainState:
         """The state before the first step."""
@@ -161,7 +161,7 @@ class Probe:
 
 
 def make_probe(
-    description: Description,
+    description: ExperimentSpec,
     variables: Mapping[str, Any],
     recipe: Recipe,
     *,
@@ -204,13 +204,13 @@ def make_probe(
             grayscale_prob=0.0,
             blur_prob=0.0,
         ),
-        plan=Plan(
+        plan=TrainingSchedule(
             num_steps=recipe.num_epochs * steps_per_epoch,
             steps_per_epoch=steps_per_epoch,
             log_every_steps=min(steps_per_epoch, 100),
             checkpoint_every_steps=max(steps_per_epoch, 100),
             knn_every_steps=0,
-            floors=False,
+            trivial_baselines=False,
         ),
     )
 

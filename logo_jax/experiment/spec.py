@@ -11,21 +11,21 @@ from logo_jax.augment.multi_crop import AugmentSpec, make_views
 from logo_jax.augment.random_crop import CropSpec
 from logo_jax.data.loader import Examples
 from logo_jax.experiment import networks, schema
-from logo_jax.experiment.data import DataSpec, make_spec
-from logo_jax.experiment.methods import Parts, make_method
+from logo_jax.experiment.data import DataSpec, make_data_spec
+from logo_jax.experiment.methods import MethodParts, make_method
 from logo_jax.experiment.reader import Reader
 from logo_jax.methods.base import Batch, Method, TrainState
 from logo_jax.methods.pairing import pair_weights
 from logo_jax.networks.encoder import Encoder
 from logo_jax.training.collapse import POLICIES
-from logo_jax.training.schedule import Plan
+from logo_jax.training.schedule import TrainingSchedule
 
 CROPS = ("global_crops", "local_crops")
 PURPOSES = ("parameters", "crops", "steps")
 
 
 @dataclasses.dataclass(frozen=True)
-class Description:
+class ExperimentSpec:
     """What a config says, before any data are read.
 
     Attributes:
@@ -44,7 +44,7 @@ class Description:
     encoder: Encoder
     crops: dict[str, CropSpec]
     augment: AugmentSpec
-    plan: Plan
+    plan: TrainingSchedule
     data: DataSpec
     monitor: dict[str, Any]
     batch_size: int
@@ -99,13 +99,13 @@ class Description:
         return chosen if len(self.plan.seeds) > 1 else chosen[0]
 
 
-def describe(
+def make_spec(
     config: Mapping[str, Any],
     *,
     num_devices: int,
     steps_per_epoch: int = 1,
     num_classes: int = 0,
-) -> Description:
+) -> ExperimentSpec:
     """What a config says.
 
     Args:
@@ -129,7 +129,7 @@ def describe(
     encoder = networks.make_encoder(read.encoder, norm)
     batch_size = _batch_size(read, num_devices)
     counts = [spec.count for spec in crops.values()]
-    parts = Parts(
+    parts = MethodParts(
         read=read,
         norm=norm,
         encoder=encoder,
@@ -138,13 +138,13 @@ def describe(
         pair_weights=pair_weights(read.pairing, *counts),
         num_classes=num_classes,
     )
-    description = Description(
+    description = ExperimentSpec(
         method=make_method(parts),
         encoder=encoder,
         crops=crops,
         augment=AugmentSpec(**read.augment.all()),
         plan=plan,
-        data=make_spec(read.data),
+        data=make_data_spec(read.data),
         monitor=_monitor(read.monitor),
         batch_size=batch_size,
     )
@@ -191,17 +191,17 @@ def _monitor(read: Reader) -> dict[str, Any]:
     return read.all()
 
 
-def _plan(read: Reader, steps_per_epoch: int) -> Plan:
+def _plan(read: Reader, steps_per_epoch: int) -> TrainingSchedule:
     train, monitor = read.train, read.monitor
     first_seed = read.seed
     num_epochs = train.num_epochs
     num_steps = train.num_steps or num_epochs * steps_per_epoch
-    return Plan(
+    return TrainingSchedule(
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
         log_every_steps=train.log_every_steps,
         checkpoint_every_steps=train.checkpoint_every_steps,
         knn_every_steps=monitor.knn_every_steps,
-        floors=monitor.floors,
+        trivial_baselines=monitor.trivial_baselines,
         seeds=tuple(range(first_seed, first_seed + read.seeds)),
     )

@@ -77,7 +77,7 @@ class Forward(NamedTuple):
 
 
 Aux: TypeAlias = tuple[TrainState, Metrics]
-Term: TypeAlias = Callable[[TrainState, Forward], tuple[jax.Array, Aux]]
+ExtraLoss: TypeAlias = Callable[[TrainState, Forward], tuple[jax.Array, Aux]]
 
 
 @runtime_checkable
@@ -108,7 +108,7 @@ class BaseMethod(Method, Protocol):
         ...
 
     def update(
-        self, state: TrainState, batch: Batch, key: jax.Array, term: Term = ...
+        self, state: TrainState, batch: Batch, key: jax.Array, term: ExtraLoss = ...
     ) -> tuple[TrainState, Metrics]:
         """As of any method, on the loss plus a term; `grad_norm` is the encoder's."""
         ...

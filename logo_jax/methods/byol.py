@@ -14,14 +14,19 @@ from logo_jax.methods.base import (
     PREDICTOR,
     TARGET_ENCODER,
     Batch,
+    ExtraLoss,
     Forward,
     Params,
-    Term,
     TrainState,
 )
-from logo_jax.methods.gradient import base_update, no_term
+from logo_jax.methods.gradient import base_update, no_extra_loss
 from logo_jax.methods.multi_crop import encode_crops, encode_views
-from logo_jax.methods.pairing import pair_metrics, predicting, targeted, used_weights
+from logo_jax.methods.pairing import (
+    pair_metrics,
+    predicting_views,
+    target_views,
+    used_weights,
+)
 from logo_jax.methods.simsiam import SimSiam
 
 
@@ -68,7 +73,11 @@ class BYOL:
         )
 
     def update(
-        self, state: TrainState, batch: Batch, key: jax.Array, term: Term = no_term
+        self,
+        state: TrainState,
+        batch: Batch,
+        key: jax.Array,
+        term: ExtraLoss = no_extra_loss,
     ):
         """Moves the target encoder, then takes a gradient step."""
         state, metrics, grad_norms = base_update(self, state, batch, key, term)
@@ -95,7 +104,7 @@ class BYOL:
             params[ENCODER],
             stats[ENCODER],
             batch,
-            predicting(self.pair_weights),
+            predicting_views(self.pair_weights),
             stats_from_globals=self.stats_from_globals,
         )
         predictions, predictor_stats = encode_views(
@@ -106,7 +115,7 @@ class BYOL:
             state.memory[TARGET_ENCODER],
             stats[TARGET_ENCODER],
             batch,
-            targeted(self.pair_weights),
+            target_views(self.pair_weights),
         )
         losses = negative_cosine(
             *jnp.broadcast_arrays(predictions[:, None], targets[None])

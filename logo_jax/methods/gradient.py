@@ -11,15 +11,15 @@ from logo_jax.methods import diagnostics
 from logo_jax.methods.base import (
     Aux,
     Batch,
+    ExtraLoss,
     Forward,
     LossMethod,
     Metrics,
     Params,
-    Term,
     TrainState,
     with_forward,
 )
-from logo_jax.parallel.collectives import gather, global_size, per_device
+from logo_jax.parallel.collectives import gather, global_size, varying
 from logo_jax.parallel.mesh import AXIS
 
 LossFn: TypeAlias = Callable[[Params], tuple[jax.Array, Aux]]
@@ -76,13 +76,13 @@ def gradient_step(
     Returns:
         The new state, the metrics, the norm of each network's gradient.
     """
-    params = per_device({name: state.params[name] for name in trains})
+    params = varying({name: state.params[name] for name in trains})
     grads, (state, metrics) = jax.grad(loss_fn, has_aux=True)(params)
     state, grad_norms = apply_gradients(state, grads, tx=tx, slot=slot)
     return state, metrics, grad_norms
 
 
-def no_term(state: TrainState, forward: Forward) -> tuple[jax.Array, Aux]:
+def no_extra_loss(state: TrainState, forward: Forward) -> tuple[jax.Array, Aux]:
     """The term that adds nothing to a base method's loss."""
     del forward
     return jnp.zeros(()), (state, {})
@@ -93,7 +93,7 @@ def base_update(
     state: TrainState,
     batch: Batch,
     key: jax.Array,
-    term: Term = no_term,
+    term: ExtraLoss = no_extra_loss,
 ) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
     """One gradient step of a base method on its loss plus a term.
 

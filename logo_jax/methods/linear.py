@@ -18,12 +18,12 @@ from logo_jax.methods.base import (
     LINEAR,
     BaseMethod,
     Batch,
+    ExtraLoss,
     Forward,
     Metrics,
-    Term,
     TrainState,
 )
-from logo_jax.methods.gradient import gradient_step, no_term
+from logo_jax.methods.gradient import gradient_step, no_extra_loss
 from logo_jax.parallel.collectives import as_mean_over_devices, gather
 
 
@@ -40,7 +40,7 @@ def logits(
     return jnp.dot(features, classifier["kernel"]) + classifier["bias"][None]
 
 
-def unit(
+def unit_features(
     features: Float[Array, "b f"] | Float[Numpy, "b f"],
 ) -> Float[Array, "b f"]:
     """Features at unit length, float32: what the online classifier sees."""
@@ -94,14 +94,14 @@ class LinearProbe:
         del key  # nothing random beyond the crops
         crops = batch.global_crops[:, 0]
         features = self._features(state.memory[ENCODER], crops)
-        return learn(state, features, batch.labels, self.tx)
+        return train_classifier(state, features, batch.labels, self.tx)
 
     def _features(self, variables, images):
         features = self.encoder.apply(variables, images, method="features")
         return jnp.asarray(features, jnp.float32)
 
 
-def learn(
+def train_classifier(
     state: TrainState,
     features: jax.Array,
     labels: jax.Array,
@@ -187,14 +187,18 @@ class OnlineLinear:
         )
 
     def update(
-        self, state: TrainState, batch: Batch, key: jax.Array, term: Term = no_term
+        self,
+        state: TrainState,
+        batch: Batch,
+        key: jax.Array,
+        term: ExtraLoss = no_extra_loss,
     ):
         """The base's update, with a step of the classifier in it."""
 
         def with_linear(state: TrainState, forward: Forward):
             extra, (state, metrics) = term(state, forward)
-            features = unit(jax.lax.stop_gradient(forward.features))
-            state, linear = learn(state, features, batch.labels, self.tx)
+            features = unit_features(jax.lax.stop_gradient(forward.features))
+            state, linear = train_classifier(state, features, batch.labels, self.tx)
             linear = {f"linear/{name}": value for name, value in linear.items()}
             return extra, (state, metrics | linear)
 

@@ -17,7 +17,7 @@ from logo_jax.methods.affinity import Affinity
 from logo_jax.methods.base import ENCODER, BaseMethod, Batch, Forward, TrainState
 from logo_jax.methods.gradient import apply_gradients
 from logo_jax.methods.multi_crop import encode_crops
-from logo_jax.parallel.collectives import per_device
+from logo_jax.parallel.collectives import varying
 
 UPDATES = ("released", "joint")
 
@@ -38,8 +38,9 @@ class LoGo:
             the encoder's in the previous base step.
         reset_norm_every: steps after which that norm is forgotten, so that the next
             repulsion has no gradient: an epoch's, as released; 0: never.
-        prepare_before_repel: base prepares before the repulsion's forward too: the
-            released MoCo, whose key encoder moves in every forward.
+        update_momentum_before_repel: the base's momentum encoder also moves before the
+            repulsion's forward pass, as in the released MoCo, whose key encoder moves
+            in every forward pass.
         stats_from_globals: local crops leave the encoder's running statistics alone.
 
     Source: LoGo, Eqs. 5, 6, 9 and Algorithm 1, https://arxiv.org/abs/2203.17205;
@@ -54,7 +55,7 @@ class LoGo:
     weight: float = 1e-4
     clip_ratio: float = 0.015
     reset_norm_every: int = 0
-    prepare_before_repel: bool = False
+    update_momentum_before_repel: bool = False
     stats_from_globals: bool = False
 
     def __post_init__(self):
@@ -92,7 +93,7 @@ class LoGo:
 
     def _update_as_released(self, state, batch, key, affinity_key):
         """Regressor step, clipped repulsion step, base step."""
-        if self.prepare_before_repel:
+        if self.update_momentum_before_repel:
             state = self.base.prepare(state)
         state, local_metrics = self._repel(state, batch, affinity_key)
         state, metrics = self.base.update(state, batch, key)
@@ -116,7 +117,7 @@ class LoGo:
             return embeddings, stats
 
         embeddings, pull_back, stats = jax.vjp(
-            encode, per_device(state.params[ENCODER]), has_aux=True
+            encode, varying(state.params[ENCODER]), has_aux=True
         )
         state = state.replace(batch_stats=state.batch_stats | {ENCODER: stats})
         state, metrics = self.affinity.learn(state, embeddings, key)

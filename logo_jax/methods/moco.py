@@ -13,15 +13,15 @@ from logo_jax.methods.base import (
     ENCODER,
     KEY_ENCODER,
     Batch,
+    ExtraLoss,
     Forward,
     Params,
-    Term,
     TrainState,
 )
-from logo_jax.methods.gradient import base_update, no_term
+from logo_jax.methods.gradient import base_update, no_extra_loss
 from logo_jax.methods.multi_crop import encode_crops, encode_views, split_views
-from logo_jax.methods.pairing import pair_metrics, predicting, targeted
-from logo_jax.methods.shuffle_bn import shuffled
+from logo_jax.methods.pairing import pair_metrics, predicting_views, target_views
+from logo_jax.methods.shuffle_bn import encode_shuffled
 from logo_jax.parallel.collectives import gather, global_size
 
 
@@ -38,9 +38,9 @@ class MoCo:
         temperature: of the softmax.
         shuffle: whether keys' images change places, on and over devices, before the key
             encoder sees them, so that its batch norm groups differ from the queries'.
-        encode_idle_views: also encode views that no pair uses, and enqueue the keys of
-            all global ones, as the released code does; only running statistics and the
-            queue feel it.
+        encode_unused_views: also encode views that no pair uses, and enqueue the keys
+            of all global ones, as the released code does. Only running statistics and
+            the queue depend on it.
         stats_from_globals: local crops leave the query encoder's running statistics
             alone.
 
@@ -55,7 +55,7 @@ class MoCo:
     momentum: float = 0.999
     temperature: float = 0.07
     shuffle: bool = False
-    encode_idle_views: bool = False
+    encode_unused_views: bool = False
     stats_from_globals: bool = False
 
     trains = (ENCODER,)
@@ -91,7 +91,11 @@ class MoCo:
         )
 
     def update(
-        self, state: TrainState, batch: Batch, key: jax.Array, term: Term = no_term
+        self,
+        state: TrainState,
+        batch: Batch,
+        key: jax.Array,
+        term: ExtraLoss = no_extra_loss,
     ):
         """Moves the key encoder, takes a gradient step, enqueues the keys."""
         state, metrics, grad_norms = base_update(self, state, batch, key, term)
@@ -142,9 +146,9 @@ class MoCo:
 
     def _encoded(self, num_views):
         """Views that become queries, and views that become keys."""
-        if self.encode_idle_views:
+        if self.encode_unused_views:
             return list(range(num_views)), list(range(num_views))
-        return predicting(self.pair_weights), targeted(self.pair_weights)
+        return predicting_views(self.pair_weights), target_views(self.pair_weights)
 
     def _encode_keys(self, state, views, prng_key):
         """Unit keys [t, b, d], and the key encoder's new statistics."""
@@ -158,7 +162,7 @@ class MoCo:
             )
 
         keys, stats = (
-            shuffled(encode, views, prng_key) if self.shuffle else encode(views)
+            encode_shuffled(encode, views, prng_key) if self.shuffle else encode(views)
         )
         return l2_normalize(keys), stats
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from logo_jax.methods.base import Batch
-from logo_jax.methods.pairing import predicting, targeted
+from logo_jax.methods.pairing import predicting_views, target_views
 
 
 def split_views(batch: Batch) -> list[jax.Array]:
@@ -139,7 +139,7 @@ def encode_pairs(
         Embeddings of the views that predict and of those that are targets, the new
         running statistics, and the features of the first view used.
     """
-    parts = predicting(weights), targeted(weights)
+    parts = predicting_views(weights), target_views(weights)
     used = sorted({*parts[0], *parts[1]})
     embeddings, stats, features = encode_crops(
         module, params, batch_stats, batch, used, stats_from_globals=stats_from_globals

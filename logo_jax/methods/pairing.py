@@ -60,19 +60,19 @@ def pair_weights(pairing: str, num_global: int, num_local: int) -> np.ndarray:
     return weights / weights.sum()
 
 
-def predicting(weights: np.ndarray) -> list[int]:
+def predicting_views(weights: np.ndarray) -> list[int]:
     """Views that predict at least one target, in order."""
     return np.flatnonzero(weights.any(axis=1)).tolist()
 
 
-def targeted(weights: np.ndarray) -> list[int]:
+def target_views(weights: np.ndarray) -> list[int]:
     """Views that are the target of at least one other, in order."""
     return np.flatnonzero(weights.any(axis=0)).tolist()
 
 
 def used_weights(weights: Float[np.ndarray, "s t"]) -> Float[np.ndarray, "r c"]:
     """The rows of views that predict and the columns of targets, of a pairing."""
-    return weights[np.ix_(predicting(weights), targeted(weights))]
+    return weights[np.ix_(predicting_views(weights), target_views(weights))]
 
 
 def pair_metrics(

@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from logo_jax.parallel.collectives import deal_out, own_key
+from logo_jax.parallel.collectives import all_to_all, per_device_key
 
 
-def shuffled(
+def encode_shuffled(
     encode: Callable[[Sequence[jax.Array]], tuple[jax.Array, Any]],
     views: Sequence[jax.Array],
     key: jax.Array,
@@ -32,7 +32,7 @@ def shuffled(
     Source: He et al. 2020, section 3.3; facebookresearch/moco@moco/builder.py, which
         permutes the global batch.
     """
-    order = jax.random.permutation(own_key(key), len(views[0]))
-    embeddings, extra = encode([deal_out(view[order]) for view in views])
-    rows = deal_out(jnp.swapaxes(embeddings, 0, 1), back=True)[jnp.argsort(order)]
+    order = jax.random.permutation(per_device_key(key), len(views[0]))
+    embeddings, extra = encode([all_to_all(view[order]) for view in views])
+    rows = all_to_all(jnp.swapaxes(embeddings, 0, 1), back=True)[jnp.argsort(order)]
     return jnp.swapaxes(rows, 0, 1), extra

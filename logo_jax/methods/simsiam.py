@@ -13,12 +13,12 @@ from logo_jax.methods.base import (
     ENCODER,
     PREDICTOR,
     Batch,
+    ExtraLoss,
     Forward,
     Params,
-    Term,
     TrainState,
 )
-from logo_jax.methods.gradient import base_update, no_term
+from logo_jax.methods.gradient import base_update, no_extra_loss
 from logo_jax.methods.multi_crop import encode_pairs, encode_views
 from logo_jax.methods.pairing import pair_metrics, used_weights
 
@@ -68,7 +68,11 @@ class SimSiam:
         )
 
     def update(
-        self, state: TrainState, batch: Batch, key: jax.Array, term: Term = no_term
+        self,
+        state: TrainState,
+        batch: Batch,
+        key: jax.Array,
+        term: ExtraLoss = no_extra_loss,
     ):
         """One gradient step on the weighted pairs."""
         state, metrics, grad_norms = base_update(self, state, batch, key, term)

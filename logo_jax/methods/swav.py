@@ -13,14 +13,14 @@ from logo_jax.methods.base import (
     ENCODER,
     PROTOTYPES,
     Batch,
+    ExtraLoss,
     Forward,
     Params,
-    Term,
     TrainState,
 )
-from logo_jax.methods.gradient import base_update, no_term
+from logo_jax.methods.gradient import base_update, no_extra_loss
 from logo_jax.methods.multi_crop import encode_pairs
-from logo_jax.methods.pairing import pair_metrics, targeted, used_weights
+from logo_jax.methods.pairing import pair_metrics, target_views, used_weights
 from logo_jax.parallel.collectives import gather, local_rows
 
 POSITIVE = {"num_prototypes": 512, "temperature": 0.1, "epsilon": 0.05, "iterations": 3}
@@ -90,7 +90,7 @@ class SwAV:
             ENCODER: encoder["params"],
             PROTOTYPES: {"kernel": l2_normalize(kernel)},
         }
-        shape = (len(targeted(self.pair_weights)), self.queue_size, dim)
+        shape = (len(target_views(self.pair_weights)), self.queue_size, dim)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -100,7 +100,11 @@ class SwAV:
         )
 
     def update(
-        self, state: TrainState, batch: Batch, key: jax.Array, term: Term = no_term
+        self,
+        state: TrainState,
+        batch: Batch,
+        key: jax.Array,
+        term: ExtraLoss = no_extra_loss,
     ):
         """Brings prototypes to unit length, then takes a gradient step."""
         state, metrics, grad_norms = base_update(self, state, batch, key, term)

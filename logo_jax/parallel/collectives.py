@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from logo_jax.parallel.mesh import AXIS
 
 
-def per_device(params: Any) -> Any:
+def varying(params: Any) -> Any:
     """Params marked as each device's own copy, so that gradients stay local.
 
     Without it `jax.grad` inside `shard_map` returns gradients already summed over
@@ -64,12 +64,12 @@ def _send(x: jax.Array, steps: int) -> jax.Array:
     return jax.lax.ppermute(x, AXIS, [(i, (i + steps) % count) for i in range(count)])
 
 
-def own_key(key: jax.Array) -> jax.Array:
+def per_device_key(key: jax.Array) -> jax.Array:
     """A random key that no other device has, from one that all have."""
     return jax.random.fold_in(key, jax.lax.axis_index(AXIS))
 
 
-def deal_out(x: jax.Array, *, back: bool = False) -> jax.Array:
+def all_to_all(x: jax.Array, *, back: bool = False) -> jax.Array:
     """As many rows as this device's, a share from each of the devices before it.
 
     Share s of its own, of equal or nearly equal ones, is with the s-th device after it;

@@ -14,8 +14,8 @@ AXIS = "data"
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A one-axis mesh over the devices given, or over all of every process.
 
-    Each process's devices are together and in the processes' order, as `Streamed` deals
-    out its rows; the ids of a TPU slice are not.
+    Each process's devices are neighbors, in the order of the processes, because
+    `StreamingLoader` splits its rows so; the ids of a TPU slice are not in that order.
     """
     chosen = jax.devices() if devices is None else devices
     ordered = sorted(chosen, key=lambda device: (device.process_index, device.id))

@@ -1,6 +1,7 @@
-"""Processes that train together: how they find one another, and who writes.
+"""Several processes that train together: start-up, and which of them writes.
 
-For a process alone `joined` does nothing, and `from_first` hands back what it gets.
+With one process `join_cluster` does nothing and `broadcast_from_first` returns its
+argument.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ HEARTBEAT = 30  # seconds without a sign of life after which a process counts as
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")
 
 
-def group(
+def cluster_arguments(
     environ: Mapping[str, str],
     coordinator: str | None = None,
     num_processes: int | None = None,
@@ -52,7 +53,7 @@ def group(
     if flags == (None, 1, None):
         return None
     if flags == (None, None, None):
-        return {} if detected(environ) else None
+        return {} if detect_cluster(environ) else None
     if coordinator is None or num_processes is None or process_id is None:
         raise ValueError(
             f"--coordinator={coordinator}, --num_processes={num_processes} and "
@@ -82,7 +83,7 @@ def _require_valid(coordinator, num_processes, process_id):
         )
 
 
-def detected(environ: Mapping[str, str]) -> str | None:
+def detect_cluster(environ: Mapping[str, str]) -> str | None:
     """What started this process as one of several, or None.
 
     Narrower than jax's own detection, which fails in a shell on a node of Slurm or in
@@ -119,7 +120,7 @@ def _tpu(environ):
 
 
 @contextlib.contextmanager
-def joined(environ: Mapping[str, str], **flags: Any) -> Iterator[None]:
+def join_cluster(environ: Mapping[str, str], **flags: Any) -> Iterator[None]:
     """Makes this process one of its group, where it belongs to one; see `group`.
 
     Enter it before anything else of jax. Where something fails inside, this process
@@ -129,11 +130,11 @@ def joined(environ: Mapping[str, str], **flags: Any) -> Iterator[None]:
     Raises:
         ValueError: for flags that are wrong, and where Kubernetes cannot be asked.
     """
-    arguments = group(environ, **flags)
+    arguments = cluster_arguments(environ, **flags)
     if arguments is None:
         yield
         return
-    if not arguments and detected(environ) == "kubernetes":
+    if not arguments and detect_cluster(environ) == "kubernetes":
         _require_kubernetes()
     # its notifier would catch SIGTERM, tell nobody here, and the run would train on
     jax.config.update("jax_enable_preemption_service", False)
@@ -181,7 +182,7 @@ def _require_kubernetes():
         )
 
 
-def alone() -> bool:
+def is_alone() -> bool:
     """Whether there is no other process."""
     return jax.process_count() == 1
 
@@ -191,18 +192,18 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def from_first(tree: Tree) -> Tree:
+def broadcast_from_first(tree: Tree) -> Tree:
     """The first process's tree, on all of them; as it is where there is only one.
 
     Args:
         tree: numbers and arrays of equal shapes and dtypes on all processes.
     """
-    if alone():
+    if is_alone():
         return tree
     return multihost_utils.broadcast_one_to_all(tree)
 
 
-class Follower:
+class NullLogger:
     """What other processes have where the first has its writer, progress, checkpoints.
 
     It takes everything and keeps nothing.

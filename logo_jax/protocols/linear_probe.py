@@ -12,31 +12,36 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from logo_jax import experiment as compose
 from logo_jax.augment.multi_crop import prepare_eval
-from logo_jax.data.load import Data
-from logo_jax.data.sources.base import Images
-from logo_jax.evaluation.features import Labelled, extract
+from logo_jax.data.load import ExperimentData
+from logo_jax.data.sources.base import ImageSource
+from logo_jax.evaluation.features import LabeledImages, extract
 from logo_jax.evaluation.knn_monitor import make_encode_with
 from logo_jax.evaluation.metrics import METRICS
+from logo_jax.experiment import (
+    ExperimentSpec,
+    make_eval_crops,
+    make_loader,
+    num_classes,
+)
 from logo_jax.experiment.probe import Probe, Recipe, frozen_encoder, make_probe
 from logo_jax.methods.base import LINEAR, TrainState
 from logo_jax.methods.linear import logits
 from logo_jax.parallel.mesh import batch_sharding, replicate
-from logo_jax.training import train_step as step
 from logo_jax.training import workdir
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.logging.metric_writer import MetricWriter
 from logo_jax.training.logging.progress import Progress
 from logo_jax.training.loop import Loader, train
-from logo_jax.training.preemption import Stop
-from logo_jax.training.schedule import Plan
+from logo_jax.training.preemption import PreemptionHandler
+from logo_jax.training.schedule import TrainingSchedule
+from logo_jax.training.train_step import TrainStep, make_train_step
 
 
 def linear_probe(
-    description: compose.Description,
+    description: ExperimentSpec,
     state: TrainState,
-    data: Data,
+    data: ExperimentData,
     mesh: Mesh,
     recipe: Recipe,
     folder: pathlib.Path,
@@ -45,7 +50,7 @@ def linear_probe(
     dataset: str = "",
     seed: int = 0,
     quiet: bool = False,
-    stop: Stop | None = None,
+    stop: PreemptionHandler | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float] | None:
     """Percent of the test set that a linear classifier gets right, top1 and top5.
@@ -76,14 +81,14 @@ def linear_probe(
         ValueError: for data without one label an image, a batch that does not fit, or
             a folder that belongs to another probe or is in use.
     """
-    stop = stop or Stop()
+    stop = stop or PreemptionHandler()
     bank, queries = _labelled(data)
     _require_divisible(recipe, mesh)
     probe = make_probe(
         description,
         frozen_encoder(state),
         recipe,
-        num_classes=compose.num_classes(bank, "a linear probe"),
+        num_classes=num_classes(bank, "a linear probe"),
         num_images=len(bank),
     )
     config = {
@@ -94,11 +99,11 @@ def linear_probe(
         "augment": dataclasses.asdict(probe.augment),
         "seed": seed,
     }
-    workdir.check(folder, config)
+    workdir.check_config(folder, config)
     with contextlib.ExitStack() as held:
-        held.enter_context(workdir.locked(folder))
-        workdir.claim(folder, config)
-        checkpoints = held.enter_context(Checkpoints(folder / "checkpoints"))
+        held.enter_context(workdir.lock_workdir(folder))
+        workdir.claim_workdir(folder, config)
+        checkpoints = held.enter_context(CheckpointManager(folder / "checkpoints"))
         keys = jax.random.split(jax.random.key(seed), 3)
         first = probe.init(keys[0])
         start, found = checkpoints.restore_latest(first) or (0, first)
@@ -107,9 +112,7 @@ def linear_probe(
             trained = _trained(
                 trained,
                 train_step(probe, mesh, keys[1:]),
-                *compose.make_loader(
-                    description.data, bank, mesh, recipe.batch_size, (seed,)
-                ),
+                *make_loader(description.data, bank, mesh, recipe.batch_size, (seed,)),
                 probe.plan,
                 folder,
                 quiet=quiet,
@@ -119,7 +122,7 @@ def linear_probe(
             )
     if stop.requested():
         return None
-    squares = compose.squares(description, queries, 0)
+    squares = make_eval_crops(description, queries, 0)
     return tested(description, state, trained.params[LINEAR], squares, mesh)
 
 
@@ -128,7 +131,7 @@ def _trained(
     stepped: Callable[..., Any],
     loader: Loader,
     line: str,
-    plan: Plan,
+    plan: TrainingSchedule,
     folder: pathlib.Path,
     *,
     quiet: bool,
@@ -153,16 +156,16 @@ def _trained(
         )
 
 
-def train_step(probe: Probe, mesh: Mesh, keys: jax.Array) -> step.TrainStep:
+def train_step(probe: Probe, mesh: Mesh, keys: jax.Array) -> TrainStep:
     """The compiled step of a probe, with keys for its crops and its steps, [2]."""
-    return step.make_train_step(probe.method.update, probe.make_batch, mesh, keys)
+    return make_train_step(probe.method.update, probe.make_batch, mesh, keys)
 
 
 def tested(
-    description: compose.Description,
+    description: ExperimentSpec,
     state: TrainState,
     classifier: Mapping[str, Any],
-    images: Labelled,
+    images: LabeledImages,
     mesh: Mesh,
 ) -> dict[str, float]:
     """Percent of images, each once, whose class has the best score, or one of five.
@@ -189,7 +192,7 @@ def tested(
     }
 
 
-def _labelled(data: Data) -> tuple[Images, Images]:
+def _labelled(data: ExperimentData) -> tuple[ImageSource, ImageSource]:
     if data.bank is None or data.queries is None:
         raise ValueError(
             f"{data.train.origin} must have a labelled training and test set for a "

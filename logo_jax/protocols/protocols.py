@@ -6,17 +6,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from logo_jax import experiment as compose
-from logo_jax.data import load as sources
+from logo_jax.data.load import load_split
 from logo_jax.evaluation import linear_grid as linear
 from logo_jax.evaluation import logistic, svm
-from logo_jax.evaluation.features import Features, Parts
-from logo_jax.experiment.pretrained import Frozen
+from logo_jax.evaluation.features import Features, FeatureSplits
+from logo_jax.experiment import Recipe, knn_monitor, load_data
+from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.protocols.linear_probe import linear_probe
-from logo_jax.training.preemption import Stop
+from logo_jax.training.preemption import PreemptionHandler
 
 
-class Outcome(NamedTuple):
+class EvalResult(NamedTuple):
     """What an evaluation found, and how.
 
     Attributes:
@@ -34,30 +34,30 @@ class Outcome(NamedTuple):
     augmentation: str = "none"
 
 
-def knn(frozen: Frozen, floors: bool = False) -> Outcome:
+def knn(frozen: FrozenEncoder, trivial_baselines: bool = False) -> EvalResult:
     """Weighted kNN of the test set among the training set, as while training.
 
     Of several seeds, an array of values each.
 
     Args:
         frozen: the encoder, of all seeds.
-        floors: whether to add what pixels and an untrained encoder reach.
+        trivial_baselines: whether to add what pixels and an untrained encoder reach.
 
     Raises:
         ValueError: where labels are missing.
     """
     description = frozen.description
-    data = compose.load_data(description.data)
-    monitor = compose.knn_monitor(description, data, frozen.mesh)
+    data = load_data(description.data)
+    monitor = knn_monitor(description, data, frozen.mesh)
     if monitor is None:
         raise ValueError(
             "kNN needs labels for the training and the test set; this data set has none"
         )
     values = monitor(frozen.state)
-    if floors:
-        found = monitor.floors(frozen.untrained().state)
-        values |= {f"floor/{name}": value for name, value in found.items()}
-    return Outcome(
+    if trivial_baselines:
+        found = monitor.trivial_baselines(frozen.untrained().state)
+        values |= {f"baseline/{name}": value for name, value in found.items()}
+    return EvalResult(
         protocol="knn: weighted by exp(cosine / T), exact",
         values=values,
         splits={"bank": len(monitor.bank), "queries": len(monitor.queries)},
@@ -66,14 +66,14 @@ def knn(frozen: Frozen, floors: bool = False) -> Outcome:
 
 
 def linear_recipe(
-    frozen: Frozen, recipe: compose.Recipe, folder: pathlib.Path, stop: Stop
-) -> Outcome | None:
+    frozen: FrozenEncoder, recipe: Recipe, folder: pathlib.Path, stop: PreemptionHandler
+) -> EvalResult | None:
     """A linear classifier trained on random crops in a folder; resumes there.
 
     Returns:
         None where it was stopped before its end.
     """
-    data = compose.load_data(frozen.description.data)
+    data = load_data(frozen.description.data)
     values = linear_probe(
         frozen.description,
         frozen.state,
@@ -86,7 +86,7 @@ def linear_recipe(
     )
     if values is None or data.bank is None or data.queries is None:
         return None
-    return Outcome(
+    return EvalResult(
         protocol="linear: SGD on random crops",
         values=values,
         splits={"train": len(data.bank), "test": len(data.queries)},
@@ -95,12 +95,12 @@ def linear_recipe(
     )
 
 
-def linear_grid(frozen: Frozen, num_epochs: int) -> Outcome:
+def linear_grid(frozen: FrozenEncoder, num_epochs: int) -> EvalResult:
     """Linear classifiers on cached features; rate and decay chosen on validation."""
-    parts = frozen.parts(sources.load_cut(frozen.description.data.where))
+    parts = frozen.parts(load_split(frozen.description.data.where))
     training = linear.Training(_num_classes(parts), num_epochs=num_epochs)
     probe = linear.best_of_grid(*parts, training)
-    return Outcome(
+    return EvalResult(
         protocol="linear: SGD on cached, standardised features, chosen on validation",
         values={"linear/top1": probe.top1, "linear/top5": probe.top5},
         splits=_sizes(parts),
@@ -115,18 +115,20 @@ def linear_grid(frozen: Frozen, num_epochs: int) -> Outcome:
     )
 
 
-def transfer(frozen: Frozen, metric: str = "") -> Outcome:
+def transfer(frozen: FrozenEncoder, metric: str = "") -> EvalResult:
     """Logistic regression by L-BFGS; strength chosen on validation, refitted on both.
 
     Args:
         frozen: the encoder.
         metric: top1, top5 or mean_per_class; "" is the data set's own.
     """
-    cut = sources.load_cut(frozen.description.data.where)
+    cut = load_split(frozen.description.data.where)
     metric = metric or cut.metric
     parts = frozen.parts(cut)
-    found = logistic.transfer(*parts, metric=metric, num_classes=_num_classes(parts))
-    return Outcome(
+    found = logistic.choose_strength(
+        *parts, metric=metric, num_classes=_num_classes(parts)
+    )
+    return EvalResult(
         protocol="transfer: l2-regularised multinomial logistic regression, L-BFGS",
         values={
             f"transfer/{metric}": 100 * found.value,
@@ -144,7 +146,7 @@ def transfer(frozen: Frozen, metric: str = "") -> Outcome:
     )
 
 
-def voc07_svm(frozen: Frozen, metric: str = "") -> Outcome:
+def voc07_svm(frozen: FrozenEncoder, metric: str = "") -> EvalResult:
     """Linear support vector machines, one a class, on images of several labels.
 
     Args:
@@ -152,11 +154,11 @@ def voc07_svm(frozen: Frozen, metric: str = "") -> Outcome:
         metric: map or map_11_point; "" is map.
     """
     metric = metric or "map"
-    parts = frozen.parts(sources.load_cut(frozen.description.data.where))
+    parts = frozen.parts(load_split(frozen.description.data.where))
     both = zip(parts.train, parts.val, strict=True)
     train = Features(*map(np.concatenate, both))
     value = svm.voc07_map(train, parts.test, metric=metric)
-    return Outcome(
+    return EvalResult(
         protocol="svm: VOC07, linear, C of each class by 3-fold average precision",
         values={f"svm/{metric}": 100 * value},
         splits={"train": len(train.labels), "test": len(parts.test.labels)},
@@ -164,9 +166,9 @@ def voc07_svm(frozen: Frozen, metric: str = "") -> Outcome:
     )
 
 
-def _num_classes(parts: Parts) -> int:
+def _num_classes(parts: FeatureSplits) -> int:
     return max(int(part.labels.max()) for part in parts) + 1
 
 
-def _sizes(parts: Parts) -> dict[str, int]:
+def _sizes(parts: FeatureSplits) -> dict[str, int]:
     return {name: len(part.labels) for name, part in parts._asdict().items()}

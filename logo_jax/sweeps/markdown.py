@@ -7,7 +7,7 @@ from typing import Any
 
 from logo_jax.sweeps import table
 from logo_jax.sweeps.spec import Sweep
-from logo_jax.training.logging.metric_writer import write_whole
+from logo_jax.training.logging.metric_writer import write_atomically
 from logo_jax.visualization import effects
 from logo_jax.visualization.effects import Difference
 
@@ -43,7 +43,7 @@ def write(
     if sweep.claims:
         tables.append(table.claims(sweep, records))
     found = text(tables, list(records.values()), command, figure)
-    write_whole(page, placed(old, name, found))
+    write_atomically(page, placed(old, name, found))
 
 
 def _write_figure(
@@ -59,7 +59,7 @@ def _write_figure(
         return ""
     file = pathlib.Path("figures", f"{name}.png")
     (page.parent / file).parent.mkdir(exist_ok=True)
-    drawn = effects.picture(name, sweep.metrics[0], shown)
+    drawn = effects.plot_effects(name, sweep.metrics[0], shown)
     (page.parent / file).write_bytes(drawn.png)
     return file.as_posix()
 

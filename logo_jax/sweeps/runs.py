@@ -8,8 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from logo_jax.sweeps.spec import Cell, Sweep
-from logo_jax.training.logging.metric_writer import METRICS_FILE, read_rows, write_whole
+from logo_jax.sweeps.spec import Setting, Sweep
+from logo_jax.training.logging.metric_writer import (
+    METRICS_FILE,
+    read_rows,
+    write_atomically,
+)
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Run:
         flags: of every run.
     """
 
-    cell: Cell
+    cell: Setting
     seed: int
     out: pathlib.Path
     flags: tuple[str, ...]
@@ -76,7 +80,7 @@ class Run:
         finally:
             if self.folder.is_dir():  # it began
                 seconds = self.seconds + time.monotonic() - begin
-                write_whole(self._seconds_file, f"{seconds:.1f}\n")
+                write_atomically(self._seconds_file, f"{seconds:.1f}\n")
 
     @property
     def _seconds_file(self) -> pathlib.Path:

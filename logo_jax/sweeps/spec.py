@@ -12,7 +12,7 @@ from logo_jax import configs
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Setting:
     """One line of the table: a config, and what is changed of it.
 
     Attributes:
@@ -80,7 +80,7 @@ class Sweep:
         claims: that the runs hold against what is published, in a table of their own.
     """
 
-    cells: tuple[Cell, ...]
+    cells: tuple[Setting, ...]
     metrics: tuple[str, ...]
     seeds: tuple[int, ...] = (0,)
     claims: tuple[Claim, ...] = ()
@@ -135,7 +135,7 @@ def read(name: str) -> Sweep:
     said = runpy.run_path(str(file)).get("SWEEP")
     if not isinstance(said, dict):
         raise ValueError(f"{file} must define SWEEP, a dict; see configs/sweeps")
-    cells = tuple(Cell(**cell) for cell in said.get("cells", ()))
+    cells = tuple(Setting(**cell) for cell in said.get("cells", ()))
     claims = tuple(Claim(**claim) for claim in said.get("claims", ()))
     fields: dict[str, Any] = said | {"cells": cells, "claims": claims}
     return Sweep(**fields)

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from logo_jax.sweeps.spec import Cell, Sweep
+from logo_jax.sweeps.spec import Setting, Sweep
 from logo_jax.sweeps.statistics import Differences, Reached, summary, verdict
 
 Records = Mapping[tuple[str, int], Mapping[str, Any]]  # by cell and seed
@@ -27,7 +27,7 @@ def rows(sweep: Sweep, records: Records) -> list[dict[str, Any]]:
 
 
 def _row(
-    cell: Cell, sweep: Sweep, records: Records, differences: Differences
+    cell: Setting, sweep: Sweep, records: Records, differences: Differences
 ) -> dict[str, Any]:
     own = {
         seed: records[cell.name, seed]

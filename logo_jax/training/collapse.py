@@ -35,7 +35,7 @@ FEW_RANK = (
 SATURATED = 0.9  # of pairs feel no repulsion: the rest cannot make up for them
 
 
-class State(enum.IntEnum):
+class Health(enum.IntEnum):
     """How a run fares; the larger, the worse."""
 
     HEALTHY = 0
@@ -44,7 +44,7 @@ class State(enum.IntEnum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
+class Assessment:
     """How a run fares, and what to do about it.
 
     Attributes:
@@ -52,7 +52,7 @@ class Verdict:
         sentence: of advice; empty where there is nothing to say.
     """
 
-    state: State
+    state: Health
     sentence: str = ""
 
 
@@ -80,7 +80,7 @@ class Rule:
         excused: whether lines that show it may be a healthy run's beginning.
     """
 
-    state: State
+    state: Health
     name: str
     shows: Callable[[float], bool]
     advice: str
@@ -98,7 +98,7 @@ class Rule:
 
 RULES = (
     Rule(
-        State.COLLAPSED,
+        Health.COLLAPSED,
         "health/std",
         lambda std: std < POINT_STD,
         "all images are embedded as one point; check that targets pass no gradient, "
@@ -106,7 +106,7 @@ RULES = (
         opens,
     ),
     Rule(
-        State.COLLAPSED,
+        Health.COLLAPSED,
         "health/rank",
         lambda rank: rank < LINE_RANK,
         "all embeddings lie on one line; check that targets pass no gradient, and "
@@ -114,7 +114,7 @@ RULES = (
         may_open,
     ),
     Rule(
-        State.PARTIAL,
+        Health.PARTIAL,
         "health/rank",
         lambda rank: rank < FEW_RANK,
         "embeddings use few of their dimensions; stronger crops or colour changes, or "
@@ -122,22 +122,22 @@ RULES = (
         may_open,
     ),
     Rule(
-        State.PARTIAL,
+        Health.PARTIAL,
         "health/saturation",
         lambda share: share > SATURATED,
         "LoGo's softplus is saturated, so that local crops feel no repulsion; lower "
         "logo.regressor_learning_rate",
     ),
 )
-HEALTHY = Verdict(State.HEALTHY)
-QUEUE_FILLS = Verdict(
-    State.HEALTHY,
+HEALTHY = Assessment(Health.HEALTHY)
+QUEUE_FILLS = Assessment(
+    Health.HEALTHY,
     "the loss rises because the queue fills with keys that are harder to tell apart "
     "than the random ones it began with: that is normal",
 )
 
 
-def judge(lines: Sequence[Line]) -> Verdict:
+def assess(lines: Sequence[Line]) -> Assessment:
     """The verdict on a run by its latest lines of metrics.
 
     A rule speaks where its sign shows in each of the last `PATIENCE` lines, all after
@@ -156,7 +156,7 @@ def judge(lines: Sequence[Line]) -> Verdict:
     if len(recent) == PATIENCE and recent[0]["step"] > WARMUP_STEPS:
         for rule in RULES:
             if rule.sign_in(recent):
-                return Verdict(rule.state, rule.advice)
+                return Assessment(rule.state, rule.advice)
     return QUEUE_FILLS if _rose_while_the_queue_filled(recent) else HEALTHY
 
 
@@ -170,7 +170,7 @@ def suspicious(lines: Sequence[Line]) -> bool:
     return last["step"] > WARMUP_STEPS and any(
         rule.shown_in([last]) and not rule.excused(lines)
         for rule in RULES
-        if rule.state is State.COLLAPSED
+        if rule.state is Health.COLLAPSED
     )
 
 
@@ -193,12 +193,12 @@ class CollapseError(RuntimeError):
         step: updates done when that was certain.
     """
 
-    def __init__(self, step: int, verdict: Verdict):
+    def __init__(self, step: int, verdict: Assessment):
         super().__init__(f"collapsed at step {step}: {verdict.sentence}")
         self.step = step
 
 
-class Watch:
+class CollapseDetector:
     """Judges a run line by line; says each finding once.
 
     Args:
@@ -221,11 +221,11 @@ class Watch:
         self._warn = warn or say
         self._lines: collections.deque[dict[str, float]]
         self._lines = collections.deque(maxlen=PATIENCE)
-        self._state = State.HEALTHY
+        self._state = Health.HEALTHY
         self._said = {""}
 
     @property
-    def trusts(self) -> bool:
+    def allows_checkpoint(self) -> bool:
         """Whether a checkpoint of the newest line's state may be kept.
 
         Under `stop` and `rollback` not where it shows a sign of collapse, so that all
@@ -245,17 +245,17 @@ class Watch:
             return
         self._lines.append({"step": step, **values})
         verdict = self._worst()
-        if verdict.state is State.COLLAPSED and self._policy != "log":
+        if verdict.state is Health.COLLAPSED and self._policy != "log":
             raise CollapseError(step, verdict)
         if verdict.state != self._state or verdict.sentence not in self._said:
             finding = (f"step {step}", verdict.state.name.lower(), verdict.sentence)
-            tell = self._warn if verdict.state is State.COLLAPSED else self._say
+            tell = self._warn if verdict.state is Health.COLLAPSED else self._say
             tell(": ".join(filter(None, finding)))
         self._state = verdict.state
         self._said.add(verdict.sentence)
 
     def _worst(self):
-        return max(map(judge, self._lines_of_seeds()), key=lambda v: v.state)
+        return max(map(assess, self._lines_of_seeds()), key=lambda v: v.state)
 
     def _lines_of_seeds(self):
         each = [by_each_seed(line, self._seeds) for line in self._lines]

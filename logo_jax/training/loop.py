@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from logo_jax.methods.base import Metrics, TrainState
-from logo_jax.parallel.processes import Follower, from_first
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.parallel.processes import NullLogger, broadcast_from_first
+from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.logging.metric_writer import MetricWriter, by_seed
 from logo_jax.training.logging.progress import Progress
-from logo_jax.training.preemption import Stop
-from logo_jax.training.schedule import Plan
+from logo_jax.training.preemption import PreemptionHandler
+from logo_jax.training.schedule import TrainingSchedule
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class Watch(Protocol):
     """Judges a run by its lines of metrics; may end it by raising."""
 
     @property
-    def trusts(self) -> bool:
+    def allows_checkpoint(self) -> bool:
         """Whether a checkpoint of the newest line's state may be kept."""
         ...
 
@@ -65,14 +65,14 @@ def train(
     state: TrainState,
     train_step: Callable[..., tuple[TrainState, Metrics]],
     loader: Loader,
-    plan: Plan,
+    plan: TrainingSchedule,
     *,
     monitor: Monitor | None,
-    checkpoints: Checkpoints | Follower,
-    writer: MetricWriter | Follower,
-    progress: Progress | Follower,
+    checkpoints: CheckpointManager | NullLogger,
+    writer: MetricWriter | NullLogger,
+    progress: Progress | NullLogger,
     clock: Callable[[], float],
-    stop: Stop | None = None,
+    stop: PreemptionHandler | None = None,
     watch: Watch | None = None,
     gallery: Gallery | None = None,
 ) -> TrainState:
@@ -105,7 +105,7 @@ def train(
             saved then.
         SaveError: where a checkpoint cannot be written; those before it are whole.
     """
-    start, stop = int(np.max(state.step)), stop or Stop()
+    start, stop = int(np.max(state.step)), stop or PreemptionHandler()
     log = Log(writer, progress, plan, clock, watch, gallery)
     keep = functools.partial(
         _keep, log=log, checkpoints=checkpoints, stop=stop, watch=watch
@@ -134,13 +134,13 @@ def train(
                 log.evaluate(step, evaluate(step, state))
             elif plan.saves(step):
                 log.flush()  # a state is saved once its losses are known to be finite
-                if last or trusts(watch):
+                if last or allows_checkpoint(watch):
                     checkpoints.save(step, state)
     checkpoints.wait()
     return state
 
 
-def _unless_stopped(stop: Stop, when: str, error: Exception) -> None:
+def _unless_stopped(stop: PreemptionHandler, when: str, error: Exception) -> None:
     """Raises, where the signal that stops the run has not ended what reads as well."""
     if not stop.requested():
         raise DataError(f"{when}: {error}") from error
@@ -162,8 +162,8 @@ def _keep(
     *,
     last: bool = False,
     log: "Log",
-    checkpoints: Checkpoints | Follower,
-    stop: Stop,
+    checkpoints: CheckpointManager | NullLogger,
+    stop: PreemptionHandler,
     watch: Watch | None,
 ) -> None:
     """Returns once a step's state is on disk, and before it all that was measured.
@@ -173,7 +173,7 @@ def _keep(
     """
     log.flush()  # a state is saved once its losses are known to be finite
     if step not in checkpoints.steps():
-        if last or trusts(watch):
+        if last or allows_checkpoint(watch):
             checkpoints.save(step, state)
         else:
             step = max(checkpoints.steps(), default=0)
@@ -181,9 +181,9 @@ def _keep(
     stop.saved(step)
 
 
-def trusts(watch: Watch | None) -> bool:
+def allows_checkpoint(watch: Watch | None) -> bool:
     """Whether nobody objects to a checkpoint."""
-    return watch is None or watch.trusts
+    return watch is None or watch.allows_checkpoint
 
 
 class Log:
@@ -200,9 +200,9 @@ class Log:
 
     def __init__(
         self,
-        writer: MetricWriter | Follower,
-        progress: Progress | Follower,
-        plan: Plan,
+        writer: MetricWriter | NullLogger,
+        progress: Progress | NullLogger,
+        plan: TrainingSchedule,
         clock: Callable[[], float],
         watch: Watch | None = None,
         gallery: Gallery | None = None,
@@ -245,7 +245,7 @@ class Log:
     def is_evaluated(self, step: int) -> bool:
         """Whether an evaluation of this step is on record: a line without a loss."""
         here = any("loss" not in row for row in self._writer.rows(step))
-        return bool(from_first(np.bool_(here)))
+        return bool(broadcast_from_first(np.bool_(here)))
 
     def evaluate(self, step: int, values: Mapping[str, float]) -> None:
         """Writes an evaluation's values, after the steps before it."""

@@ -25,7 +25,7 @@ STOPPED = "stopped by"  # how the last line of a run that stopped begins
 _EXIT_CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}
 
 
-class Stop:
+class PreemptionHandler:
     """Whether the run was told to stop, and what is on disk by then.
 
     A context manager that takes the two signals over, in the main thread; one that is

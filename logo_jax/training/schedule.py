@@ -4,7 +4,7 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class TrainingSchedule:
     """How long, and how often what.
 
     Attributes:
@@ -13,7 +13,7 @@ class Plan:
         log_every_steps: between lines of metrics, each the mean since the last.
         checkpoint_every_steps: between checkpoints; there is one at the end too.
         knn_every_steps: between kNN evaluations; 0: only at the end.
-        floors: whether to print what takes no learning to reach, first.
+        trivial_baselines: whether to print what takes no learning to reach, first.
         seeds: trained at once.
     """
 
@@ -22,7 +22,7 @@ class Plan:
     log_every_steps: int
     checkpoint_every_steps: int
     knn_every_steps: int
-    floors: bool
+    trivial_baselines: bool
     seeds: tuple[int, ...] = (0,)
 
     def logs(self, step: int) -> bool:

@@ -17,12 +17,12 @@ CONFIG_FILE = "config.json"
 LOCK_FILE = "lock"
 
 
-class InUse(ValueError):
+class WorkdirInUseError(ValueError):
     """Another process holds the folder."""
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
+def lock_workdir(workdir: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
     """Holds a folder for this process alone; readers need no lock.
 
     The kernel keeps the lock and lets go of it when the process ends, however it ends:
@@ -75,7 +75,7 @@ def _taken(file: TextIO, workdir: pathlib.Path, wait: bool = False) -> Iterator[
     except BlockingIOError:
         file.seek(0)
         holder = file.read().strip() or "another process"
-        raise InUse(
+        raise WorkdirInUseError(
             f"{workdir} is in use by {holder}: wait for it or stop it, or use another "
             "--workdir"
         ) from None
@@ -99,7 +99,7 @@ def _refused(workdir: pathlib.Path) -> Iterator[None]:
         ) from error
 
 
-def check(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     """Looks whether the folder is this config's, or can be; writes nothing.
 
     Args:
@@ -144,7 +144,7 @@ def existing(path: pathlib.Path) -> pathlib.Path:
     return next(place for place in (path, *path.parents) if place.exists())
 
 
-def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     """Makes the folder this config's, or checks that it already is.
 
     Args:
@@ -155,7 +155,7 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         ValueError: as `check`.
         OSError: where it cannot be read or written.
     """
-    check(workdir, config)
+    check_config(workdir, config)
     file = workdir / CONFIG_FILE
     if file.exists():
         return
@@ -226,7 +226,7 @@ MACHINE_FILE = "machine.json"  # in a run's folder: of its latest start
 PACKAGES = ("logo_jax", "jax", "flax", "optax", "scikit-learn", "numpy", "Pillow")
 
 
-def describe(mesh: Mesh) -> dict[str, Any]:
+def describe_machine(mesh: Mesh) -> dict[str, Any]:
     """Devices, system and versions, ready for JSON."""
     kinds = sorted({device.device_kind for device in mesh.devices.flat})
     return {

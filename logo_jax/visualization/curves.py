@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from logo_jax.visualization.figure import COLOURS, Picture, png
+from logo_jax.visualization.figure import COLOURS, RenderedFigure, png
 
 Rows = Sequence[Mapping[str, Any]]  # of one run: `step`, and numbers by name or None
 MOST_COLUMNS = 3
@@ -108,9 +108,9 @@ def _of_seeds(name: str, every: Mapping[str, Any]) -> bool:
     return stem in every and (last == "std" or last.startswith("seed_"))
 
 
-def pictures(
+def plot_curves(
     runs: Mapping[str, Rows], groups: Sequence[Group] = GROUPS
-) -> list[Picture]:
+) -> list[RenderedFigure]:
     """A figure for each group of metrics that any of the runs has.
 
     Args:
@@ -122,7 +122,9 @@ def pictures(
     return [_picture(group, found, runs) for group, found in by_group if found]
 
 
-def _picture(group: Group, names: Sequence[str], runs: Mapping[str, Rows]) -> Picture:
+def _picture(
+    group: Group, names: Sequence[str], runs: Mapping[str, Rows]
+) -> RenderedFigure:
     columns = min(MOST_COLUMNS, len(names))
     lines = -(-len(names) // columns)
     size = (10.0, 0.6 + lines * (3.4 if columns < MOST_COLUMNS else 2.3))
@@ -140,7 +142,7 @@ def _picture(group: Group, names: Sequence[str], runs: Mapping[str, Rows]) -> Pi
 
     ends = "; ".join(_told(name, runs) for name in names)
     alt = f"Line plots over steps. Last values: {ends}."
-    return Picture(group.name, group.title, group.caption, alt, png(size, paint))
+    return RenderedFigure(group.name, group.title, group.caption, alt, png(size, paint))
 
 
 def _panel(axes: Axes, name: str, runs: Mapping[str, Rows]) -> None:

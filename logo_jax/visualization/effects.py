@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from logo_jax.visualization.figure import COLOURS, Picture, png
+from logo_jax.visualization.figure import COLOURS, RenderedFigure, png
 
 
 class Difference(NamedTuple):
@@ -26,7 +26,9 @@ class Difference(NamedTuple):
     margin: float | None
 
 
-def picture(name: str, metric: str, differences: Sequence[Difference]) -> Picture:
+def plot_effects(
+    name: str, metric: str, differences: Sequence[Difference]
+) -> RenderedFigure:
     """A line for each difference: a ring a seed, mean and interval.
 
     Args:
@@ -46,7 +48,7 @@ def picture(name: str, metric: str, differences: Sequence[Difference]) -> Pictur
         axes.invert_yaxis()
         axes.set(xlabel=f"difference of {metric}")
 
-    return Picture(
+    return RenderedFigure(
         name=name,
         title="Paired differences",
         caption="A ring is one seed's difference, the point their mean, the line the "

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from logo_jax.visualization.figure import COLOURS, Picture, class_name, png
+from logo_jax.visualization.figure import COLOURS, RenderedFigure, class_name, png
 
 MOST_CLASSES = len(COLOURS)
 OTHERS = "#c3c8d0"
@@ -21,7 +21,7 @@ def feature_map(
     features: Float[np.ndarray, "n d"],
     labels: Int[np.ndarray, " n"],
     classes: Sequence[str] = (),
-) -> Picture:
+) -> RenderedFigure:
     """Unit vectors along their main axes; by UMAP too, where umap-learn is installed.
 
     Args:
@@ -52,7 +52,7 @@ def feature_map(
             handles = axes[0].collections[1:]
             figure.legend(handles, words, loc="outside right upper", markerscale=2.5)
 
-    return Picture(
+    return RenderedFigure(
         name=name,
         title="Features on their main axes",
         caption=f"Features of {len(features):,} images as unit vectors, projected on "

@@ -37,7 +37,7 @@ STYLE: dict[Any, Any] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
+class RenderedFigure:
     """A figure that is drawn.
 
     Attributes:

@@ -7,7 +7,7 @@ import string
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from logo_jax.visualization.figure import Picture
+from logo_jax.visualization.figure import RenderedFigure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Table:
     folded: bool = False
 
 
-Block: TypeAlias = Picture | Table | str  # a str is a paragraph
+Block: TypeAlias = RenderedFigure | Table | str  # a str is a paragraph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ def files(title: str, sections: Sequence[Section]) -> dict[str, bytes]:
         f"{block.name}.png": block.png
         for section in sections
         for block in section.blocks
-        if isinstance(block, Picture)
+        if isinstance(block, RenderedFigure)
     }
     return {"index.html": page(title, sections).encode()} | pictures
 
@@ -76,14 +76,14 @@ def _section(i: int, section: Section) -> str:
 
 
 def _block(block: Block) -> str:
-    if isinstance(block, Picture):
+    if isinstance(block, RenderedFigure):
         return _figure(block)
     if isinstance(block, Table):
         return _table(block)
     return f"<p>{html.escape(block)}</p>\n"
 
 
-def _figure(picture: Picture) -> str:
+def _figure(picture: RenderedFigure) -> str:
     data = base64.b64encode(picture.png).decode()
     title, caption = html.escape(picture.title), html.escape(picture.caption)
     return (

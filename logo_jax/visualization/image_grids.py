@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from logo_jax.visualization.figure import COLOURS, Picture, bare, class_name, png
+from logo_jax.visualization.figure import COLOURS, RenderedFigure, bare, class_name, png
 
 SAME, OTHER = COLOURS[2], COLOURS[6]
 WIDTH = 10.0  # inches
 
 
-class Cropped(NamedTuple):
+class CropExample(NamedTuple):
     """An image and what was cut from it.
 
     Attributes:
@@ -34,7 +34,7 @@ class Cropped(NamedTuple):
     local_crops: Float[np.ndarray, "l t t 3"]
 
 
-class Neighbours(NamedTuple):
+class NeighborExamples(NamedTuple):
     """Images that ask, and the images nearest to each.
 
     Attributes:
@@ -52,7 +52,7 @@ class Neighbours(NamedTuple):
     cosines: Float[np.ndarray, "q k"]
 
 
-def crop_grid(name: str, examples: Sequence[Cropped]) -> Picture:
+def crop_grid(name: str, examples: Sequence[CropExample]) -> RenderedFigure:
     """Each image with the boxes of its crops, and the crops as the network gets them.
 
     Args:
@@ -74,7 +74,7 @@ def crop_grid(name: str, examples: Sequence[Cropped]) -> Picture:
             axes.set_title(title)
 
     side = min(WIDTH / columns, 2.2)
-    return Picture(
+    return RenderedFigure(
         name=name,
         title="Crops, as the network sees them",
         caption="Left the stored image with the boxes of its crops (global ones solid, "
@@ -91,7 +91,7 @@ def _titles(num_global: int, num_local: int) -> list[str]:
     return ["image", *titles, *(f"local {i + 1}" for i in range(num_local))]
 
 
-def _source(axes: Axes, example: Cropped, num_global: int) -> None:
+def _source(axes: Axes, example: CropExample, num_global: int) -> None:
     height, width = example.size
     frame = (0, width, height, 0)
     axes.imshow(example.image, extent=frame, interpolation="nearest")
@@ -106,9 +106,9 @@ def _source(axes: Axes, example: Cropped, num_global: int) -> None:
     bare(axes)
 
 
-def neighbour_grid(
-    name: str, found: Neighbours, classes: Sequence[str] = ()
-) -> Picture:
+def neighbor_grid(
+    name: str, found: NeighborExamples, classes: Sequence[str] = ()
+) -> RenderedFigure:
     """Each query, and the images whose features are nearest to its own.
 
     Args:
@@ -136,7 +136,7 @@ def neighbour_grid(
 
     part = f"{100 * same[known].mean():.0f} % of them share" if known.any() else ""
     side = WIDTH / (columns + 1)
-    return Picture(
+    return RenderedFigure(
         name=name,
         title="Nearest neighbours",
         caption="Left an image, then the training images whose features have the "

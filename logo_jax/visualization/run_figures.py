@@ -10,19 +10,23 @@ from jax.sharding import Mesh
 
 from logo_jax.augment.color import AugmentSpec
 from logo_jax.augment.multi_crop import crop_boxes
-from logo_jax.data.eval_crops import evenly
-from logo_jax.data.load import Data
+from logo_jax.data.eval_crops import evenly_spaced
+from logo_jax.data.load import ExperimentData
 from logo_jax.data.loader import Examples
-from logo_jax.data.sources.base import NO_LABEL, Images
+from logo_jax.data.sources.base import NO_LABEL, ImageSource
 from logo_jax.evaluation import nearest_neighbors
 from logo_jax.evaluation.features import Features
-from logo_jax.experiment.experiment import squares
-from logo_jax.experiment.pretrained import Frozen
-from logo_jax.experiment.spec import Description
+from logo_jax.experiment.experiment import make_eval_crops
+from logo_jax.experiment.pretrained import FrozenEncoder
+from logo_jax.experiment.spec import ExperimentSpec
 from logo_jax.losses import l2_normalize
 from logo_jax.visualization.embedding_map import feature_map
-from logo_jax.visualization.figure import Picture
-from logo_jax.visualization.image_grids import Cropped, Neighbours, neighbour_grid
+from logo_jax.visualization.figure import RenderedFigure
+from logo_jax.visualization.image_grids import (
+    CropExample,
+    NeighborExamples,
+    neighbor_grid,
+)
 
 NUM_QUERIES, NUM_NEIGHBOURS = 6, 8
 NUM_BANK = 2000  # images that neighbours are looked for in, and that the map shows
@@ -35,7 +39,7 @@ AT_ONCE = {
 }
 
 
-class Seen(NamedTuple):
+class EvalImages(NamedTuple):
     """Images as an encoder is evaluated on them.
 
     Attributes:
@@ -49,7 +53,7 @@ class Seen(NamedTuple):
     labels: np.ndarray
 
 
-def cropped(description: Description, examples: Examples) -> list[Cropped]:
+def crop_examples(description: ExperimentSpec, examples: Examples) -> list[CropExample]:
     """The crops that training cuts of some images in its first epoch.
 
     Args:
@@ -73,7 +77,7 @@ def cropped(description: Description, examples: Examples) -> list[Cropped]:
         strict=True,
     )
     return [
-        Cropped(_off_canvas(image, size), (int(size[0]), int(size[1])), *rest)
+        CropExample(_off_canvas(image, size), (int(size[0]), int(size[1])), *rest)
         for image, size, *rest in rows
     ]
 
@@ -90,7 +94,9 @@ def _off_canvas(image: np.ndarray, size: np.ndarray) -> np.ndarray:
     return image[:height, :width]
 
 
-def of_features(name: str, subject: Frozen, data: Data) -> list[Picture]:
+def feature_figures(
+    name: str, subject: FrozenEncoder, data: ExperimentData
+) -> list[RenderedFigure]:
     """Nearest neighbours of some images, and a map of the features.
 
     Without a labelled test set the training images ask for one another.
@@ -104,26 +110,28 @@ def of_features(name: str, subject: Frozen, data: Data) -> list[Picture]:
     if data.queries:
         asked = _see(subject, data.queries, NUM_QUERIES)
     else:
-        rows = evenly(len(bank.images), NUM_QUERIES)
-        asked = Seen(*(x[rows] for x in bank))
+        rows = evenly_spaced(len(bank.images), NUM_QUERIES)
+        asked = EvalImages(*(x[rows] for x in bank))
     classes = getattr(data.train, "class_names", ())
     found = nearest(asked, bank, subject.mesh, selves=data.queries is None)
     return [
-        neighbour_grid(f"{name}neighbours", found, classes),
+        neighbor_grid(f"{name}neighbours", found, classes),
         feature_map(f"{name}features", bank.features, bank.labels, classes),
     ]
 
 
-def _see(subject: Frozen, images: Images, limit: int) -> Seen:
-    cut = squares(subject.description, images, limit)
+def _see(subject: FrozenEncoder, images: ImageSource, limit: int) -> EvalImages:
+    cut = make_eval_crops(subject.description, images, limit)
     pixels = np.concatenate([part for part, _ in cut.batches()])
     features, labels = subject.features_of(cut)
     if labels.ndim > 1:
         labels = np.full(len(labels), NO_LABEL, np.int32)
-    return Seen(pixels, features, labels)
+    return EvalImages(pixels, features, labels)
 
 
-def nearest(asked: Seen, bank: Seen, mesh: Mesh, *, selves: bool) -> Neighbours:
+def nearest(
+    asked: EvalImages, bank: EvalImages, mesh: Mesh, *, selves: bool
+) -> NeighborExamples:
     """The images of the bank most similar to each.
 
     Args:
@@ -134,13 +142,13 @@ def nearest(asked: Seen, bank: Seen, mesh: Mesh, *, selves: bool) -> Neighbours:
     """
     count = min(NUM_NEIGHBOURS, len(bank.images) - selves)
     known = nearest_neighbors.make_bank(Features(bank.features, bank.labels), mesh)
-    queries = nearest_neighbors.everywhere(asked.features, mesh)
+    queries = nearest_neighbors.replicate(asked.features, mesh)
     find = jax.jit(
         lambda queries: nearest_neighbors.nearest(
             l2_normalize(queries), known, count + selves
         )
     )
     cosines, rows = (np.asarray(x)[:, int(selves) :] for x in find(queries))
-    return Neighbours(
+    return NeighborExamples(
         asked.images, asked.labels, bank.images[rows], bank.labels[rows], cosines
     )

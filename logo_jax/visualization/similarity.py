@@ -25,13 +25,13 @@ import numpy as np
 
 from logo_jax import _cli
 from logo_jax.augment import CropSpec, crop_boxes, make_views
-from logo_jax.data import load as sources
 from logo_jax.data.canvas import canvas_size, read_canvases
-from logo_jax.data.eval_crops import evenly
-from logo_jax.data.sources import folder
-from logo_jax.data.sources.base import Images, class_of
+from logo_jax.data.eval_crops import evenly_spaced
+from logo_jax.data.load import load_images
+from logo_jax.data.sources.base import ImageSource, class_of
+from logo_jax.data.sources.folder import load_unsplit_folder
 from logo_jax.experiment import pretrained
-from logo_jax.experiment.pretrained import Frozen
+from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.losses import cosine_affinity
 from logo_jax.methods import LearnedAffinity
 from logo_jax.methods.base import ENCODER
@@ -49,7 +49,7 @@ NUM_PAIRS = 512
 AT_ONCE = 64  # pairs that are encoded together
 
 
-class Cut(NamedTuple):
+class LocalCrops(NamedTuple):
     """Crops of images, and where they lie.
 
     Attributes:
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
         config = workdir.read_config(options.workdir)
         mesh = make_mesh(jax.devices()[:1])
         run = pretrained.from_run(options.workdir.absolute(), config, mesh)
-        judge = Judge(run.of_seed(options.seed))
+        judge = AffinityScorer(run.of_seed(options.seed))
         images = _images(run, options.images)
         keys = jax.random.split(jax.random.key(options.draw))
         comparison = compare(judge, images, keys[0])
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> None:
     print(f"wrote {options.out / 'index.html'}")
 
 
-class Judge:
+class AffinityScorer:
     """A run's encoder and learned affinity, and the crops it was trained on.
 
     Args:
@@ -98,7 +98,7 @@ class Judge:
         ValueError: where it has learned no affinity.
     """
 
-    def __init__(self, subject: Frozen):
+    def __init__(self, subject: FrozenEncoder):
         affinity = getattr(subject.description.method, "affinity", None)
         if not (isinstance(affinity, LearnedAffinity) and affinity.trained):
             raise ValueError(
@@ -110,7 +110,9 @@ class Judge:
         self._state = subject.state
         self._score = jax.jit(self._scores)
 
-    def cut(self, images: Images, rows: np.ndarray, count: int, key: jax.Array) -> Cut:
+    def cut(
+        self, images: ImageSource, rows: np.ndarray, count: int, key: jax.Array
+    ) -> LocalCrops:
         """So many local crops of each of the images; again others where a row recurs.
 
         Args:
@@ -139,7 +141,7 @@ class Judge:
         views = jax.jit(functools.partial(make_views, **specs, augment=plain))
         crops, _ = views(key, pixels, sizes, ids)
         boxes, _ = crop_boxes(key, ids, sizes, **specs)
-        return Cut(crops, np.asarray(boxes))
+        return LocalCrops(crops, np.asarray(boxes))
 
     def scores(self, first: jax.Array, second: jax.Array) -> Scores:
         """Of pairs of crops [n, s, s, 3]; the affinity is the mean of both orders."""
@@ -163,7 +165,7 @@ class Judge:
         return (score(state, a, b) + score(state, b, a)) / 2, cosine_affinity(a, b)
 
 
-def compare(judge: Judge, images: Images, key: jax.Array) -> Comparison:
+def compare(judge: AffinityScorer, images: ImageSource, key: jax.Array) -> Comparison:
     """One crop against others: the first group's first image cut once more."""
     names, rows = groups(images)
     rows = np.concatenate([rows[0, :1], rows.ravel()])
@@ -173,17 +175,17 @@ def compare(judge: Judge, images: Images, key: jax.Array) -> Comparison:
     return Comparison(shown[0], shown[1:], names, judge.scores(reference, crops[1:]))
 
 
-def groups(images: Images) -> tuple[list[str], np.ndarray]:
+def groups(images: ImageSource) -> tuple[list[str], np.ndarray]:
     """Names of the groups, and the images whose crops they are, [groups, EACH].
 
     The first classes and images spread over each, which recur where it has too few; or
     images, each as a group of its own, where one has no class. No more images are
     looked at than NUM_LOOKED_AT.
     """
-    looked_at = evenly(len(images), NUM_LOOKED_AT)
+    looked_at = evenly_spaced(len(images), NUM_LOOKED_AT)
     labels = np.array(list(map(class_of, images.records(looked_at))))
     if (labels < 0).any():
-        rows = evenly(len(images), NUM_GROUPS)
+        rows = evenly_spaced(len(images), NUM_GROUPS)
         return [f"image {i}" for i in rows], np.repeat(rows[:, None], EACH, axis=1)
     kinds = np.unique(labels)[:NUM_GROUPS]
     members = [looked_at[labels == kind] for kind in kinds]
@@ -194,7 +196,7 @@ def groups(images: Images) -> tuple[list[str], np.ndarray]:
 
 
 def over_overlaps(
-    judge: Judge, images: Images, key: jax.Array
+    judge: AffinityScorer, images: ImageSource, key: jax.Array
 ) -> tuple[np.ndarray, Scores, Scores]:
     """How alike two crops of an image are found, and two crops of two images.
 
@@ -216,10 +218,10 @@ def over_overlaps(
     return overlap, judge.scores(first, second), judge.scores(first, others)
 
 
-def _images(run: Frozen, given: Path | None) -> Images:
+def _images(run: FrozenEncoder, given: Path | None) -> ImageSource:
     if given:
-        return folder.load_whole(given)
-    data = sources.load(**run.description.data.where)
+        return load_unsplit_folder(given)
+    data = load_images(**run.description.data.where)
     return data.queries or data.train
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from logo_jax.visualization.figure import COLOURS, Picture, bare, png
+from logo_jax.visualization.figure import COLOURS, RenderedFigure, bare, png
 
 LEARNED, COSINE = "learned affinity", "cosine"
 SHADE = "#f0f2f6"
@@ -140,7 +140,7 @@ def binned(
     return Binned(*np.array(columns).reshape(-1, 3).T)
 
 
-def compared(name: str, found: Comparison) -> Picture:
+def compared(name: str, found: Comparison) -> RenderedFigure:
     """The reference, both measures crop by crop, and the crops.
 
     Args:
@@ -166,7 +166,7 @@ def compared(name: str, found: Comparison) -> Picture:
         _measures(right, found)
         _crops(bottom.subplots(lines, len(found.crops) // lines, squeeze=False), found)
 
-    return Picture(
+    return RenderedFigure(
         name=name,
         title="One crop against others",
         caption="Learned affinity and cosine of the reference with each crop below, in "
@@ -224,7 +224,7 @@ def told_apart(
 
 def over_overlap(
     name: str, overlap: Float[np.ndarray, " n"], same: Scores, different: Scores
-) -> Picture:
+) -> RenderedFigure:
     """Both measures over the overlap of the two crops' boxes: points and binned means.
 
     Args:
@@ -245,7 +245,7 @@ def over_overlap(
         f"two in {100 * told_apart(values, others):.0f} % of cases"
         for label, values, others, _ in rows
     )
-    return Picture(
+    return RenderedFigure(
         name=name,
         title="Crops of one image: how alike, by how much they share",
         caption=f"{len(overlap):,} pairs of local crops, both of one image. A point is "

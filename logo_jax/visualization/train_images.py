@@ -15,7 +15,7 @@ from logo_jax.training.logging.metric_writer import (
 )
 
 
-class Gallery:
+class ImageLogger:
     """Hangs crops with their boxes after the first line, curves after evaluations.
 
     Args:
@@ -51,17 +51,17 @@ class Gallery:
 def draw_crops(experiment: Experiment) -> bytes:
     """Some training images with the boxes of their crops, and the crops, as PNG."""
     from logo_jax.visualization.image_grids import crop_grid
-    from logo_jax.visualization.run_figures import cropped
+    from logo_jax.visualization.run_figures import crop_examples
 
     one = experiment.description.of_first_seed()
-    return crop_grid("crops", cropped(one, experiment.shown)).png
+    return crop_grid("crops", crop_examples(one, experiment.shown)).png
 
 
 def draw_accuracy(file: Path) -> bytes:
     """The accuracies that a metrics.jsonl has, over steps, as PNG."""
     from logo_jax.visualization import curves
 
-    (picture,) = curves.pictures({"run": read_rows(file)}, [curves.ACCURACY])
+    (picture,) = curves.plot_curves({"run": read_rows(file)}, [curves.ACCURACY])
     return picture.png
 
 

@@ -41,7 +41,7 @@ def test_jitter_of_zero_strength_changes_nothing():
 
 def test_recolour_applies_the_adjustments_in_every_order():
     factors = jnp.array([1.3, 0.6, 1.4, 0.09])
-    recolour = jax.jit(color.recolour)
+    recolour = jax.jit(color.recolor)
     for order in itertools.permutations(range(4)):
         expected = _image()
         for op in order:
@@ -54,8 +54,8 @@ def test_recolour_of_a_batch_uses_each_images_own_order_and_factors():
     images = jnp.stack([_image(), _image()[:, ::-1]])
     factors = jnp.array([[1.3, 0.6, 1.4, 0.09], [0.7, 1.2, 0.8, -0.1]])
     orders = jnp.array([[3, 1, 0, 2], [0, 2, 1, 3]])
-    batched = jax.vmap(color.recolour)(images, factors, orders)
-    singly = [color.recolour(*row) for row in zip(images, factors, orders, strict=True)]
+    batched = jax.vmap(color.recolor)(images, factors, orders)
+    singly = [color.recolor(*row) for row in zip(images, factors, orders, strict=True)]
     np.testing.assert_allclose(batched, jnp.stack(singly), atol=1e-6)
 
 

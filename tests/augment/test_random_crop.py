@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from logo_jax.augment import CropSpec, centre_box, sample_box
+from logo_jax.augment import CropSpec, center_box, sample_box
 
 _NUM_BOXES = 4000
 _NUM_COMPARED = 100_000
@@ -124,15 +124,15 @@ def test_boxes_lie_inside_the_image(size):
         ((30_000, 1), (14_999, 0, 1, 1)),
     ],
 )
-def test_centre_box_clamps_the_aspect_of_the_whole_image(size, expected):
-    box = centre_box(jnp.array(size), _ASPECT)
+def test_center_box_clamps_the_aspect_of_the_whole_image(size, expected):
+    box = center_box(jnp.array(size), _ASPECT)
     np.testing.assert_array_equal(box, expected)
 
 
-def test_centre_box_rounds_halves_to_even_as_python_does():
-    box = centre_box(jnp.array([5, 100]), (0.5, 1.5))  # 7.5 wide
+def test_center_box_rounds_halves_to_even_as_python_does():
+    box = center_box(jnp.array([5, 100]), (0.5, 1.5))  # 7.5 wide
     np.testing.assert_array_equal(box, [0, 46, 5, 8])
-    box = centre_box(jnp.array([3, 100]), (0.5, 1.5))  # 4.5 wide
+    box = center_box(jnp.array([3, 100]), (0.5, 1.5))  # 4.5 wide
     np.testing.assert_array_equal(box, [0, 48, 3, 4])
 
 

@@ -12,9 +12,8 @@ import pytest
 from absl.testing import flagsaver
 
 from logo_jax import _cli, main
-from logo_jax import experiment as compose
 from logo_jax.configs import base
-from logo_jax.experiment import schema
+from logo_jax.experiment import make_experiment, schema
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 from tests.commands.test_main import TINY, tiny_config
@@ -253,7 +252,9 @@ def test_a_workdir_with_a_damaged_config_is_told(text, start, tmp_path):
 
 def test_checkpoints_that_are_a_file_are_told(start, tmp_path, arrays):
     folder = tmp_path / "run"
-    workdir.claim(folder, tiny_config("cifar10_simsiam", "logo", arrays).to_dict())
+    workdir.claim_workdir(
+        folder, tiny_config("cifar10_simsiam", "logo", arrays).to_dict()
+    )
     (folder / "checkpoints").write_text("no folder")
     require_refused(start(), "must be writable (File exists)")
 
@@ -319,7 +320,7 @@ def test_a_folder_with_spaces_and_unicode_is_read(tmp_path):
     changes = {"data.source": "folder", "data.classes": f"{folder}/nur diese.txt"}
     changes |= {"monitor.resize": 10, "monitor.crop": 8, "data.canvas": 16}
     config = tiny_config("cifar10_simsiam", "baseline", folder, **changes)
-    experiment = compose.experiment(config, make_mesh(jax.devices()[:1]))
+    experiment = make_experiment(config, make_mesh(jax.devices()[:1]))
     assert "9 images of" in experiment.loading
     ((examples, _),) = experiment.loader.batches(0, 1)
     assert examples.images.shape == (8, 16, 16, 3)

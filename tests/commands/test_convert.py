@@ -9,12 +9,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from logo_jax import convert
-from logo_jax import experiment as compose
+from logo_jax.experiment import make_spec
 from logo_jax.interop import pretrained_files, stablehlo, torchvision
 from logo_jax.interop.backbone import Backbone
 from logo_jax.interop.torchvision import read_backbone
 from logo_jax.training import workdir
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.checkpoints.manager import CheckpointManager
 from tests.commands.test_main import tiny_config
 
 FIELDS = {"encoder.backbone": "resnet10", "monitor.crop": 0}
@@ -23,8 +23,8 @@ FIELDS = {"encoder.backbone": "resnet10", "monitor.crop": 0}
 def save(folder, state, **changes):
     """A run's folder with a checkpoint of the state."""
     config = tiny_config("cifar10_simsiam", "baseline", "x", **FIELDS | changes)
-    workdir.claim(folder, config.to_dict())
-    with Checkpoints(folder / "checkpoints") as checkpoints:
+    workdir.claim_workdir(folder, config.to_dict())
+    with CheckpointManager(folder / "checkpoints") as checkpoints:
         checkpoints.save(7, state)
 
 
@@ -33,7 +33,7 @@ def fixture_run(tmp_path_factory):
     """The folder of a tiny encoder that never trained, and its state."""
     folder = tmp_path_factory.mktemp("run")
     config = tiny_config("cifar10_simsiam", "baseline", "x", **FIELDS)
-    state = jax.jit(compose.describe(config, num_devices=1).init)()
+    state = jax.jit(make_spec(config, num_devices=1).init)()
     save(folder, state)
     return folder, state
 

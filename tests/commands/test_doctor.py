@@ -16,7 +16,7 @@ from absl.testing import flagsaver
 from logo_jax import _cli, doctor
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.checkpoints.manager import CheckpointManager
 from tests.commands.test_main import TINY, tiny_config
 
 CONFIG = "configs/cifar10_moco.py:baseline"
@@ -133,8 +133,8 @@ def test_the_disk_must_hold_one_checkpoint_more_than_are_kept(
 def test_a_run_in_the_workdir_goes_on_or_is_anothers(arrays, tmp_path):
     config = tiny_config("cifar10_moco", "baseline", arrays)
     folder = tmp_path / "run"
-    workdir.claim(folder, config.to_dict())
-    with Checkpoints(folder / "checkpoints") as checkpoints:
+    workdir.claim_workdir(folder, config.to_dict())
+    with CheckpointManager(folder / "checkpoints") as checkpoints:
         checkpoints.save(3, {"x": np.zeros(3)})
     before = sorted(folder.rglob("*"))
     told = examine(config, folder=folder)

@@ -8,12 +8,11 @@ from PIL import Image
 from pyarrow import parquet
 
 from logo_jax import convert, embed
-from logo_jax import experiment as compose
-from logo_jax.data.sources import folder
-from logo_jax.experiment import pretrained
+from logo_jax.data.sources.folder import load_unsplit_folder
+from logo_jax.experiment import make_spec, pretrained
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.checkpoints.manager import CheckpointManager
 from tests.commands.test_main import tiny_config
 from tests.data.pictures import write_folder
 
@@ -26,9 +25,9 @@ def fixture_run(tmp_path_factory):
     """A run's folder with a tiny encoder that never trained."""
     folder = tmp_path_factory.mktemp("run")
     config = tiny_config("cifar10_simsiam", "baseline", "x", **FIELDS)
-    workdir.claim(folder, config.to_dict())
-    state = jax.jit(compose.describe(config, num_devices=1).init)()
-    with Checkpoints(folder / "checkpoints") as checkpoints:
+    workdir.claim_workdir(folder, config.to_dict())
+    state = jax.jit(make_spec(config, num_devices=1).init)()
+    with CheckpointManager(folder / "checkpoints") as checkpoints:
         checkpoints.save(7, state)
     return folder
 
@@ -74,7 +73,7 @@ def test_every_image_has_its_features_in_the_order_of_the_paths(
     one = make_mesh(jax.devices()[:1])
     config = workdir.read_config(run)
     evaluated = pretrained.from_run(run, config, one).features(
-        folder.load_whole(pictures)
+        load_unsplit_folder(pictures)
     )
     np.testing.assert_allclose(found["features"], evaluated.features, rtol=1e-4)
 

@@ -10,12 +10,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from logo_jax import _cli, evaluate
-from logo_jax import experiment as compose
-from logo_jax.experiment.pretrained import Frozen
+from logo_jax.experiment import RECIPES, make_experiment, make_spec
+from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.protocols import protocols
 from logo_jax.training import workdir
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.checkpoints.manager import CheckpointManager
 from tests.commands.test_main import TINY, tiny_config
 from tests.run_commands import evaluated
 
@@ -58,9 +58,9 @@ def fixture_saved(arrays, tmp_path_factory):
     """A run's folder with a checkpoint, and its state."""
     folder = tmp_path_factory.mktemp("run")
     config = tiny_config("cifar10_simsiam", "baseline", arrays, **FIELDS)
-    workdir.claim(folder, config.to_dict())
-    state = compose.experiment(config, make_mesh(jax.devices()[:1])).init()
-    with Checkpoints(folder / "checkpoints") as checkpoints:
+    workdir.claim_workdir(folder, config.to_dict())
+    state = make_experiment(config, make_mesh(jax.devices()[:1])).init()
+    with CheckpointManager(folder / "checkpoints") as checkpoints:
         checkpoints.save(7, state)
     return folder, state
 
@@ -89,22 +89,25 @@ def test_a_report_tells_what_its_numbers_are(folder, capsys):
 
 def test_photographs_are_not_called_by_the_name_of_a_data_set_nobody_read(saved):
     config = tiny_config("quickstart", "baseline", "", **FIELDS | PHOTOGRAPHS)
-    description = compose.describe(config, num_devices=1)
-    subject = Frozen(description, saved[1], make_mesh(jax.devices()[:1]), "step 7")
-    outcome = protocols.Outcome("knn", {KNN[0]: 5.0}, {"queries": 3}, {})
+    description = make_spec(config, num_devices=1)
+    subject = FrozenEncoder(
+        description, saved[1], make_mesh(jax.devices()[:1]), "step 7"
+    )
+    outcome = protocols.EvalResult("knn", {KNN[0]: 5.0}, {"queries": 3}, {})
     assert evaluate.as_report(subject, outcome, 1.0)["dataset"] == "photographs"
 
 
 def test_floors_are_told_beside_knn_and_the_untrained_encoder_is_one(folder):
-    report = evaluated(folder, "--floors")
-    floors = {k: v for k, v in report["values"].items() if k not in KNN}
-    assert list(floors) == [
-        f"floor/{name}" for name in ("raw pixels", "mean colour", "untrained network")
+    report = evaluated(folder, "--trivial_baselines")
+    baselines = {k: v for k, v in report["values"].items() if k not in KNN}
+    assert list(baselines) == [
+        f"baseline/{name}"
+        for name in ("raw pixels", "mean colour", "untrained network")
     ]
-    assert floors["floor/mean colour"] == 100.0
+    assert baselines["baseline/mean colour"] == 100.0
     untrained = evaluated(folder, "--untrained")
     assert untrained["encoder"] == "untrained"
-    assert untrained["values"][KNN[0]] == floors["floor/untrained network"]
+    assert untrained["values"][KNN[0]] == baselines["baseline/untrained network"]
 
 
 def test_a_linear_probe_trains_once_and_is_then_only_tested(folder):
@@ -278,4 +281,4 @@ def test_table_6_is_a_file_of_flags():
         _cli.parse(["evaluate", "--workdir=x", flagfile], ("workdir",))
         assert evaluate.PROTOCOL.value == "linear"
         assert evaluate.DATASET.value == "imagenet2012"
-        assert evaluate.recipe() == compose.RECIPES["moco"]
+        assert evaluate.recipe() == RECIPES["moco"]

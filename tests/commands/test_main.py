@@ -9,11 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from logo_jax import experiment as compose
-from logo_jax.data import load as sources
+from logo_jax.data.load import load_images
+from logo_jax.experiment import make_experiment, make_spec
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.logging.metric_writer import MetricWriter
 from logo_jax.training.logging.progress import Progress
 from logo_jax.training.loop import train
@@ -63,8 +63,8 @@ def tiny_config(name, variant, arrays, **changes):
 
 def run(config, folder, *, until=None, num_devices=1):
     """What main does, stopping after `until` steps as a kill would."""
-    experiment = compose.experiment(config, make_mesh(jax.devices()[:num_devices]))
-    with Checkpoints(folder / "checkpoints") as checkpoints:
+    experiment = make_experiment(config, make_mesh(jax.devices()[:num_devices]))
+    with CheckpointManager(folder / "checkpoints") as checkpoints:
         state = experiment.init()
         start, state = checkpoints.restore_latest(state) or (0, state)
         loader = Stopping(experiment.loader, until)
@@ -131,7 +131,7 @@ def test_a_resumed_run_ends_bit_equal_to_one_that_never_stopped(
 def test_several_seeds_are_recorded_by_mean_spread_and_each(arrays, tmp_path):
     changes = {"seed": 3, "seeds": 2}
     config = tiny_config("cifar10_simsiam", "baseline", arrays, **changes)
-    workdir.claim(tmp_path, config.to_dict())
+    workdir.claim_workdir(tmp_path, config.to_dict())
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path, until=3)
     run(config, tmp_path)
@@ -151,7 +151,7 @@ def test_several_seeds_are_recorded_by_mean_spread_and_each(arrays, tmp_path):
 def test_each_of_several_seeds_draws_and_meets_what_it_does_alone(first, arrays):
     def experiment(**changes):
         config = tiny_config("cifar10_simsiam", "baseline", arrays, **changes)
-        return compose.experiment(config, make_mesh(jax.devices()[:1]))
+        return make_experiment(config, make_mesh(jax.devices()[:1]))
 
     together = experiment(seed=first, seeds=2)
     for i in range(2):
@@ -184,14 +184,14 @@ def test_a_field_nothing_reads_is_refused(arrays):
     with config.unlocked():
         config.optimizer.nesterov = True
     with pytest.raises(ValueError, match="nothing reads config.optimizer.nesterov"):
-        compose.describe(config, num_devices=1)
+        make_spec(config, num_devices=1)
 
 
 def test_a_changed_config_in_an_old_workdir_is_refused_with_the_difference(tmp_path):
-    workdir.claim(tmp_path, {"train": {"num_epochs": 200}, "crops": (2, 3)})
-    workdir.claim(tmp_path, {"train": {"num_epochs": 200}, "crops": (2, 3)})
+    workdir.claim_workdir(tmp_path, {"train": {"num_epochs": 200}, "crops": (2, 3)})
+    workdir.claim_workdir(tmp_path, {"train": {"num_epochs": 200}, "crops": (2, 3)})
     with pytest.raises(ValueError, match="train.num_epochs: 200 -> 100"):
-        workdir.claim(tmp_path, {"train": {"num_epochs": 100}, "crops": (2, 3)})
+        workdir.claim_workdir(tmp_path, {"train": {"num_epochs": 100}, "crops": (2, 3)})
 
 
 @pytest.mark.parametrize(
@@ -229,4 +229,4 @@ def test_training_through_tfds_never_imports_tensorflow(arrays, tmp_path):
     state = run(config, tmp_path / "run")
     assert int(state.step) == 4
     assert "tensorflow" not in sys.modules
-    assert len(sources.load("tfds", name="cifar10", data_dir=data_dir).queries) == 8
+    assert len(load_images("tfds", name="cifar10", data_dir=data_dir).queries) == 8

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from logo_jax import experiment as compose
-from logo_jax.data.loader import Resident, Streamed
+from logo_jax.data.loader import OnDeviceLoader, StreamingLoader
+from logo_jax.experiment import data, make_experiment
 from logo_jax.parallel.mesh import make_mesh
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.loop import DataError
-from logo_jax.training.workdir import claim
+from logo_jax.training.workdir import claim_workdir
 from tests.commands.test_main import SPEED, records, run, tiny_config
 from tests.data.pictures import encoded, smooth, write_folder
 from tests.run_commands import evaluated
@@ -44,7 +44,7 @@ def folder_config(images, loader="streamed", **changes):
 
 
 def experiment(config):
-    return compose.experiment(config, make_mesh(jax.devices()[:1]))
+    return make_experiment(config, make_mesh(jax.devices()[:1]))
 
 
 def damage(file):
@@ -69,12 +69,12 @@ def test_streamed_and_resident_runs_are_bit_equal_also_when_resumed(images, tmp_
 
 def test_what_comes_streamed_and_what_resident_is_decided_by_size(images, monkeypatch):
     small = experiment(folder_config(images, "auto"))
-    assert isinstance(small.loader, Resident)
+    assert isinstance(small.loader, OnDeviceLoader)
     assert "21 images of" in small.loading
     assert "resident at 16x16 px" in small.loading
-    monkeypatch.setattr(compose.data, "SHARE", 21 * 16 * 16 * 3 / 2**50)
+    monkeypatch.setattr(data, "SHARE", 21 * 16 * 16 * 3 / 2**50)
     large = experiment(folder_config(images, "auto"))
-    assert isinstance(large.loader, Streamed)
+    assert isinstance(large.loader, StreamingLoader)
     assert "streamed at 16x16 px" in large.loading
 
 
@@ -86,7 +86,7 @@ def test_the_streamed_share_of_time_spent_waiting_is_recorded(images, tmp_path):
 
 def test_a_run_on_a_folder_is_evaluated_as_it_was_while_training(images, tmp_path):
     config = folder_config(images)
-    claim(tmp_path / "run", config.to_dict())
+    claim_workdir(tmp_path / "run", config.to_dict())
     run(config, tmp_path / "run")
     values = evaluated(tmp_path / "run")["values"]
     wanted = {k: v for k, v in records(tmp_path / "run")[-1].items() if k != "step"}
@@ -96,7 +96,7 @@ def test_a_run_on_a_folder_is_evaluated_as_it_was_while_training(images, tmp_pat
 def test_a_run_is_evaluated_on_other_data_sets_too(images, tmp_path):
     config = folder_config(images, **{"monitor.knn": ((1, 0.1),)})
     folder, arrays = tmp_path / "run", tmp_path / "arrays"
-    claim(folder, config.to_dict())
+    claim_workdir(folder, config.to_dict())
     run(config, folder)
     arrays.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
@@ -137,7 +137,7 @@ def test_too_many_damaged_files_stop_the_run_and_what_was_learned_is_saved(
         run(config, folder)
     steps = [row["step"] for row in records(folder)]
     found = experiment(config)
-    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+    with CheckpointManager(folder / "checkpoints", read_only=True) as checkpoints:
         step, _ = checkpoints.restore_latest(found.init())
     assert step == steps[-1] >= 2
 

@@ -16,7 +16,7 @@ from absl.testing import flagsaver
 
 from logo_jax import main
 from logo_jax.training import workdir
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.checkpoints.manager import CheckpointManager
 from tests.commands.test_main import fixture_arrays, records, run, tiny_config
 
 __all__ = ["fixture_arrays"]
@@ -77,7 +77,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_leaves_what_was_saved(
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         run(config, folder, until=3)
-    workdir.claim(tmp_path / "claimed", config.to_dict())
+    workdir.claim_workdir(tmp_path / "claimed", config.to_dict())
     shutil.copy(tmp_path / "claimed" / "config.json", folder)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     capfd.readouterr()
@@ -115,7 +115,7 @@ def test_sigterm_ends_the_command_with_its_step_saved(arrays, tmp_path, capfd):
     assert f"stopped by SIGTERM after step {last}, which is saved" in (
         capfd.readouterr().err
     )
-    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+    with CheckpointManager(folder / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.steps()[-1] == last
 
 
@@ -134,7 +134,7 @@ def test_a_second_run_in_one_folder_is_refused_before_it_loads_anything(
     arrays, tmp_path, capfd
 ):
     config = tiny_config("cifar10_simsiam", "baseline", arrays / "nowhere")
-    with workdir.locked(tmp_path):
+    with workdir.lock_workdir(tmp_path):
         assert run_main(config, tmp_path) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert f"is in use by process {os.getpid()} on {socket.gethostname()}" in line

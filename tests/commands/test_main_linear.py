@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from logo_jax import experiment as compose
+from logo_jax.experiment import make_experiment, make_spec
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.checkpoints.manager import CheckpointManager
 from tests.commands.test_main import SPEED, records, run, tiny_config
 from tests.run_commands import evaluated
 
@@ -20,7 +20,7 @@ def test_it_resumes_to_the_bit_and_its_checkpoints_serve_those_without(
     config = tiny_config("cifar10_simsiam", "baseline", arrays, seeds=2, **LINEAR)
     whole = run(config, tmp_path / "whole")
     assert whole.params["linear"]["kernel"].shape[::2] == (2, 3)
-    workdir.claim(tmp_path / "stopped", config.to_dict())
+    workdir.claim_workdir(tmp_path / "stopped", config.to_dict())
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path / "stopped", until=3)
     resumed = run(config, tmp_path / "stopped")
@@ -40,8 +40,8 @@ def test_it_resumes_to_the_bit_and_its_checkpoints_serve_those_without(
     ]  # by a method without the classifier
     without = {k: v for k, v in judged.items() if "linear" not in k and k != "step"}
     assert values == without
-    bare = compose.describe(config, num_devices=1).init()
-    with Checkpoints(tmp_path / "stopped" / "checkpoints") as checkpoints:
+    bare = make_spec(config, num_devices=1).init()
+    with CheckpointManager(tmp_path / "stopped" / "checkpoints") as checkpoints:
         found = checkpoints.restore_latest(bare)
     assert found is not None
     assert "linear" not in found[1].params
@@ -56,4 +56,4 @@ def test_it_is_refused_where_images_do_not_have_one_class_each(labels, what, arr
         np.savez(arrays / f"{split}.npz", images=images, **fields)
     config = tiny_config("cifar10_simsiam", "baseline", arrays, **LINEAR)
     with pytest.raises(ValueError, match=f"config.monitor.linear=True .* has {what}"):
-        compose.experiment(config, make_mesh(jax.devices()[:1]))
+        make_experiment(config, make_mesh(jax.devices()[:1]))

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from logo_jax import experiment as compose
 from logo_jax import main as training
 from logo_jax import report
-from logo_jax.data.sources.base import ImageSet
+from logo_jax.data.sources.base import ArraySource
+from logo_jax.experiment import make_spec
 from logo_jax.experiment.experiment import some_of
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.logging.metric_writer import MetricWriter
 from logo_jax.visualization import run_figures
-from logo_jax.visualization.run_figures import Seen
+from logo_jax.visualization.run_figures import EvalImages
 from tests.commands.test_main import tiny_config
 from tests.data.pictures import smooth
 
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*load_module")
 def make_run(folder, arrays, variant="logo", **changes):
     """A run's folder, as main leaves it after three steps; it has not trained."""
     config = tiny_config("cifar10_moco", variant, arrays, **FIELDS, **changes)
-    workdir.claim(folder, config.to_dict())
+    workdir.claim_workdir(folder, config.to_dict())
     training.record_machine(folder, make_mesh(jax.devices()[:1]))
     with MetricWriter(folder, resume_step=0) as writer:
         for step in (1, 2, 3):
@@ -67,8 +67,8 @@ def fixture_run(arrays, tmp_path_factory):
     """A run with a checkpoint, whose name is not to be taken for HTML or for maths."""
     folder = make_run(tmp_path_factory.mktemp("runs") / "a <b> & $c", arrays)
     config = workdir.read_config(folder)
-    state = jax.jit(compose.describe(config, num_devices=1).init)()
-    with Checkpoints(folder / "checkpoints") as checkpoints:
+    state = jax.jit(make_spec(config, num_devices=1).init)()
+    with CheckpointManager(folder / "checkpoints") as checkpoints:
         checkpoints.save(3, state)
     return folder
 
@@ -194,10 +194,10 @@ def test_crops_show_what_lies_in_their_boxes(arrays):
         [f"augment.{x}_prob" for x in ("flip", "jitter", "grayscale", "blur")], 0.0
     )
     config = tiny_config("cifar10_moco", "logo", arrays, **FIELDS, **plain)
-    description = compose.describe(config, num_devices=1)
+    description = make_spec(config, num_devices=1)
     images = np.stack([smooth(64, 48, seed=i) for i in range(5)])
-    examples = some_of(ImageSet(images, origin="x"), description)
-    for example in run_figures.cropped(description, examples):
+    examples = some_of(ArraySource(images, origin="x"), description)
+    for example in run_figures.crop_examples(description, examples):
         assert example.image.shape == (*example.size, 3) == (64, 48, 3)
         crops = [*example.global_crops, *example.local_crops]
         for box, crop in zip(example.boxes.astype(int), crops, strict=True):
@@ -211,8 +211,8 @@ def test_crops_show_what_lies_in_their_boxes(arrays):
 def test_no_image_is_its_own_neighbour():
     features = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     images = np.arange(20, dtype=np.uint8)[:, None, None, None].repeat(3, axis=-1)
-    bank = Seen(images, features, np.arange(20, dtype=np.int32))
-    asked = Seen(*(x[[3, 9]] for x in bank))
+    bank = EvalImages(images, features, np.arange(20, dtype=np.int32))
+    asked = EvalImages(*(x[[3, 9]] for x in bank))
     mesh = make_mesh(jax.devices()[:1])
     found = run_figures.nearest(asked, bank, mesh, selves=True)
     units = features / np.linalg.norm(features, axis=1, keepdims=True)

@@ -4,14 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from logo_jax import experiment as compose
-from logo_jax.data.sources import folder
-from logo_jax.data.sources.base import ImageSet
-from logo_jax.experiment import pretrained
+from logo_jax.data.sources.base import ArraySource
+from logo_jax.data.sources.folder import load_unsplit_folder
+from logo_jax.experiment import make_spec, pretrained
 from logo_jax.methods.base import TrainState
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.visualization import similarity
 from tests.commands.test_main import tiny_config
 from tests.commands.test_report import Page, refused
@@ -27,9 +26,9 @@ def fixture_run(tmp_path_factory):
     for split in ("train", "test"):
         np.savez(path / split, images=images, labels=np.arange(24) % 6)
     config = tiny_config("cifar10_moco", "logo", path, **FIELDS)
-    workdir.claim(path / "run", config.to_dict())
-    state = jax.jit(compose.describe(config, num_devices=1).init)()
-    with Checkpoints(path / "run" / "checkpoints") as checkpoints:
+    workdir.claim_workdir(path / "run", config.to_dict())
+    state = jax.jit(make_spec(config, num_devices=1).init)()
+    with CheckpointManager(path / "run" / "checkpoints") as checkpoints:
         checkpoints.save(5, state)
     return path / "run"
 
@@ -38,7 +37,7 @@ def fixture_run(tmp_path_factory):
 def fixture_judge(run):
     config = workdir.read_config(run)
     mesh = make_mesh(jax.devices()[:1])
-    return similarity.Judge(pretrained.from_run(run, config, mesh))
+    return similarity.AffinityScorer(pretrained.from_run(run, config, mesh))
 
 
 def test_both_figures_are_drawn_of_the_runs_images_or_of_others(
@@ -71,15 +70,19 @@ def test_both_figures_are_drawn_of_the_runs_images_or_of_others(
 )
 def test_a_run_without_a_learned_affinity_is_refused(variant, fields):
     config = tiny_config("cifar10_moco", variant, "x", **FIELDS | fields)
-    description = compose.describe(config, num_devices=1)
+    description = make_spec(config, num_devices=1)
     state, mesh = TrainState(0, {}, {}, {}, {}), make_mesh(jax.devices()[:1])
     with pytest.raises(ValueError, match="has learned no affinity"):
-        similarity.Judge(pretrained.Frozen(description, state, mesh, "step 1"))
+        similarity.AffinityScorer(
+            pretrained.FrozenEncoder(description, state, mesh, "step 1")
+        )
 
 
 def test_scores_do_not_depend_on_the_order_or_on_the_company(judge, monkeypatch):
     monkeypatch.setattr(similarity, "AT_ONCE", 4)
-    images = ImageSet(np.stack([smooth(12, 12, seed=i) for i in range(8)]), origin="x")
+    images = ArraySource(
+        np.stack([smooth(12, 12, seed=i) for i in range(8)]), origin="x"
+    )
     crops = judge.cut(images, np.arange(8), 2, jax.random.key(0)).crops
     first, second = crops[:, 0], crops[:, 1]
     found = judge.scores(first, second)
@@ -92,7 +95,7 @@ def test_scores_do_not_depend_on_the_order_or_on_the_company(judge, monkeypatch)
 
 
 def test_an_image_that_recurs_is_cut_elsewhere(judge):
-    images = ImageSet(smooth(12, 12)[None], origin="x")
+    images = ArraySource(smooth(12, 12)[None], origin="x")
     cut = judge.cut(images, np.zeros(8, int), 2, jax.random.key(0))
     assert len(np.unique(cut.boxes.reshape(16, 4), axis=0)) > 10
     assert np.ptp(cut.crops, axis=(0, 1)).max() > 0.1
@@ -101,13 +104,13 @@ def test_an_image_that_recurs_is_cut_elsewhere(judge):
 def test_groups_are_classes_or_else_images(tmp_path):
     sizes = {"a": 12, "b": 2, "c": 1, "d": 1, "e": 1}
     names, rows = similarity.groups(
-        folder.load_whole(write_folder(tmp_path / "classes", sizes))
+        load_unsplit_folder(write_folder(tmp_path / "classes", sizes))
     )
     assert names == ["a", "b", "c", "d"]
     assert len(set(rows[0])) == 10
     assert set(rows[1]) == {12, 13}
     assert set(rows[3]) == {15}
     blank = np.zeros((9, 4, 4, 3), np.uint8)
-    names, rows = similarity.groups(ImageSet(blank, origin="x"))
+    names, rows = similarity.groups(ArraySource(blank, origin="x"))
     assert names == ["image 0", "image 2", "image 4", "image 6"]
     np.testing.assert_array_equal(rows, np.repeat([[0], [2], [4], [6]], 10, axis=1))

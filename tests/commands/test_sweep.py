@@ -12,7 +12,7 @@ import types
 import pytest
 
 from logo_jax import configs, sweep
-from logo_jax import experiment as compose
+from logo_jax.experiment import make_spec
 from logo_jax.sweeps import runs, spec, table
 from logo_jax.training import workdir
 from tests.commands import test_main
@@ -128,7 +128,7 @@ def test_what_another_process_trains_is_waited_for(
         waits.set()
 
     def other():
-        with workdir.locked(described.out / "claims" / "a_seed_0"):
+        with workdir.lock_workdir(described.out / "claims" / "a_seed_0"):
             held.set()
             waits.wait(60)
             record = {"metrics": {METRIC: 30.0}, "seconds": 1.0, "arguments": []}
@@ -221,8 +221,8 @@ def test_a_flag_of_every_run_takes_the_place_of_the_cells(tmp_path):
 
 def test_the_difference_pairs_seeds_that_both_have():
     cells = (
-        spec.Cell("base", "x.py"),
-        spec.Cell("new", "x.py", baseline="base", published=70.0),
+        spec.Setting("base", "x.py"),
+        spec.Setting("new", "x.py", baseline="base", published=70.0),
     )
     described = spec.Sweep(cells, (METRIC,), seeds=(0, 1, 2))
     values = {("base", 0): 10.0, ("base", 1): 30.0, ("new", 1): 31.0, ("new", 2): 50.0}
@@ -284,7 +284,7 @@ def test_every_cell_of_a_sweep_is_a_config_that_can_be_built(file):
         module = path.removesuffix(".py").replace("/", ".")
         config = importlib.import_module(f"logo_jax.{module}").get_config(variant)
         config.update_from_flattened_dict(dict(cell.overrides))
-        compose.describe(config, num_devices=1, steps_per_epoch=10)
+        make_spec(config, num_devices=1, steps_per_epoch=10)
         seen.append(config.to_json())
     assert all(a != b for a, b in itertools.combinations(seen, 2))
 

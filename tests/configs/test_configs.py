@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from logo_jax import experiment as compose
 from logo_jax.configs import base
 from logo_jax.data.loader import Examples
+from logo_jax.experiment import make_spec
 from logo_jax.experiment.experiment import train_step
 from logo_jax.methods import LearnedAffinity, LoGo, MoCo
 from logo_jax.parallel.mesh import make_mesh
@@ -29,7 +29,7 @@ def load(name, variant=""):
 
 
 def describe(config, steps_per_epoch=10):
-    return compose.describe(config, num_devices=1, steps_per_epoch=steps_per_epoch)
+    return make_spec(config, num_devices=1, steps_per_epoch=steps_per_epoch)
 
 
 def compiled(description):
@@ -163,12 +163,12 @@ def test_released_has_every_switch_of_the_golden_run():
     assert isinstance(method.base, MoCo)
     assert method.update_kind == "released"
     assert (method.clip_ratio, method.reset_norm_every) == (0.015, 195)
-    assert method.prepare_before_repel
+    assert method.update_momentum_before_repel
     assert not method.stats_from_globals
     base_method, affinity = method.base, method.affinity
     assert (base_method.queue_size, base_method.momentum) == (4096, 0.999)
     assert base_method.temperature == 0.07
-    assert base_method.encode_idle_views
+    assert base_method.encode_unused_views
     assert base_method.shuffle
     assert isinstance(affinity, LearnedAffinity)
     assert affinity.loss.__name__ == "jensen_shannon"
@@ -225,7 +225,7 @@ def test_mocos_defaults_are_its_notebooks():
     method = describe(load("cifar10_moco", "multicrop")).method
     assert isinstance(method, MoCo)
     assert (method.queue_size, method.momentum, method.temperature) == (4096, 0.99, 0.1)
-    assert not method.encode_idle_views
+    assert not method.encode_unused_views
 
 
 def test_the_regressors_schedule_is_its_own():

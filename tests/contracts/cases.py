@@ -23,7 +23,7 @@ from logo_jax.networks.batch_norm import BatchNorm
 from logo_jax.networks.encoder import Encoder
 from logo_jax.parallel.mesh import AXIS, batch_sharding, make_mesh, replicate
 from logo_jax.training import optim
-from logo_jax.training import train_step as step
+from logo_jax.training.train_step import make_train_step
 from tests.golden.tiny import TinyBackbone
 
 BATCH, DIM = 8, 8
@@ -120,7 +120,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "swav_queue": lambda **f: swav(queue_size=2 * BATCH, tx=freezing(1), **f),
     "logo_simsiam": lambda **f: logo(simsiam(**f), **f),
     "logo_simsiam_joint": lambda **f: logo(simsiam(**f), update_kind="joint", **f),
-    "logo_moco": lambda **f: logo(moco(**f), prepare_before_repel=True, **f),
+    "logo_moco": lambda **f: logo(moco(**f), update_momentum_before_repel=True, **f),
     "logo_moco_joint": lambda **f: logo(moco(**f), update_kind="joint", **f),
     "logo_byol": lambda **f: logo(byol(**f), **f),
     "logo_byol_joint": lambda **f: logo(byol(**f), update_kind="joint", **f),
@@ -153,7 +153,7 @@ class Trainer:
             return self.method.update(state, examples, key)
 
         self.mesh = make_mesh(jax.devices()[: self.num_devices])
-        self.compiled = step.make_train_step(
+        self.compiled = make_train_step(
             counted,
             lambda key, examples, epoch: examples,
             self.mesh,

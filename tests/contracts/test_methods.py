@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from logo_jax.parallel.mesh import batch_sharding, make_mesh, replicate
-from logo_jax.training import train_step as step
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.checkpoints.manager import CheckpointManager
+from logo_jax.training.train_step import make_train_step
 from tests.contracts import cases
 
 every_method = pytest.mark.parametrize("name", cases.METHODS)
@@ -35,10 +35,10 @@ def test_a_run_keeps_its_structure_traces_once_and_resumes_bit_equal(name, tmp_p
     assert int(state.step) == 2
     assert all(np.isfinite(value) for value in metrics.values())
     assert_every_statistic_moved(before.batch_stats, state.batch_stats)
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointManager(tmp_path) as checkpoints:
         checkpoints.save(2, state)
     uninterrupted, _ = trainer.run(state, 2, start=2)
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointManager(tmp_path) as checkpoints:
         found = checkpoints.restore_latest(trainer.init())
     assert found is not None
     resumed, _ = trainer.run(found[1], 2, start=2)
@@ -72,7 +72,7 @@ def test_seeds_trained_at_once_equal_their_single_runs(name):
     keys = jax.vmap(jax.random.split)(seeds)
 
     def train(keys, batches, several):
-        compiled = step.make_train_step(
+        compiled = make_train_step(
             method.update, lambda key, batch, epoch: batch, mesh, keys
         )
         init = lambda key: method.init(key, cases.batch())  # noqa: E731

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from logo_jax.data.loader import Resident, _take
+from logo_jax.data.loader import OnDeviceLoader, _take
 from logo_jax.evaluation import knn, nearest_neighbors
 from logo_jax.losses import info_nce
 from logo_jax.parallel.mesh import batch_sharding, make_mesh, replicate
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.checkpoints.manager import CheckpointManager
 from tests.contracts import cases
 from tests.cost import programs
 
@@ -75,7 +75,7 @@ def test_resident_data_are_on_each_device_once():
     )
     size = sum(x.nbytes for x in stored)
     data = replicate(stored, mesh)
-    loader = Resident(*data, 8, (0,), batch_sharding(mesh))
+    loader = OnDeviceLoader(*data, 8, (0,), batch_sharding(mesh))
     batches = list(loader.batches(0, 3))
     dealt = sum(programs.num_bytes(examples) for examples, _ in batches)
     after = bytes_on_devices(mesh)
@@ -98,7 +98,7 @@ def bytes_on_devices(mesh):
 
 def test_saving_a_checkpoint_copies_the_state_once(tmp_path):
     state = {f"w{i}": jnp.full((2**20,), i, jnp.float32) for i in range(8)}
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointManager(tmp_path) as checkpoints:
         tracemalloc.start()  # NumPy reports its arrays to it
         checkpoints.save(1, state)
         checkpoints.wait()

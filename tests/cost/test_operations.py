@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from logo_jax import experiment as compose
+from logo_jax.experiment import make_spec
 from logo_jax.methods.base import Batch
 from logo_jax.parallel.mesh import make_mesh
-from logo_jax.training import train_step as step
+from logo_jax.training.train_step import make_train_step
 
 BATCH, SIDE = 16, 32
 FIELDS = {
@@ -55,8 +55,8 @@ def cost(name: str) -> dict[str, float]:
     if module == "cifar10_moco":
         fields = fields | {"method.shuffle": False, "method.queue_size": 64}
     config.update_from_flattened_dict(FIELDS | fields)
-    description = compose.describe(config, num_devices=1)
-    train_step = step.make_train_step(
+    description = make_spec(config, num_devices=1)
+    train_step = make_train_step(
         description.method.update,
         lambda key, examples, epoch: examples,
         make_mesh(jax.devices()[:1]),

@@ -1,10 +1,15 @@
 import numpy as np
 import pytest
 
-from logo_jax.data.canvas import Skipped, canvas_size, read_canvases, read_squares
+from logo_jax.data.canvas import (
+    CorruptCounter,
+    canvas_size,
+    read_canvases,
+    read_eval_crops,
+)
 from logo_jax.data.decode import DecodeError
-from logo_jax.data.sources import folder
-from logo_jax.data.sources.base import ImageSet
+from logo_jax.data.sources.base import ArraySource
+from logo_jax.data.sources.folder import load_folder
 from tests.data.pictures import encoded, smooth, write_folder
 
 SHAPES = ((10, 12), (30, 12), (9, 40), (1, 5))
@@ -15,7 +20,7 @@ def fixture_files(tmp_path):
     """Four images of several sizes; the second one is damaged where asked for."""
     for i, shape in enumerate(SHAPES):
         (tmp_path / f"{i}.png").write_bytes(encoded(smooth(*shape, seed=i)))
-    return folder.load(tmp_path)[0]
+    return load_folder(tmp_path)[0]
 
 
 def damage(files, *numbers):
@@ -46,7 +51,7 @@ def test_the_next_sound_image_takes_the_place_of_a_damaged_one(files):
 
 
 def test_a_label_is_that_of_the_image_that_is_there(tmp_path):
-    files = folder.load(write_folder(tmp_path, {"a": 2, "b": 1}))[0]
+    files = load_folder(write_folder(tmp_path, {"a": 2, "b": 1}))[0]
     damage(files, 1)
     canvases = read_canvases(files, np.array([1, 0, 2]), (16, 16))
     assert canvases.labels.tolist() == [1, 0, 1]
@@ -65,7 +70,7 @@ def test_where_no_image_is_sound_it_says_so(files):
 
 
 def test_a_canvas_is_no_larger_than_the_images_need():
-    images = ImageSet(np.zeros((2, 20, 50, 3), np.uint8), origin="here")
+    images = ArraySource(np.zeros((2, 20, 50, 3), np.uint8), origin="here")
     assert canvas_size(images, 32) == (20, 32)
     assert canvas_size(images, 64) == (20, 50)
 
@@ -76,27 +81,27 @@ def test_the_canvas_of_images_of_unknown_size_is_square(files):
 
 def test_squares_are_cut_and_damaged_images_marked(files):
     damage(files, 1)
-    squares = read_squares(files, np.arange(4), resize=8, crop=6)
+    squares = read_eval_crops(files, np.arange(4), resize=8, crop=6)
     assert squares.images.shape == (4, 6, 6, 3)
     assert squares.failed.tolist() == [False, True, False, False]
 
 
 def test_images_of_several_sizes_cannot_be_evaluated_whole(files):
     with pytest.raises(ValueError, match=r"1\.png is 30x12, another is 10x12.*resize"):
-        read_squares(files, np.arange(2), resize=0, crop=0)
+        read_eval_crops(files, np.arange(2), resize=0, crop=0)
 
 
 def test_labels_follow_their_images(tmp_path):
     write_folder(tmp_path, {"a": 2, "b": 2})
-    source, _ = folder.load(tmp_path)
-    squares = read_squares(source, np.array([3, 0, 2]), resize=0, crop=0)
+    source, _ = load_folder(tmp_path)
+    squares = read_eval_crops(source, np.array([3, 0, 2]), resize=0, crop=0)
     assert squares.labels.tolist() == [1, 0, 1]
     np.testing.assert_array_equal(squares.images[0], smooth(24, 32, seed=101))
 
 
 def test_a_damaged_image_is_named_once_and_too_many_stop(files, caplog):
     damage(files, 1, 3)
-    skipped = Skipped(files, max_fraction=0.25)
+    skipped = CorruptCounter(files, max_fraction=0.25)
     ids, failed = np.array([[0, 1]]), np.array([[False, True]])
     skipped.add(ids, failed)
     skipped.add(ids, failed)

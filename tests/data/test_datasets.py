@@ -6,7 +6,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from logo_jax.data.datasets import DATASETS, find, partition, require_counts
-from logo_jax.data.splits import DrawnPerClass, HeldOut, Official
+from logo_jax.data.splits import OfficialSplit, PerClassSplit, ValidationSplit
 
 TABLE_1 = {
     "food101": (68175, 7575, 25250, 101, "top1"),
@@ -27,7 +27,7 @@ def labels_of(dataset):
     labels = {}
     for split in dataset.cut.splits:
         count = dataset.examples[split]
-        if isinstance(dataset.cut, DrawnPerClass):
+        if isinstance(dataset.cut, PerClassSplit):
             labels[split] = np.arange(count - BACKGROUND_IMAGES) % dataset.num_classes
             labels[split] += labels[split] >= dataset.cut.left_out
             background = np.full(BACKGROUND_IMAGES, dataset.cut.left_out)
@@ -47,9 +47,9 @@ def test_sizes_classes_and_metric_are_those_of_table_1(name):
 @pytest.mark.parametrize("dataset", CUT, ids=lambda dataset: dataset.name)
 def test_the_sizes_add_up_to_the_examples_that_prepare_must_find(dataset):
     train, val, test = dataset.sizes
-    if isinstance(dataset.cut, Official):
+    if isinstance(dataset.cut, OfficialSplit):
         assert [train, val, test] == [dataset.examples[s] for s in dataset.cut.splits]
-    elif isinstance(dataset.cut, HeldOut):
+    elif isinstance(dataset.cut, ValidationSplit):
         classes = dataset.num_classes if dataset.cut.per_class else 1
         assert val == dataset.cut.count * classes
         assert train + val == dataset.examples[dataset.cut.train]
@@ -181,5 +181,5 @@ def test_stock_tfds_knows_each_name_and_as_many_classes(name, tmp_path):
     dataset = DATASETS[name]
     features = tfds.builder(dataset.tfds, data_dir=tmp_path).info.features
     label = features["labels"].feature if name == "voc2007" else features["label"]
-    background = isinstance(dataset.cut, DrawnPerClass)
+    background = isinstance(dataset.cut, PerClassSplit)
     assert label.num_classes == dataset.num_classes + background

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from logo_jax.data.decode import DecodeError, centre_square, decode, fit
+from logo_jax.data.decode import DecodeError, center_crop, decode, decode_to_canvas
 from tests.data.pictures import encoded, rotated_by_exif, smooth
 
 PIXELS = smooth(30, 46)
@@ -114,7 +114,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
 @pytest.mark.parametrize("picture_format", ["PNG", "JPEG"])
 def test_an_image_no_larger_than_the_canvas_is_stored_exactly(picture_format):
     data = encoded(PIXELS, picture_format)
-    pixels, size = fit(data, (30, 50))
+    pixels, size = decode_to_canvas(data, (30, 50))
     np.testing.assert_array_equal(pixels, by_pillow(data))
     assert size == (30, 46)
 
@@ -122,7 +122,7 @@ def test_an_image_no_larger_than_the_canvas_is_stored_exactly(picture_format):
 @pytest.mark.parametrize("shape", [(200, 300), (90, 700), (64, 65), (1, 300)])
 def test_each_axis_is_reduced_to_the_canvas_where_it_is_longer(shape):
     original = smooth(*shape)
-    pixels, size = fit(encoded(original), (64, 64))
+    pixels, size = decode_to_canvas(encoded(original), (64, 64))
     assert size == shape
     assert pixels.shape[:2] == (min(shape[0], 64), min(shape[1], 64))
     wanted = Image.fromarray(original).resize(pixels.shape[1::-1], Image.Resampling.BOX)
@@ -136,7 +136,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size_and_says_its_own():
     assert size == (500, 700)
     assert 100 <= scaled.shape[0] <= 250
     assert 130 <= scaled.shape[1] <= 350
-    fitted, size = fit(data, (100, 130))
+    fitted, size = decode_to_canvas(data, (100, 130))
     assert size == (500, 700)
     assert fitted.shape == (100, 130, 3)
     wanted = Image.fromarray(original).resize((130, 100), Image.Resampling.BOX)
@@ -148,7 +148,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size_and_says_its_own():
 )
 def test_the_centre_square_is_torchvisions(shape, whole):
     original = smooth(*shape)
-    square = centre_square(encoded(original), resize=20, crop=15)
+    square = center_crop(encoded(original), resize=20, crop=15)
     resized = np.asarray(
         Image.fromarray(original).resize(whole[::-1], Image.Resampling.BICUBIC)
     )
@@ -159,14 +159,14 @@ def test_the_centre_square_is_torchvisions(shape, whole):
 
 
 def test_a_line_of_one_pixel_becomes_a_square():
-    assert centre_square(encoded(smooth(1, 40)), resize=8, crop=8).shape == (8, 8, 3)
+    assert center_crop(encoded(smooth(1, 40)), resize=8, crop=8).shape == (8, 8, 3)
 
 
 def test_a_jpeg_decoded_at_a_fraction_of_its_size_is_not_shifted():
     phase = np.arange(1411) / 5  # 3/8 of 1411 px are 529.1, and libjpeg makes 530
     waves = 128 + 100 * np.sin(phase[:, None]) * np.cos(phase[None])
     data = encoded(np.repeat(waves[..., None], 3, axis=-1).astype(np.uint8), "JPEG")
-    scaled, _ = fit(data, (500, 500))
-    whole, _ = fit(decode(data)[0], (500, 500))
+    scaled, _ = decode_to_canvas(data, (500, 500))
+    whole, _ = decode_to_canvas(decode(data)[0], (500, 500))
     corner = np.abs(scaled.astype(int) - whole)[-60:, -60:]
     assert corner.mean() < 3

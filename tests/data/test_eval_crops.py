@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from logo_jax.data import eval_crops
-from logo_jax.data.eval_crops import Squares, decoded, evenly, read_all
-from logo_jax.data.sources import folder
-from logo_jax.data.sources.base import ImageSet, Record
+from logo_jax.data.eval_crops import EvalCrops, decode_all, evenly_spaced, read_all
+from logo_jax.data.sources.base import ArraySource, Record
+from logo_jax.data.sources.folder import load_folder
 from tests.data.pictures import smooth, write_folder
 
-ARRAYS = ImageSet(
+ARRAYS = ArraySource(
     np.random.default_rng(0).integers(0, 256, (600, 3, 4, 3), np.uint8),
     np.arange(600) % 7,
     origin="arrays",
@@ -16,7 +16,7 @@ ARRAYS = ImageSet(
 
 @pytest.fixture(name="files")
 def fixture_files(tmp_path):
-    return folder.load(write_folder(tmp_path, {"a": 4, "b": 3}))[0]
+    return load_folder(write_folder(tmp_path, {"a": 4, "b": 3}))[0]
 
 
 def collected(squares):
@@ -51,20 +51,20 @@ def test_arrays_are_reduced_where_the_canvas_is_smaller():
 @pytest.mark.parametrize("labels", [None, np.ones((5, 4), np.int32)])
 def test_images_without_one_class_each_are_marked_so(labels, side):
     pixels = np.zeros((5, 3, 3, 3), np.uint8)
-    source = ImageSet(pixels, labels, origin="here")
+    source = ArraySource(pixels, labels, origin="here")
     assert read_all(source, (side, side), max_corrupt=0)[2].tolist() == [-1] * 5
 
 
 def test_many_chunks_keep_their_order(monkeypatch):
     monkeypatch.setattr(eval_crops, "_READ_AT_ONCE", 7)
     ids = np.arange(600)[::-1]
-    images, labels = collected(Squares(ARRAYS, ids, max_corrupt=0, threads=3))
+    images, labels = collected(EvalCrops(ARRAYS, ids, max_corrupt=0, threads=3))
     np.testing.assert_array_equal(images, ARRAYS.images[::-1])
     np.testing.assert_array_equal(labels, ARRAYS.labels[::-1])
 
 
 def test_a_second_pass_gives_the_same_without_decoding_again(files, tmp_path):
-    squares = Squares(files, np.arange(7), max_corrupt=0, resize=8, crop=8)
+    squares = EvalCrops(files, np.arange(7), max_corrupt=0, resize=8, crop=8)
     first = collected(squares)
     (tmp_path / "a" / "0.png").unlink()
     for before, after in zip(first, collected(squares), strict=True):
@@ -73,7 +73,7 @@ def test_a_second_pass_gives_the_same_without_decoding_again(files, tmp_path):
 
 def test_what_is_too_much_to_keep_is_decoded_again(files, tmp_path, monkeypatch):
     monkeypatch.setattr(eval_crops, "_KEPT_BYTES", 7 * 8 * 8 * 3 - 1)
-    squares = Squares(files, np.arange(7), max_corrupt=0.5, resize=8, crop=8)
+    squares = EvalCrops(files, np.arange(7), max_corrupt=0.5, resize=8, crop=8)
     assert len(collected(squares)[0]) == 7
     (tmp_path / "a" / "0.png").unlink()
     assert len(collected(squares)[0]) == 6
@@ -81,13 +81,13 @@ def test_what_is_too_much_to_keep_is_decoded_again(files, tmp_path, monkeypatch)
 
 def test_a_damaged_image_is_left_out_of_evaluations(files, tmp_path):
     (tmp_path / "a" / "1.png").write_bytes(b"damaged")
-    found = decoded(files, max_corrupt=0.5)
+    found = decode_all(files, max_corrupt=0.5)
     assert len(found) == 6
     assert found.labels is not None
     assert found.labels.tolist() == [0, 0, 0, 1, 1, 1]
     np.testing.assert_array_equal(found.images[1], smooth(24, 32, seed=2))
     with pytest.raises(ValueError, match="1 images cannot be decoded"):
-        decoded(files, max_corrupt=0.1)
+        decode_all(files, max_corrupt=0.1)
 
 
 def test_images_that_are_left_whole_are_too_much_to_keep_too(files, monkeypatch):
@@ -100,7 +100,7 @@ def test_images_that_are_left_whole_are_too_much_to_keep_too(files, monkeypatch)
         def __len__(self):
             return len(files)
 
-    squares = Squares(Sized(), np.arange(7), max_corrupt=0)
+    squares = EvalCrops(Sized(), np.arange(7), max_corrupt=0)
     monkeypatch.setattr(eval_crops, "_KEPT_BYTES", 7 * 24 * 32 * 3 - 1)
     assert len(collected(squares)[0]) == 7
     assert "_kept" not in vars(squares)
@@ -112,19 +112,19 @@ def test_images_that_are_left_whole_are_too_much_to_keep_too(files, monkeypatch)
 def test_a_chunk_without_a_sound_image_is_passed_over(files, tmp_path, monkeypatch):
     monkeypatch.setattr(eval_crops, "_READ_AT_ONCE", 3)
     (tmp_path / "b" / "2.png").write_bytes(b"damaged")  # alone in its chunk
-    assert len(decoded(files, max_corrupt=0.5)) == 6
+    assert len(decode_all(files, max_corrupt=0.5)) == 6
 
 
 def test_the_limit_is_of_the_images_that_count(files, tmp_path):
     (tmp_path / "a" / "1.png").write_bytes(b"damaged")
-    squares = Squares(files, np.arange(2), max_corrupt=0.4)
+    squares = EvalCrops(files, np.arange(2), max_corrupt=0.4)
     with pytest.raises(ValueError, match="more than 40.00% of 2; "):
         collected(squares)
 
 
 @pytest.mark.parametrize(("n", "limit", "count"), [(10, 0, 10), (10, 3, 3), (3, 9, 3)])
 def test_numbers_are_spread_over_all_images(n, limit, count):
-    numbers = evenly(n, limit)
+    numbers = evenly_spaced(n, limit)
     assert len(set(numbers.tolist())) == count
     assert numbers[0] == 0
     assert n - numbers[-1] <= -(-n // count)
@@ -143,5 +143,5 @@ def test_images_without_a_label_keep_that_they_have_none(files):
         def name(self, i):
             return str(i)
 
-    found = decoded(Unlabelled(), max_corrupt=0.0)
+    found = decode_all(Unlabelled(), max_corrupt=0.0)
     np.testing.assert_array_equal(found.labels, np.arange(len(files)) % 3 - 1)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from logo_jax.data.eval_crops import read_all
-from logo_jax.data.loader import ReadStep, Resident, Streamed
+from logo_jax.data.loader import OnDeviceLoader, StepReader, StreamingLoader
 from logo_jax.data.prefetch import read_ahead
 from logo_jax.data.sampler import epoch_order, ids_of_step
-from logo_jax.data.sources import folder
+from logo_jax.data.sources.folder import load_folder
 from logo_jax.parallel.mesh import batch_sharding, make_mesh, replicate
 from tests.data.pictures import write_folder
 
@@ -27,7 +27,7 @@ STEPS = 6  # of 11 images: three epochs of two steps
 @pytest.fixture(name="source", scope="module")
 def fixture_source(tmp_path_factory):
     root = tmp_path_factory.mktemp("images")
-    return folder.load(write_folder(root, {"a": 6, "b": 5}))[0]
+    return load_folder(write_folder(root, {"a": 6, "b": 5}))[0]
 
 
 def sharding(seeds=(3,)):
@@ -35,15 +35,15 @@ def sharding(seeds=(3,)):
 
 
 def streamed(source, seeds=(3,), max_corrupt=0.0, **how):
-    return Streamed(
-        ReadStep(source, CANVAS, BATCH, seeds), sharding(seeds), max_corrupt, **how
+    return StreamingLoader(
+        StepReader(source, CANVAS, BATCH, seeds), sharding(seeds), max_corrupt, **how
     )
 
 
 def resident(source, seeds=(3,)):
     stored = read_all(source, CANVAS, max_corrupt=0)
     mesh = make_mesh(jax.devices()[:4])
-    return Resident(*replicate(stored, mesh), BATCH, seeds, sharding(seeds))
+    return OnDeviceLoader(*replicate(stored, mesh), BATCH, seeds, sharding(seeds))
 
 
 def dealt(loader, start=0, stop=STEPS):
@@ -89,8 +89,8 @@ def test_an_epoch_holds_every_image_once_but_its_remainder():
 
 @pytest.mark.parametrize("seeds", [(3,), (3, 4)])
 def test_the_shares_of_several_processes_are_the_batch(source, seeds):
-    whole = ReadStep(source, CANVAS, BATCH, seeds)(3)
-    parts = [ReadStep(source, CANVAS, BATCH, seeds, (i, 2))(3) for i in range(2)]
+    whole = StepReader(source, CANVAS, BATCH, seeds)(3)
+    parts = [StepReader(source, CANVAS, BATCH, seeds, (i, 2))(3) for i in range(2)]
     axis = len(seeds) - 1
     for shares, field in zip(
         zip(*(jax.tree.leaves(part[:2]) for part in parts), strict=True),
@@ -128,7 +128,7 @@ def test_a_stopped_reading_leaves_no_process_and_no_thread(source):
 
 @pytest.mark.parametrize("how", [{"threads": 2}, {"workers": 2}])
 def test_a_damaged_file_is_named_and_skipped_up_to_the_limit(tmp_path, caplog, how):
-    source = folder.load(write_folder(tmp_path, {"a": 6, "b": 5}))[0]
+    source = load_folder(write_folder(tmp_path, {"a": 6, "b": 5}))[0]
     damaged = tmp_path / "b" / "1.png"
     damaged.write_bytes(damaged.read_bytes()[:200])
     found = dealt(streamed(source, max_corrupt=0.1, **how))

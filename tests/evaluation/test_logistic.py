@@ -5,7 +5,7 @@ from sklearn.linear_model import LogisticRegression
 
 from logo_jax.evaluation import logistic
 from logo_jax.evaluation.features import Features
-from logo_jax.evaluation.logistic import STRENGTHS, fit, transfer
+from logo_jax.evaluation.logistic import STRENGTHS, choose_strength, fit_strengths
 
 CLASSES = 5
 SOME = [1e-6, 1e-2, 1.0, 1e2, 1e5]
@@ -40,7 +40,7 @@ def scikit_learns(data, strength):
 
 @pytest.fixture(scope="module")
 def fits():
-    return fit(data_set(0), SOME, num_classes=CLASSES)
+    return fit_strengths(data_set(0), SOME, num_classes=CLASSES)
 
 
 @pytest.mark.parametrize("i", range(len(SOME)))
@@ -56,7 +56,7 @@ def test_objective_and_predictions_are_scikit_learns(fits, i):
 
 def test_strengths_that_descend_in_groups_end_where_all_do_together(fits, monkeypatch):
     monkeypatch.setattr(logistic, "AT_ONCE", 2 * 200 * CLASSES)
-    grouped = fit(data_set(0), SOME, num_classes=CLASSES)
+    grouped = fit_strengths(data_set(0), SOME, num_classes=CLASSES)
     assert grouped.converged.all()
     for i, strength in enumerate(SOME):
         values = [
@@ -85,12 +85,12 @@ def test_the_gradient_is_that_of_the_sum_and_half_the_squared_weights(fits):
 
 
 def test_strengths_do_not_influence_one_another(fits):
-    alone = fit(data_set(0), SOME[2:3], num_classes=CLASSES)
+    alone = fit_strengths(data_set(0), SOME[2:3], num_classes=CLASSES)
     np.testing.assert_allclose(alone.weights[0], fits.weights[2], rtol=0.02, atol=2e-3)
 
 
 def test_what_has_not_converged_says_so():
-    few = fit(data_set(0), SOME, num_classes=CLASSES, max_iterations=3)
+    few = fit_strengths(data_set(0), SOME, num_classes=CLASSES, max_iterations=3)
     assert not few.converged[0]
     assert (few.iterations <= 3).all()
     assert few.gaps[0] > 0
@@ -98,7 +98,9 @@ def test_what_has_not_converged_says_so():
 
 def test_float64_goes_further_down():
     train = data_set(0)
-    exact = fit(train, [1.0], num_classes=CLASSES, tolerance=1e-12, dtype=np.float64)
+    exact = fit_strengths(
+        train, [1.0], num_classes=CLASSES, tolerance=1e-12, dtype=np.float64
+    )
     assert exact.weights.dtype == np.float64
     wanted = scikit_learns(train, 1.0).coef_.T
     np.testing.assert_allclose(exact.weights[0], wanted, atol=1e-4)
@@ -107,7 +109,7 @@ def test_float64_goes_further_down():
 def test_features_may_outnumber_examples_and_repeat_themselves():
     train = data_set(0, size=30, dim=40)
     doubled = train._replace(features=np.tile(train.features, 2))
-    fits = fit(doubled, [1.0], num_classes=CLASSES)
+    fits = fit_strengths(doubled, [1.0], num_classes=CLASSES)
     wanted = scikit_learns(doubled, 1.0)
     got = objective(doubled, fits.weights[0], fits.biases[0], 1.0)
     least = objective(doubled, wanted.coef_.T, wanted.intercept_, 1.0)
@@ -116,7 +118,7 @@ def test_features_may_outnumber_examples_and_repeat_themselves():
 
 def test_transfer_measures_the_strength_that_validation_prefers():
     train, val, test = data_set(0), data_set(1, size=60), data_set(2)
-    found = transfer(
+    found = choose_strength(
         train, val, test, metric="mean_per_class", num_classes=CLASSES, strengths=SOME
     )
     accuracies = [scikit_learns(train, s).score(val.features, val.labels) for s in SOME]
@@ -131,7 +133,7 @@ def test_transfer_measures_the_strength_that_validation_prefers():
 def test_of_strengths_that_do_equally_well_the_largest_is_chosen():
     data = Features(np.eye(5, dtype=np.float32), np.arange(5, dtype=np.int32))
     how = {"metric": "top1", "num_classes": CLASSES}
-    found = transfer(data, data, data, strengths=[0.1, 10.0, 1.0], **how)
+    found = choose_strength(data, data, data, strengths=[0.1, 10.0, 1.0], **how)
     assert (found.strength, found.value) == (10.0, 1.0)
 
 
@@ -143,11 +145,11 @@ def test_strengths_are_45_from_a_millionth_to_a_hundred_thousand():
 def test_what_it_cannot_do_is_said():
     data = data_set(0, size=10)
     with pytest.raises(ValueError, match="svm for images of several labels"):
-        transfer(data, data, data, metric="map", num_classes=CLASSES)
+        choose_strength(data, data, data, metric="map", num_classes=CLASSES)
     several = data._replace(labels=np.ones((10, CLASSES), np.int32))
     with pytest.raises(ValueError, match="use svm"):
-        fit(several, num_classes=CLASSES)
+        fit_strengths(several, num_classes=CLASSES)
     with pytest.raises(ValueError, match="must lie in"):
-        fit(data, num_classes=2)
+        fit_strengths(data, num_classes=2)
     with pytest.raises(ValueError, match="must be positive"):
-        fit(data, [0.0], num_classes=CLASSES)
+        fit_strengths(data, [0.0], num_classes=CLASSES)

@@ -19,7 +19,7 @@ def found(bank_rows, queries, k, num_devices):
     bank = Features(bank_rows, np.zeros(len(bank_rows), np.int32))
     bank = nearest_neighbors.make_bank(bank, mesh)
     find = jax.jit(lambda queries: nearest_neighbors.nearest(queries, bank, k))
-    return find(nearest_neighbors.everywhere(queries, mesh))
+    return find(nearest_neighbors.replicate(queries, mesh))
 
 
 @pytest.mark.parametrize("num_devices", [1, 4])

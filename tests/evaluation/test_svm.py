@@ -5,7 +5,7 @@ from sklearn.svm import LinearSVC
 
 from logo_jax.evaluation.features import Features
 from logo_jax.evaluation.metrics import METRICS
-from logo_jax.evaluation.svm import COSTS, fit, voc07_map
+from logo_jax.evaluation.svm import COSTS, fit_svms, voc07_map
 
 
 def data_set(seed, size=60, noise=0.3):
@@ -31,18 +31,18 @@ def test_costs_are_a_hundredth_a_tenth_and_halvings_from_a_sixteenth():
 
 
 def test_machines_come_in_the_order_of_the_classes():
-    weights = fit(data_set(0), costs=[1.0], processes=1).weights
+    weights = fit_svms(data_set(0), costs=[1.0], processes=1).weights
     np.testing.assert_array_equal(weights.argmax(0), [0, 1, 2])
     swapped = data_set(0)._replace(labels=data_set(0).labels[:, ::-1])
     np.testing.assert_allclose(
-        fit(swapped, costs=[1.0], processes=1).weights, weights[:, ::-1], rtol=1e-5
+        fit_svms(swapped, costs=[1.0], processes=1).weights, weights[:, ::-1], rtol=1e-5
     )
 
 
 def test_the_cost_is_the_one_that_cross_validation_prefers():
     data, costs = data_set(2, noise=1.0), [1e-6, 1e-4, 1e-2, 1.0]
     lengths = np.linalg.norm(data.features, axis=1, keepdims=True)
-    for k, chosen in enumerate(fit(data, costs=costs, processes=1).costs):
+    for k, chosen in enumerate(fit_svms(data, costs=costs, processes=1).costs):
         precision = {
             cost: cross_val_score(
                 LinearSVC(C=cost, class_weight={1: 2}, random_state=0, max_iter=2000),
@@ -61,7 +61,7 @@ def test_difficult_images_are_negatives_in_training():
     labels = data.labels.copy()
     labels[:20][labels[:20] == -1] = 0
     plain, difficult = (
-        fit(Features(data.features, each), costs=[1.0], processes=1).weights
+        fit_svms(Features(data.features, each), costs=[1.0], processes=1).weights
         for each in (data.labels, labels)
     )
     np.testing.assert_array_equal(plain, difficult)
@@ -83,7 +83,7 @@ def test_only_the_direction_of_features_matters():
 
 def test_eleven_points_are_measured_on_request():
     train, test = data_set(0, noise=1.0), data_set(1, noise=1.0)
-    machines = fit(train, costs=[1.0], processes=1)
+    machines = fit_svms(train, costs=[1.0], processes=1)
     lengths = np.linalg.norm(test.features, axis=1, keepdims=True)
     scores = test.features / lengths @ machines.weights + machines.biases
     for metric in ("map", "map_11_point"):
@@ -92,7 +92,7 @@ def test_eleven_points_are_measured_on_request():
 
 
 def test_processes_do_not_change_the_machines():
-    one, two = (fit(data_set(0), costs=[0.1, 1.0], processes=n) for n in (1, 2))
+    one, two = (fit_svms(data_set(0), costs=[0.1, 1.0], processes=n) for n in (1, 2))
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -102,8 +102,8 @@ def test_what_it_cannot_do_is_said():
     with pytest.raises(ValueError, match="use map or map_11_point"):
         voc07_map(data, data, metric="top1")
     with pytest.raises(ValueError, match="use logistic"):
-        fit(data._replace(labels=data.labels[:, 0]))
+        fit_svms(data._replace(labels=data.labels[:, 0]))
     rare = data.labels.copy()
     rare[2:, 1] = -1
     with pytest.raises(ValueError, match="class 1 is shown by fewer"):
-        fit(data._replace(labels=rare))
+        fit_svms(data._replace(labels=rare))

@@ -174,7 +174,7 @@ def test_released_moco_is_followed_step_by_step(name):
         queue_size=config["queue"],
         momentum=config["momentum_encoder"],
         temperature=config["temperature"],
-        encode_idle_views=True,
+        encode_unused_views=True,
     )
     if "noise0/q" in golden:
         method = LoGo(
@@ -184,7 +184,7 @@ def test_released_moco_is_followed_step_by_step(name):
             repel_tx=sgd_of(config, optim.clipped_sgd),
             update_kind="released",
             clip_ratio=config["clip_ratio"],
-            prepare_before_repel=True,
+            update_momentum_before_repel=True,
         )
 
     def noise_of(i):

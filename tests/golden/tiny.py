@@ -7,7 +7,7 @@ import numpy as np
 
 from logo_jax.methods.base import Batch
 from logo_jax.networks.batch_norm import BatchNorm
-from logo_jax.training import train_step as stepping
+from logo_jax.training.train_step import make_train_step
 
 
 class TinyBackbone(nn.Module):
@@ -42,7 +42,7 @@ def stack_crops(golden, step):
 
 def compile_update(update, mesh):
     """A step `(state, (batch, noise)) -> (state, metrics)` with the noise given."""
-    step = stepping.make_train_step(
+    step = make_train_step(
         lambda state, inputs, key: update(state, inputs[0], key, inputs[1]),
         lambda key, inputs, epoch: inputs,
         mesh,

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from logo_jax import experiment as compose
 from logo_jax.data.loader import Examples
+from logo_jax.experiment import make_spec
 from logo_jax.experiment.experiment import train_step
 from logo_jax.methods import LoGo, OnlineLinear
 from logo_jax.methods.base import LINEAR
@@ -103,7 +103,7 @@ def flops(num_classes):
         "baseline"
     )
     config.monitor.linear = True
-    description = compose.describe(config, num_devices=1, num_classes=num_classes)
+    description = make_spec(config, num_devices=1, num_classes=num_classes)
     b = description.batch_size
     shapes = {"images": (b, 16, 16, 3), "sizes": (b, 2), "ids": (b,), "labels": (b,)}
     examples = Examples(

@@ -5,8 +5,14 @@ import numpy as np
 import pytest
 
 from logo_jax.methods import multi_crop
-from logo_jax.methods import pairing as views
 from logo_jax.methods.base import Batch
+from logo_jax.methods.pairing import (
+    PAIRINGS,
+    pair_metrics,
+    pair_weights,
+    predicting_views,
+    target_views,
+)
 from logo_jax.networks.batch_norm import BatchNorm
 
 COUNTS = [(2, 0), (2, 2), (2, 6)]
@@ -30,9 +36,9 @@ def some_pairs(shape, pairs):
 
 
 @pytest.mark.parametrize("counts", COUNTS)
-@pytest.mark.parametrize("pairing", [p for p in views.PAIRINGS if p != "summed"])
+@pytest.mark.parametrize("pairing", [p for p in PAIRINGS if p != "summed"])
 def test_weights_sum_to_one_and_no_view_predicts_itself(pairing, counts):
-    weights = views.pair_weights(pairing, *counts)
+    weights = pair_weights(pairing, *counts)
     assert weights.shape == (sum(counts), sum(counts) if pairing == "all_pairs" else 2)
     assert weights.sum() == pytest.approx(1)
     assert (weights >= 0).all()
@@ -42,18 +48,18 @@ def test_weights_sum_to_one_and_no_view_predicts_itself(pairing, counts):
 @pytest.mark.parametrize("counts", COUNTS)
 def test_one_way_is_the_first_view_predicting_the_second_alone(counts):
     expected = some_pairs((sum(counts), 2), [(0, 1)])
-    np.testing.assert_array_equal(views.pair_weights("one_way", *counts), expected)
+    np.testing.assert_array_equal(pair_weights("one_way", *counts), expected)
 
 
 @pytest.mark.parametrize("counts", COUNTS)
 def test_symmetric_is_both_directions_of_the_global_views(counts):
     expected = some_pairs((sum(counts), 2), [(0, 1), (1, 0)])
-    np.testing.assert_array_equal(views.pair_weights("symmetric", *counts), expected)
+    np.testing.assert_array_equal(pair_weights("symmetric", *counts), expected)
 
 
 def test_global_targets_of_two_and_two_are_six_pairs_of_one_sixth():
     pairs = [(0, 1), (1, 0), (2, 0), (2, 1), (3, 0), (3, 1)]
-    weights = views.pair_weights("global_targets", 2, 2)
+    weights = pair_weights("global_targets", 2, 2)
     np.testing.assert_allclose(weights, some_pairs((4, 2), pairs))
 
 
@@ -61,30 +67,30 @@ def test_global_targets_of_two_and_two_are_six_pairs_of_one_sixth():
 def test_all_pairs_weighs_every_pair_of_different_views_alike(counts):
     views_of_image = range(sum(counts))
     pairs = [(s, t) for s in views_of_image for t in views_of_image if s != t]
-    weights = views.pair_weights("all_pairs", *counts)
+    weights = pair_weights("all_pairs", *counts)
     np.testing.assert_allclose(weights, some_pairs((sum(counts),) * 2, pairs))
 
 
 def test_one_way_has_one_predicting_and_one_targeted_view():
-    weights = views.pair_weights("one_way", 2, 2)
-    assert (views.predicting(weights), views.targeted(weights)) == ([0], [1])
+    weights = pair_weights("one_way", 2, 2)
+    assert (predicting_views(weights), target_views(weights)) == ([0], [1])
 
 
 def test_all_views_predict_the_global_ones_with_global_targets():
-    weights = views.pair_weights("global_targets", 2, 2)
-    predicting, targeted = views.predicting(weights), views.targeted(weights)
+    weights = pair_weights("global_targets", 2, 2)
+    predicting, targeted = predicting_views(weights), target_views(weights)
     assert (predicting, targeted) == ([0, 1, 2, 3], [0, 1])
 
 
 def test_unknown_pairing_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="pairing='both' must be one of one_way, sym"):
-        views.pair_weights("both", 2, 0)
+        pair_weights("both", 2, 0)
 
 
-@pytest.mark.parametrize("pairing", views.PAIRINGS)
+@pytest.mark.parametrize("pairing", PAIRINGS)
 def test_one_global_crop_is_refused(pairing):
     with pytest.raises(ValueError, match="1 global crops make no pair; use 2 or more"):
-        views.pair_weights(pairing, 1, 4)
+        pair_weights(pairing, 1, 4)
 
 
 def test_views_of_a_batch_are_the_global_crops_then_the_local_ones():
@@ -132,9 +138,9 @@ def test_network_without_statistics_encodes_and_keeps_none():
 
 
 def test_pair_metrics_are_plain_means_of_each_kind_of_used_pair():
-    weights = views.pair_weights("global_targets", 2, 1)
+    weights = pair_weights("global_targets", 2, 1)
     losses = jnp.array([[100.0, 1.0], [3.0, 100.0], [10.0, 20.0]])
-    metrics = views.pair_metrics(weights, losses, 2)
+    metrics = pair_metrics(weights, losses, 2)
     assert {name: value.item() for name, value in metrics.items()} == {
         "loss_global_global": 2.0,
         "loss_local_global": 15.0,
@@ -142,16 +148,16 @@ def test_pair_metrics_are_plain_means_of_each_kind_of_used_pair():
 
 
 def test_pair_metrics_leave_out_kinds_without_a_pair():
-    weights = views.pair_weights("symmetric", 2, 0)
-    metrics = views.pair_metrics(weights, jnp.ones((2, 2)), 2)
+    weights = pair_weights("symmetric", 2, 0)
+    metrics = pair_metrics(weights, jnp.ones((2, 2)), 2)
     assert list(metrics) == ["loss_global_global"]
 
 
 def test_summed_weighs_global_pairs_by_one_and_each_local_pair_by_one():
-    weights = views.pair_weights("summed", 2, 2)
+    weights = pair_weights("summed", 2, 2)
     np.testing.assert_array_equal(weights, [[0, 0.5], [0.5, 0], [1, 1], [1, 1]])
-    baseline = views.pair_weights("summed", 2, 0)
-    np.testing.assert_array_equal(baseline, views.pair_weights("symmetric", 2, 0))
+    baseline = pair_weights("summed", 2, 0)
+    np.testing.assert_array_equal(baseline, pair_weights("symmetric", 2, 0))
 
 
 def test_views_beyond_the_moving_ones_leave_running_statistics_alone():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from logo_jax.methods.shuffle_bn import shuffled
+from logo_jax.methods.shuffle_bn import encode_shuffled
 from logo_jax.parallel.mesh import AXIS, make_mesh
 
 DEVICES = 4
@@ -21,7 +21,7 @@ def shuffle(rows, seed, num_devices=DEVICES):
         return jnp.stack([view[:, None] for view in views]), views[0]
 
     mapped = jax.shard_map(
-        lambda x: shuffled(encode, [x, 100 + x], jax.random.key(seed)),
+        lambda x: encode_shuffled(encode, [x, 100 + x], jax.random.key(seed)),
         mesh=mesh,
         in_specs=P(AXIS),
         out_specs=(P(None, AXIS), P(AXIS)),

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 import pytest
 
-from logo_jax import experiment as compose
+from logo_jax.experiment import make_spec
 from logo_jax.parallel import processes
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.checkpoints.manager import CheckpointManager
 from tests.commands import test_main
 from tests.conftest import CACHE
 from tests.xla_flags import DEVICES
@@ -54,13 +54,13 @@ CHANGES = {"batch_norm": "global", "encoder.backbone": "resnet10"}
     ],
 )
 def test_a_process_joins_where_a_cluster_started_several(environ, cluster):
-    assert processes.detected(environ) == cluster
-    assert processes.group(environ) == ({} if cluster else None)
+    assert processes.detect_cluster(environ) == cluster
+    assert processes.cluster_arguments(environ) == ({} if cluster else None)
 
 
 def test_flags_go_before_the_cluster():
-    assert processes.group(SLURM, num_processes=1) is None
-    arguments = processes.group(SLURM, "10.0.0.1:1234", 4, 3)
+    assert processes.cluster_arguments(SLURM, num_processes=1) is None
+    arguments = processes.cluster_arguments(SLURM, "10.0.0.1:1234", 4, 3)
     assert arguments == {
         "coordinator_address": "10.0.0.1:1234",
         "num_processes": 4,
@@ -84,7 +84,7 @@ def test_flags_go_before_the_cluster():
 )
 def test_bad_flags_are_refused_by_name(flags, message):
     with pytest.raises(ValueError, match=message):
-        processes.group({}, *flags)
+        processes.cluster_arguments({}, *flags)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +102,7 @@ def test_each_processs_devices_are_together_in_the_mesh():
 def test_two_processes_resume_what_one_began_and_end_where_it_does(arrays, tmp_path):
     config = test_main.tiny_config("cifar10_simsiam", "baseline", arrays, **CHANGES)
     begun, whole = tmp_path / "begun", tmp_path / "whole"
-    workdir.claim(begun, config.to_dict())
+    workdir.claim_workdir(begun, config.to_dict())
     with pytest.raises(KeyboardInterrupt):
         test_main.run(config, begun, until=3, num_devices=4)
     before = len(test_main.records(begun))
@@ -111,8 +111,8 @@ def test_two_processes_resume_what_one_began_and_end_where_it_does(arrays, tmp_p
     errors = [process.communicate(timeout=240)[1] for process in started]
     assert [process.returncode for process in started] == [0, 0], errors
     assert not (tmp_path / "other").exists()  # only the first writes
-    like = jax.eval_shape(compose.describe(config, num_devices=4).init)
-    with Checkpoints(begun / "checkpoints", read_only=True) as checkpoints:
+    like = jax.eval_shape(make_spec(config, num_devices=4).init)
+    with CheckpointManager(begun / "checkpoints", read_only=True) as checkpoints:
         found = checkpoints.restore_latest(like)
     assert found is not None
     assert found[0] == 4

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from logo_jax import experiment as compose
+from logo_jax.experiment import load_data, make_loader, make_spec
 from logo_jax.experiment.probe import RECIPES, Recipe, frozen_encoder, make_probe
 from logo_jax.parallel.mesh import make_mesh, replicate
 from logo_jax.protocols.linear_probe import linear_probe, train_step
@@ -42,12 +42,12 @@ def fixture_arrays(tmp_path_factory):
 def fixture_run(arrays):
     """Description, state and data of a run that has not begun."""
     config = tiny_config("cifar10_simsiam", "baseline", arrays)
-    description = compose.describe(config, num_devices=1)
-    data = compose.load_data(description.data)
+    description = make_spec(config, num_devices=1)
+    data = load_data(description.data)
     return description, jax.jit(description.init)(), data
 
 
-class StopAt(preemption.Stop):
+class StopAt(preemption.PreemptionHandler):
     """Is requested once so many steps have been made."""
 
     def __init__(self, at):
@@ -95,7 +95,7 @@ def stepped(run, recipe, num_devices=1, steps=2):
     keys = jax.random.split(jax.random.key(0), 3)
     variables = frozen_encoder(state)
     probe = make_probe(description, variables, recipe, num_classes=3, num_images=24)
-    loader, _ = compose.make_loader(description.data, data.bank, mesh, 8, (0,))
+    loader, _ = make_loader(description.data, data.bank, mesh, 8, (0,))
     compiled = train_step(probe, mesh, keys[1:])
     first = probe.init(keys[0])
     found = replicate(first, mesh)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from logo_jax.sweeps.spec import Cell, Sweep
+from logo_jax.sweeps.spec import Setting, Sweep
 from logo_jax.sweeps.statistics import Differences, residual_of
 
 METRIC = "accuracy"
@@ -12,7 +12,7 @@ METRIC = "accuracy"
 
 def differences(values, baselines, num_seeds):
     """Of cells by name, whose values are by seed; NaN: not run."""
-    cells = tuple(Cell(name, "x.py", baseline=baselines[name]) for name in values)
+    cells = tuple(Setting(name, "x.py", baseline=baselines[name]) for name in values)
     reached = {
         (name, seed): {METRIC: value}
         for name, row in values.items()

@@ -11,12 +11,12 @@ import pytest
 
 from logo_jax.parallel.mesh import batch_sharding
 from logo_jax.training import collapse as watch
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.collapse import (
+    Assessment,
+    CollapseDetector,
     CollapseError,
-    State,
-    Verdict,
-    Watch,
+    Health,
     next_rollback,
     record_rollback,
     rollbacks,
@@ -24,7 +24,7 @@ from logo_jax.training.collapse import (
 from logo_jax.training.logging.metric_writer import MetricWriter
 from logo_jax.training.logging.progress import Progress
 from logo_jax.training.loop import train
-from logo_jax.training.schedule import Plan
+from logo_jax.training.schedule import TrainingSchedule
 from tests.contracts import cases
 
 WELL = {"loss": -0.8, "health/std": 0.98, "health/rank": 4.5}
@@ -35,7 +35,7 @@ FEW = WELL | {"health/rank": 1.8}
 def told(policy, *each, seeds=(0,)):
     """A watch that has seen lines from step 120 on, and what it said."""
     said = []
-    doctor = Watch(policy, seeds, said.append)
+    doctor = CollapseDetector(policy, seeds, said.append)
     for i, values in enumerate(each):
         doctor(120 + 20 * i, values)
     return doctor, said
@@ -45,7 +45,7 @@ def test_log_says_a_collapse_once_and_goes_on():
     doctor, said = told("log", *[POINT] * 5)
     (line,) = said
     assert line.startswith("step 160: collapsed: all images are embedded as one point")
-    assert doctor.trusts
+    assert doctor.allows_checkpoint
 
 
 def test_recovery_and_relapse_are_both_said():
@@ -68,17 +68,17 @@ def test_a_filling_queue_is_said_to_be_normal_once():
 @pytest.mark.parametrize("policy", ["stop", "rollback"])
 def test_stop_and_rollback_end_the_run_and_trust_no_suspicious_line(policy):
     doctor, said = told(policy, POINT, POINT)
-    assert not doctor.trusts
+    assert not doctor.allows_checkpoint
     with pytest.raises(CollapseError, match="at step 160: all images") as caught:
         doctor(160, POINT)
     assert caught.value.step == 160
     assert not said
-    assert told(policy, POINT, FEW)[0].trusts
+    assert told(policy, POINT, FEW)[0].allows_checkpoint
 
 
 def test_off_judges_nothing():
     doctor, said = told("off", *[POINT] * 5)
-    assert doctor.trusts
+    assert doctor.allows_checkpoint
     assert not said
 
 
@@ -89,7 +89,7 @@ def test_of_several_seeds_the_worst_speaks():
 
     sick = line(0.9, 0.01)
     doctor, _ = told("stop", sick, sick, seeds=(4, 5))
-    assert not doctor.trusts
+    assert not doctor.allows_checkpoint
     with pytest.raises(CollapseError):
         doctor(160, sick)
     told("stop", *[line(0.9, 0.9)] * 4, seeds=(4, 5))
@@ -97,7 +97,7 @@ def test_of_several_seeds_the_worst_speaks():
 
 
 def test_rollbacks_are_counted_on_disk_and_end_after_three(tmp_path):
-    collapse = CollapseError(160, Verdict(State.COLLAPSED, "all one"))
+    collapse = CollapseError(160, Assessment(Health.COLLAPSED, "all one"))
     assert rollbacks(tmp_path) == []
     assert [next_rollback(times, collapse) for times in range(3)] == [1, 2, 3]
     with pytest.raises(CollapseError, match="all one"):
@@ -125,10 +125,12 @@ def trained(folder, metrics_of, policy="stop", log_every_steps=20, num_steps=300
     def counted(state, examples, _epoch):
         return state.replace(step=state.step + 1), metrics_of(examples + 1)
 
-    plan = Plan(num_steps, 10, log_every_steps, 20, 0, floors=False)
+    plan = TrainingSchedule(
+        num_steps, 10, log_every_steps, 20, 0, trivial_baselines=False
+    )
     empty = cases.simsiam(axis_name=None).init(jax.random.key(0), cases.batch())
     with (
-        Checkpoints(folder / "checkpoints") as checkpoints,
+        CheckpointManager(folder / "checkpoints") as checkpoints,
         MetricWriter(folder, resume_step=0) as writer,
         Progress(num_steps, quiet=True) as progress,
     ):
@@ -142,12 +144,12 @@ def trained(folder, metrics_of, policy="stop", log_every_steps=20, num_steps=300
             writer=writer,
             progress=progress,
             clock=map(float, itertools.count()).__next__,
-            watch=Watch(policy, (0,), lambda line: None),
+            watch=CollapseDetector(policy, (0,), lambda line: None),
         )
 
 
 def kept(folder):
-    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+    with CheckpointManager(folder / "checkpoints", read_only=True) as checkpoints:
         return checkpoints.steps()
 
 
@@ -203,10 +205,10 @@ def lines_of(trainer, num_lines, every=20):
 def judged(num_lines):
     """What a watch that stops says of SimSiam on noise, and whether it trusted it."""
     said, trusted = [], []
-    doctor = Watch("stop", (0,), said.append)
+    doctor = CollapseDetector("stop", (0,), said.append)
     for line in lines_of(cases.Trainer(cases.simsiam(axis_name=None)), num_lines):
         doctor(*line)
-        trusted.append(doctor.trusts)
+        trusted.append(doctor.allows_checkpoint)
     return said, trusted
 
 

@@ -10,20 +10,20 @@ import jax.numpy as jnp
 import pytest
 from flax import struct
 
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.logging.metric_writer import MetricWriter
 from logo_jax.training.logging.progress import Progress
 from logo_jax.training.loop import DataError, train
-from logo_jax.training.preemption import Stop
-from logo_jax.training.schedule import Plan
+from logo_jax.training.preemption import PreemptionHandler
+from logo_jax.training.schedule import TrainingSchedule
 
-PLAN = Plan(
+PLAN = TrainingSchedule(
     num_steps=6,
     steps_per_epoch=2,
     log_every_steps=1,
     checkpoint_every_steps=4,
     knn_every_steps=2,
-    floors=False,
+    trivial_baselines=False,
 )
 
 
@@ -66,7 +66,7 @@ def run(folder, *, at=None, act=None, stop=None, loader=None):
             act()
         return {"knn": float(state.step)}
 
-    with Checkpoints(folder / "checkpoints") as checkpoints:
+    with CheckpointManager(folder / "checkpoints") as checkpoints:
         state = Count(jnp.int32(0))
         start, state = checkpoints.restore_latest(state) or (0, state)
         with (
@@ -117,14 +117,14 @@ def test_every_evaluated_state_is_saved_and_every_step_is_on_record(tmp_path):
 def test_an_evaluation_cut_short_costs_no_step_and_is_made_up_for(at, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, at=at, act=interrupt)
-    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+    with CheckpointManager(tmp_path / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.steps()[-1] == at
     assert run(tmp_path)[0] == 6
     assert recorded(tmp_path) == WHOLE
 
 
 def test_sigterm_saves_the_current_step_and_the_next_run_goes_on_from_it(tmp_path):
-    with Stop() as stop:
+    with PreemptionHandler() as stop:
         assert run(tmp_path, at=2, act=terminate, stop=stop) == (3, [2, 3])
     assert recorded(tmp_path)[-1] == (3, "loss")
     assert run(tmp_path) == (6, [3, 4, 6])
@@ -134,12 +134,12 @@ def test_sigterm_saves_the_current_step_and_the_next_run_goes_on_from_it(tmp_pat
 def test_a_reader_that_ends_has_all_steps_before_it_saved(tmp_path):
     with pytest.raises(DataError, match="after step 3: a process that reads images"):
         run(tmp_path, loader=Unreadable(lambda: None))
-    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+    with CheckpointManager(tmp_path / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.steps() == [2, 3]
 
 
 def test_a_signal_to_the_readers_too_stops_the_run_in_order(tmp_path):
-    with Stop() as stop:
+    with PreemptionHandler() as stop:
         found = run(tmp_path, stop=stop, loader=Unreadable(terminate))
     assert found == (3, [2, 3])
 
@@ -150,12 +150,12 @@ def test_images_that_cannot_be_evaluated_end_the_run_with_its_state_saved(tmp_pa
 
     with pytest.raises(DataError, match="evaluating step 4: 2 images"):
         run(tmp_path, at=4, act=fail)
-    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+    with CheckpointManager(tmp_path / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.steps()[-1] == 4
 
 
 def test_a_state_is_on_disk_before_the_process_may_be_abandoned(tmp_path):
-    class Recorded(Stop):
+    class Recorded(PreemptionHandler):
         def saved(self, step):
             names = os.listdir(tmp_path / "checkpoints")
             assert not step or str(step) in names

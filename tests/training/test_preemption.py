@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from logo_jax.training.preemption import Stop
+from logo_jax.training.preemption import PreemptionHandler
 
 NATIVE = """
 import hashlib, sys
@@ -48,7 +48,7 @@ def test_with_something_unsaved_the_main_thread_is_waited_for():
 
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", 0), ("SIGINT", 130)])
 def test_the_main_thread_learns_of_a_signal_and_leaves(number, code, capsys):
-    with Stop() as stop:
+    with PreemptionHandler() as stop:
         stop.unsaved()
         assert not stop.requested()
         os.kill(os.getpid(), signal.Signals[number])
@@ -62,7 +62,7 @@ def test_the_main_thread_learns_of_a_signal_and_leaves(number, code, capsys):
 
 def test_handlers_are_put_back(capsys):
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
-    with Stop() as stop:
+    with PreemptionHandler() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.requested()
         with pytest.raises(SystemExit):

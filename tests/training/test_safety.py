@@ -13,8 +13,8 @@ import pytest
 
 import logo_jax
 from logo_jax.data.builders import archives
-from logo_jax.data.sources import npz
-from logo_jax.training.checkpoints.manager import Checkpoints
+from logo_jax.data.sources.npz import load_npz
+from logo_jax.training.checkpoints.manager import CheckpointManager
 
 SOURCES = sorted(pathlib.Path(logo_jax.__file__).parent.rglob("*.py"))
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
@@ -52,7 +52,7 @@ def test_an_npz_with_a_pickled_object_is_refused_and_not_unpickled(mark, tmp_pat
     images = np.array([Bomb(mark)], dtype=object)
     np.savez(tmp_path / "train.npz", images=images)
     with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
-        npz.load(tmp_path, "train")
+        load_npz(tmp_path, "train")
     assert not mark.exists()
 
 
@@ -60,14 +60,14 @@ def test_a_checkpoint_whose_files_are_pickles_is_damaged_and_not_unpickled(
     mark, tmp_path
 ):
     folder, state = tmp_path / "checkpoints", {"x": jnp.arange(3)}
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         checkpoints.save(1, state)
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert len(files) > 3
     for file in files:
         file.write_bytes(pickle.dumps(Bomb(mark)))
     with (
-        Checkpoints(folder, read_only=True) as checkpoints,
+        CheckpointManager(folder, read_only=True) as checkpoints,
         pytest.raises(ValueError, match="damaged"),
     ):
         checkpoints.restore_latest(jax.eval_shape(lambda: state))

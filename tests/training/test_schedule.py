@@ -1,12 +1,12 @@
-from logo_jax.training.schedule import Plan
+from logo_jax.training.schedule import TrainingSchedule
 
-PLAN = Plan(
+PLAN = TrainingSchedule(
     num_steps=10,
     steps_per_epoch=4,
     log_every_steps=4,
     checkpoint_every_steps=3,
     knn_every_steps=0,
-    floors=False,
+    trivial_baselines=False,
 )
 
 

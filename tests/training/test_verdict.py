@@ -3,7 +3,7 @@
 import pytest
 
 from logo_jax.training import collapse
-from logo_jax.training.collapse import State, judge
+from logo_jax.training.collapse import Health, assess
 
 WELL = {"loss": -0.8, "health/std": 0.98, "health/rank": 4.5, "health/saturation": 0.0}
 
@@ -17,73 +17,73 @@ def lines(*changes, first=120, every=20):
 @pytest.mark.parametrize(
     ("sign", "state", "word"),
     [
-        ({"health/std": 0.05}, State.COLLAPSED, "one point"),
-        ({"health/rank": 1.1}, State.COLLAPSED, "one line"),
-        ({"health/rank": 1.8}, State.PARTIAL, "few of their dimensions"),
-        ({"health/saturation": 0.95}, State.PARTIAL, "regressor_learning_rate"),
-        ({"health/std": 0.05, "health/saturation": 1.0}, State.COLLAPSED, "one point"),
-        ({}, State.HEALTHY, ""),
+        ({"health/std": 0.05}, Health.COLLAPSED, "one point"),
+        ({"health/rank": 1.1}, Health.COLLAPSED, "one line"),
+        ({"health/rank": 1.8}, Health.PARTIAL, "few of their dimensions"),
+        ({"health/saturation": 0.95}, Health.PARTIAL, "regressor_learning_rate"),
+        ({"health/std": 0.05, "health/saturation": 1.0}, Health.COLLAPSED, "one point"),
+        ({}, Health.HEALTHY, ""),
     ],
 )
 def test_a_sign_in_three_lines_is_a_verdict_with_advice(sign, state, word):
-    found = judge(lines(sign, sign, sign))
+    found = assess(lines(sign, sign, sign))
     assert found.state is state
     assert word in found.sentence
-    assert bool(found.sentence) == (state is not State.HEALTHY)
+    assert bool(found.sentence) == (state is not Health.HEALTHY)
 
 
 def test_two_lines_or_an_interruption_prove_nothing():
     sign = {"health/std": 0.0}
-    assert judge(lines(sign, sign)).state is State.HEALTHY
-    assert judge(lines(sign, sign, {}, sign)).state is State.HEALTHY
-    assert judge(lines({}, sign, sign, sign)).state is State.COLLAPSED
+    assert assess(lines(sign, sign)).state is Health.HEALTHY
+    assert assess(lines(sign, sign, {}, sign)).state is Health.HEALTHY
+    assert assess(lines({}, sign, sign, sign)).state is Health.COLLAPSED
 
 
 def test_lines_of_the_first_hundred_steps_prove_nothing():
     sign = {"health/std": 0.0}
-    assert judge(lines(*[sign] * 3, first=100)).state is State.HEALTHY
-    assert judge(lines(*[sign] * 4, first=100)).state is State.COLLAPSED
+    assert assess(lines(*[sign] * 3, first=100)).state is Health.HEALTHY
+    assert assess(lines(*[sign] * 4, first=100)).state is Health.COLLAPSED
 
 
 def test_a_narrow_cone_that_opens_has_a_thousand_steps_for_it():
     """As MoCo's on CIFAR-10 at steps 110 to 130."""
     cone = [{"health/std": std, "health/rank": 1.1} for std in (0.059, 0.063, 0.065)]
-    assert judge(lines(*cone)).state is State.HEALTHY
-    assert judge(lines(*cone[::-1])).state is State.COLLAPSED
-    assert judge(lines(*cone, first=980)).state is State.COLLAPSED
+    assert assess(lines(*cone)).state is Health.HEALTHY
+    assert assess(lines(*cone[::-1])).state is Health.COLLAPSED
+    assert assess(lines(*cone, first=980)).state is Health.COLLAPSED
 
 
 def test_few_directions_of_a_narrow_cone_have_a_thousand_steps_too():
     narrow, wide = ({"health/std": std, "health/rank": 1.1} for std in (0.2, 0.65))
-    assert judge(lines(*[narrow] * 3)).state is State.HEALTHY
-    assert judge(lines(*[narrow] * 3, first=980)).state is State.COLLAPSED
-    assert judge(lines(*[wide] * 3)).state is State.COLLAPSED
+    assert assess(lines(*[narrow] * 3)).state is Health.HEALTHY
+    assert assess(lines(*[narrow] * 3, first=980)).state is Health.COLLAPSED
+    assert assess(lines(*[wide] * 3)).state is Health.COLLAPSED
     assert not collapse.suspicious(lines(narrow))
 
 
 def test_three_different_signs_are_no_verdict():
     mixed = [{"health/std": 0.0}, {"health/rank": 1.9}, {"health/saturation": 1.0}]
-    assert judge(lines(*mixed)).state is State.HEALTHY
+    assert assess(lines(*mixed)).state is Health.HEALTHY
 
 
 def test_lines_of_evaluations_and_missing_numbers_are_passed_over():
     sign = {"health/std": 0.0}
     knn = {"step": 140, "knn/k20_t0.07/top1": 80.0}
     bad = lines(sign, sign, sign)
-    assert judge([bad[0], knn, *bad[1:]]).state is State.COLLAPSED
-    assert judge(lines(*[{"health/rank": None}] * 3)).state is State.HEALTHY
+    assert assess([bad[0], knn, *bad[1:]]).state is Health.COLLAPSED
+    assert assess(lines(*[{"health/rank": None}] * 3)).state is Health.HEALTHY
 
 
 def test_a_loss_that_rises_while_the_queue_fills_is_said_to_be_normal():
     filling = {"health/queue_fill": 0.5}
     rising = lines({"loss": 2.0} | filling, {"loss": 3.0} | filling, first=20)
-    found = judge(rising)
-    assert found.state is State.HEALTHY
+    found = assess(rising)
+    assert found.state is Health.HEALTHY
     assert "queue" in found.sentence
     assert "normal" in found.sentence
-    assert not judge(rising[::-1]).sentence
+    assert not assess(rising[::-1]).sentence
     full = {"health/queue_fill": 1.0}
-    assert not judge(lines({"loss": 2.0} | full, {"loss": 3.0} | full)).sentence
+    assert not assess(lines({"loss": 2.0} | full, {"loss": 3.0} | full)).sentence
 
 
 def test_one_line_is_suspicious_by_signs_of_collapse_alone():

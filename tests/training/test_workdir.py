@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from logo_jax.training.workdir import locked, require_free
+from logo_jax.training.workdir import lock_workdir, require_free
 
 HOLD = """
 import pathlib, sys, time
@@ -56,7 +56,7 @@ def fixture_holder(tmp_path):
 
 
 def test_a_held_folder_is_refused_with_host_and_pid(holder, tmp_path):
-    for take in (require_free, lambda folder: locked(folder).__enter__()):
+    for take in (require_free, lambda folder: lock_workdir(folder).__enter__()):
         with pytest.raises(ValueError, match=f"in use by process {holder.pid} on "):
             take(tmp_path)
 
@@ -65,7 +65,7 @@ def test_the_lock_of_a_killed_process_is_stale_at_once(holder, tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     require_free(tmp_path)
-    with locked(tmp_path):
+    with lock_workdir(tmp_path):
         assert str(holder.pid) not in (tmp_path / "lock").read_text()
 
 
@@ -83,7 +83,7 @@ def test_letting_go_does_not_wait_for_a_process_that_shares_the_file(tmp_path):
 
 def test_a_folder_may_be_locked_again_and_its_file_names_the_last(tmp_path):
     for _ in range(2):
-        with locked(tmp_path):
+        with lock_workdir(tmp_path):
             pass
     assert (tmp_path / "lock").read_text().count("process") == 1
 
@@ -95,6 +95,6 @@ def test_a_file_system_without_locks_is_refused_in_one_line(tmp_path, monkeypatc
     monkeypatch.setattr(fcntl, "flock", unsupported)
     with (
         pytest.raises(ValueError, match=r"must .* allow locks \(Function not"),
-        locked(tmp_path),
+        lock_workdir(tmp_path),
     ):
         pass

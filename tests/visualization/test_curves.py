@@ -46,8 +46,10 @@ def test_each_metric_is_in_one_figure_and_top5_in_none():
 
 def test_a_second_run_adds_its_own_line():
     other = [row | {"loss": 5.0} for row in ROWS]
-    (alone,) = (x for x in curves.pictures({"a": ROWS}) if x.name == "loss")
-    (both,) = (x for x in curves.pictures({"a": ROWS, "b": other}) if x.name == "loss")
+    (alone,) = (x for x in curves.plot_curves({"a": ROWS}) if x.name == "loss")
+    (both,) = (
+        x for x in curves.plot_curves({"a": ROWS, "b": other}) if x.name == "loss"
+    )
     assert "loss 1 (a), 5 (b)" in both.alt
     orange = (224, 123, 57)
     assert orange not in colours(alone.png)

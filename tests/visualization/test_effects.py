@@ -11,7 +11,7 @@ BLUE, GREY = (53, 102, 200), (107, 114, 128)
 
 
 def colours(*found):
-    with Image.open(io.BytesIO(effects.picture("x", "kNN", found).png)) as image:
+    with Image.open(io.BytesIO(effects.plot_effects("x", "kNN", found).png)) as image:
         return {colour[:3] for _, colour in image.getcolors(2**24)}
 
 
@@ -27,4 +27,4 @@ def test_a_difference_is_blue_where_its_interval_is_without_0_and_grey_else():
 
 def test_the_words_tell_the_means():
     found = [Difference("logo", "baseline", [1.0, 3.0], 1.5)]
-    assert effects.picture("x", "kNN", found).alt == "logo over baseline +2.00"
+    assert effects.plot_effects("x", "kNN", found).alt == "logo over baseline +2.00"

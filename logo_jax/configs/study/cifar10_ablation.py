@@ -44,7 +44,7 @@ SWEEP = {
         released("clip_half", **{"logo.clip_ratio": 0.0075}),
         released("clip_twice", **{"logo.clip_ratio": 0.03}),
         released("clip_10", **STRONG),
-        released("ema_twice", **{"logo.prepare_before_repel": True}),
+        released("ema_twice", **{"logo.update_momentum_before_repel": True}),
         released("logo_joint", **JOINT),
         joint("weight_half", 2.5e-4),
         joint("weight_twice", 1e-3),

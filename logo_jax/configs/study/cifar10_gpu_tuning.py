@@ -8,7 +8,7 @@ the test set. Not run yet: no GPU was at hand.
 
 from logo_jax.configs.study.cifar10_gpu import cell
 
-HELD_OUT = {"data.held_out": 5000}
+HELD_OUT = {"data.val_size": 5000}
 WEIGHTS = {"simsiam": 1e-4, "moco": 5e-4}
 
 

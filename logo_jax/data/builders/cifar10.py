@@ -11,8 +11,8 @@ from jaxtyping import Int, UInt8
 from logo_jax.data.builders.cifar import Row, examples, split_generators
 from logo_jax.data.builders.downloads import Published
 from logo_jax.data.builders.writing import write
-from logo_jax.data.sources import npz
 from logo_jax.data.sources.base import SPLITS
+from logo_jax.data.sources.npz import load_npz
 
 CLASS_NAMES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -62,11 +62,6 @@ class Cifar10FromArrays(Cifar10, skip_registration=True):
         }
 
 
-def location(folder: Path) -> Path:
-    """Where under a data_dir the data set is, once it is prepared."""
-    return folder / Cifar10.name / str(Cifar10.VERSION)
-
-
 def from_arrays(folder: Path, arrays_dir: Path) -> Path:
     """Prepares the data set from `train.npz` and `test.npz` in arrays_dir.
 
@@ -95,7 +90,7 @@ def read_arrays(arrays_dir: Path, split: str) -> _Arrays:
         FileNotFoundError: if `<split>.npz` is missing.
         ValueError: for another shape or type, and for missing or other labels.
     """
-    rows = npz.load(arrays_dir, split)
+    rows = load_npz(arrays_dir, split)
     file = arrays_dir / f"{split}.npz"
     if rows.images.shape[1:] != (32, 32, 3):
         raise ValueError(

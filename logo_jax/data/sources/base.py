@@ -32,7 +32,7 @@ def class_of(record: Record) -> int:
 
 
 @runtime_checkable
-class Images(Protocol):
+class ImageSource(Protocol):
     """Images by number, 0 to n - 1, undecoded; picklable, to be read anywhere."""
 
     @property
@@ -61,7 +61,7 @@ class Images(Protocol):
         ...
 
 
-class ImageSet:
+class ArraySource:
     """Decoded images of one size, found valid: an `Images` that is all in memory.
 
     Args:
@@ -121,7 +121,7 @@ class ImageSet:
         return f"image {i} of {self.origin}"
 
 
-class Part:
+class Subset:
     """Some of the images of a source, an `Images` itself.
 
     Args:
@@ -130,7 +130,7 @@ class Part:
         origin: what to call them in messages.
     """
 
-    def __init__(self, source: Images, ids: np.ndarray, origin: str):
+    def __init__(self, source: ImageSource, ids: np.ndarray, origin: str):
         self._source, self._ids = source, np.asarray(ids)
         self.origin = origin
         self.num_classes = source.num_classes

@@ -20,7 +20,7 @@ SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val", "validation")}
 
 
 @dataclasses.dataclass(frozen=True)
-class Folder:
+class FolderSource:
     """Image files by number: an `Images`.
 
     Attributes:
@@ -64,7 +64,9 @@ class Folder:
         return str(Path(self.root, self.files[i]))
 
 
-def load(path: str | Path, *, classes: str | Path = "") -> tuple[Folder, Folder | None]:
+def load_folder(
+    path: str | Path, *, classes: str | Path = ""
+) -> tuple[FolderSource, FolderSource | None]:
     """The training images of a folder, and the test images where it has some.
 
     Args:
@@ -88,7 +90,7 @@ def load(path: str | Path, *, classes: str | Path = "") -> tuple[Folder, Folder 
     return train, _with_classes_of(train, test)
 
 
-def load_whole(path: str | Path) -> Folder:
+def load_unsplit_folder(path: str | Path) -> FolderSource:
     """All images below a folder, whatever the names in it.
 
     Raises:
@@ -111,7 +113,7 @@ def _split_root(root: Path, split: str) -> Path | None:
     return next((folder for folder in found if folder.is_dir()), None)
 
 
-def _scan(root: Path, kept: tuple[str, ...] | None) -> Folder:
+def _scan(root: Path, kept: tuple[str, ...] | None) -> FolderSource:
     files = tuple(sorted(_image_files(root)))
     if kept is not None:
         files = tuple(file for file in files if _class_of(file) in kept)
@@ -122,13 +124,15 @@ def _scan(root: Path, kept: tuple[str, ...] | None) -> Folder:
         )
     names = [_class_of(file) for file in files]
     if "" in names:
-        return Folder(str(root), files)
+        return FolderSource(str(root), files)
     class_names = tuple(sorted(set(names)))
     if kept is not None and set(kept) - set(class_names):
         missing = sorted(set(kept) - set(class_names))
         raise ValueError(f"{root} has no images of class {missing[0]}; complete it")
     label = {name: i for i, name in enumerate(class_names)}
-    return Folder(str(root), files, tuple(label[name] for name in names), class_names)
+    return FolderSource(
+        str(root), files, tuple(label[name] for name in names), class_names
+    )
 
 
 def _image_files(root: Path) -> list[str]:
@@ -165,7 +169,7 @@ def _class_list(file: str | Path) -> tuple[str, ...]:
     return names
 
 
-def _with_classes_of(train: Folder, test: Folder) -> Folder:
+def _with_classes_of(train: FolderSource, test: FolderSource) -> FolderSource:
     """The test set with the labels that the training set's classes have."""
     label = {name: i for i, name in enumerate(train.class_names)}
     unknown = sorted(set(test.class_names) - set(label))

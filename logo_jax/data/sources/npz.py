@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from logo_jax.data.sources.base import NO_LABEL, ImageSet, require_split
+from logo_jax.data.sources.base import NO_LABEL, ArraySource, require_split
 
 
-def load(path: str | Path, split: str) -> ImageSet:
+def load_npz(path: str | Path, split: str) -> ArraySource:
     """The images of `<path>/<split>.npz`, with its labels where it has any.
 
     Args:
@@ -43,7 +43,7 @@ def load(path: str | Path, split: str) -> ImageSet:
         raise ValueError(
             f"{file}: label {NO_LABEL} is negative; number the classes from 0"
         )
-    return ImageSet(arrays["images"], labels, origin=str(file))
+    return ArraySource(arrays["images"], labels, origin=str(file))
 
 
 def _read(file: Path) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from logo_jax.data.sources.base import SPLITS, ImageSet, require_split
+from logo_jax.data.sources.base import SPLITS, ArraySource, require_split
 
 PHOTOGRAPHS = {
     "astronaut": ("skimage", "data/astronaut.png"),
@@ -32,14 +32,14 @@ SHORT_SIDE = 320
 _DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 
 
-def load(
+def load_photographs(
     split: str,
     *,
     patch: int = 32,
     train_per_photograph: int = 450,
     test_per_photograph: int = 100,
     seed: int = 0,
-) -> ImageSet:
+) -> ArraySource:
     """Patches of every photograph, photographs taking turns row by row.
 
     Args:
@@ -59,7 +59,7 @@ def load(
     patches = []
     for label, name in enumerate(PHOTOGRAPHS):
         rng = np.random.default_rng((seed, label, SPLITS.index(split)))
-        pixels = read(name)
+        pixels = read_photograph(name)
         height, width, _ = pixels.shape
         corners = patch_corners(height, width, split, patch=patch)
         if not 0 < count <= len(corners):
@@ -67,21 +67,23 @@ def load(
                 f"{count} {split} patches of {patch} px from {name}: must be between 1 "
                 f"and {len(corners)}; ask for fewer or smaller ones"
             )
-        patches.append(cut(pixels, rng.permutation(corners)[:count], patch=patch))
+        patches.append(
+            cut_patches(pixels, rng.permutation(corners)[:count], patch=patch)
+        )
     images = np.stack(patches, axis=1).reshape(-1, patch, patch, 3)
     labels = np.tile(np.arange(len(PHOTOGRAPHS)), count)
-    return ImageSet(
+    return ArraySource(
         images, labels, origin="photographs", class_names=tuple(PHOTOGRAPHS)
     )
 
 
-def read(name: str) -> UInt8[np.ndarray, "h w 3"]:
+def read_photograph(name: str) -> UInt8[np.ndarray, "h w 3"]:
     """The photograph called name, reduced or enlarged to a short side of SHORT_SIDE.
 
     Raises:
         FileNotFoundError: as `locate`.
     """
-    with Image.open(locate(name)) as photograph:
+    with Image.open(locate_photograph(name)) as photograph:
         scale = SHORT_SIDE / min(photograph.size)
         size = (round(photograph.width * scale), round(photograph.height * scale))
         resample = Image.Resampling.LANCZOS
@@ -121,7 +123,7 @@ def patch_corners(
     return corners.reshape(-1, 2)
 
 
-def cut(
+def cut_patches(
     pixels: UInt8[np.ndarray, "h w 3"],
     corners: Int[np.ndarray, "n row_column"],
     *,
@@ -131,7 +133,7 @@ def cut(
     return np.stack([pixels[r : r + patch, c : c + patch] for r, c in corners.tolist()])
 
 
-def locate(name: str) -> Path:
+def locate_photograph(name: str) -> Path:
     """The file of the photograph called name, among those of its package.
 
     Raises:

@@ -16,7 +16,7 @@ from logo_jax.data.sources.base import NO_LABEL, Record
 READABLE_FORMAT = tfds.core.FileFormat.ARRAY_RECORD
 
 
-class Prepared:
+class TfdsSource:
     """One split of a prepared data set: an `Images`, in the order of its storage.
 
     Args:
@@ -84,22 +84,6 @@ def _classes(features: Mapping[str, Any]) -> Any:
     return (
         getattr(features["labels"], "feature", None) if "labels" in features else None
     )
-
-
-def load(name: str, split: str, data_dir: str | Path = "") -> Prepared:
-    """The images of one split, undecoded.
-
-    Args:
-        name: a TFDS name, with a config or version where there are several
-            ("cifar10", "imagenet_resized/32x32:0.1.0"); it needs an `image` feature.
-        split: a TFDS split, a slice of one, or a sum of them.
-        data_dir: the folder that TFDS prepared the data set in; see `directory`.
-
-    Raises:
-        FileNotFoundError: if the data set is not prepared in that folder.
-        ValueError: if it is not stored as array_record, has no such split or no images.
-    """
-    return Prepared(prepared(name, directory(data_dir)), split)
 
 
 def directory(data_dir: str | Path = "") -> Path:

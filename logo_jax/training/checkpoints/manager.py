@@ -31,7 +31,7 @@ MAX_TO_KEEP = 3
 _TRASH = "trash"
 
 
-class Checkpoints:
+class CheckpointManager:
     """The checkpoints of one run: a folder of states by step; a context manager.
 
     Args:
@@ -96,7 +96,7 @@ class Checkpoints:
         leaves = {path: _own(x) for path, x in _flatten(state)}
         args = ocp.args.Composite(
             state=ocp.args.PyTreeSave(leaves),
-            manifest=ocp.args.JsonSave(manifest.describe(leaves)),
+            manifest=ocp.args.JsonSave(manifest.make_manifest(leaves)),
         )
         with self._writing():
             started = self._manager.save(step, args=args)
@@ -175,13 +175,13 @@ class Checkpoints:
         records = self._read(step, "manifest", ocp.args.JsonRestore())
         stored = manifest.sound_records(records)
         wanted = dict(_flatten(like))
-        stored = manifest.without(stored, wanted, part=LINEAR)
+        stored = manifest.without_part(stored, wanted, part=LINEAR)
         manifest.require_same(stored, wanted, f"checkpoint {step} in {self.folder}")
         blank = {path: np.empty(x.shape, x.dtype) for path, x in wanted.items()}
         restore = ocp.args.PyTreeRestore(blank, partial_restore=True)
         leaves = self._read(step, "state", restore)
         for path, leaf in leaves.items():
-            if manifest.record(leaf) != stored[path]:
+            if manifest.leaf_record(leaf) != stored[path]:
                 raise DamagedError(f"{path}: checksum differs")
         # By path, because Orbax returns the leaves in its own order.
         placed = [

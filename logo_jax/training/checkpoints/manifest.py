@@ -18,13 +18,13 @@ class DamagedError(Exception):
     """A checkpoint that must not be used; the message says why."""
 
 
-def describe(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def make_manifest(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The manifest of leaves by path, to be stored as JSON."""
-    records = {path: record(leaf) for path, leaf in leaves.items()}
+    records = {path: leaf_record(leaf) for path, leaf in leaves.items()}
     return {"leaves": records, "crc32": _crc32_of_json(records)}
 
 
-def record(leaf: np.ndarray) -> Record:
+def leaf_record(leaf: np.ndarray) -> Record:
     """The dtype and shape of a leaf, and its checksum."""
     flat = np.ascontiguousarray(leaf).reshape(-1)
     return {"array": _form(leaf), "crc32": zlib.crc32(flat.view(np.uint8).data)}
@@ -42,7 +42,7 @@ def sound_records(manifest: dict[str, Any]) -> dict[str, Record]:
     return records
 
 
-def without(
+def without_part(
     stored: Mapping[str, Record], wanted: Mapping[str, Any], *, part: str
 ) -> dict[str, Record]:
     """Records by path, but for those of a part of the state that is not wanted.
@@ -72,7 +72,7 @@ def require_same(
         ValueError: naming a leaf that differs.
     """
     here = {path: _form(leaf) for path, leaf in wanted.items()}
-    there = {path: record["array"] for path, record in stored.items()}
+    there = {path: leaf_record["array"] for path, leaf_record in stored.items()}
     for path in here | there:
         if here.get(path) != there.get(path):
             raise ValueError(

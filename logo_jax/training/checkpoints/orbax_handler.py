@@ -74,7 +74,7 @@ class _PatientHandler(ocp.type_handlers.NumpyHandler):
 
 def _handlers() -> dict[str, Any]:
     registry = ocp.type_handlers.create_type_handler_registry(
-        # what is saved is ours alone, copied by `Checkpoints.save`
+        # what is saved is ours alone, copied by `CheckpointManager.save`
         (np.ndarray, _PatientHandler(deepcopy_host_arrays=False))
     )
     return {

@@ -22,7 +22,7 @@ METRICS_FILE = "metrics.jsonl"
 Row = dict[str, Any]
 
 
-class Board(Protocol):
+class Logger(Protocol):
     """Shows the numbers of a run, and pictures beside them."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -38,7 +38,7 @@ class Board(Protocol):
         ...
 
 
-class TensorBoard:
+class TensorBoardLogger:
     """Files in `tensorboard/`; what will be measured again is dropped by its readers.
 
     Args:
@@ -90,16 +90,16 @@ class MetricWriter:
     """
 
     def __init__(
-        self, workdir: str | Path, *, resume_step: int, boards: Iterable[Board] = ()
+        self, workdir: str | Path, *, resume_step: int, boards: Iterable[Logger] = ()
     ):
         workdir = Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         self._jsonl = workdir / METRICS_FILE
         self._csv = workdir / "metrics.csv"
         rows = _kept(read_rows(self._jsonl), resume_step)
-        write_whole(self._jsonl, "".join(map(_json_line, rows)))
+        write_atomically(self._jsonl, "".join(map(_json_line, rows)))
         self._columns = _write_table(self._csv, rows)
-        self._boards = (TensorBoard(workdir, resume_step), *boards)
+        self._boards = (TensorBoardLogger(workdir, resume_step), *boards)
 
     def __enter__(self) -> Self:
         return self
@@ -208,7 +208,7 @@ def _write_table(path: Path, rows: list[Row]) -> list[str]:
     """Writes rows as a CSV file with the union of their columns, and returns those."""
     columns = list(dict.fromkeys(["step", *(name for row in rows for name in row)]))
     header = dict(zip(columns, columns, strict=True))
-    write_whole(path, _csv_lines(columns, [header, *rows]))
+    write_atomically(path, _csv_lines(columns, [header, *rows]))
     return columns
 
 
@@ -223,7 +223,7 @@ def _append(path: Path, line: str) -> None:
         file.write(line)
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     with _naming(path):

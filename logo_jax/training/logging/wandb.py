@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from logo_jax.training.logging.metric_writer import write_whole
+from logo_jax.training.logging.metric_writer import write_atomically
 
 ID_FILE = "wandb_id"
 
 
-class WeightsAndBiases:
+class WandbLogger:
     """A run at Weights & Biases, the same one after each start in a folder.
 
     Its id is kept in the folder. Steps are a number of each row, not W&B's own count,
@@ -50,7 +50,7 @@ class WeightsAndBiases:
                 f"config.monitor.wandb={project!r}: {error}; say `wandb login`, or set "
                 "WANDB_MODE=offline, or leave the field empty"
             ) from error
-        write_whole(known, f"{self._run.id}\n")
+        write_atomically(known, f"{self._run.id}\n")
         self._run.define_metric("*", step_metric="step")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:

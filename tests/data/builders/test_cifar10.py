@@ -9,7 +9,7 @@ from tensorflow_datasets.core.download.checksums import UrlInfo, compute_url_inf
 
 from logo_jax.data.builders import cifar, cifar10
 from logo_jax.data.builders.writing import write_published
-from logo_jax.data.sources import tfds as tfds_source
+from tests.data import prepared
 from tests.data.pictures import decoded
 
 PREFIX = "cifar-10-batches-bin/"
@@ -69,7 +69,9 @@ def test_plain_tfds_reads_each_array_row_under_its_official_id(arrays, data_dir)
 
 def test_name_version_and_features_are_those_of_the_stock_builder(data_dir, tmp_path):
     stock = tfds.builder("cifar10", data_dir=tmp_path).info
-    ours = tfds.builder_from_directory(cifar10.location(data_dir)).info
+    ours = tfds.builder_from_directory(
+        data_dir / "cifar10" / str(cifar10.Cifar10.VERSION)
+    ).info
     assert ours.full_name == stock.full_name
     assert ours.features is not None
     assert stock.features is not None
@@ -81,10 +83,10 @@ def test_an_archive_placed_by_hand_gives_the_same_rows_as_arrays(
 ):
     file = write_archive(tmp_path, archive_contents(arrays))
     written = write_published(builder_of(compute_url_info(file)), tmp_path, {})
-    assert written == cifar10.location(tmp_path)
+    assert written == tmp_path / "cifar10" / str(cifar10.Cifar10.VERSION)
     for split in arrays:
         ours, reference = (
-            decoded(tfds_source.load("cifar10", split, folder))
+            decoded(prepared.load("cifar10", split, folder))
             for folder in (tmp_path, data_dir)
         )
         np.testing.assert_array_equal(ours[0], reference[0])

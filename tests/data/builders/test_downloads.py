@@ -8,7 +8,7 @@ import pytest
 from tensorflow_datasets.core.download.checksums import compute_url_info
 
 from logo_jax.data.builders import downloads, fgvc_aircraft, writing
-from logo_jax.data.sources import tfds as tfds_source
+from tests.data import prepared
 from tests.data.builders.test_fgvc_aircraft import COUNTS, NAME, archive_contents
 from tests.data.tar import write_tar
 
@@ -46,7 +46,7 @@ def test_a_file_downloaded_whole_is_not_downloaded_again(server, tmp_path):
     file.unlink()
     assert not downloads.answers(url, timeout_s=2)
     writing.write_published(Tiny, tmp_path, COUNTS)
-    assert len(tfds_source.load("fgvc_aircraft", "train", tmp_path)) == 2
+    assert len(prepared.load("fgvc_aircraft", "train", tmp_path)) == 2
 
 
 def test_a_download_with_another_checksum_is_refused_in_one_error(server, tmp_path):

@@ -3,7 +3,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import compute_url_info
 
 from logo_jax.data.builders import fgvc_aircraft, writing
-from logo_jax.data.sources import tfds as tfds_source
+from tests.data import prepared
 from tests.data.tar import jpeg, write_tar
 
 NAME = "fgvc-aircraft-2013b.tar.gz"
@@ -55,7 +55,7 @@ def test_each_official_split_has_its_images_with_their_variants(tmp_path):
 
 def test_labels_count_the_official_list_of_variants(tmp_path):
     write(tmp_path, archive_contents())
-    loaded = tfds_source.load("fgvc_aircraft", "test", tmp_path)
+    loaded = prepared.load("fgvc_aircraft", "test", tmp_path)
     assert [record.label for record in loaded.records([0])] == [7]
     assert loaded.class_names[98:] == ("F-16A/B", "Yak-42")
 

@@ -4,7 +4,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import compute_url_info
 
 from logo_jax.data.builders import stl10, writing
-from logo_jax.data.sources import tfds as tfds_source
+from tests.data import prepared
 from tests.data.pictures import decoded
 from tests.data.tar import write_tar
 
@@ -56,7 +56,7 @@ def as_set(images, labels):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_labels_are_counted_from_zero_beside_their_images(split, images, data_dir):
-    loaded = tfds_source.load("stl10", split, data_dir)
+    loaded = prepared.load("stl10", split, data_dir)
     expected = as_set(images[split], np.array(LABELS[split]) - 1)
     assert as_set(*decoded(loaded)) == expected
     assert loaded.class_names == tuple(CLASSES)

@@ -1,20 +1,20 @@
 import numpy as np
 import pytest
 
-from logo_jax.data.sources.base import NO_LABEL, ImageSet, require_split
+from logo_jax.data.sources.base import NO_LABEL, ArraySource, require_split
 
 IMAGES = np.zeros((3, 4, 5, 3), np.uint8)
 
 
 def test_labels_of_any_integer_type_become_int32():
-    images = ImageSet(IMAGES, np.array([0, 200, 1], np.uint8), origin="here")
+    images = ArraySource(IMAGES, np.array([0, 200, 1], np.uint8), origin="here")
     assert images.labels is not None
     assert images.labels.dtype == np.int32
     assert images.labels.tolist() == [0, 200, 1]
 
 
 def test_images_without_labels_are_valid_and_not_copied():
-    images = ImageSet(IMAGES, origin="here")
+    images = ArraySource(IMAGES, origin="here")
     assert images.labels is None
     assert images.images is IMAGES
 
@@ -36,7 +36,7 @@ def test_images_without_labels_are_valid_and_not_copied():
 )
 def test_arrays_that_break_a_rule_are_refused_by_that_rule(images, labels, rule):
     with pytest.raises(ValueError, match=f"^here: .*{rule}"):
-        ImageSet(images, labels, origin="here")
+        ArraySource(images, labels, origin="here")
 
 
 def test_an_unknown_split_is_refused_with_the_known_ones():
@@ -46,15 +46,15 @@ def test_an_unknown_split_is_refused_with_the_known_ones():
 
 def test_records_hold_pixels_and_labels_in_the_order_asked_for():
     pixels = np.arange(60, dtype=np.uint8).reshape(5, 2, 2, 3)
-    records = ImageSet(pixels, [0, 1, 2, 1, 0], origin="here").records([3, 0])
+    records = ArraySource(pixels, [0, 1, 2, 1, 0], origin="here").records([3, 0])
     assert [record.label for record in records] == [1, 0]
     np.testing.assert_array_equal(records[0].image, pixels[3])
-    (record,) = ImageSet(pixels, origin="here").records([1])
+    (record,) = ArraySource(pixels, origin="here").records([1])
     assert record.label == NO_LABEL
 
 
 def test_an_image_may_show_several_classes():
     labels = np.array([[1, -1], [1, 0], [-1, -1]], np.int8)
-    images = ImageSet(IMAGES, labels, origin="here")
+    images = ArraySource(IMAGES, labels, origin="here")
     assert images.num_classes == 2
     np.testing.assert_array_equal(images.records([1])[0].label, [1, 0])

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from logo_jax.data.sources import folder
 from logo_jax.data.sources.base import NO_LABEL
+from logo_jax.data.sources.folder import load_folder
 from tests.data.pictures import write_folder
 
 
@@ -16,7 +16,7 @@ def labels(images):
 def test_the_first_sub_folder_is_the_class_however_deep_a_file_lies(tmp_path):
     write_folder(tmp_path / "train", {"cat": 2, "dog/big": 1, "dog/small/old": 1})
     write_folder(tmp_path / "val", {"dog": 2})
-    train, test = folder.load(tmp_path)
+    train, test = load_folder(tmp_path)
     assert train.class_names == ("cat", "dog")
     assert labels(train) == [0, 0, 1, 1]
     assert test is not None
@@ -28,19 +28,19 @@ def test_the_first_sub_folder_is_the_class_however_deep_a_file_lies(tmp_path):
 def test_the_test_split_has_three_names(name, tmp_path):
     write_folder(tmp_path / "train", {"a": 1, "b": 1})
     write_folder(tmp_path / name, {"a": 1})
-    assert len(folder.load(tmp_path)[1]) == 1
+    assert len(load_folder(tmp_path)[1]) == 1
 
 
 def test_a_folder_without_splits_is_for_training(tmp_path):
     write_folder(tmp_path, {"a": 2, "val": 1})
-    train, test = folder.load(tmp_path)
+    train, test = load_folder(tmp_path)
     assert train.class_names == ("a", "val")
     assert test is None
 
 
 def test_files_beside_the_sub_folders_leave_everything_unlabelled(tmp_path):
     write_folder(tmp_path, {"a": 1, ".": 1})
-    train, test = folder.load(tmp_path)
+    train, test = load_folder(tmp_path)
     assert len(train) == 2
     assert train.num_classes == 0
     assert labels(train) == [NO_LABEL] * 2
@@ -49,7 +49,7 @@ def test_files_beside_the_sub_folders_leave_everything_unlabelled(tmp_path):
 
 def test_the_order_does_not_depend_on_the_file_system(tmp_path):
     write_folder(tmp_path, {"b": 2, "a": 1, "c": 1})
-    train, _ = folder.load(tmp_path)
+    train, _ = load_folder(tmp_path)
     found = [file.replace(os.sep, "/") for file in train.files]
     assert found == ["a/0.png", "b/0.png", "b/1.png", "c/0.png"]
     assert Path(train.name(1)) == tmp_path / "b" / "0.png"
@@ -60,7 +60,7 @@ def test_other_files_and_hidden_ones_are_passed_over(tmp_path):
     (tmp_path / "a" / "notes.txt").write_text("no image")
     (tmp_path / "a" / "._0.png").write_bytes(b"a file manager's")
     (tmp_path / "a" / "UPPER.JPG").write_bytes(b"by its suffix an image")
-    train, _ = folder.load(tmp_path)
+    train, _ = load_folder(tmp_path)
     assert train.files == (os.path.join("a", "0.png"), os.path.join("a", "UPPER.JPG"))
 
 
@@ -68,7 +68,7 @@ def test_linked_folders_and_unicode_names_are_followed(tmp_path):
     write_folder(tmp_path / "elsewhere", {"x": 1})
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "große Katze").symlink_to(tmp_path / "elsewhere" / "x")
-    train, _ = folder.load(tmp_path / "root")
+    train, _ = load_folder(tmp_path / "root")
     assert train.class_names == ("große Katze",)
 
 
@@ -76,7 +76,7 @@ def test_a_list_keeps_its_classes_alone(tmp_path):
     write_folder(tmp_path / "train", {"a": 1, "b": 2, "c": 1})
     write_folder(tmp_path / "test", {"a": 1, "b": 1, "c": 1})
     (tmp_path / "classes.txt").write_text("c\nb\n")
-    train, test = folder.load(tmp_path, classes=tmp_path / "classes.txt")
+    train, test = load_folder(tmp_path, classes=tmp_path / "classes.txt")
     assert train.class_names == test.class_names == ("b", "c")
     assert labels(train) == [0, 0, 1]
     assert labels(test) == [0, 1]
@@ -86,24 +86,24 @@ def test_a_listed_class_that_is_missing_is_named(tmp_path):
     write_folder(tmp_path, {"a": 1})
     (tmp_path / "classes.txt").write_text("a\nz")
     with pytest.raises(ValueError, match="has no images of class z"):
-        folder.load(tmp_path, classes=tmp_path / "classes.txt")
+        load_folder(tmp_path, classes=tmp_path / "classes.txt")
     (tmp_path / "classes.txt").write_text("\n")
     with pytest.raises(ValueError, match="lists no class"):
-        folder.load(tmp_path, classes=tmp_path / "classes.txt")
+        load_folder(tmp_path, classes=tmp_path / "classes.txt")
 
 
 def test_a_test_class_that_training_lacks_is_named(tmp_path):
     write_folder(tmp_path / "train", {"a": 1})
     write_folder(tmp_path / "test", {"a": 1, "b": 1})
     with pytest.raises(ValueError, match="has a class 'b' that .*train lacks"):
-        folder.load(tmp_path)
+        load_folder(tmp_path)
 
 
 def test_an_empty_folder_and_none_at_all_are_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no images"):
-        folder.load(tmp_path)
+        load_folder(tmp_path)
     with pytest.raises(FileNotFoundError, match="gone is not a folder"):
-        folder.load(tmp_path / "gone")
+        load_folder(tmp_path / "gone")
 
 
 def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypatch):
@@ -117,12 +117,12 @@ def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypatch
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(PermissionError, match="/b"):
-        folder.load(tmp_path)
+        load_folder(tmp_path)
 
 
 def test_records_come_in_the_order_asked_for(tmp_path):
     write_folder(tmp_path, {"a": 2, "b": 1})
-    train, _ = folder.load(tmp_path)
+    train, _ = load_folder(tmp_path)
     found = train.records(np.array([2, 0]))
     assert [Path(train.name(i)) for i in (2, 0)] == [record.image for record in found]
     assert [record.label for record in found] == [1, 0]

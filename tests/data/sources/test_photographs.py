@@ -30,12 +30,13 @@ def test_every_row_and_every_column_of_five_cells_has_one_test_cell():
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_patches_are_cut_from_their_class_and_from_their_split(split):
-    patches = photographs.load(split, **SMALL)
+    patches = photographs.load_photographs(split, **SMALL)
     for label, name in enumerate(photographs.PHOTOGRAPHS):
-        pixels = photographs.read(name)
+        pixels = photographs.read_photograph(name)
         corners = photographs.patch_corners(*pixels.shape[:2], split, patch=32)
         allowed = {
-            patch.tobytes() for patch in photographs.cut(pixels, corners, patch=32)
+            patch.tobytes()
+            for patch in photographs.cut_patches(pixels, corners, patch=32)
         }
         shown = patches.images[patches.labels == label]
         assert {patch.tobytes() for patch in shown} <= allowed
@@ -44,14 +45,14 @@ def test_patches_are_cut_from_their_class_and_from_their_split(split):
 
 def test_classes_are_equally_frequent_in_both_splits():
     for split, count in [("train", 5), ("test", 3)]:
-        patches = photographs.load(split, **SMALL)
+        patches = photographs.load_photographs(split, **SMALL)
         assert patches.images.shape == (10 * count, 32, 32, 3)
         assert np.bincount(patches.labels).tolist() == [count] * 10
 
 
 def test_the_seed_alone_decides_which_patches_are_cut():
     first, again, other = (
-        photographs.load("test", test_per_photograph=3, seed=seed).images
+        photographs.load_photographs("test", test_per_photograph=3, seed=seed).images
         for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
@@ -60,13 +61,15 @@ def test_the_seed_alone_decides_which_patches_are_cut():
 
 def test_the_short_side_of_every_photograph_is_the_same():
     for name in photographs.PHOTOGRAPHS:
-        assert min(photographs.read(name).shape[:2]) == photographs.SHORT_SIDE
+        assert (
+            min(photographs.read_photograph(name).shape[:2]) == photographs.SHORT_SIDE
+        )
 
 
 def test_more_patches_than_there_are_is_refused_with_their_number():
     with pytest.raises(ValueError, match=r"9000 test patches .* between 1 and \d+"):
-        photographs.load("test", test_per_photograph=9000)
+        photographs.load_photographs("test", test_per_photograph=9000)
     with pytest.raises(ValueError, match="between 1 and 0"):
-        photographs.load("test", patch=400)
+        photographs.load_photographs("test", patch=400)
     with pytest.raises(ValueError, match="patch=0 must be a positive"):
-        photographs.load("test", patch=0)
+        photographs.load_photographs("test", patch=0)

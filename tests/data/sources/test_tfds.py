@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 
 from logo_jax.data.builders import cifar10, writing
 from logo_jax.data.sources import tfds as tfds_source
+from tests.data import prepared
 from tests.data.pictures import decoded, encoded
 
 
@@ -18,7 +19,7 @@ def plain_rows(split, data_dir):
 
 def loaded(split, data_dir):
     """Pixels and labels of a split."""
-    return decoded(tfds_source.load("cifar10", split, data_dir))
+    return decoded(prepared.load("cifar10", split, data_dir))
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -44,20 +45,20 @@ def test_a_sum_of_splits_is_one_after_the_other(data_dir):
 
 
 def test_records_of_a_sum_come_in_the_order_asked_for(data_dir):
-    images = tfds_source.load("cifar10", "test+train", data_dir)
+    images = prepared.load("cifar10", "test+train", data_dir)
     ids = np.array([len(images) - 1, 0, 11, 10, 12, 3])
     wanted = images.records(range(len(images)))
     assert images.records(ids) == [wanted[i] for i in ids]
 
 
 def test_a_source_can_be_sent_to_another_process(data_dir):
-    images = tfds_source.load("cifar10", "test+train", data_dir)
+    images = prepared.load("cifar10", "test+train", data_dir)
     sent = pickle.loads(pickle.dumps(images))
     assert sent.records([3, 20]) == images.records([3, 20])
 
 
 def test_size_and_number_of_classes_are_those_of_the_data_set(data_dir):
-    images = tfds_source.load("cifar10", "test", data_dir)
+    images = prepared.load("cifar10", "test", data_dir)
     assert images.largest == (32, 32)
     assert images.num_classes == 10
 
@@ -65,26 +66,29 @@ def test_size_and_number_of_classes_are_those_of_the_data_set(data_dir):
 def test_a_data_set_that_is_not_prepared_names_the_command_that_prepares_it(tmp_path):
     command = f"run python -m logo_jax.prepare cifar10 --data_dir={tmp_path}"
     with pytest.raises(FileNotFoundError) as error:
-        tfds_source.load("cifar10", "train", tmp_path)
+        prepared.load("cifar10", "train", tmp_path)
     assert str(error.value) == f"cifar10 is not prepared in {tmp_path}: {command}"
     with pytest.raises(
         FileNotFoundError, match="^mine is not prepared in .*array_record"
     ):
-        tfds_source.load("mine", "train", tmp_path)
+        prepared.load("mine", "train", tmp_path)
 
 
 def test_a_data_set_stored_as_tfrecord_is_refused(data_dir, tmp_path):
-    shutil.copytree(cifar10.location(data_dir), cifar10.location(tmp_path))
-    file = cifar10.location(tmp_path) / "dataset_info.json"
+    shutil.copytree(
+        data_dir / "cifar10" / str(cifar10.Cifar10.VERSION),
+        tmp_path / "cifar10" / str(cifar10.Cifar10.VERSION),
+    )
+    file = tmp_path / "cifar10" / str(cifar10.Cifar10.VERSION) / "dataset_info.json"
     info = json.loads(file.read_text()) | {"fileFormat": "tfrecord"}
     file.write_text(json.dumps(info))
     with pytest.raises(ValueError, match=r"3\.0\.2 is stored as tfrecord"):
-        tfds_source.load("cifar10", "train", tmp_path)
+        prepared.load("cifar10", "train", tmp_path)
 
 
 def test_an_unknown_split_is_refused_with_the_known_ones(data_dir):
     with pytest.raises(ValueError, match=r"'val'.*\['train', 'test'\]"):
-        tfds_source.load("cifar10", "val", data_dir)
+        prepared.load("cifar10", "val", data_dir)
 
 
 def test_an_empty_data_dir_means_the_default_of_tfds(monkeypatch, tmp_path):
@@ -128,7 +132,7 @@ class Voc(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 def test_images_of_several_labels_tell_the_difficult_ones_apart(tmp_path):
     writing.write("few_voc", Voc, tmp_path, {"train": 3})
-    images = tfds_source.load("few_voc", "train", tmp_path)
+    images = prepared.load("few_voc", "train", tmp_path)
     assert images.num_classes == 4
     found = sorted(record.label.tolist() for record in images.records(range(3)))
     assert found == [[-1, -1, -1, -1], [-1, 0, -1, 1], [1, -1, -1, -1]]

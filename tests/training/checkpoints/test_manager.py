@@ -12,7 +12,7 @@ import pytest
 from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
-from logo_jax.training.checkpoints.manager import Checkpoints, SaveError
+from logo_jax.training.checkpoints.manager import CheckpointManager, SaveError
 
 
 class State(struct.PyTreeNode):
@@ -55,7 +55,7 @@ def assert_same(actual: State, expected: State):
 
 def restore(folder: Path, **kwargs: Any) -> Restored:
     lines: list[str] = []
-    with Checkpoints(folder, report=lines.append, **kwargs) as checkpoints:
+    with CheckpointManager(folder, report=lines.append, **kwargs) as checkpoints:
         found = checkpoints.restore_latest(jax.eval_shape(lambda: make_state(0)))
     assert found is not None
     return Restored(*found, lines)
@@ -77,7 +77,7 @@ def flip_bit(path: Path, rng: random.Random):
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with checkpoints 100, 200 and 300."""
     folder = tmp_path_factory.mktemp("sound") / "checkpoints"
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         for step in (100, 200, 300):
             checkpoints.save(step, make_state(step))
     return folder
@@ -90,7 +90,7 @@ def folder(sound: Path, tmp_path: Path) -> Path:
 
 
 def test_no_checkpoint_at_all_is_none(tmp_path: Path):
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointManager(tmp_path) as checkpoints:
         assert checkpoints.restore_latest(make_state(0)) is None
 
 
@@ -104,7 +104,7 @@ def test_restored_state_has_the_shardings_asked_for(folder: Path):
     mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     replicated = NamedSharding(mesh, PartitionSpec())
     like = jax.device_put(make_state(0), replicated)
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         found = checkpoints.restore_latest(like)
     assert found is not None
     assert all(leaf.sharding == replicated for leaf in jax.tree.leaves(found[1]))
@@ -116,7 +116,7 @@ def test_state_donated_right_after_save_is_saved_as_it_was(tmp_path: Path):
     )
     state = {"queue": jax.random.normal(jax.random.key(0), (512, 512))}
     expected = np.array(state["queue"])
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointManager(tmp_path) as checkpoints:
         checkpoints.save(1, state)
         # jax 0.10 overwrites what is donated; 0.11 spares what NumPy still looks at
         later = jax.block_until_ready(advance(state))
@@ -126,7 +126,7 @@ def test_state_donated_right_after_save_is_saved_as_it_was(tmp_path: Path):
 
 
 def test_only_the_newest_are_kept_and_the_trash_is_empty(tmp_path: Path):
-    with Checkpoints(tmp_path, max_to_keep=2) as checkpoints:
+    with CheckpointManager(tmp_path, max_to_keep=2) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(step, make_state(step))
         checkpoints.wait()
@@ -144,7 +144,7 @@ def test_trash_and_half_written_steps_of_a_killed_run_are_removed(folder: Path):
 @pytest.mark.parametrize("step", [300, 250])
 def test_saving_a_step_that_is_not_newer_is_an_error(folder: Path, step: int):
     with (
-        Checkpoints(folder) as checkpoints,
+        CheckpointManager(folder) as checkpoints,
         pytest.raises(ValueError, match=rf"step {step} must be newer .*300\]"),
     ):
         checkpoints.save(step, make_state(step))
@@ -213,7 +213,7 @@ def test_report_goes_to_stderr_by_default(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ):
     remove_everything(folder / "300")
-    with Checkpoints(folder) as checkpoints:
+    with CheckpointManager(folder) as checkpoints:
         checkpoints.restore_latest(make_state(0))
     out, err = capfd.readouterr()
     assert out == ""
@@ -260,7 +260,7 @@ def test_every_damaged_checkpoint_passed_over_is_reported(folder: Path):
 @pytest.mark.parametrize("damage", [remove_everything, truncate_data])
 def test_damaged_step_can_be_saved_again(folder: Path, damage: Any):
     damage(folder / "300")
-    with Checkpoints(folder, report=lambda _: None) as checkpoints:
+    with CheckpointManager(folder, report=lambda _: None) as checkpoints:
         checkpoints.restore_latest(make_state(0))
         checkpoints.save(300, make_state(7))
     restored = restore(folder)
@@ -297,7 +297,7 @@ def test_a_changed_network_is_named_and_not_taken_for_damage(
     state = make_state(0)
     encoder = state.params["encoder"] | changed
     with (
-        Checkpoints(folder) as checkpoints,
+        CheckpointManager(folder) as checkpoints,
         pytest.raises(ValueError, match=f"300 in .*params/encoder/{message}") as error,
     ):
         checkpoints.restore_latest(state.replace(params={"encoder": encoder}))
@@ -307,7 +307,7 @@ def test_a_changed_network_is_named_and_not_taken_for_damage(
 
 def test_leaves_that_would_share_a_path_are_refused(tmp_path: Path):
     with (
-        Checkpoints(tmp_path) as checkpoints,
+        CheckpointManager(tmp_path) as checkpoints,
         pytest.raises(ValueError, match="same slash-joined path"),
     ):
         checkpoints.save(1, {"a": {"b": jnp.zeros(1)}, "a/b": jnp.ones(1)})
@@ -316,13 +316,13 @@ def test_leaves_that_would_share_a_path_are_refused(tmp_path: Path):
 def test_folder_under_a_file_is_refused_when_opened(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="file/checkpoints must be writable") as error:
-        Checkpoints(tmp_path / "file" / "checkpoints")
+        CheckpointManager(tmp_path / "file" / "checkpoints")
     assert "\n" not in str(error.value)
 
 
 def test_keeping_no_checkpoint_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="max_to_keep=0 must be at least 1"):
-        Checkpoints(tmp_path, max_to_keep=0)
+        CheckpointManager(tmp_path, max_to_keep=0)
 
 
 def test_read_only_leaves_a_running_training_run_alone(folder: Path):
@@ -335,7 +335,7 @@ def test_read_only_leaves_a_running_training_run_alone(folder: Path):
 
 
 def test_read_only_does_not_make_the_folder_or_save_into_it(tmp_path: Path):
-    with Checkpoints(tmp_path / "none", read_only=True) as checkpoints:
+    with CheckpointManager(tmp_path / "none", read_only=True) as checkpoints:
         assert checkpoints.restore_latest(make_state(0)) is None
         with pytest.raises(ValueError, match="read-only"):
             checkpoints.save(1, make_state(1))
@@ -348,7 +348,7 @@ def test_after_a_save_that_failed_nothing_is_under_way_and_its_step_saves_again(
     """The limit lets every leaf through, but not the manifest, which is done first."""
     state = {str(i): np.arange(200, dtype=np.int32) + i for i in range(400)}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointManager(tmp_path) as checkpoints:
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
         try:
             checkpoints.save(1, state)

@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from logo_jax import experiment as compose
+from logo_jax.experiment import make_experiment
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training.logging.metric_writer import MetricWriter
-from logo_jax.training.logging.wandb import WeightsAndBiases
+from logo_jax.training.logging.wandb import WandbLogger
 from tests.commands.test_main import records, tiny_config
 
 WANDB = '''
@@ -62,7 +62,7 @@ def fixture_wandb(tmp_path, monkeypatch):
 
 def start(folder, rows, resume_step=0):
     folder.mkdir(exist_ok=True)
-    board = WeightsAndBiases(folder, "crops", {"seed": 0}, quiet=True)
+    board = WandbLogger(folder, "crops", {"seed": 0}, quiet=True)
     with MetricWriter(folder, resume_step=resume_step, boards=[board]) as writer:
         for step, values in rows:
             writer.write(step, values)
@@ -92,7 +92,7 @@ def test_a_run_that_starts_again_goes_on_under_its_id_with_the_rows_of_the_recor
 
 @pytest.mark.usefixtures("wandb")
 def test_a_run_that_fails_is_marked_as_failed(tmp_path):
-    board = WeightsAndBiases(tmp_path, "crops", {}, quiet=False)
+    board = WandbLogger(tmp_path, "crops", {}, quiet=False)
     writer = MetricWriter(tmp_path, resume_step=0, boards=[board])
     with pytest.raises(KeyboardInterrupt), writer:
         raise KeyboardInterrupt
@@ -103,7 +103,7 @@ def test_a_run_that_fails_is_marked_as_failed(tmp_path):
 @pytest.mark.usefixtures("wandb")
 def test_who_is_not_let_in_is_told_what_to_do(tmp_path):
     with pytest.raises(ValueError, match="wandb login") as error:
-        WeightsAndBiases(tmp_path, "closed", {}, quiet=True)
+        WandbLogger(tmp_path, "closed", {}, quiet=True)
     assert "config.monitor.wandb='closed': no API key" in str(error.value)
 
 
@@ -114,4 +114,4 @@ def test_without_its_package_a_run_is_refused_before_data_are_read(
     gone = tmp_path / "gone"
     config = tiny_config("cifar10_moco", "logo", gone, **{"monitor.wandb": "crops"})
     with pytest.raises(ValueError, match="pip install wandb"):
-        compose.experiment(config, make_mesh())
+        make_experiment(config, make_mesh())
