@@ -19,8 +19,8 @@ import numpy as np
 from absl import flags
 
 from logo_jax import _cli
-from logo_jax.data.load import dataset_title, locate_dataset
-from logo_jax.experiment import Recipe, pretrained, probe, schema
+from logo_jax.data.load import locate_dataset
+from logo_jax.experiment import Recipe, parse, pretrained, probe
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.main import CONFIG, WORKDIR
 from logo_jax.parallel.mesh import make_mesh
@@ -140,7 +140,7 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     if UNTRAINED.value and WEIGHTS.value:
         raise ValueError("--untrained would not read --weights=FILE; leave one out")
     given = CONFIG.value.to_dict() if WEIGHTS.value else workdir.read_config(folder)
-    schema.check(given)
+    parse(given)
     data, monitor = dict(given["data"]), dict(given["monitor"])
     monitor |= {"train_examples": 0, "test_examples": 0}  # all: those limit training's
     if DATASET.value:
@@ -188,7 +188,7 @@ def evaluate(
     subject: FrozenEncoder, folder: pathlib.Path, stop: preemption.PreemptionHandler
 ) -> EvalResult | None:
     """What the flags' protocol finds, of all seeds; None where it was stopped."""
-    seeds = subject.description.plan.seeds
+    seeds = subject.spec.schedule.seeds
     if PROTOCOL.value == "knn":
         outcome = protocols.knn(subject, TRIVIAL_BASELINES.value)
         return outcome._replace(values=by_seed(outcome.values, seeds))
@@ -243,13 +243,13 @@ def as_report(
     subject: FrozenEncoder, outcome: EvalResult, seconds: float
 ) -> dict[str, Any]:
     """Everything that tells what the numbers are, ready for JSON."""
-    monitor = subject.description.monitor
+    monitor = subject.spec.config.monitor
     return {
         "protocol": outcome.protocol,
         "values": dict(outcome.values),
         "unit": "percent",
         "encoder": subject.source,
-        "dataset": dataset_title(subject.description.data.where),
+        "dataset": subject.spec.config.data.location.title,
         "splits": outcome.splits,
         "layers": sorted(
             {
@@ -258,7 +258,7 @@ def as_report(
             }
         ),
         "settings": outcome.settings,
-        "resolution": {name: monitor[name] for name in ("resize", "crop")},
+        "resolution": {"resize": monitor.resize, "crop": monitor.crop},
         "augmentation": outcome.augmentation,
         "seconds": round(seconds, 1),
         **workdir.describe_machine(subject.mesh),

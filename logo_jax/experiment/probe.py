@@ -161,7 +161,7 @@ class Probe:
 
 
 def make_probe(
-    description: ExperimentSpec,
+    spec: ExperimentSpec,
     variables: Mapping[str, Any],
     recipe: Recipe,
     *,
@@ -173,7 +173,7 @@ def make_probe(
     Crops have the side of the run's global crops: 224 px for ImageNet, 32 for CIFAR.
 
     Args:
-        description: of the run that trained the encoder.
+        spec: of the run that trained the encoder.
         variables: the encoder's "params" and "batch_stats".
         recipe: how the classifier is trained.
         num_classes: of the labels.
@@ -193,12 +193,12 @@ def make_probe(
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
     )
-    side = description.crops["global_crops"].size
+    side = spec.crops["global_crops"].size
     return Probe(
-        method=LinearProbe(description.encoder, variables, num_classes, tx),
+        method=LinearProbe(spec.encoder, variables, num_classes, tx),
         crop=CropSpec(1, side, recipe.area, recipe.aspect),
         augment=dataclasses.replace(
-            description.augment,
+            spec.config.augment,
             flip_prob=recipe.flip_prob,
             jitter_prob=0.0,
             grayscale_prob=0.0,

@@ -39,7 +39,7 @@ from logo_jax.training.train_step import TrainStep, make_train_step
 
 
 def linear_probe(
-    description: ExperimentSpec,
+    spec: ExperimentSpec,
     state: TrainState,
     data: ExperimentData,
     mesh: Mesh,
@@ -60,7 +60,7 @@ def linear_probe(
     was stopped; one that is done is only tested.
 
     Args:
-        description: of the run.
+        spec: of the run.
         state: of one seed of the run; only the encoder counts, and it is not donated.
         data: labelled, one class an image.
         mesh: the devices.
@@ -85,7 +85,7 @@ def linear_probe(
     bank, queries = _labelled(data)
     _require_divisible(recipe, mesh)
     probe = make_probe(
-        description,
+        spec,
         frozen_encoder(state),
         recipe,
         num_classes=num_classes(bank, "a linear probe"),
@@ -112,7 +112,7 @@ def linear_probe(
             trained = _trained(
                 trained,
                 train_step(probe, mesh, keys[1:]),
-                *make_loader(description.data, bank, mesh, recipe.batch_size, (seed,)),
+                *make_loader(spec.config.data, bank, mesh, recipe.batch_size, (seed,)),
                 probe.plan,
                 folder,
                 quiet=quiet,
@@ -122,8 +122,8 @@ def linear_probe(
             )
     if stop.requested():
         return None
-    squares = make_eval_crops(description, queries, 0)
-    return tested(description, state, trained.params[LINEAR], squares, mesh)
+    squares = make_eval_crops(spec, queries, 0)
+    return tested(spec, state, trained.params[LINEAR], squares, mesh)
 
 
 def _trained(
@@ -162,7 +162,7 @@ def train_step(probe: Probe, mesh: Mesh, keys: jax.Array) -> TrainStep:
 
 
 def tested(
-    description: ExperimentSpec,
+    spec: ExperimentSpec,
     state: TrainState,
     classifier: Mapping[str, Any],
     images: LabeledImages,
@@ -171,20 +171,20 @@ def tested(
     """Percent of images, each once, whose class has the best score, or one of five.
 
     Args:
-        description: of the run.
+        spec: of the run.
         state: of the run.
         classifier: `kernel` and `bias`.
         images: labelled squares.
         mesh: the devices.
     """
     encode_with = make_encode_with(
-        description.encoder,
-        functools.partial(prepare_eval, spec=description.augment),
+        spec.encoder,
+        functools.partial(prepare_eval, spec=spec.config.augment),
         batch_sharding(mesh),
         ("backbone",),
     )
     encode = encode_with(replicate(state, mesh))
-    found = extract(encode, images, batch_size=description.batch_size)["backbone"]
+    found = extract(encode, images, batch_size=spec.config.data.batch_size)["backbone"]
     scores = np.asarray(logits(jax.device_get(classifier), found.features))
     return {
         f"linear/{name}": 100 * METRICS[name](scores, found.labels)

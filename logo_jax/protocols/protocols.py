@@ -46,9 +46,9 @@ def knn(frozen: FrozenEncoder, trivial_baselines: bool = False) -> EvalResult:
     Raises:
         ValueError: where labels are missing.
     """
-    description = frozen.description
-    data = load_data(description.data)
-    monitor = knn_monitor(description, data, frozen.mesh)
+    spec = frozen.spec
+    data = load_data(spec.config.data)
+    monitor = knn_monitor(spec, data, frozen.mesh)
     if monitor is None:
         raise ValueError(
             "kNN needs labels for the training and the test set; this data set has none"
@@ -73,9 +73,9 @@ def linear_recipe(
     Returns:
         None where it was stopped before its end.
     """
-    data = load_data(frozen.description.data)
+    data = load_data(frozen.spec.config.data)
     values = linear_probe(
-        frozen.description,
+        frozen.spec,
         frozen.state,
         data,
         frozen.mesh,
@@ -97,7 +97,7 @@ def linear_recipe(
 
 def linear_grid(frozen: FrozenEncoder, num_epochs: int) -> EvalResult:
     """Linear classifiers on cached features; rate and decay chosen on validation."""
-    parts = frozen.parts(load_split(frozen.description.data.where))
+    parts = frozen.parts(load_split(frozen.spec.config.data.location))
     training = linear.Training(_num_classes(parts), num_epochs=num_epochs)
     probe = linear.best_of_grid(*parts, training)
     return EvalResult(
@@ -122,7 +122,7 @@ def transfer(frozen: FrozenEncoder, metric: str = "") -> EvalResult:
         frozen: the encoder.
         metric: top1, top5 or mean_per_class; "" is the data set's own.
     """
-    cut = load_split(frozen.description.data.where)
+    cut = load_split(frozen.spec.config.data.location)
     metric = metric or cut.metric
     parts = frozen.parts(cut)
     found = logistic.choose_strength(
@@ -154,7 +154,7 @@ def voc07_svm(frozen: FrozenEncoder, metric: str = "") -> EvalResult:
         metric: map or map_11_point; "" is map.
     """
     metric = metric or "map"
-    parts = frozen.parts(load_split(frozen.description.data.where))
+    parts = frozen.parts(load_split(frozen.spec.config.data.location))
     both = zip(parts.train, parts.val, strict=True)
     train = Features(*map(np.concatenate, both))
     value = svm.voc07_map(train, parts.test, metric=metric)
