@@ -149,7 +149,7 @@ def dataset_title(where: Mapping[str, str]) -> str:
     Args:
         where: arguments of `load`; those the source ignores do not count.
 
-    >>> title({"source": "photographs", "name": "cifar10", "path": ""})
+    >>> dataset_title({"source": "photographs", "name": "cifar10", "path": ""})
     'photographs'
     """
     by_source = {"tfds": where["name"], "folder": where["path"], "npz": where["path"]}

@@ -7,7 +7,7 @@ import jax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from logo_jax.methods.base import Batch, Metrics, TrainState, Update
+from logo_jax.methods.base import Batch, Metrics, TrainState
 from logo_jax.parallel.mesh import AXIS, batch_spec, replicate
 
 
@@ -37,7 +37,7 @@ class TrainStep(NamedTuple):
 
 
 def make_train_step(
-    update: Update,
+    update: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]],
     make_batch: Callable[..., Batch],
     mesh: Mesh,
     keys: jax.Array,
