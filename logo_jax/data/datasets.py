@@ -32,8 +32,8 @@ class Dataset:
         metric: "top1", "mean_per_class" (the mean of the classes' recalls) or "map"
             (images have several labels); "" where labels are not used.
         pretrain: split expression to learn representations from.
-        train: labelled split to train a classifier on, or kNN's bank; "" for none.
-        test: labelled split to evaluate on; "" for none.
+        train: labeled split to train a classifier on, or kNN's bank; "" for none.
+        test: labeled split to evaluate on; "" for none.
         cut: how the transfer protocol's train, validation and test are made; None where
             the paper transfers nothing to it.
         sizes: published numbers of train, validation and test images, where there is

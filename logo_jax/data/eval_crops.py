@@ -76,7 +76,7 @@ def decode_all(
 
 @dataclasses.dataclass(frozen=True)
 class EvalCrops:
-    """Labelled images to evaluate on, each once; decoded again only if they are many.
+    """Labeled images to evaluate on, each once; decoded again only if they are many.
 
     Attributes:
         source: of images.

@@ -70,7 +70,7 @@ def test_as_many_held_out_as_there_are_is_refused(arrays_dir, tmp_path):
     with pytest.raises(ValueError, match=f"must be below the {images} training images"):
         load_images("npz", path=str(arrays_dir), val_size=images)
     np.savez(tmp_path / "train.npz", images=np.zeros((2, 4, 4, 3), np.uint8))
-    with pytest.raises(ValueError, match="needs labelled images that are learned from"):
+    with pytest.raises(ValueError, match="needs labeled images that are learned from"):
         load_images("npz", path=str(tmp_path), val_size=1)
 
 
