@@ -32,6 +32,7 @@ from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.logging.metric_writer import MetricWriter
 from logo_jax.training.logging.progress import Progress
+from logo_jax.training.logging.train_log import TrainLog
 from logo_jax.training.loop import Loader, train
 from logo_jax.training.preemption import PreemptionHandler
 from logo_jax.training.schedule import TrainingSchedule
@@ -118,7 +119,7 @@ def linear_probe(
                 quiet=quiet,
                 checkpoints=checkpoints,
                 clock=clock,
-                stop=stop,
+                preemption=stop,
             )
     if stop.requested():
         return None
@@ -135,6 +136,7 @@ def _trained(
     folder: pathlib.Path,
     *,
     quiet: bool,
+    clock: Callable[[], float],
     **how: Any,
 ) -> TrainState:
     """The state at the plan's end, or where it was stopped; says `line` first."""
@@ -149,9 +151,7 @@ def _trained(
             stepped,
             loader,
             plan,
-            monitor=None,
-            writer=writer,
-            progress=progress,
+            log=TrainLog(writer, progress, plan, clock=clock),
             **how,
         )
 
