@@ -33,28 +33,30 @@ def make_views(
     local_crops: CropSpec,
     augment: AugmentSpec,
 ) -> tuple[Float[Array, "b g s s 3"], Float[Array, "b l t t 3"]]:
-    """Cuts and augments the global and the local crops of every image.
+    """Crops every image several times and augments the crops.
 
     Args:
         key: the epoch's key; the same key, image and id always give the same crops.
-        images: canvases of h x w pixels, red, green, blue in 0..255; what lies beside
-            an image on its canvas is never read.
+        images: canvases of h x w pixels, red, green, blue in 0..255. Pixels of a canvas
+            beside its image are not used.
         sizes: original (height, width) of each image, in pixels.
-        ids: what tells an example from all others of the data set.
+        ids: numbers of the images in their data set.
         global_crops: the g crops of size s; crop indices 0 to g - 1.
         local_crops: the l crops of size t, perhaps none; indices g to g + l - 1.
-        augment: what is done to each crop after cutting.
+        augment: changes of each crop.
 
     Returns:
-        Normalised global crops and local crops.
+        Normalized global crops and local crops.
     """
-    specs = {"global_crops": global_crops, "local_crops": local_crops}
-    boxes = jnp.concatenate(crop_boxes(key, ids, sizes, **specs), axis=1)
+    num_crops = global_crops.count + local_crops.count
+    box_keys, color_keys = _crop_keys(key, ids, num_crops)
+    boxes = jnp.concatenate(
+        _sample_boxes(box_keys, sizes, global_crops, local_crops), axis=1
+    )
     boxes = _on_canvas(boxes, sizes, images.shape[1:3])
-    _, look_keys = _crop_keys(key, ids, global_crops.count + local_crops.count)
 
     def views(crops: slice, size: int):
-        chosen = (images, boxes[:, crops], look_keys[:, crops])
+        chosen = (images, boxes[:, crops], color_keys[:, crops])
         return render(*chosen, size=size, augment=augment)
 
     first_local = global_crops.count
@@ -75,11 +77,11 @@ def crop_boxes(
     global_crops: CropSpec,
     local_crops: CropSpec,
 ) -> tuple[Float[Array, "b g 4"], Float[Array, "b l 4"]]:
-    """Returns the boxes that `make_views` cuts with the same arguments.
+    """The boxes that `make_views` crops with the same arguments.
 
     Args:
         key: the epoch's key.
-        ids: what tells an example from all others of the data set.
+        ids: numbers of the images in their data set.
         sizes: original (height, width) of each image, in pixels.
         global_crops: the g crops with indices 0 to g - 1.
         local_crops: the l crops with indices g to g + l - 1.
@@ -89,6 +91,16 @@ def crop_boxes(
         the original images.
     """
     box_keys, _ = _crop_keys(key, ids, global_crops.count + local_crops.count)
+    return _sample_boxes(box_keys, sizes, global_crops, local_crops)
+
+
+def _sample_boxes(
+    box_keys: jax.Array,
+    sizes: Int[Array, "b 2"],
+    global_crops: CropSpec,
+    local_crops: CropSpec,
+) -> tuple[Float[Array, "b g 4"], Float[Array, "b l 4"]]:
+    """Draws the boxes of all crops, one key [b, g + l] for each."""
 
     def sample(keys: jax.Array, spec: CropSpec):
         draw = functools.partial(sample_box, spec=spec)
@@ -103,7 +115,7 @@ def crop_boxes(
 def prepare_eval(
     images: UInt8[Array, "b h w 3"], spec: AugmentSpec
 ) -> Float[Array, "b h w 3"]:
-    """Scales whole images to [0, 1] and normalises them; nothing is random."""
+    """Scales whole images to [0, 1] and normalizes them, without randomness."""
 
     def prepare(image: UInt8[Array, "h w 3"]):
         return to_channels_last(color.normalize(to_planes(image), spec.mean, spec.std))
@@ -114,7 +126,7 @@ def prepare_eval(
 def _crop_keys(
     key: PRNGKeyArray, ids: Int[Array, " b"], count: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the box keys and the look keys of every example's crops, [b, count]."""
+    """The keys of every image's boxes and of its color changes, [b, count] each."""
 
     def crop_keys(example_id: Int[Array, ""], crop_index: Int[Array, ""]):
         example_key = jax.random.fold_in(key, example_id)
