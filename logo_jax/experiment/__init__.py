@@ -10,14 +10,11 @@ from logo_jax.experiment.experiment import (
     make_eval_crops,
     make_experiment,
 )
-from logo_jax.experiment.probe import RECIPES, Recipe
 from logo_jax.experiment.spec import ExperimentSpec, make_spec
 
 __all__ = [
     "ExperimentSpec",
-    "RECIPES",
     "Experiment",
-    "Recipe",
     "make_spec",
     "make_experiment",
     "knn_monitor",
