@@ -11,6 +11,7 @@ beside it where that can be used, and to cut by XLA. Prints tables and one JSON 
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import statistics
@@ -25,6 +26,7 @@ from PIL import Image
 from benchmarks import jpegs
 from benchmarks.turns import alternate, stay_on_one_core
 from logo_jax.augment import AugmentSpec, CropSpec, make_views, resized_crop, sample_box
+from logo_jax.configs import base
 from logo_jax.data.decode import Pixels, Size, decode, shrink
 
 FILTERS = ("box", "bilinear", "hamming", "bicubic", "lanczos")
@@ -34,7 +36,12 @@ CUTS = {
     "area 1": CropSpec(1, 224, (1.0, 1.0)),
     "local": CropSpec(1, 96, (0.05, 0.4)),
 }
-CUT_ONLY = AugmentSpec(flip_prob=0.0, jitter_prob=0.0, grayscale_prob=0.0)
+CUT_ONLY = dataclasses.replace(
+    AugmentSpec(**base.get_config("moco").augment),
+    flip_prob=0.0,
+    jitter_prob=0.0,
+    grayscale_prob=0.0,
+)
 IMAGES_PER_CUT = 8
 ROUNDING = 1 / 255**2 / 12  # of a crop to uint8; what is below it does not show
 Decibels: TypeAlias = dict[str, list[float]]  # name of a cut -> one PSNR a box

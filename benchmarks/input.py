@@ -11,6 +11,7 @@ line.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import statistics
@@ -27,17 +28,20 @@ from benchmarks import jpegs, pillow_crops
 from benchmarks.step import ours
 from benchmarks.turns import alternate, stay_on_one_core
 from logo_jax.augment import AugmentSpec, CropSpec, augment_crop, crop_boxes, make_views
-from logo_jax.configs import cifar10_simsiam
+from logo_jax.configs import base, cifar10_simsiam
 from logo_jax.data.decode import Size, decode, decode_to_canvas
 from logo_jax.experiment import make_spec
 
 ENCODINGS = (".jpg", ".jpeg", ".png", ".webp")
 KEY = 0
-LOOK = AugmentSpec(blur_prob=0.5)  # MoCo v2's
-CUT_ONLY = AugmentSpec(
+LOOK = AugmentSpec(**base.get_config("moco").augment)
+LOOK = dataclasses.replace(LOOK, blur_prob=0.5)  # MoCo v2's
+CUT_ONLY = dataclasses.replace(
+    LOOK,
     flip_prob=0.0,
     jitter_prob=0.0,
     grayscale_prob=0.0,
+    blur_prob=0.0,
     mean=(0.0, 0.0, 0.0),
     std=(1.0, 1.0, 1.0),
 )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.datasets import load_digits
 
-from logo_jax import augment
+from logo_jax import augment, losses
 from logo_jax.methods import LearnedAffinity, LoGo, SimSiam
 from logo_jax.methods.base import Batch
 from logo_jax.methods.pairing import pair_weights
@@ -22,7 +22,16 @@ SIZE, BATCH, STEPS = 16, 128, 60
 crops = {
     "global_crops": augment.CropSpec(count=2, size=SIZE, scale=(0.5, 1.0)),
     "local_crops": augment.CropSpec(count=2, size=SIZE, scale=(0.2, 0.5)),
-    "augment": augment.AugmentSpec(flip_prob=0.0),  # digits have a left and a right
+    "augment": augment.AugmentSpec(
+        flip_prob=0.0,  # digits have a left and a right
+        jitter=(0.4, 0.4, 0.4, 0.1),
+        jitter_prob=0.8,
+        grayscale_prob=0.2,
+        blur_prob=0.0,
+        blur_sigma=(0.1, 2.0),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+    ),
 }
 images = load_digits().images.repeat(2, axis=1).repeat(2, axis=2) / 16 * 255
 images = np.stack([images.astype(np.uint8)] * 3, axis=-1)
@@ -37,11 +46,26 @@ def make_method() -> LoGo:
     tx = optim.sgd(0.3, momentum=0.9, weight_decay=5e-4)
     weights = pair_weights("global_targets", num_global=2, num_local=2)
     return LoGo(
-        SimSiam(encoder, predictor, tx, weights),
-        encoder,
-        LearnedAffinity(heads.Regressor(64), tx),
-        optim.clipped_sgd(0.3, momentum=0.9, weight_decay=5e-4),
+        base=SimSiam(encoder, predictor, tx, weights),
+        affinity=LearnedAffinity(
+            regressor=heads.Regressor(64),
+            tx=tx,
+            loss=losses.jensen_shannon,
+            trained=True,
+            noise=0.3,
+            noise_on="both",
+            negatives="flip",
+            regressor_norm="joint",
+            both_orders=False,
+            normalize=True,
+        ),
+        repel_tx=tx,  # of the released update alone
         update_kind="joint",
+        weight=1e-4,
+        clip_ratio=0.015,
+        reset_norm=False,
+        steps_per_epoch=1,
+        update_momentum_before_repel=False,
     )
 
 

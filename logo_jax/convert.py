@@ -135,7 +135,10 @@ def convert(subject: ConvertInput, target: Target, out: Path) -> float:
         raise ValueError(f"--out={out} must end with {' or '.join(target.suffixes)}")
     shape = (NUM_IMAGES, subject.side, subject.side, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    images = prepare_eval(jax.numpy.asarray(pixels), subject.augment or AugmentSpec())
+    if subject.augment is None:  # a file does not say how images are normalized
+        images = (jax.numpy.asarray(pixels, np.float32) / 255 - 0.5) / 0.25
+    else:
+        images = prepare_eval(jax.numpy.asarray(pixels), subject.augment)
     with _cli.whole(out) as partial:
         target.write(subject, partial)
         after = target.features(partial, pixels, images)

@@ -212,33 +212,31 @@ Planes = Float[Array, "3 h w"]
 
 @dataclasses.dataclass(frozen=True)
 class AugmentSpec:
-    """How a crop is recoloured, blurred, mirrored and normalised.
-
-    The defaults are MoCo v2's and LoGo's, without blur as on CIFAR-10, and ImageNet's
-    channel statistics.
+    """How the color of a crop is changed, and how it is blurred, mirrored, normalized.
 
     Attributes:
         flip_prob: probability of mirroring left to right.
-        jitter: strengths of brightness, contrast, saturation and hue changes.
-        jitter_prob: probability of the colour jitter.
-        grayscale_prob: probability of dropping colour.
+        jitter: strengths of brightness, contrast, saturation and hue changes, >= 0; hue
+            at most 0.5.
+        jitter_prob: probability of the color jitter.
+        grayscale_prob: probability of converting to grayscale.
         blur_prob: probability of a Gaussian blur.
         blur_sigma: its standard deviation is uniform in (min, max), in pixels.
-        mean: of each channel, subtracted last; pixels are in [0, 1].
-        std: of each channel, divides last.
+        mean: of each channel of pixels in [0, 1]; is subtracted last.
+        std: of each channel; divides last.
 
     Raises:
         ValueError: if a field is out of range.
     """
 
-    flip_prob: float = 0.5
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
-    jitter_prob: float = 0.8
-    grayscale_prob: float = 0.2
-    blur_prob: float = 0.0
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    flip_prob: float
+    jitter: tuple[float, float, float, float]
+    jitter_prob: float
+    grayscale_prob: float
+    blur_prob: float
+    blur_sigma: tuple[float, float]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
     def __post_init__(self):
         for name in ("flip_prob", "jitter_prob", "grayscale_prob", "blur_prob"):

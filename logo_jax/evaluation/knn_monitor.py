@@ -151,8 +151,7 @@ def make_encode_with(encoder, prepare, sharding, layers) -> Callable:
         return outputs
 
     def encode_with(state):
-        groups = {"params": state.params, "batch_stats": state.batch_stats}
-        variables = {name: group[ENCODER] for name, group in groups.items()}
+        variables = state.variables(ENCODER)
         return lambda images: encode(variables, place(images, sharding))
 
     return encode_with

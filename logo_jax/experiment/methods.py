@@ -43,7 +43,7 @@ AFFINITIES = ("regressor", "random", "cosine")
 UPDATES = ("none", *logo.UPDATES)
 # of the online classifier, at its peak: on the quickstart 1 is slow, 10 overshoots
 LINEAR_RATE = 3.0
-RUNNING_STATS = {"all": False, "globals": True}
+RUNNING_STATS = ("all", "globals")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +77,10 @@ class MethodParts:
     @property
     def common(self) -> dict[str, Any]:
         """Fields of every base method but its optimiser."""
-        stats = self.read.choice("running_stats", RUNNING_STATS)
         return {
             "encoder": self.encoder,
             "pair_weights": self.pair_weights,
-            "stats_from_globals": stats,
+            "running_stats": self.read.one_of("running_stats", RUNNING_STATS),
         }
 
 
@@ -141,7 +140,7 @@ def _with_linear(parts: MethodParts, base: BaseMethod) -> BaseMethod:
         return base
     rate = optim.cosine_schedule(LINEAR_RATE, num_steps=parts.plan.num_steps)
     tx = optim.sgd(rate, momentum=0.9, weight_decay=0.0)
-    return OnlineLinear(base, parts.encoder, parts.num_classes, tx)
+    return OnlineLinear(base, parts.num_classes, tx)
 
 
 def _with_logo(parts: MethodParts, base: BaseMethod) -> Method:
@@ -158,13 +157,13 @@ def _with_logo(parts: MethodParts, base: BaseMethod) -> Method:
         "repel_tx": parts.tx(make=optim.clipped_sgd),
         "weight": read.weight,
         "clip_ratio": read.clip_ratio,
-        "reset_norm_every": parts.plan.steps_per_epoch if read.reset_norm else 0,
+        "reset_norm": read.reset_norm,
+        "steps_per_epoch": parts.plan.steps_per_epoch,
         "update_momentum_before_repel": read.update_momentum_before_repel,
-        "stats_from_globals": parts.common["stats_from_globals"],
     }
     if kind == "none":
         return base
-    return LoGo(base=base, encoder=parts.encoder, update_kind=kind, **fields)
+    return LoGo(base=base, update_kind=kind, **fields)
 
 
 def _affinity(parts: MethodParts) -> Affinity:
@@ -176,13 +175,12 @@ def _affinity(parts: MethodParts) -> Affinity:
     schedule = read.choice(
         "regressor_schedule", schedules(parts.read.optimizer, rate, plan)
     )
-    _, norm_batches = read.choice("regressor_norm", networks.REGRESSOR_NORMS)
     learned = LearnedAffinity(
         regressor=networks.make_regressor(read, parts.norm),
         tx=make_optimizer(parts.read.optimizer, schedule(), optim.sgd),
         loss=read.choice("regressor_loss", REGRESSOR_LOSSES),
         trained=kind != "random",
-        norm_batches=norm_batches,
+        regressor_norm=read.one_of("regressor_norm", networks.REGRESSOR_NORMS),
         noise=read.noise,
         noise_on=read.one_of("noise_on", affinity.NOISE_ON),
         negatives=read.one_of("negatives", affinity.NEGATIVES),

@@ -108,7 +108,7 @@ def donsker_varadhan(
 
 
 def cosine_affinity(
-    first: Float[Array, "*b d"], second: Float[Array, "*b d"]
+    first: Float[Array, "*#b d"], second: Float[Array, "*#b d"]
 ) -> Float[Array, "*b"]:
     """Cosine similarity of two local embeddings: repulsion without a regressor.
 

@@ -18,7 +18,7 @@ def l2_normalize(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
 
 
 def negative_cosine(
-    predictions: Float[Array, "*b d"], targets: Float[Array, "*b d"]
+    predictions: Float[Array, "*#b d"], targets: Float[Array, "*#b d"]
 ) -> Float[Array, "*b"]:
     """Negative cosine similarity of predictions with targets, in [-1, 1].
 
@@ -27,10 +27,10 @@ def negative_cosine(
 
     Args:
         predictions: vectors of any length.
-        targets: vectors of any length.
+        targets: vectors of any length; the leading axes of both are broadcast.
 
     Returns:
-        One value per pair; -1 where the two point the same way.
+        One value per pair; -1 if the two have the same direction.
 
     Source: Chen & He 2021, Eq. 1, https://arxiv.org/abs/2011.10566; as in
         facebookresearch/simsiam@main_simsiam.py.

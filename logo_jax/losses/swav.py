@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 
 def sinkhorn(
-    scores: Float[Array, "n k"], *, epsilon: float = 0.05, iterations: int = 3
+    scores: Float[Array, "n k"], *, epsilon: float, iterations: int
 ) -> Float[Array, "n k"]:
     """Codes: images shared out among prototypes so that all prototypes get as much.
 
@@ -28,7 +28,8 @@ def sinkhorn(
     Source: Caron et al. 2020, section 3.1, https://arxiv.org/abs/2006.09882;
         facebookresearch/swav@main_swav.py (distributed_sinkhorn).
 
-    >>> print(sinkhorn(jnp.array([[1.0, 0.0], [1.0, 0.0]])))  # both like the first best
+    >>> scores = jnp.array([[1.0, 0.0], [1.0, 0.0]])  # both most similar to the first
+    >>> print(sinkhorn(scores, epsilon=0.05, iterations=3))
     [[0.5 0.5]
      [0.5 0.5]]
     """

@@ -1,7 +1,7 @@
-"""How alike two local crops of an image are found: what LoGo's repulsion minimises.
+"""Similarity of two local crops of an image, which LoGo's repulsion minimizes.
 
-Either by their cosine, or by a regressor that learns, each step, to tell pairs of crops
-from one image from pairs of two.
+It is their cosine, or the score of a regressor. In each step the regressor learns to
+distinguish pairs of crops of one image from pairs of crops of two images.
 """
 
 import dataclasses
@@ -16,13 +16,12 @@ import optax
 from logo_jax.losses import (
     cosine_affinity,
     different_image,
-    jensen_shannon,
     l2_normalize,
 )
 from logo_jax.methods import diagnostics
 from logo_jax.methods.base import REGRESSOR, Metrics, TrainState
 from logo_jax.methods.gradient import gradient_step
-from logo_jax.methods.multi_crop import encode_views
+from logo_jax.methods.multi_crop import encode
 from logo_jax.parallel.collectives import (
     as_mean_over_devices,
     gather,
@@ -34,14 +33,14 @@ from logo_jax.parallel.collectives import (
 
 NOISE_ON = ("positives", "both", "none")
 NEGATIVES = ("flip", "roll")
-NORM_BATCHES = ("separate", "joint", "eval")
+REGRESSOR_NORMS = ("joint", "separate", "eval", "layer", "none")
 
 
 class Affinity(Protocol):
-    """How alike the crops of a pair are found, and how that is learned."""
+    """A measure of the similarity of two crops, and how it is learned."""
 
     def init(self, state: TrainState, key: jax.Array, dim: int) -> TrainState:
-        """State with what judging embeddings of size dim needs."""
+        """State with the affinity's parameters, for embeddings of size dim."""
         ...
 
     def learn(
@@ -53,9 +52,9 @@ class Affinity(Protocol):
     def repulsion(
         self, state: TrainState, embeddings: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, tuple[TrainState, Metrics]]:
-        """How alike the crops of each image are found (Eq. 5), and the state after.
+        """Similarity of the local crops of each image (Eq. 5), and the state after.
 
-        `key` is the one `learn` got in this step.
+        `key` is the one that `learn` got in this step.
         """
         ...
 
@@ -70,7 +69,7 @@ class CosineAffinity:
         return state
 
     def learn(self, state: TrainState, embeddings: jax.Array, key: jax.Array):
-        """The state itself, and how much more alike crops of one image are."""
+        """The state itself, and by how much crops of one image are more similar."""
         del key
         first, second = halves(jax.lax.stop_gradient(embeddings))
         same = cosine_affinity(first, second).mean()
@@ -89,22 +88,28 @@ class LearnedAffinity:
     """A regressor's score for the concatenation of two local embeddings.
 
     Attributes:
-        regressor: concatenated pairs [.., 2d] to scores [..].
-        tx: its optimiser.
-        loss: from scores of pairs from one image and of pairs from two to a scalar.
-        trained: False leaves the regressor at its random start: a control.
-        noise: norm of the noise, whatever the norm of the embeddings.
+        regressor: concatenated pairs [..., 2d] to scores [...].
+        tx: its optimizer.
+        loss: from scores of pairs of one image and of pairs of two to a scalar.
+        trained: whether the regressor learns; False keeps its random initialization, as
+            a control.
+        noise: norm of the noise, for embeddings of any norm.
         noise_on: which pairs get it: "positives" (as released), "both" or "none".
-        negatives: whom an image's second crop comes from: "flip": the image at its
-            place in the reversed global batch (released: in each device's own);
-            "roll": the image a random number of places, not 0, away.
-        norm_batches: what the regressor's batch norm takes together, within the groups
-            that the norm has: "separate": each kind and order of pairs alone, as
-            released; "joint": positives with
-            negatives, and the repelled pairs with negatives; "eval": training as
-            "separate", the repelled pairs by running statistics.
-        both_orders: repel the pairs in both orders, not in one.
-        normalize: whether the regressor sees unit vectors.
+        negatives: which image supplies the second crop of a negative pair. "flip": the
+            image at the same place in the reversed global batch (the released code
+            reverses each device's batch); "roll": the image a random number of places
+            away, not 0.
+        regressor_norm: which pairs the regressor's batch norm normalizes together,
+            within its groups. "separate": each kind and order of pairs alone, as
+            released. "joint": positives with negatives, and the repelled pairs with
+            negatives. "eval": training as "separate", the repelled pairs by running
+            statistics. With "layer" (layer norm) or "none" the regressor has no batch
+            norm.
+        both_orders: whether the pairs are repelled in both orders or in one.
+        normalize: whether the regressor gets unit vectors.
+
+    Raises:
+        ValueError: if a choice is unknown.
 
     Source: LoGo, Eqs. 5 and 6, https://arxiv.org/abs/2203.17205;
         ztt1024/LoGo-SSL@trainers.py.
@@ -112,20 +117,20 @@ class LearnedAffinity:
 
     regressor: nn.Module
     tx: optax.GradientTransformationExtraArgs
-    loss: Callable[[jax.Array, jax.Array], jax.Array] = jensen_shannon
-    trained: bool = True
-    noise: float = 0.3
-    noise_on: str = "positives"
-    negatives: str = "flip"
-    norm_batches: str = "separate"
-    both_orders: bool = False
-    normalize: bool = True
+    loss: Callable[[jax.Array, jax.Array], jax.Array]
+    trained: bool
+    noise: float
+    noise_on: str
+    negatives: str
+    regressor_norm: str
+    both_orders: bool
+    normalize: bool
 
     def __post_init__(self):
         for name, choices in (
             ("noise_on", NOISE_ON),
             ("negatives", NEGATIVES),
-            ("norm_batches", NORM_BATCHES),
+            ("regressor_norm", REGRESSOR_NORMS),
         ):
             value = getattr(self, name)
             if value not in choices:
@@ -144,7 +149,7 @@ class LearnedAffinity:
         )
 
     def learn(self, state: TrainState, embeddings: jax.Array, key: jax.Array):
-        """One step on pairs from one image and from two (Eq. 6)."""
+        """One step on pairs of one image and of two (Eq. 6)."""
         if not self.trained:
             return state, {}
         first, second = self._members(embeddings)
@@ -169,17 +174,17 @@ class LearnedAffinity:
             return loss, (after, metrics)
 
         state, metrics, _ = gradient_step(
-            state, loss_fn, trains=(REGRESSOR,), tx=self.tx, slot="regressor"
+            state, loss_fn, trains=(REGRESSOR,), tx=self.tx, opt_state="regressor"
         )
         return state, metrics
 
     def repulsion(self, state: TrainState, embeddings: jax.Array, key: jax.Array):
-        """Mean loss of calling the pairs different."""
+        """Mean loss of classifying the pairs as crops of different images."""
         first, second = self._members(embeddings)
         pairs = (
             in_both_orders(first, second) if self.both_orders else pair(first, second)
         )
-        scores, state = self._judge(state, pairs, first, second, key)
+        scores, state = self._score_repelled(state, pairs, first, second, key)
         loss = different_image(scores).mean()
         dead = diagnostics.saturation(scores)
         return loss, (state, {"repulsion": loss, "health/saturation": dead})
@@ -187,13 +192,13 @@ class LearnedAffinity:
     def scores(
         self, state: TrainState, first: jax.Array, second: jax.Array
     ) -> jax.Array:
-        """Scores [..] of pairs of embeddings [.., d], in this order; nothing moves.
+        """Scores [...] of pairs of embeddings [..., d], in this order.
 
-        By running statistics, without noise.
+        They use running statistics and no noise; no statistics are updated.
         """
         if self.normalize:
             first, second = l2_normalize(first), l2_normalize(second)
-        return self._at_rest(state, pair(first, second))
+        return self._evaluate(state, pair(first, second))
 
     def draw_noise(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """This device's share [2, p, b, d] of the noise, one for each place in a pair.
@@ -211,50 +216,47 @@ class LearnedAffinity:
         return halves(l2_normalize(embeddings) if self.normalize else embeddings)
 
     def _negatives(self, first, second, key, noise=(0.0, 0.0)):
-        """Pairs [2p, b, 2d] whose members come from two images."""
+        """Pairs [2p, b, 2d] whose members are crops of two images."""
         if self.negatives == "flip":
             return in_both_orders(first, reverse_batch(second, axis=1), noise)
         shift_key = jax.random.fold_in(key, 1)
         shift = jax.random.randint(shift_key, (), 1, global_size(first.shape[1]))
         return in_both_orders(first, roll_batch(second, shift, axis=1), noise)
 
-    def _judge(self, state, pairs, first, second, key):
+    def _score_repelled(self, state, pairs, first, second, key):
         """Scores of the repelled pairs, and the state with the new statistics."""
         params = state.params[REGRESSOR]
-        if self.norm_batches == "eval":
-            return self._at_rest(state, pairs), state
-        if self.norm_batches == "separate":
+        if self.regressor_norm == "eval":
+            return self._evaluate(state, pairs), state
+        if self.regressor_norm not in ("joint", "eval"):
             return self._score(state, params, pairs)
-        company = jnp.concatenate([pairs, self._negatives(first, second, key)])
-        scores, state = self._score(state, params, company)
+        together = jnp.concatenate([pairs, self._negatives(first, second, key)])
+        scores, state = self._score(state, params, together)
         return scores[: len(pairs)], state
 
-    def _at_rest(self, state, pairs):
+    def _evaluate(self, state, pairs):
         """Scores [..] of pairs [.., 2d] by running statistics."""
-        variables = {
-            "params": state.params[REGRESSOR],
-            "batch_stats": state.batch_stats[REGRESSOR],
-        }
+        variables = state.variables(REGRESSOR)
         return cast(jax.Array, self.regressor.apply(variables, pairs, train=False))
 
     def _score(self, state, params, pairs):
         """Scores [n, b] of pairs [n, b, 2d], and the state with the new statistics."""
-        joint = self.norm_batches == "joint"
-        if joint:  # image after image, so that groups of a split norm hold every kind
+        joint = self.regressor_norm == "joint"
+        if joint:  # by image, so that each group of a split norm has every kind
             pairs = jnp.swapaxes(pairs, 0, 1)
         batches = pairs.reshape(1, -1, pairs.shape[-1]) if joint else pairs
-        scores, stats = encode_views(
-            self.regressor, params, state.batch_stats[REGRESSOR], [*batches]
-        )
-        scores = scores.reshape(pairs.shape[:-1])
-        state = state.replace(batch_stats=state.batch_stats | {REGRESSOR: stats})
+        variables = state.variables(REGRESSOR) | {"params": params}
+        encoded = encode(self.regressor, variables, [*batches])
+        scores = encoded.embeddings.reshape(pairs.shape[:-1])
+        stats = state.batch_stats | {REGRESSOR: encoded.batch_stats}
+        state = state.replace(batch_stats=stats)
         return scores.T if joint else scores, state
 
 
 def halves(embeddings: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """First and second members [p, b, d] of the pairs that local crops [2p, b, d] make.
+    """First and second members [p, b, d] of the pairs of local crops [2p, b, d].
 
-    Crop i meets crop i + p.
+    Crop i is paired with crop i + p.
     """
     half = embeddings.shape[0] // 2
     return embeddings[:half], embeddings[half:]
@@ -268,7 +270,7 @@ def pair(first: jax.Array, second: jax.Array) -> jax.Array:
 def in_both_orders(first, second, noise=(0.0, 0.0)) -> jax.Array:
     """Pairs [2p, b, 2d]: first with second, then second with first.
 
-    Noise belongs to the place in the pair, not to the crop, as released.
+    Noise is added by the place in the pair, not by the crop, as released.
     """
     return jnp.concatenate(
         [

@@ -1,11 +1,11 @@
-"""The vocabulary: what a batch, a train state and a method are."""
+"""What every method shares: the batch, the train state and the interfaces."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
+import flax.linen as nn
 import jax
 import numpy as np
-import optax
 from flax import struct
 
 ENCODER = "encoder"
@@ -21,12 +21,13 @@ Params: TypeAlias = dict[str, Any]
 
 
 class Batch(NamedTuple):
-    """Augmented crops of b images; crops of one image share its row.
+    """Augmented crops of b images; the crops of an image have the same row.
 
     Attributes:
         global_crops: large crops, [b, g, h, w, c].
         local_crops: small crops, [b, l, s, t, c]; l may be 0.
-        labels: of the images, as in `Examples`; no method learns its encoder from them.
+        labels: classes of the images, int32 [b], -1 where unknown, or None. No method
+            trains its encoder on them.
     """
 
     global_crops: Any
@@ -34,39 +35,17 @@ class Batch(NamedTuple):
     labels: Any = None
 
 
-class TrainState(struct.PyTreeNode):
-    """Every number that changes while training, and nothing else.
-
-    Attributes:
-        step: updates done so far, [].
-        params: what an optimiser moves, by network: "encoder", "predictor",
-            "prototypes", "regressor", "linear".
-        batch_stats: batch-norm running statistics, by network.
-        opt_states: optimiser states, by the update that owns them: "base", "repel",
-            "regressor", "linear".
-        memory: what a method remembers and no gradient moves: MoCo's "key_encoder",
-            "queue", "cursor"; BYOL's "target_encoder"; SwAV's "queue", where it has
-            one; LoGo's "grad_norm"; empty for SimSiam.
-    """
-
-    step: Any
-    params: Params
-    batch_stats: dict[str, Any]
-    opt_states: dict[str, Any]
-    memory: dict[str, Any]
-
-
 class Forward(NamedTuple):
-    """What one evaluation of a base method's loss leaves behind.
+    """Results of one evaluation of a base method's loss, besides the loss.
 
     Attributes:
-        embeddings: raw projections of the views that predict, in the pairing's order,
-            [s, b, d]; local crops last.
-        batch_stats: the new running statistics, by network.
-        memory: the new memory, by name.
+        embeddings: projections, not normalized, of the views that predict, in the order
+            of the pairing, [s, b, d]; local crops are last.
+        batch_stats: new batch-norm running statistics, by network.
+        memory: new entries of `TrainState.memory`, by name.
         metrics: scalars to log.
-        features: the backbone's of the first view that predicts, [b, f], with their
-            gradient; None where the encoder does not sow any.
+        features: backbone features of the first view that predicts, [b, f], with their
+            gradient; None if the encoder does not sow any.
     """
 
     embeddings: Any
@@ -76,8 +55,48 @@ class Forward(NamedTuple):
     features: Any = None
 
 
-Aux: TypeAlias = tuple[TrainState, Metrics]
-ExtraLoss: TypeAlias = Callable[[TrainState, Forward], tuple[jax.Array, Aux]]
+class TrainState(struct.PyTreeNode):
+    """Every number that training changes, and nothing else.
+
+    Attributes:
+        step: number of updates so far, [].
+        params: parameters that an optimizer updates, by network: "encoder",
+            "predictor", "prototypes", "regressor", "linear".
+        batch_stats: batch-norm running statistics, by network.
+        opt_states: optimizer states, by the update that uses them: "base", "repel",
+            "regressor", "linear".
+        memory: state of a method that no gradient updates: "key_encoder", "queue" and
+            "cursor" of MoCo; "target_encoder" of BYOL; "queue" of SwAV, if it has one;
+            "grad_norm" of LoGo; nothing of SimSiam.
+    """
+
+    step: Any
+    params: Params
+    batch_stats: dict[str, Any]
+    opt_states: dict[str, Any]
+    memory: dict[str, Any]
+
+    def variables(self, network: str) -> dict[str, Any]:
+        """Flax variables of a network: "params" and "batch_stats".
+
+        A momentum encoder's parameters are taken from the memory.
+        """
+        group = self.params if network in self.params else self.memory
+        stats = self.batch_stats.get(network, {})
+        return {"params": group[network], "batch_stats": stats}
+
+    def after(self, forward: Forward) -> Self:
+        """This state with the statistics and the memory of a forward pass."""
+        return self.replace(
+            batch_stats=self.batch_stats | forward.batch_stats,
+            memory=self.memory | forward.memory,
+        )
+
+
+# An addition to a base method's loss: its value, and the state and metrics it leaves.
+ExtraLoss: TypeAlias = Callable[
+    [TrainState, Forward], tuple[jax.Array, tuple[TrainState, Metrics]]
+]
 
 
 @runtime_checkable
@@ -85,61 +104,50 @@ class Method(Protocol):
     """A self-supervised method: two pure functions of explicit state."""
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
-        """State before the first step; only the shapes of the batch matter."""
+        """State before the first step; of the batch only the shapes matter."""
         ...
 
     def update(
         self, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        """State after one step on this device's rows of the batch, and its metrics."""
+        """State and metrics after one step on this device's rows of the batch."""
         ...
 
 
 class BaseMethod(Method, Protocol):
-    """A method whose update is one gradient step; LoGo wraps these."""
+    """A method that LoGo can extend.
+
+    `methods/gradient.py` has an implementation of `update` for methods with a loss.
+    """
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The network that is trained: images to embeddings [..., d]."""
+        ...
 
     @property
     def pair_weights(self) -> np.ndarray:
         """Weight of each directed pair of views, [s, t]."""
         ...
 
-    def prepare(self, state: TrainState) -> TrainState:
-        """State at the start of an update: where slow encoders move."""
+    @property
+    def running_stats(self) -> str:
+        """Views that update the encoder's running statistics: "all" or "globals"."""
+        ...
+
+    def update_momentum_encoder(self, state: TrainState) -> TrainState:
+        """State after the momentum encoder's step, which comes first in an update."""
         ...
 
     def update(
-        self, state: TrainState, batch: Batch, key: jax.Array, term: ExtraLoss = ...
+        self,
+        state: TrainState,
+        batch: Batch,
+        key: jax.Array,
+        extra_loss: ExtraLoss = ...,
     ) -> tuple[TrainState, Metrics]:
-        """As of any method, on the loss plus a term; `grad_norm` is the encoder's."""
+        """As `Method.update`, on the sum of the method's loss and an extra loss.
+
+        The metric `grad_norm` is the norm of the encoder's gradient.
+        """
         ...
-
-
-class LossMethod(BaseMethod, Protocol):
-    """A base method that has the loss and the optimiser itself."""
-
-    @property
-    def tx(self) -> optax.GradientTransformationExtraArgs:
-        """The optimiser of `trains`."""
-        ...
-
-    @property
-    def trains(self) -> tuple[str, ...]:
-        """Names of the networks that the loss moves."""
-        ...
-
-    def loss(
-        self, params: Params, state: TrainState, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Forward]:
-        """The loss at params on this device's rows, and what the pass leaves."""
-        ...
-
-
-Update = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
-
-
-def with_forward(state: TrainState, forward: Forward) -> TrainState:
-    """State with the statistics and memory that a forward pass left behind."""
-    return state.replace(
-        batch_stats=state.batch_stats | forward.batch_stats,
-        memory=state.memory | forward.memory,
-    )

@@ -1,4 +1,4 @@
-"""BYOL: a predictor chases the embeddings of a slow copy of the encoder."""
+"""BYOL: a predictor regresses the embeddings of a slow copy of the encoder."""
 
 import dataclasses
 
@@ -14,15 +14,13 @@ from logo_jax.methods.base import (
     PREDICTOR,
     TARGET_ENCODER,
     Batch,
-    ExtraLoss,
     Forward,
-    Params,
     TrainState,
 )
-from logo_jax.methods.gradient import base_update, no_extra_loss
-from logo_jax.methods.multi_crop import encode_crops, encode_views
+from logo_jax.methods.gradient import GradientMethod
+from logo_jax.methods.multi_crop import encode, encode_views
 from logo_jax.methods.pairing import (
-    pair_metrics,
+    pair_loss,
     predicting_views,
     target_views,
     used_weights,
@@ -31,20 +29,21 @@ from logo_jax.methods.simsiam import SimSiam
 
 
 @dataclasses.dataclass(frozen=True)
-class BYOL:
+class BYOL(GradientMethod):
     """BYOL, for any pairing of views.
 
     Its loss is the negative cosine of prediction and target: half of BYOL's squared
-    distance of unit vectors, minus one; and the mean over pairs where BYOL has the sum.
+    distance of unit vectors, minus one. It is the mean over pairs; BYOL has the sum.
 
     Attributes:
-        encoder: images to embeddings [.., d]; the target encoder is a slow copy.
+        encoder: images to embeddings [..., d]; the target encoder is a slow copy of it.
         predictor: embeddings to predictions of the same size.
-        tx: optimiser of both.
+        tx: optimizer of both.
         pair_weights: weight of each directed pair of views, [s, t].
-        momentum: from a step to the share that the target encoder's parameters keep
-            after it, in [0, 1]; its running statistics are its own.
-        stats_from_globals: local crops leave the encoder's running statistics alone.
+        momentum: from the step to the fraction of the target encoder's parameters that
+            is kept, in [0, 1]. The target encoder has running statistics of its own.
+        running_stats: "all" views update the encoder's running statistics, or only
+            "globals".
 
     Source: Grill et al. 2020, https://arxiv.org/abs/2006.07733;
         google-deepmind/deepmind-research@byol/byol_experiment.py.
@@ -55,14 +54,14 @@ class BYOL:
     tx: optax.GradientTransformationExtraArgs
     pair_weights: np.ndarray
     momentum: optax.Schedule
-    stats_from_globals: bool = False
+    running_stats: str = "all"
 
     trains = (ENCODER, PREDICTOR)
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
         """SimSiam's state before the first step, and a target equal to the encoder.
 
-        The released code draws the target's parameters anew, and sees no difference.
+        The released code initializes the target at random, with no visible effect.
         """
         simsiam = SimSiam(self.encoder, self.predictor, self.tx, self.pair_weights)
         state = simsiam.init(key, batch)
@@ -72,63 +71,39 @@ class BYOL:
             memory={TARGET_ENCODER: state.params[ENCODER]},
         )
 
-    def update(
-        self,
-        state: TrainState,
-        batch: Batch,
-        key: jax.Array,
-        term: ExtraLoss = no_extra_loss,
-    ):
-        """Moves the target encoder, then takes a gradient step."""
-        state, metrics, grad_norms = base_update(self, state, batch, key, term)
-        return state, metrics | {"grad_norm": grad_norms[ENCODER]}
-
-    def prepare(self, state: TrainState) -> TrainState:
-        """The target encoder moves towards the encoder, before targets are made."""
-        # BYOL moves it at the end of a step: the same values, with that step's
-        # momentum; before the first step there is none to take in
+    def update_momentum_encoder(self, state: TrainState) -> TrainState:
+        """The target encoder moves toward the encoder, before targets are computed."""
+        # BYOL moves it at the end of a step. These are the same values, with that
+        # step's momentum; before the first step there has been no update to follow.
         momentum = jnp.where(state.step > 0, self.momentum(state.step - 1), 1.0)
         moved = optax.incremental_update(
             state.params[ENCODER], state.memory[TARGET_ENCODER], 1 - momentum
         )
         return state.replace(memory=state.memory | {TARGET_ENCODER: moved})
 
-    def loss(
-        self, params: Params, state: TrainState, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Forward]:
+    def loss(self, state: TrainState, batch: Batch, key: jax.Array):
         """Weighted negative cosine of predictions with other views' targets."""
-        del key  # nothing random beyond the crops
-        stats = state.batch_stats
-        embeddings, encoder_stats, features = encode_crops(
+        del key  # nothing is random besides the crops
+        weights = self.pair_weights
+        encoded = encode_views(
             self.encoder,
-            params[ENCODER],
-            stats[ENCODER],
+            state.variables(ENCODER),
             batch,
-            predicting_views(self.pair_weights),
-            stats_from_globals=self.stats_from_globals,
+            predicting_views(weights),
+            self.running_stats,
         )
-        predictions, predictor_stats = encode_views(
-            self.predictor, params[PREDICTOR], stats[PREDICTOR], [*embeddings]
-        )
-        targets, target_stats, _ = encode_crops(
-            self.encoder,
-            state.memory[TARGET_ENCODER],
-            stats[TARGET_ENCODER],
-            batch,
-            target_views(self.pair_weights),
-        )
+        z = encoded.embeddings
+        predicted = encode(self.predictor, state.variables(PREDICTOR), [*z])
+        target = state.variables(TARGET_ENCODER)
+        targets = encode_views(self.encoder, target, batch, target_views(weights))
         losses = negative_cosine(
-            *jnp.broadcast_arrays(predictions[:, None], targets[None])
-        ).mean(-1)
-        weights = used_weights(self.pair_weights)
-        return jnp.sum(weights * losses), Forward(
-            embeddings=embeddings,
-            batch_stats={
-                ENCODER: encoder_stats,
-                PREDICTOR: predictor_stats,
-                TARGET_ENCODER: target_stats,
-            },
-            memory={},
-            metrics=pair_metrics(weights, losses, batch.global_crops.shape[1]),
-            features=features,
+            predicted.embeddings[:, None], targets.embeddings[None]
         )
+        num_global = batch.global_crops.shape[1]
+        loss, metrics = pair_loss(losses, used_weights(weights), num_global)
+        stats = {
+            ENCODER: encoded.batch_stats,
+            PREDICTOR: predicted.batch_stats,
+            TARGET_ENCODER: targets.batch_stats,
+        }
+        return loss, Forward(z, stats, {}, metrics, encoded.features)

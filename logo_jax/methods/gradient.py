@@ -1,27 +1,29 @@
 """The gradient step of every method. Gradients are averaged over devices here only."""
 
+import abc
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from logo_jax.methods import diagnostics
 from logo_jax.methods.base import (
-    Aux,
+    ENCODER,
     Batch,
     ExtraLoss,
     Forward,
-    LossMethod,
     Metrics,
     Params,
     TrainState,
-    with_forward,
 )
 from logo_jax.parallel.collectives import gather, global_size, varying
 from logo_jax.parallel.mesh import AXIS
 
+Aux: TypeAlias = tuple[TrainState, Metrics]
 LossFn: TypeAlias = Callable[[Params], tuple[jax.Array, Aux]]
 
 
@@ -30,16 +32,16 @@ def apply_gradients(
     grads: dict[str, Any],
     *,
     tx: optax.GradientTransformationExtraArgs,
-    slot: str,
+    opt_state: str,
     **extra: Any,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Averages grads over devices and moves the parameters they are named after.
+    """Averages gradients over devices and updates the parameters they belong to.
 
     Args:
         state: the train state.
         grads: this device's gradients, by network.
-        tx: the optimiser.
-        slot: the name of its state in `state.opt_states`.
+        tx: the optimizer.
+        opt_state: name of the optimizer's state in `state.opt_states`.
         **extra: passed to `tx.update`.
 
     Returns:
@@ -47,10 +49,10 @@ def apply_gradients(
     """
     grads = jax.lax.pmean(grads, AXIS)
     params = {name: state.params[name] for name in grads}
-    updates, opt_state = tx.update(grads, state.opt_states[slot], params, **extra)
+    updates, new = tx.update(grads, state.opt_states[opt_state], params, **extra)
     state = state.replace(
         params=state.params | jax.tree.map(jnp.add, params, updates),
-        opt_states=state.opt_states | {slot: opt_state},
+        opt_states=state.opt_states | {opt_state: new},
     )
     return state, {name: optax.tree.norm(grad) for name, grad in grads.items()}
 
@@ -61,73 +63,116 @@ def gradient_step(
     *,
     trains: tuple[str, ...],
     tx: optax.GradientTransformationExtraArgs,
-    slot: str,
+    opt_state: str,
 ) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
-    """Steps params[trains] down the gradient of loss_fn.
+    """One optimizer step of params[trains] on loss_fn.
 
     Args:
         state: the train state.
         loss_fn: from this device's copy of params[trains] to the loss, and, as
-            auxiliary values, the state its pass leaves and metrics.
-        trains: names of the networks to move.
-        tx: their optimiser.
-        slot: the name of its state.
+            auxiliary values, the state after the forward pass and metrics.
+        trains: names of the networks to update.
+        tx: their optimizer.
+        opt_state: name of the optimizer's state in `state.opt_states`.
 
     Returns:
-        The new state, the metrics, the norm of each network's gradient.
+        The new state, the metrics, and the norm of each network's gradient.
     """
     params = varying({name: state.params[name] for name in trains})
     grads, (state, metrics) = jax.grad(loss_fn, has_aux=True)(params)
-    state, grad_norms = apply_gradients(state, grads, tx=tx, slot=slot)
-    return state, metrics, grad_norms
+    state, norms = apply_gradients(state, grads, tx=tx, opt_state=opt_state)
+    return state, metrics, norms
 
 
 def no_extra_loss(state: TrainState, forward: Forward) -> tuple[jax.Array, Aux]:
-    """The term that adds nothing to a base method's loss."""
+    """The extra loss that is zero and leaves the state as it is."""
     del forward
     return jnp.zeros(()), (state, {})
 
 
-def base_update(
-    method: LossMethod,
-    state: TrainState,
-    batch: Batch,
-    key: jax.Array,
-    term: ExtraLoss = no_extra_loss,
-) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
-    """One gradient step of a base method on its loss plus a term.
+class GradientMethod(abc.ABC):
+    """A method whose update is one gradient step on its loss.
 
-    Args:
-        method: the base method.
-        state: the train state.
-        batch: this device's rows.
-        key: the same on all devices.
-        term: adds to the loss a value computed from the state and the forward pass;
-            the state it returns (with, say, another network's update) is kept.
+    Subclasses are frozen dataclasses. They define `init` and `loss`, and the fields
+    below.
 
-    Returns:
-        The new state, metrics, and the norm of each network's gradient.
+    Attributes:
+        encoder: images to embeddings [..., d].
+        tx: optimizer of the networks in `trains`.
+        pair_weights: weight of each directed pair of views, [s, t].
+        running_stats: views that update the encoder's running statistics: "all", or
+            "globals" (local crops do not).
+        trains: names of the networks that the loss trains.
     """
-    state = method.prepare(state)
 
-    def loss_fn(params):
-        loss, forward = method.loss(params, state, batch, key)
-        extra, (after, metrics) = term(with_forward(state, forward), forward)
-        numbers = health_of(forward.embeddings)
-        metrics = {"loss": loss + extra} | numbers | forward.metrics | metrics
-        return loss + extra, (after, metrics)
+    encoder: nn.Module
+    tx: optax.GradientTransformationExtraArgs
+    pair_weights: np.ndarray
+    running_stats: str
+    trains: ClassVar[tuple[str, ...]]
 
-    return gradient_step(
-        state, loss_fn, trains=method.trains, tx=method.tx, slot="base"
-    )
+    @abc.abstractmethod
+    def init(self, key: jax.Array, batch: Batch) -> TrainState:
+        """State before the first step; of the batch only the shapes matter."""
+
+    @abc.abstractmethod
+    def loss(
+        self, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Forward]:
+        """The loss on this device's rows, and the results of its forward pass.
+
+        Args:
+            state: the train state; the loss is differentiated by its `params[trains]`.
+            batch: this device's rows.
+            key: the same on all devices.
+        """
+
+    def update_momentum_encoder(self, state: TrainState) -> TrainState:
+        """The state itself: by default there is no momentum encoder."""
+        return state
+
+    def update(
+        self,
+        state: TrainState,
+        batch: Batch,
+        key: jax.Array,
+        extra_loss: ExtraLoss = no_extra_loss,
+    ) -> tuple[TrainState, Metrics]:
+        """The momentum encoder's step, then a gradient step on the loss.
+
+        Args:
+            state: the train state.
+            batch: this device's rows.
+            key: the same on all devices.
+            extra_loss: is added to the loss. The state it returns, which may contain
+                another network's update, is kept.
+
+        Returns:
+            The new state and the metrics, with the norm of the encoder's gradient.
+        """
+        state = self.update_momentum_encoder(state)
+
+        def loss_fn(params):
+            trained = state.replace(params=state.params | params)
+            loss, forward = self.loss(trained, batch, key)
+            extra, (after, metrics) = extra_loss(state.after(forward), forward)
+            health = embedding_health(forward.embeddings)
+            metrics = {"loss": loss + extra} | health | forward.metrics | metrics
+            return loss + extra, (after, metrics)
+
+        state, metrics, norms = gradient_step(
+            state, loss_fn, trains=self.trains, tx=self.tx, opt_state="base"
+        )
+        return state, metrics | {"grad_norm": norms[ENCODER]}
 
 
-def health_of(embeddings: jax.Array) -> Metrics:
-    """Health of embeddings [s, b, d] of predicting views, from rows of all devices.
+def embedding_health(embeddings: jax.Array) -> Metrics:
+    """Diagnostics of the predicting views' embeddings [s, b, d] on all devices.
 
-    About `health.MOST_ROWS` images at most, evenly spread over each device's: the same
-    ones on any number of devices where the stride divides what each of them has.
+    At most about `diagnostics.MOST_ROWS` images are used, evenly spaced among each
+    device's rows. They are the same on any number of devices if the spacing divides the
+    number of rows of a device.
     """
-    stride = -(-global_size(embeddings.shape[1]) // diagnostics.MOST_ROWS)
-    rows = jax.lax.stop_gradient(embeddings[:2, ::stride])
+    spacing = -(-global_size(embeddings.shape[1]) // diagnostics.MOST_ROWS)
+    rows = jax.lax.stop_gradient(embeddings[:2, ::spacing])
     return diagnostics.measure(gather(rows, axis=1))

@@ -159,7 +159,7 @@ def train_classifier(
         return loss, (state, {"loss": loss, "top1": 100 * right / count})
 
     state, metrics, _ = gradient_step(
-        state, loss_fn, trains=(LINEAR,), tx=tx, slot=LINEAR
+        state, loss_fn, trains=(LINEAR,), tx=tx, opt_state=LINEAR
     )
     return state, metrics
 
@@ -173,34 +173,40 @@ class OnlineLinear:
     nothing is drawn for it. Images without a label are left out.
 
     Attributes:
-        base: the method that trains the encoder; bare, or inside LoGo.
-        encoder: the network that base trains; sows its features.
+        base: the method that trains the encoder, which sows its features.
         num_classes: of the labels.
         tx: optimizer of the classifier.
     """
 
     base: BaseMethod
-    encoder: nn.Module
     num_classes: int
     tx: optax.GradientTransformationExtraArgs
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The base's."""
+        return self.base.encoder
 
     @property
     def pair_weights(self) -> np.ndarray:
         """The base's."""
         return self.base.pair_weights
 
-    def prepare(self, state: TrainState) -> TrainState:
+    @property
+    def running_stats(self) -> str:
+        """The base's."""
+        return self.base.running_stats
+
+    def update_momentum_encoder(self, state: TrainState) -> TrainState:
         """As the base does."""
-        return self.base.prepare(state)
+        return self.base.update_momentum_encoder(state)
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
         """The base's state, with the classifier's weights and optimizer state."""
         state = self.base.init(key, batch)
-        variables = {
-            "params": state.params[ENCODER],
-            "batch_stats": state.batch_stats[ENCODER],
-        }
-        classifier = _first_classifier(self.encoder, variables, batch, self.num_classes)
+        classifier = _first_classifier(
+            self.encoder, state.variables(ENCODER), batch, self.num_classes
+        )
         params = {LINEAR: classifier}
         return state.replace(
             params=state.params | params,
@@ -212,12 +218,12 @@ class OnlineLinear:
         state: TrainState,
         batch: Batch,
         key: jax.Array,
-        term: ExtraLoss = no_extra_loss,
+        extra_loss: ExtraLoss = no_extra_loss,
     ):
         """The base's update, with a step of the classifier in it."""
 
         def with_linear(state: TrainState, forward: Forward):
-            extra, (state, metrics) = term(state, forward)
+            extra, (state, metrics) = extra_loss(state, forward)
             features = unit_features(jax.lax.stop_gradient(forward.features))
             state, linear = train_classifier(state, features, batch.labels, self.tx)
             linear = {f"linear/{name}": value for name, value in linear.items()}

@@ -1,14 +1,13 @@
-"""LoGo around a base method: local crops of one image keep apart.
+"""LoGo around a base method: local crops of one image are pushed apart.
 
-Each step an affinity learns how alike two local embeddings are (`methods/affinity.py`);
-then the encoder is pushed to make the local crops of each image less alike, either in a
-step of its own before the base method's (`released`) or as a term of the base method's
-loss (`joint`).
+In each step an affinity learns how similar two local embeddings are
+(`methods/affinity.py`). Then the encoder is trained to make the local crops of each
+image less similar: in a step of its own before the base method's (`released`), or by a
+term in the base method's loss (`joint`).
 """
 
 import dataclasses
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -16,7 +15,7 @@ import optax
 from logo_jax.methods.affinity import Affinity
 from logo_jax.methods.base import ENCODER, BaseMethod, Batch, Forward, TrainState
 from logo_jax.methods.gradient import apply_gradients
-from logo_jax.methods.multi_crop import encode_crops
+from logo_jax.methods.multi_crop import encode_views
 from logo_jax.parallel.collectives import varying
 
 UPDATES = ("released", "joint")
@@ -27,36 +26,37 @@ class LoGo:
     """LoGo around `base`.
 
     Attributes:
-        base: the method that pulls; its pairing decides what it does with local crops.
-        encoder: the network that base trains.
-        affinity: how alike two local crops are found.
-        repel_tx: the released update's own optimiser of the encoder: takes `max_norm`.
+        base: the method that attracts views; its pairing decides how it uses local
+            crops.
+        affinity: measures how similar two local crops are.
+        repel_tx: the encoder's optimizer in the released update's own step on the
+            repulsion; takes `max_norm`.
         update_kind: "released": a clipped step on the repulsion, then base's step;
             "joint": one step on base's loss plus `weight` times the repulsion.
-        weight: of the repulsion in the joint update, the paper's lambda.
-        clip_ratio: of the released update: its gradient's norm is at most this times
-            the encoder's in the previous base step.
-        reset_norm_every: steps after which that norm is forgotten, so that the next
-            repulsion has no gradient: an epoch's, as released; 0: never.
+        weight: of the repulsion in the joint update; the paper's lambda.
+        clip_ratio: in the released update, the norm of the repulsion's gradient is at
+            most this ratio times the norm of the encoder's gradient in the previous
+            base step.
+        reset_norm: whether that norm is set to 0 at the first step of each epoch, as in
+            the released code, so that this step has no repulsion.
+        steps_per_epoch: steps after which an epoch begins; only for `reset_norm`.
         update_momentum_before_repel: the base's momentum encoder also moves before the
             repulsion's forward pass, as in the released MoCo, whose key encoder moves
             in every forward pass.
-        stats_from_globals: local crops leave the encoder's running statistics alone.
 
     Source: LoGo, Eqs. 5, 6, 9 and Algorithm 1, https://arxiv.org/abs/2203.17205;
         ztt1024/LoGo-SSL@trainers.py.
     """
 
     base: BaseMethod
-    encoder: nn.Module
     affinity: Affinity
     repel_tx: optax.GradientTransformationExtraArgs
-    update_kind: str = "released"
-    weight: float = 1e-4
-    clip_ratio: float = 0.015
-    reset_norm_every: int = 0
-    update_momentum_before_repel: bool = False
-    stats_from_globals: bool = False
+    update_kind: str
+    weight: float
+    clip_ratio: float
+    reset_norm: bool
+    steps_per_epoch: int
+    update_momentum_before_repel: bool
 
     def __post_init__(self):
         if self.update_kind not in UPDATES:
@@ -85,7 +85,7 @@ class LoGo:
         )
 
     def update(self, state: TrainState, batch: Batch, key: jax.Array):
-        """One step; random draws are made for the global batch, then split."""
+        """One step; random numbers are drawn for the global batch, then split."""
         affinity_key, base_key = jax.random.split(key)
         if self.update_kind == "joint":
             return self._update_jointly(state, batch, base_key, affinity_key)
@@ -94,7 +94,7 @@ class LoGo:
     def _update_as_released(self, state, batch, key, affinity_key):
         """Regressor step, clipped repulsion step, base step."""
         if self.update_momentum_before_repel:
-            state = self.base.prepare(state)
+            state = self.base.update_momentum_encoder(state)
         state, local_metrics = self._repel(state, batch, affinity_key)
         state, metrics = self.base.update(state, batch, key)
         grad_norm = {"grad_norm": metrics["grad_norm"]}
@@ -104,20 +104,21 @@ class LoGo:
     def _repel(self, state, batch, key):
         """The affinity's step, then the encoder's, on one encoding of local crops."""
         num_global, num_local = (crops.shape[1] for crops in batch[:2])
+        local_views = range(num_global, num_global + num_local)
+        variables = state.variables(ENCODER)
 
-        def encode(params):
-            embeddings, stats, _ = encode_crops(
-                self.encoder,
-                params,
-                state.batch_stats[ENCODER],
+        def encode_locals(params):
+            encoded = encode_views(
+                self.base.encoder,
+                variables | {"params": params},
                 batch,
-                range(num_global, num_global + num_local),
-                stats_from_globals=self.stats_from_globals,
+                local_views,
+                self.base.running_stats,
             )
-            return embeddings, stats
+            return encoded.embeddings, encoded.batch_stats
 
-        embeddings, pull_back, stats = jax.vjp(
-            encode, varying(state.params[ENCODER]), has_aux=True
+        embeddings, backward, stats = jax.vjp(
+            encode_locals, varying(variables["params"]), has_aux=True
         )
         state = state.replace(batch_stats=state.batch_stats | {ENCODER: stats})
         state, metrics = self.affinity.learn(state, embeddings, key)
@@ -127,9 +128,9 @@ class LoGo:
         max_norm = self.clip_ratio * self._last_norm(state)
         state, norms = apply_gradients(
             state,
-            {ENCODER: pull_back(grad)[0]},
+            {ENCODER: backward(grad)[0]},
             tx=self.repel_tx,
-            slot="repel",
+            opt_state="repel",
             max_norm=max_norm,
         )
         clipping = {
@@ -141,7 +142,7 @@ class LoGo:
     def _update_jointly(self, state, batch, key, affinity_key):
         """Affinity's step, then one step on base's loss plus weighted repulsion."""
 
-        def term(state: TrainState, forward: Forward):
+        def extra_loss(state: TrainState, forward: Forward):
             local = forward.embeddings[-batch.local_crops.shape[1] :]
             state, metrics = self.affinity.learn(
                 state, jax.lax.stop_gradient(local), affinity_key
@@ -151,29 +152,26 @@ class LoGo:
             )
             return self.weight * repulsion, (state, metrics | aux)
 
-        return self.base.update(state, batch, key, term)
+        return self.base.update(state, batch, key, extra_loss)
 
     def _last_norm(self, state):
-        """The encoder's gradient norm in the previous base step, unless forgotten."""
+        """Norm of the encoder's gradient in the previous base step, unless reset."""
         norm = state.memory["grad_norm"]
-        if not self.reset_norm_every:
+        if not self.reset_norm:
             return norm
-        return jnp.where(state.step % self.reset_norm_every == 0, 0.0, norm)
+        return jnp.where(state.step % self.steps_per_epoch == 0, 0.0, norm)
 
     def _dim(self, state, batch):
         """Size of the embeddings of local crops."""
         local = jax.eval_shape(
-            lambda variables, x: self.encoder.apply(variables, x, train=False),
-            {
-                "params": state.params[ENCODER],
-                "batch_stats": state.batch_stats[ENCODER],
-            },
+            lambda variables, x: self.base.encoder.apply(variables, x, train=False),
+            state.variables(ENCODER),
             batch.local_crops[:1, 0],
         )
         return local.shape[-1]
 
     def _check_locals_predict(self, num_local):
-        """Raises where base's loss leaves local crops out, so that none is at hand."""
+        """Raises if base's loss does not encode every local crop."""
         if not self.base.pair_weights[-num_local:].any(axis=1).all():
             raise ValueError(
                 "logo.update_kind='joint' needs a pairing that reads every local crop; "
@@ -182,5 +180,5 @@ class LoGo:
 
 
 def applied_ratio(norm: jax.Array, max_norm: jax.Array) -> jax.Array:
-    """What clipping a gradient of that norm multiplies it by, in [0, 1]; 1: nothing."""
+    """The factor by which clipping scales a gradient of that norm, in [0, 1]."""
     return jnp.where(norm > max_norm, max_norm / jnp.where(norm > 0, norm, 1.0), 1.0)

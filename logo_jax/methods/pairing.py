@@ -7,6 +7,7 @@ so that the learning rate means the same for every pairing; the paper's own sum,
 `summed`, is the exception.
 """
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -73,6 +74,20 @@ def target_views(weights: np.ndarray) -> list[int]:
 def used_weights(weights: Float[np.ndarray, "s t"]) -> Float[np.ndarray, "r c"]:
     """The rows of views that predict and the columns of targets, of a pairing."""
     return weights[np.ix_(predicting_views(weights), target_views(weights))]
+
+
+def pair_loss(
+    losses: Float[Array, "s t b"], weights: Float[np.ndarray, "s t"], num_global: int
+) -> tuple[Float[Array, ""], Metrics]:
+    """The weighted sum over pairs of the mean loss over images, and its metrics.
+
+    Args:
+        losses: of each (predicting view, target view, image).
+        weights: of the pairs.
+        num_global: global views of an image; they are the first of both axes.
+    """
+    losses = losses.mean(-1)
+    return jnp.sum(weights * losses), pair_metrics(weights, losses, num_global)
 
 
 def pair_metrics(

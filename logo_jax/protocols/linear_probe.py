@@ -338,9 +338,7 @@ def make_probe(
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
     )
-    spec = frozen.description
-    groups = {"params": frozen.state.params, "batch_stats": frozen.state.batch_stats}
-    variables = {name: group[ENCODER] for name, group in groups.items()}
+    spec, variables = frozen.description, frozen.state.variables(ENCODER)
     return Probe(
         method=LinearProbe(spec.encoder, variables, num_classes, tx),
         crop=CropSpec(1, spec.crops["global_crops"].size, recipe.area, recipe.aspect),

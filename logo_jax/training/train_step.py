@@ -15,7 +15,6 @@ from logo_jax.methods.base import (
     Batch,
     Metrics,
     TrainState,
-    Update,
 )
 from logo_jax.parallel.mesh import AXIS, _batch_spec, replicate
 
@@ -46,7 +45,7 @@ class TrainStep(NamedTuple):
 
 
 def make_train_step(
-    update: Update,
+    update: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]],
     make_batch: Callable[..., Batch],
     mesh: Mesh,
     keys: jax.Array,

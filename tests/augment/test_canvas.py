@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from logo_jax.augment import AugmentSpec, CropSpec, crop_boxes, make_views
+from logo_jax.augment import CropSpec, crop_boxes, make_views
+from tests.augment.specs import spec
 
 _KEY = jax.random.key(7)
 _CROPS = {
     "global_crops": CropSpec(count=2, size=24, scale=(0.3, 1.0)),
     "local_crops": CropSpec(count=3, size=12, scale=(0.05, 0.3)),
 }
-_CUT_ONLY = AugmentSpec(
+_CUT_ONLY = spec(
     flip_prob=0.0,
     jitter_prob=0.0,
     grayscale_prob=0.0,
@@ -60,7 +61,7 @@ def _squeezed(image, side):
 @pytest.mark.parametrize("size", [(19, 27), (19, 32), (40, 1), (1, 1)])
 def test_crops_do_not_see_what_lies_beside_an_image_on_its_canvas(size):
     image = _noise(*size)
-    augment = AugmentSpec(blur_prob=0.5)
+    augment = spec(blur_prob=0.5)
     views, others = (
         _views(_on_canvas(image, 40, 32, seed), size, augment=augment)
         for seed in (1, 2)

@@ -5,10 +5,11 @@ import jax
 import numpy as np
 import pytest
 
-from logo_jax.augment import AugmentSpec, augment_crop, color
+from logo_jax.augment import augment_crop, color
+from tests.augment import specs
 
 _KEY = jax.random.key(7)
-_NOTHING = AugmentSpec(
+_NOTHING = specs.spec(
     flip_prob=0.0,
     jitter_prob=0.0,
     grayscale_prob=0.0,
@@ -78,4 +79,4 @@ def test_colour_is_jittered_before_it_is_dropped():
 )
 def test_augment_spec_names_the_bad_value(changes, message):
     with pytest.raises(ValueError, match=message):
-        AugmentSpec(**changes)
+        specs.spec(**changes)

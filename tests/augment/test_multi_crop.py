@@ -7,25 +7,25 @@ import numpy as np
 import pytest
 
 from logo_jax.augment import (
-    AugmentSpec,
     CropSpec,
     crop_boxes,
     make_views,
     prepare_eval,
     resized_crop,
 )
+from tests.augment.specs import spec
 
 _KEY = jax.random.key(7)
 _GLOBAL = CropSpec(count=2, size=12, scale=(0.4, 1.0))
 _LOCAL = CropSpec(count=3, size=8, scale=(0.1, 0.4))
-_NOTHING = AugmentSpec(
+_NOTHING = spec(
     flip_prob=0.0,
     jitter_prob=0.0,
     grayscale_prob=0.0,
     mean=(0.0, 0.0, 0.0),
     std=(1.0, 1.0, 1.0),
 )
-_EVERYTHING = AugmentSpec(blur_prob=0.5, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+_EVERYTHING = spec(blur_prob=0.5, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 _IDS = jnp.array([5, 11, 2, 40])
 
 
@@ -151,6 +151,6 @@ def test_pixels_stay_in_the_normalised_range_of_zero_to_one():
 
 
 def test_prepare_eval_only_scales_and_normalises():
-    spec = AugmentSpec(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
-    expected = (np.asarray(_images()) / 255.0 - spec.mean) / spec.std
-    np.testing.assert_allclose(prepare_eval(_images(), spec), expected, atol=1e-5)
+    augment = spec(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    expected = (np.asarray(_images()) / 255.0 - augment.mean) / augment.std
+    np.testing.assert_allclose(prepare_eval(_images(), augment), expected, atol=1e-5)

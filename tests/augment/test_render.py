@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
-from logo_jax.augment import AugmentSpec, CropSpec, make_views
+from logo_jax.augment import CropSpec, make_views
 from logo_jax.augment._cpu import one_by_one
 from logo_jax.augment.multi_crop import all_at_once, render
+from tests.augment.specs import spec
 
 _KEY = jax.random.key(7)
-_CUT_ONLY = AugmentSpec(flip_prob=0.0, jitter_prob=0.0, grayscale_prob=0.0)
-_EVERYTHING = AugmentSpec(
+_CUT_ONLY = spec(flip_prob=0.0, jitter_prob=0.0, grayscale_prob=0.0)
+_EVERYTHING = spec(
     grayscale_prob=0.5, blur_prob=0.5, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
 )
 _CROPS = {

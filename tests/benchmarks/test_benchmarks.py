@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from benchmarks import canvas, input, knn, pillow_crops, step, transfer
-from logo_jax.augment import AugmentSpec
+from tests.augment.specs import spec
 
-_LEFT_AS_IT_IS = AugmentSpec(flip_prob=0.0, jitter_prob=0.0, grayscale_prob=0.0)
+_LEFT_AS_IT_IS = spec(flip_prob=0.0, jitter_prob=0.0, grayscale_prob=0.0)
 
 
 def _noise(height: int, width: int) -> Image.Image:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from logo_jax.losses import donsker_varadhan
+from logo_jax.losses import donsker_varadhan, jensen_shannon
 from logo_jax.methods import (
     BYOL,
     CosineAffinity,
@@ -27,6 +27,17 @@ from logo_jax.training.train_step import make_train_step
 from tests.golden.tiny import TinyBackbone
 
 BATCH, DIM = 8, 8
+# the affinity of the released code
+RELEASED = {
+    "loss": jensen_shannon,
+    "trained": True,
+    "noise": 0.3,
+    "noise_on": "positives",
+    "negatives": "flip",
+    "regressor_norm": "separate",
+    "both_orders": False,
+    "normalize": True,
+}
 
 
 def sgd(make=optim.sgd):
@@ -49,7 +60,13 @@ def simsiam(axis_name=AXIS, pairing="global_targets", num_local=2):
 def moco(axis_name=AXIS, pairing="global_targets", num_local=2, **fields):
     encoder = Encoder(TinyBackbone((4, 8), axis_name), heads.moco_head(8, DIM))
     weights = pair_weights(pairing, 2, num_local)
-    fields = {"queue_size": 64, "momentum": 0.9, "temperature": 0.2} | fields
+    fields = {
+        "queue_size": 64,
+        "momentum": 0.9,
+        "temperature": 0.2,
+        "shuffle": False,
+        "encode_unused_views": False,
+    } | fields
     return MoCo(encoder, sgd(), weights, **fields)
 
 
@@ -68,7 +85,15 @@ def swav(axis_name=AXIS, pairing="global_targets", num_local=2, **fields):
         TinyBackbone((4, 8), axis_name), heads.byol_head(8, DIM, norm=norm(axis_name))
     )
     weights = pair_weights(pairing, 2, num_local)
-    fields = {"tx": sgd(), "num_prototypes": 6} | fields
+    fields = {
+        "tx": sgd(),
+        "num_prototypes": 6,
+        "temperature": 0.1,
+        "epsilon": 0.05,
+        "iterations": 3,
+        "queue_size": 0,
+        "queue_start": 0,
+    } | fields
     return SwAV(encoder, pair_weights=weights, **fields)
 
 
@@ -82,7 +107,7 @@ def freezing(steps):
 
 def learned(axis_name=AXIS, **fields):
     fields = {"regressor": heads.Regressor(8, 2, norm=norm(axis_name))} | fields
-    return LearnedAffinity(tx=sgd(), **fields)
+    return LearnedAffinity(tx=sgd(), **RELEASED | fields)
 
 
 def optional(axis_name=AXIS):
@@ -92,16 +117,22 @@ def optional(axis_name=AXIS):
         loss=donsker_varadhan,
         noise_on="both",
         negatives="roll",
-        norm_batches="joint",
+        regressor_norm="joint",
         both_orders=True,
     )
 
 
 def logo(base, axis_name=AXIS, affinity=None, **fields):
-    fields = {"update_kind": "released", "weight": 0.5, "clip_ratio": 0.3} | fields
+    fields = {
+        "update_kind": "released",
+        "weight": 0.5,
+        "clip_ratio": 0.3,
+        "reset_norm": False,
+        "steps_per_epoch": 1,
+        "update_momentum_before_repel": False,
+    } | fields
     return LoGo(
         base=base,
-        encoder=base.encoder,
         affinity=affinity or learned(axis_name),
         repel_tx=sgd(optim.clipped_sgd),
         **fields,

@@ -201,9 +201,9 @@ def test_split_batch_norm_on_one_device_equals_four_devices_with_their_own():
 def test_statistics_from_globals_do_not_feel_local_crops(name):
     def statistics(stats_from_globals, seed):
         method = cases.METHODS[name](axis_name=None)
-        flag = {"stats_from_globals": stats_from_globals}
+        flag = {"running_stats": "globals" if stats_from_globals else "all"}
         if name.startswith("logo"):
-            flag["base"] = dataclasses.replace(method.base, **flag)
+            flag = {"base": dataclasses.replace(method.base, **flag)}
         trainer = cases.Trainer(dataclasses.replace(method, **flag))
         batch = cases.batch()._replace(local_crops=cases.batch(seed).local_crops)
         batch = jax.device_put(batch, batch_sharding(trainer.mesh))

@@ -15,6 +15,7 @@ from logo_jax.networks import heads
 from logo_jax.networks.encoder import Encoder
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import optim
+from tests.contracts import cases
 from tests.golden import tiny
 from tests.golden import torch_names as names
 
@@ -174,16 +175,19 @@ def test_released_moco_is_followed_step_by_step(name):
         queue_size=config["queue"],
         momentum=config["momentum_encoder"],
         temperature=config["temperature"],
+        shuffle=False,
         encode_unused_views=True,
     )
     if "noise0/q" in golden:
         method = LoGo(
             base=method,
-            encoder=encoder,
             affinity=affinity_of(config),
             repel_tx=sgd_of(config, optim.clipped_sgd),
             update_kind="released",
+            weight=0.0,
             clip_ratio=config["clip_ratio"],
+            reset_norm=False,
+            steps_per_epoch=1,
             update_momentum_before_repel=True,
         )
 
@@ -214,9 +218,8 @@ class GivenNoise(LearnedAffinity):
 
 
 def affinity_of(config):
-    return GivenNoise(
-        heads.Regressor(config["regressor_hidden"], depth=2), sgd_of(config)
-    )
+    regressor = heads.Regressor(config["regressor_hidden"], depth=2)
+    return GivenNoise(regressor, sgd_of(config), **cases.RELEASED)
 
 
 def released_noise(golden, config, i):
@@ -285,6 +288,8 @@ def test_the_joint_update_is_followed_step_by_step(name):
             queue_size=config["queue"],
             momentum=config["momentum_encoder"],
             temperature=config["temperature"],
+            shuffle=False,
+            encode_unused_views=False,
         )
     else:
         encoder = Encoder(backbone, heads.simsiam_head(2, hidden, config["dim"]))
@@ -292,11 +297,14 @@ def test_the_joint_update_is_followed_step_by_step(name):
         base = SimSiam(encoder, predictor, tx, weights)
     method = LoGo(
         base=base,
-        encoder=encoder,
         affinity=affinity_of(config),
         repel_tx=tx,
         update_kind="joint",
         weight=config["repulsion_weight"],
+        clip_ratio=0.0,
+        reset_norm=False,
+        steps_per_epoch=1,
+        update_momentum_before_repel=False,
     )
 
     def noise_of(i):

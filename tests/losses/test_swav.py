@@ -5,6 +5,8 @@ import pytest
 
 from logo_jax.losses import sinkhorn, swapped_prediction
 
+USUAL = {"epsilon": 0.05, "iterations": 3}
+
 
 def draw(*shape, seed=0):
     return jax.random.uniform(jax.random.key(seed), shape, minval=-1.0, maxval=1.0)
@@ -30,30 +32,32 @@ def test_codes_equal_the_released_ones_in_float64(epsilon, iterations):
 
 
 def test_every_image_has_a_distribution_after_any_number_of_iterations():
-    codes = sinkhorn(draw(64, 10), iterations=1)
+    codes = sinkhorn(draw(64, 10), epsilon=0.05, iterations=1)
     assert (codes >= 0).all()
     np.testing.assert_allclose(codes.sum(1), np.ones(64), rtol=2e-6)
 
 
 def test_prototypes_get_equal_shares_in_the_end():
     scores = draw(64, 8) + 0.2 * jnp.arange(8.0)[None]  # the last would win them all
-    codes = sinkhorn(scores, iterations=100)
+    codes = sinkhorn(scores, epsilon=0.05, iterations=100)
     np.testing.assert_allclose(codes.sum(0), np.full(8, 64 / 8), rtol=1e-2)
 
 
 def test_images_that_look_the_same_get_even_codes():
-    codes = sinkhorn(jnp.tile(draw(1, 4), (6, 1)))
+    codes = sinkhorn(jnp.tile(draw(1, 4), (6, 1)), **USUAL)
     np.testing.assert_allclose(codes, np.full((6, 4), 1 / 4), rtol=1e-5)
 
 
 def test_a_constant_added_to_all_scores_changes_nothing():
     scores = draw(12, 5)
-    np.testing.assert_allclose(sinkhorn(scores), sinkhorn(scores + 3.0), atol=1e-4)
+    np.testing.assert_allclose(
+        sinkhorn(scores, **USUAL), sinkhorn(scores + 3.0, **USUAL), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("factor", [1e3, -1e3, 1e30])
 def test_scores_far_beyond_exp_of_float32_give_finite_codes(factor):
-    codes = sinkhorn(factor * draw(12, 5))
+    codes = sinkhorn(factor * draw(12, 5), **USUAL)
     assert jnp.isfinite(codes).all()
     np.testing.assert_allclose(codes.sum(1), np.ones(12), rtol=1e-5)
 
@@ -99,12 +103,12 @@ def test_scores_that_overflow_exp_leave_loss_and_gradient_finite():
 @pytest.mark.parametrize("epsilon", [0.0, -0.05])
 def test_epsilon_that_is_not_positive_is_refused(epsilon):
     with pytest.raises(ValueError, match=f"epsilon={epsilon} must be positive"):
-        sinkhorn(draw(2, 2), epsilon=epsilon)
+        sinkhorn(draw(2, 2), epsilon=epsilon, iterations=3)
 
 
 def test_sinkhorn_without_an_iteration_is_refused():
     with pytest.raises(ValueError, match="iterations=0 must be positive"):
-        sinkhorn(draw(2, 2), iterations=0)
+        sinkhorn(draw(2, 2), epsilon=0.05, iterations=0)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -0.1])

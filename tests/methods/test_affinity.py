@@ -143,7 +143,7 @@ def test_repelling_both_orders_does_not_care_for_the_order():
 
 
 def test_eval_judges_repelled_pairs_by_running_statistics_and_leaves_them():
-    _, (before, after) = repel(cases.learned(None, norm_batches="eval"))
+    _, (before, after) = repel(cases.learned(None, regressor_norm="eval"))
     jax.tree.map(np.testing.assert_array_equal, before, after)
     _, (before, after) = repel(cases.learned(None))
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max() > 1e-6, before, after)
@@ -152,11 +152,11 @@ def test_eval_judges_repelled_pairs_by_running_statistics_and_leaves_them():
 
 def test_joint_norm_judges_repelled_pairs_among_negatives():
     losses = {}
-    for norm_batches in ("separate", "joint"):
-        affinity = cases.learned(None, norm_batches=norm_batches)
-        losses[norm_batches] = repel(affinity)[0]
+    for regressor_norm in ("separate", "joint"):
+        affinity = cases.learned(None, regressor_norm=regressor_norm)
+        losses[regressor_norm] = repel(affinity)[0]
     assert abs(losses["joint"] - losses["separate"]) > 1e-4
-    affinity = cases.learned(None, norm_batches="joint")
+    affinity = cases.learned(None, regressor_norm="joint")
     state, (first, second) = state_of(affinity), np.asarray(unit(embeddings()))
     other = second[::-1]
     kinds = ((first, second), (first, other), (other, first))
@@ -175,7 +175,7 @@ def test_joint_norm_judges_repelled_pairs_among_negatives():
 @pytest.mark.parametrize("splits", [1, 2])
 def test_joint_norm_lets_every_positive_feel_negatives(splits):
     regressor = heads.Regressor(8, 2, norm=cases.norm(None, splits))
-    affinity = cases.learned(None, norm_batches="joint", regressor=regressor)
+    affinity = cases.learned(None, regressor_norm="joint", regressor=regressor)
     state = state_of(affinity)
     pairs = jax.random.normal(jax.random.key(3), (4, BATCH, 2 * DIM))
 
@@ -227,7 +227,7 @@ def squared(positive, negative):
     return jensen_shannon(positive, negative) ** 2
 
 
-@pytest.mark.parametrize("field", ["noise_on", "negatives", "norm_batches"])
+@pytest.mark.parametrize("field", ["noise_on", "negatives", "regressor_norm"])
 def test_an_unknown_option_is_refused_by_name(field):
     with pytest.raises(ValueError, match=f"{field}='sideways' must be one of"):
         dataclasses.replace(cases.learned(None), **{field: "sideways"})

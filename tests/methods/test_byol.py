@@ -5,7 +5,7 @@ import optax
 from logo_jax.losses import negative_cosine
 from logo_jax.methods import SimSiam
 from logo_jax.methods.base import ENCODER, PREDICTOR, TARGET_ENCODER, BaseMethod
-from logo_jax.methods.multi_crop import encode_views, split_views
+from logo_jax.methods.multi_crop import encode, split_views
 from logo_jax.training.optim import momentum_schedule
 from tests.contracts import cases
 
@@ -56,15 +56,10 @@ def test_encoder_sees_the_views_that_predict_and_target_only_their_targets():
     target = jax.device_get(after.memory[TARGET_ENCODER])
     first, second = split_views(cases.batch())[:2]
     encoder, predictor = trainer.method.encoder, trainer.method.predictor
-    z, stats = encode_views(
-        encoder, start.params[ENCODER], start.batch_stats[ENCODER], [first]
-    )
-    p, _ = encode_views(
-        predictor, start.params[PREDICTOR], start.batch_stats[PREDICTOR], [*z]
-    )
-    t, target_stats = encode_views(
-        encoder, target, start.batch_stats[TARGET_ENCODER], [second]
-    )
+    z, stats, _ = encode(encoder, start.variables(ENCODER), [first])
+    p, _, _ = encode(predictor, start.variables(PREDICTOR), [*z])
+    moved = start.variables(TARGET_ENCODER) | {"params": target}
+    t, target_stats, _ = encode(encoder, moved, [second])
     assert_close(metrics["loss"], negative_cosine(p, t).mean())
     assert_close(after.batch_stats[ENCODER], stats)
     assert_close(after.batch_stats[TARGET_ENCODER], target_stats)

@@ -8,13 +8,11 @@ import numpy as np
 from tests.contracts import cases
 
 
-def repulsion_momentum(reset_norm_every):
+def repulsion_momentum(**fields):
     """Largest entry of the repulsion's momentum after each of four steps."""
     method = cases.logo(cases.simsiam(axis_name=None), None, clip_ratio=0.3)
     bare = cases.optim.clipped_sgd(0.05, momentum=0.0, weight_decay=0.0)
-    method = dataclasses.replace(
-        method, repel_tx=bare, reset_norm_every=reset_norm_every
-    )
+    method = dataclasses.replace(method, repel_tx=bare, **fields)
     trainer = cases.Trainer(method)
     state, sizes = trainer.init(), []
     for i in range(4):
@@ -27,12 +25,12 @@ def repulsion_momentum(reset_norm_every):
 
 
 def test_repulsion_has_no_gradient_in_the_first_step_only():
-    first, *rest = repulsion_momentum(reset_norm_every=0)
+    first, *rest = repulsion_momentum(reset_norm=False)
     assert first == 0
     assert min(rest) > 0
 
 
 def test_a_forgotten_norm_stops_the_repulsion_at_the_start_of_each_epoch():
-    sizes = repulsion_momentum(reset_norm_every=2)
+    sizes = repulsion_momentum(reset_norm=True, steps_per_epoch=2)
     assert sizes[0] == sizes[2] == 0
     assert min(sizes[1], sizes[3]) > 0

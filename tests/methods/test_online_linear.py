@@ -23,7 +23,7 @@ RATE, CLASSES = 0.5, 3
 def with_linear(method):
     def wrap(base):
         tx = optim.sgd(RATE, momentum=0.9, weight_decay=0.0)
-        return OnlineLinear(base, base.encoder, CLASSES, tx)
+        return OnlineLinear(base, CLASSES, tx)
 
     if isinstance(method, LoGo):
         return dataclasses.replace(method, base=wrap(method.base))

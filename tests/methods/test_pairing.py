@@ -1,11 +1,7 @@
-import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from logo_jax.methods import multi_crop
-from logo_jax.methods.base import Batch
 from logo_jax.methods.pairing import (
     PAIRINGS,
     pair_metrics,
@@ -13,19 +9,8 @@ from logo_jax.methods.pairing import (
     predicting_views,
     target_views,
 )
-from logo_jax.networks.batch_norm import BatchNorm
 
 COUNTS = [(2, 0), (2, 2), (2, 6)]
-
-
-class PooledNet(nn.Module):
-    """Linear, batch norm, ReLU, mean over pixels, batch norm."""
-
-    @nn.compact
-    def __call__(self, x, *, train):
-        x = nn.Dense(4, name="fc", use_bias=False)(x)
-        x = nn.relu(BatchNorm(name="bn0")(x, train=train)).mean((-3, -2))
-        return BatchNorm(name="bn1")(x, train=train)
 
 
 def some_pairs(shape, pairs):
@@ -93,50 +78,6 @@ def test_one_global_crop_is_refused(pairing):
         pair_weights(pairing, 1, 4)
 
 
-def test_views_of_a_batch_are_the_global_crops_then_the_local_ones():
-    global_crops = jnp.arange(2.0)[None, :, None, None, None] * jnp.ones(
-        (3, 2, 4, 4, 1)
-    )
-    batch = Batch(global_crops, 2 + global_crops[:, :, :2, :2])
-    split = multi_crop.split_views(batch)
-    assert [view.shape for view in split] == [(3, 4, 4, 1)] * 2 + [(3, 2, 2, 1)] * 2
-    assert [view.mean().item() for view in split] == [0.0, 1.0, 2.0, 3.0]
-
-
-def test_encoding_views_together_equals_encoding_one_after_the_other():
-    rng = np.random.default_rng(0)
-    sizes = (4, 4, 2, 2, 2, 4)
-    crops = [
-        jnp.asarray(i + rng.normal(size=(3, size, size, 2)), jnp.float32)
-        for i, size in enumerate(sizes)
-    ]
-    net = PooledNet()
-    variables = net.init(jax.random.key(0), crops[0][None], train=True)
-    params, stats = variables["params"], variables["batch_stats"]
-    together, moved = multi_crop.encode_views(net, params, stats, crops)
-    one_by_one = []
-    for crop in crops:
-        embedding, stats = multi_crop.encode_views(net, params, stats, [crop])
-        one_by_one.append(embedding[0])
-    np.testing.assert_allclose(together, jnp.stack(one_by_one), atol=1e-5)
-    for got, want in zip(jax.tree.leaves(moved), jax.tree.leaves(stats), strict=True):
-        np.testing.assert_allclose(got, want, rtol=1e-5)
-
-
-def test_network_without_statistics_encodes_and_keeps_none():
-    class Flat(nn.Module):
-        @nn.compact
-        def __call__(self, x, *, train):
-            del train
-            return nn.Dense(2)(x)
-
-    view = jnp.ones((3, 5))
-    params = Flat().init(jax.random.key(0), view, train=True)["params"]
-    embeddings, stats = multi_crop.encode_views(Flat(), params, {}, [view, 2 * view])
-    assert embeddings.shape == (2, 3, 2)
-    assert stats == {}
-
-
 def test_pair_metrics_are_plain_means_of_each_kind_of_used_pair():
     weights = pair_weights("global_targets", 2, 1)
     losses = jnp.array([[100.0, 1.0], [3.0, 100.0], [10.0, 20.0]])
@@ -158,21 +99,3 @@ def test_summed_weighs_global_pairs_by_one_and_each_local_pair_by_one():
     np.testing.assert_array_equal(weights, [[0, 0.5], [0.5, 0], [1, 1], [1, 1]])
     baseline = pair_weights("summed", 2, 0)
     np.testing.assert_array_equal(baseline, pair_weights("symmetric", 2, 0))
-
-
-def test_views_beyond_the_moving_ones_leave_running_statistics_alone():
-    module = BatchNorm()
-    views_ = list(jax.random.normal(jax.random.key(0), (4, 8, 3)))
-    variables = module.init(jax.random.key(1), views_[0][None], train=True)
-    params, stats = variables["params"], variables["batch_stats"]
-
-    def encode(some, moving=None):
-        return multi_crop.encode_views(module, params, stats, some, moving=moving)
-
-    everything, _ = encode(views_)
-    embeddings, moved = encode(views_, moving=2)
-    np.testing.assert_allclose(embeddings, everything, atol=1e-6)
-    _, globals_only = encode(views_[:2])
-    jax.tree.map(np.testing.assert_array_equal, moved, globals_only)
-    _, still = encode(views_, moving=0)
-    jax.tree.map(np.testing.assert_array_equal, still, stats)
