@@ -23,7 +23,7 @@ from logo_jax.experiment import pretrained, schema
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.main import CONFIG, WORKDIR
 from logo_jax.parallel.mesh import make_mesh
-from logo_jax.protocols import EvalRequest, EvalResult
+from logo_jax.protocols.base import EvalRequest, EvalResult
 from logo_jax.training import preemption, workdir
 from logo_jax.training.logging.metric_writer import write_atomically
 

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from logo_jax.evaluation.features import Features
+from logo_jax.evaluation.features import Features, require_classes
 from logo_jax.evaluation.metrics import top_hits
 from logo_jax.methods.linear import cross_entropy, logits, zero_classifier
 
@@ -97,7 +97,12 @@ def best_of_grid(
         ValueError: where images show several classes, a label is no class, a part or
             the grid is empty, or the schedule is unknown.
     """
-    _check(train, val, test, training)
+    if training.schedule not in SCHEDULES:
+        raise ValueError(
+            f"schedule={training.schedule!r} must be one of {', '.join(SCHEDULES)}"
+        )
+    for name, part in (("train", train), ("val", val), ("test", test)):
+        require_classes(part, training.num_classes, name)
     pairs = np.array([(r, w) for r in learning_rates for w in weight_decays])
     if not len(pairs):
         raise ValueError(
@@ -206,24 +211,3 @@ def _hits(classifiers, x, labels):
     """How many rows each classifier has first, and among its first five, [g, 2]."""
     with jax.default_matmul_precision("highest"):
         return jax.lax.map(lambda each: top_hits(logits(each, x), labels), classifiers)
-
-
-def _check(train: Features, val: Features, test: Features, training: Training) -> None:
-    if training.schedule not in SCHEDULES:
-        raise ValueError(
-            f"schedule={training.schedule!r} must be one of {', '.join(SCHEDULES)}"
-        )
-    for name, part in (("train", train), ("val", val), ("test", test)):
-        if part.labels.ndim != 1:
-            raise ValueError(
-                f"labels of {name} are of shape {part.labels.shape}: a linear probe "
-                "tells one class an image; use the svm protocol for several"
-            )
-        if not len(part.labels):
-            raise ValueError(f"{name} is empty; a linear probe needs all three parts")
-        least, most = part.labels.min(), part.labels.max()
-        if least < 0 or most >= training.num_classes:
-            raise ValueError(
-                f"labels of {name} reach from {least} to {most} and must lie in "
-                f"[0, {training.num_classes}); give the number of all classes"
-            )

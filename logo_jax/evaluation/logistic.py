@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from logo_jax.evaluation.features import Features
+from logo_jax.evaluation.features import Features, require_classes
 from logo_jax.evaluation.lbfgs import Problem, descend
 from logo_jax.evaluation.metrics import find_metric, top1
 from logo_jax.methods.linear import logits
@@ -147,7 +147,7 @@ def fit_strengths(
     Raises:
         ValueError: if labels are not one class an example, or a strength not positive.
     """
-    _require_one_label(data.labels, num_classes)
+    require_classes(data, num_classes)
     if not np.all(np.asarray(strengths) > 0):
         raise ValueError(f"strengths={tuple(strengths)} must be positive; leave out 0")
     mean, axes = _principal_axes(data.features)
@@ -283,16 +283,3 @@ def _principal_axes(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     kept = variances > negligible
     axes = vectors[:, kept]
     return mean, centered.T @ axes / np.sqrt(variances[kept]) if wide else axes
-
-
-def _require_one_label(labels: np.ndarray, num_classes: int) -> None:
-    if labels.ndim != 1:
-        raise ValueError(
-            f"labels {labels.shape} of several classes an image are not for logistic "
-            "regression; use svm"
-        )
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(
-            f"labels in [{labels.min()}, {labels.max()}] must lie in "
-            f"[0, {num_classes}); give num_classes of the data set"
-        )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from logo_jax.protocols import knn, linear_grid, linear_probe, svm, transfer
-from logo_jax.protocols.base import EvalRequest, EvalResult, Protocol
+from logo_jax.protocols.base import Protocol
 
 TABLE: tuple[Protocol, ...] = (
     knn.PROTOCOL,
@@ -19,17 +19,6 @@ TABLE: tuple[Protocol, ...] = (
 NAMES = tuple(dict.fromkeys(protocol.name for protocol in TABLE))
 RECIPES = tuple(recipe for protocol in TABLE for recipe in protocol.recipes)
 OPTIONS = tuple(dict.fromkeys(name for protocol in TABLE for name in protocol.reads))
-
-__all__ = [
-    "NAMES",
-    "OPTIONS",
-    "RECIPES",
-    "TABLE",
-    "EvalRequest",
-    "EvalResult",
-    "Protocol",
-    "find",
-]
 
 
 def find(name: str, options: Mapping[str, Any]) -> Protocol:

@@ -13,7 +13,7 @@ from logo_jax import _cli, evaluate
 from logo_jax.experiment import make_experiment, make_spec
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.parallel.mesh import make_mesh
-from logo_jax.protocols import EvalResult
+from logo_jax.protocols.base import EvalResult
 from logo_jax.protocols.linear_probe import RECIPES, chosen_recipe
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager

@@ -9,7 +9,7 @@ import pytest
 
 from logo_jax import protocols
 from logo_jax.evaluation.metrics import METRICS
-from logo_jax.protocols import EvalRequest, EvalResult, Protocol
+from logo_jax.protocols.base import EvalRequest, EvalResult, Protocol
 from logo_jax.training.preemption import PreemptionHandler
 
 
