@@ -51,12 +51,12 @@ def program(config: ConfigDict, batch: Batch, *, real: bool = False) -> Program:
         real: random images lie on the device, a batch of them is taken and cut anew
             each step, as `data.loader=resident` does.
     """
-    description = make_spec(config, num_devices=1)
+    spec = make_spec(config, num_devices=1)
     mesh = make_mesh(jax.devices()[:1])
-    make_batch = description.make_batch if real else lambda key, crops, epoch: crops
-    keys = description.keys("crops", "steps")
-    train_step = make_train_step(description.method.update, make_batch, mesh, keys)
-    state = replicate(jax.jit(description.init)(), mesh)
+    make_batch = spec.make_batch if real else lambda key, crops, epoch: crops
+    keys = spec.keys("crops", "steps")
+    train_step = make_train_step(spec.method.update, make_batch, mesh, keys)
+    state = replicate(jax.jit(spec.init)(), mesh)
     if real:
         batches = _resident(config, mesh).batches(0, 10**9)
     else:

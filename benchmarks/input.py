@@ -170,10 +170,8 @@ def cifar_share(step_images: int, rounds: int) -> dict[str, float]:
     """Milliseconds an image of SimSiam-LoGo's crops and of its step, on CIFAR-10."""
     config = cifar10_simsiam.get_config()
     config.data.batch_size = step_images
-    description = make_spec(config, num_devices=1)
-    views = functools.partial(
-        make_views, augment=description.augment, **description.crops
-    )
+    spec = make_spec(config, num_devices=1)
+    views = functools.partial(make_views, augment=spec.config.augment, **spec.crops)
     ids = np.arange(CIFAR_IMAGES, dtype=np.int32)
     noise = np.random.default_rng(0).integers(0, 256, (CIFAR_IMAGES, 32, 32, 3))
     arguments = jax.device_put(

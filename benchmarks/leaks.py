@@ -125,7 +125,7 @@ def watched_run(folder: pathlib.Path, num_steps: int) -> Watched:
             experiment.init(),
             experiment.train_step,
             loader,
-            experiment.description.plan,
+            experiment.spec.schedule,
             monitor=experiment.monitor,
             checkpoints=checkpoints,
             writer=writer,

@@ -63,24 +63,24 @@ def traced(
     file, _, variant = config.partition(":")
     chosen = importlib.import_module(f"logo_jax.configs.{file}").get_config(variant)
     chosen.update_from_flattened_dict(fields)
-    description = make_spec(chosen, num_devices=num_devices)
+    spec = make_spec(chosen, num_devices=num_devices)
     mesh = make_mesh(jax.devices()[:num_devices])
     train_step = make_train_step(
-        description.method.update,
+        spec.method.update,
         lambda key, examples, epoch: examples,
         mesh,
-        description.keys("crops", "steps"),
+        spec.keys("crops", "steps"),
     )
     crops = Batch(
         *(
             jax.ShapeDtypeStruct(
-                (description.batch_size, spec.count, spec.size, spec.size, 3),
+                (spec.config.data.batch_size, spec.count, spec.size, spec.size, 3),
                 jnp.float32,
             )
-            for spec in description.crops.values()
+            for spec in spec.crops.values()
         )
     )
-    state = jax.eval_shape(description.init)
+    state = jax.eval_shape(spec.init)
     program = train_step.trace(
         _on(NamedSharding(mesh, P()), state),
         _on(batch_sharding(mesh), crops),

@@ -115,9 +115,9 @@ def read(
         )
     mesh = make_mesh(jax.devices()[:1])
     run = pretrained.from_run(source.absolute(), workdir.read_config(source), mesh)
-    description, backbone = run.description, run.of_seed(seed).backbone
-    side = description.monitor["crop"] or description.crops["global_crops"].size
-    return ConvertInput(backbone, description.augment, side)
+    spec, backbone = run.spec, run.of_seed(seed).backbone
+    side = spec.config.monitor.crop or spec.crops["global_crops"].size
+    return ConvertInput(backbone, spec.config.augment, side)
 
 
 def convert(subject: ConvertInput, target: Target, out: Path) -> float:

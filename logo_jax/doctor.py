@@ -103,9 +103,9 @@ def examine(
     )
     if made is None:
         return
-    description, state = made
-    yield _batch(description, mesh)
-    yield _queue(description)
+    spec, state = made
+    yield _batch(spec, mesh)
+    yield _queue(spec)
     yield _disk(state, folder or pathlib.Path.cwd(), len(saved or ()))
     experiment = yield from _attempt(
         "data",
@@ -114,7 +114,7 @@ def examine(
     )
     if experiment is None:
         return
-    left = max(0, experiment.description.plan.num_steps - max(saved or [0]))
+    left = max(0, experiment.spec.schedule.num_steps - max(saved or [0]))
     yield from _try(experiment, left, num_timed, clock)
 
 
@@ -217,21 +217,21 @@ def _whose(saved: list[int]) -> str:
 
 
 def _described(config: Mapping[str, Any], mesh: Mesh) -> tuple[Any, Any]:
-    description = make_spec(config, num_devices=mesh.devices.size)
-    return description, jax.eval_shape(description.init)
+    spec = make_spec(config, num_devices=mesh.devices.size)
+    return spec, jax.eval_shape(spec.init)
 
 
-def _batch(description: ExperimentSpec, mesh: Mesh) -> Finding:
-    size, count = description.batch_size, mesh.devices.size
-    seeds = len(description.plan.seeds)
+def _batch(spec: ExperimentSpec, mesh: Mesh) -> Finding:
+    size, count = spec.config.data.batch_size, mesh.devices.size
+    seeds = len(spec.schedule.seeds)
     each = f", for each of {seeds} seeds" if seeds > 1 else ""
     return Finding("ok", "batch", f"{size} = {count} devices x {size // count}{each}")
 
 
-def _queue(description: ExperimentSpec) -> Finding:
-    method: Any = description.method
+def _queue(spec: ExperimentSpec) -> Finding:
+    method: Any = spec.method
     size = getattr(getattr(method, "base", method), "queue_size", 0)
-    batches = f"{size} = {size / description.batch_size:g} batches"
+    batches = f"{size} = {size / spec.config.data.batch_size:g} batches"
     return Finding("ok", "queue", batches if size else "none")
 
 

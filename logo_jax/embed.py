@@ -29,6 +29,7 @@ from pyarrow import parquet
 from logo_jax import _cli
 from logo_jax.augment.color import AugmentSpec
 from logo_jax.augment.multi_crop import prepare_eval
+from logo_jax.configs import base, base_imagenet
 from logo_jax.data.canvas import decode_failure, read_eval_crops
 from logo_jax.data.eval_crops import in_chunks
 from logo_jax.data.sources.folder import FolderSource, load_unsplit_folder
@@ -137,7 +138,10 @@ def read_view(options: argparse.Namespace) -> EmbedSpec:
         _require_absent(options, "--workdir", ("mean", "std"))
         return _of_run(options.workdir, options.seed, sizes)
     _require_absent(options, "--weights", ("seed",))
-    augment = AugmentSpec(**_given(options, "mean", "std"))
+    config = base.get_config("simsiam")
+    base_imagenet.set_images(config)
+    normalization = _given(options, "mean", "std")
+    augment = AugmentSpec(**config.to_dict()["augment"] | normalization)
     sizes = {"resize": RESIZE, "crop": CROP} | sizes
     return EmbedSpec(pretrained_files.read(options.weights), augment, **sizes)
 
@@ -147,9 +151,9 @@ def _of_run(source: Path, seed: int | None, sizes: dict[str, int]) -> EmbedSpec:
     changed = {**config, "monitor": {**config["monitor"], **sizes}}
     one_device = make_mesh(jax.devices()[:1])
     run = pretrained.from_run(source.absolute(), changed, one_device).of_seed(seed)
-    monitor = run.description.monitor
-    augment = run.description.augment
-    return EmbedSpec(run.backbone, augment, monitor["resize"], monitor["crop"])
+    monitor = run.spec.config.monitor
+    augment = run.spec.config.augment
+    return EmbedSpec(run.backbone, augment, monitor.resize, monitor.crop)
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from typing import Any
 from absl import flags
 
 from logo_jax import _cli, protocols
-from logo_jax.data.load import dataset_title, locate_dataset
+from logo_jax.data.load import locate_dataset
 from logo_jax.evaluation.metrics import METRICS
-from logo_jax.experiment import pretrained, schema
+from logo_jax.experiment import parse, pretrained
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.main import CONFIG, WORKDIR
 from logo_jax.parallel.mesh import make_mesh
@@ -125,7 +125,7 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     if UNTRAINED.value and WEIGHTS.value:
         raise ValueError("--untrained would not read --weights=FILE; leave one out")
     given = CONFIG.value.to_dict() if WEIGHTS.value else workdir.read_config(folder)
-    schema.check(given)
+    parse(given)
     data, monitor = dict(given["data"]), dict(given["monitor"])
     monitor |= {"train_examples": 0, "test_examples": 0}  # all: those limit training's
     if DATASET.value:
@@ -178,13 +178,13 @@ def as_report(
     subject: FrozenEncoder, outcome: EvalResult, seconds: float
 ) -> dict[str, Any]:
     """Everything that tells what the numbers are, ready for JSON."""
-    monitor = subject.description.monitor
+    monitor = subject.spec.config.monitor
     return {
         "protocol": outcome.protocol,
         "values": dict(outcome.values),
         "unit": "percent",
         "encoder": subject.source,
-        "dataset": dataset_title(subject.description.data.where),
+        "dataset": subject.spec.config.data.location.title,
         "splits": outcome.splits,
         "layers": sorted(
             {
@@ -193,7 +193,7 @@ def as_report(
             }
         ),
         "settings": outcome.settings,
-        "resolution": {name: monitor[name] for name in ("resize", "crop")},
+        "resolution": {"resize": monitor.resize, "crop": monitor.crop},
         "augmentation": outcome.augmentation,
         "seconds": round(seconds, 1),
         **workdir.describe_machine(subject.mesh),

@@ -146,14 +146,14 @@ def attempt(
         times = int(processes.broadcast_from_first(np.int32(len(rollbacks(folder)))))
         experiment = experiment.rolled_back(times)
         state = experiment.init()
-        like = jax.eval_shape(experiment.description.init)
+        like = jax.eval_shape(experiment.spec.init)
         found = checkpoints.restore_latest(like) or (0, state)
     start, state = processes.broadcast_from_first(found)
     state = replicate(state, experiment.mesh)
     try:
         run(experiment, state, int(start), checkpoints, folder, stop)
     except CollapseError as collapse:
-        if experiment.description.monitor["health"] != "rollback":
+        if experiment.spec.config.monitor.health != "rollback":
             raise
         number = next_rollback(times, collapse)
         if processes.is_first():
@@ -173,8 +173,8 @@ def run(
     stop: preemption.PreemptionHandler,
 ) -> None:
     """Trains from a state to the end, and says what was written where."""
-    plan, monitor = experiment.description.plan, experiment.monitor
-    policy = experiment.description.monitor["health"]
+    plan, monitor = experiment.spec.schedule, experiment.monitor
+    policy = experiment.spec.config.monitor.health
     again = (folder / METRICS_FILE).exists()
     writer = progress = processes.NullLogger()
     gallery = None
@@ -215,7 +215,7 @@ def run(
 
 def open_boards(experiment: Experiment, folder: pathlib.Path) -> list[WandbLogger]:
     """The boards that a config asks for."""
-    project = experiment.description.monitor["wandb"]
+    project = experiment.spec.config.monitor.wandb
     config, quiet = CONFIG.value.to_dict(), QUIET.value
     if not project:
         return []

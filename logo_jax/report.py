@@ -25,8 +25,8 @@ from absl import flags
 
 from logo_jax import _cli
 from logo_jax import main as training
-from logo_jax.data.load import dataset_title, load_images
-from logo_jax.experiment import pretrained
+from logo_jax.data.load import load_images
+from logo_jax.experiment import parse, pretrained
 from logo_jax.experiment.experiment import some_of
 from logo_jax.experiment.spec import make_spec
 from logo_jax.parallel.mesh import make_mesh
@@ -151,7 +151,7 @@ def facts_of(run: Run) -> dict[str, str]:
         "folder": str(run.folder),
         "method": f"{config['method']['name']}, LoGo: {config['logo']['update_kind']}",
         "encoder": config["encoder"]["backbone"],
-        "data": dataset_title(config["data"]),
+        "data": parse(config).data.location.title,
         "batch size": str(config["data"]["batch_size"]),
         "seeds": f"{config['seeds']} from {config['seed']}",
         "steps measured": f"{rows[-1]['step']:,}" if rows else "none",
@@ -213,18 +213,14 @@ def seen(run: Run, prefix: str) -> Section:
     mesh = make_mesh(jax.devices()[:1])
 
     def crops() -> list[RenderedFigure]:
-        description = make_spec({**run.config, "seeds": 1}, num_devices=1)
-        images = load_images(**description.data.where).train
-        examples = some_of(images, description)
-        return [
-            crop_grid(
-                f"{prefix}crops", run_figures.crop_examples(description, examples)
-            )
-        ]
+        spec = make_spec({**run.config, "seeds": 1}, num_devices=1)
+        images = load_images(spec.config.data.location).train
+        examples = some_of(images, spec)
+        return [crop_grid(f"{prefix}crops", run_figures.crop_examples(spec, examples))]
 
     def features() -> list[RenderedFigure]:
         subject = next(pretrained.from_run(run.folder, run.config, mesh).seeds())
-        data = load_images(**subject.description.data.where)
+        data = load_images(subject.spec.config.data.location)
         return run_figures.feature_figures(prefix, subject, data)
 
     seeds = run.config["seeds"]

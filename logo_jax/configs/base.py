@@ -1,9 +1,10 @@
 """Every knob once: its default, unit and meaning. Experiments change a few.
 
-Variants follow from their names:
+An experiment is a page like `cifar10_simsiam.py`: it states the numbers that a reader
+of the paper looks for. Its variants follow from their names:
 
     baseline      two global crops, no local ones (MoCo: one_way; others: symmetric)
-    baseline_400  the same for 400 epochs: as many views as multicrop sees in 200
+    baseline_400  the same for twice the epochs (400): as many views as multicrop
     multicrop     global and local crops, locals pulled to globals ("LoGo w/o L2L")
     all_pairs     the same crops, every view pulled to every other
     swav_style    all_pairs on the supplement's crop areas for it
@@ -11,6 +12,10 @@ Variants follow from their names:
     released      logo with every switch as in the released code (docs/parity.md)
     paper         logo as the paper's text has it (docs/parity.md)
 """
+
+import copy
+from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -27,29 +32,14 @@ VARIANTS = (
 Area = tuple[float, float]
 
 
-def get_config(
-    method: str,
-    variant: str = "logo",
-    *,
-    size: int = 32,
-    local_size: int = 32,
-    global_area: Area = (0.4, 1.0),
-    local_area: Area = (0.08, 0.6),
-    baseline_area: Area = (0.2, 1.0),
-) -> ConfigDict:
-    """All knobs of a method in a variant.
+def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDict:
+    """All knobs of a method, with their defaults.
 
     Args:
-        method: simsiam, moco, byol or swav.
-        variant: one of VARIANTS.
-        size: side of global crops, in pixels.
-        local_size: side of local crops.
-        global_area: (min, max) of global crops, as a fraction of the image.
-        local_area: (min, max) of local crops.
-        baseline_area: (min, max) of the baseline's crops.
+        method: simsiam, moco, byol or swav; or the import path of a class,
+            "package.module:Class".
+        knobs: the fields of that class that the config sets.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"variant {variant!r} must be one of {', '.join(VARIANTS)}")
     config = ConfigDict()
     config.seed = 0  # of parameters, crops, order and noise; >= 0
     config.seeds = 1  # trained at once: seed, seed + 1, ...
@@ -60,9 +50,9 @@ def get_config(
     config.data.path = ""  # folder: of images; npz: of train.npz and test.npz
     config.data.data_dir = ""  # tfds: where prepared; "" is $TFDS_DATA_DIR
     config.data.classes = ""  # folder: a file that lists the sub-folders to keep
-    config.data.val_size = 0  # training images evaluated in the test set's place
+    config.data.val_size = 0  # training images held out to replace the test set
     config.data.canvas = 512  # larger images are reduced to it before cuts; pixels
-    config.data.loader = "auto"  # resident, streamed, or auto: resident where it fits
+    config.data.loader = "auto"  # on_device, streaming, or auto: on_device if it fits
     config.data.max_corrupt = 0.001  # fraction of images that may be undecodable
     config.data.threads = 0  # that decode at once; 0: one a core, at most 16
     config.data.workers = 0  # processes that decode what is streamed; 0: threads alone
@@ -70,8 +60,8 @@ def get_config(
 
     # (crops per image, side in pixels, (min, max) area as a fraction of the image)
     config.crops = ConfigDict()
-    config.crops.global_crops = (2, size, global_area)
-    config.crops.local_crops = (2, local_size, local_area)
+    config.crops.global_crops = (2, 32, (0.4, 1.0))
+    config.crops.local_crops = (2, 32, (0.08, 0.6))
 
     config.augment = ConfigDict()
     config.augment.flip_prob = 0.5
@@ -88,7 +78,7 @@ def get_config(
     config.encoder.stem = "cifar"  # cifar (3x3, no pool) or imagenet; resnets only
     config.encoder.width = 64  # channels of the first stage; resnets only
     config.encoder.zero_init_residual = False  # blocks start as the identity; resnets
-    config.encoder.head = method  # moco (no norm), simsiam, or byol (SwAV's too)
+    config.encoder.head = "simsiam"  # moco (no norm), simsiam, or byol (SwAV's too)
     config.encoder.head_layers = 2  # simsiam's: 2 on CIFAR, 3 on ImageNet
     config.encoder.head_hidden = 2048
     config.encoder.embedding_dim = 2048
@@ -157,32 +147,44 @@ def get_config(
     config.monitor.trivial_baselines = (
         False  # first: kNN on pixels, colours, random network
     )
-    config.monitor.wandb = (
-        ""  # project at Weights & Biases that shows the run; "": none
-    )
+    config.monitor.wandb = ""  # project at Weights & Biases; "": none
 
-    config.method = ConfigDict()
+    config.method = ConfigDict(knobs or {})
     config.method.name = method
-    METHODS[method](config)
-    if variant in ("baseline", "baseline_400"):
-        config.pairing = "one_way" if method == "moco" else "symmetric"
-        config.crops.global_crops = (2, size, baseline_area)
-        config.crops.local_crops = (0, local_size, local_area)
-    if variant == "baseline_400":
-        config.train.num_epochs = 400
-    if variant in ("all_pairs", "swav_style"):
-        config.pairing = "all_pairs"
-    if variant == "swav_style":
-        config.crops.global_crops = (2, size, (0.3, 1.0))
-        config.crops.local_crops = (2, local_size, (0.05, 0.3))
-    if variant not in ("logo", "released", "paper"):
-        config.logo.update_kind = "none"
+    if method in METHODS:
+        METHODS[method](config)
     config.lock()
     return config
 
 
-def finish(config: ConfigDict, variant: str) -> ConfigDict:
-    """The config with what `released` and `paper` say, over an experiment's own."""
+def with_variant(
+    config: ConfigDict, variant: str, *, baseline_area: Area = (0.2, 1.0)
+) -> ConfigDict:
+    """The config of an experiment as a variant changes it; the argument is changed.
+
+    Args:
+        config: all knobs.
+        variant: one of VARIANTS.
+        baseline_area: (min, max) of the baseline's crops, as a fraction of the image.
+
+    Raises:
+        ValueError: if the variant is unknown.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"variant {variant!r} must be one of {', '.join(VARIANTS)}")
+    crops = config.crops
+    if variant in ("baseline", "baseline_400"):
+        config.pairing = "one_way" if config.method.name == "moco" else "symmetric"
+        crops.global_crops = (*crops.global_crops[:2], baseline_area)
+        crops.local_crops = (0, *crops.local_crops[1:])
+        config.train.num_epochs *= 2 if variant == "baseline_400" else 1
+    if variant in ("all_pairs", "swav_style"):
+        config.pairing = "all_pairs"
+    if variant == "swav_style":
+        crops.global_crops = (*crops.global_crops[:2], (0.3, 1.0))
+        crops.local_crops = (*crops.local_crops[:2], (0.05, 0.3))
+    if variant not in ("logo", "released", "paper"):
+        config.logo.update_kind = "none"
     if variant == "released":
         _as_released(config)
     if variant == "paper":
@@ -241,6 +243,7 @@ def _as_in_the_paper(config: ConfigDict) -> None:
 
 
 def _simsiam(config: ConfigDict) -> None:
+    config.encoder.head = "simsiam"
     config.method.predictor_hidden = 512
     config.method.predictor_fixed_rate = True  # its learning rate does not decay
     config.encoder.zero_init_residual = True
@@ -252,6 +255,7 @@ def _moco(config: ConfigDict) -> None:
     config.method.temperature = 0.1
     config.method.shuffle = True  # keys' images change places between norm groups
     config.method.encode_unused_views = False  # as released: for running statistics
+    config.encoder.head = "moco"
     config.encoder.head_hidden = 512
     config.encoder.embedding_dim = 128
     config.batch_norm = "split:8"
@@ -261,6 +265,7 @@ def _moco(config: ConfigDict) -> None:
 def _byol(config: ConfigDict) -> None:
     config.method.predictor_hidden = 1024
     config.method.momentum = 0.99  # of the target encoder at first; rises to 1
+    config.encoder.head = "byol"
     config.encoder.head_hidden = 1024
     config.encoder.embedding_dim = 256
 
@@ -282,3 +287,42 @@ def _swav(config: ConfigDict) -> None:
 
 
 METHODS = {"simsiam": _simsiam, "moco": _moco, "byol": _byol, "swav": _swav}
+
+# Names and values of older runs' config.json, and what they are called now.
+RENAMED = {
+    "data.held_out": "data.val_size",
+    "logo.prepare_before_repel": "logo.update_momentum_before_repel",
+    "method.encode_idle_views": "method.encode_unused_views",
+    "monitor.floors": "monitor.trivial_baselines",
+}
+RENAMED_VALUES = {"data.loader": {"resident": "on_device", "streamed": "streaming"}}
+
+
+def complete(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved config under today's names, with defaults for the fields it lacks.
+
+    Args:
+        saved: a config of an older version; what is no group of fields stays as it is.
+    """
+    config = copy.deepcopy(dict(saved))
+    for old, new in RENAMED.items():
+        group, name = old.split(".")
+        if isinstance(config.get(group), dict) and name in config[group]:
+            config[group][new.split(".")[1]] = config[group].pop(name)
+    for field, values in RENAMED_VALUES.items():
+        group, name = field.split(".")
+        if isinstance(config.get(group), dict) and name in config[group]:
+            config[group][name] = values.get(config[group][name], config[group][name])
+    method = config.get("method")
+    name = method.get("name") if isinstance(method, dict) else None
+    if not isinstance(name, str):
+        return config
+    return _filled(config, get_config(name).to_dict())
+
+
+def _filled(config: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    for name, default in defaults.items():
+        value = config.setdefault(name, default)
+        if isinstance(value, dict) and isinstance(default, dict):
+            _filled(value, default)
+    return config

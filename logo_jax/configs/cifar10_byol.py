@@ -20,6 +20,25 @@ from logo_jax.configs import base
 
 
 def get_config(variant: str = "logo") -> ConfigDict:
-    config = base.get_config("byol", variant or "logo", baseline_area=(0.08, 1.0))
-    config.optimizer.learning_rate = 0.12
-    return base.finish(config, variant)
+    config = base.get_config("byol")
+    config.data.name = "cifar10"
+    config.data.batch_size = 512
+    config.crops.global_crops = (2, 32, (0.4, 1.0))
+    config.crops.local_crops = (2, 32, (0.08, 0.6))
+
+    config.encoder.backbone = "resnet18"
+    config.encoder.stem = "cifar"
+    config.encoder.head_hidden = 1024
+    config.encoder.embedding_dim = 256
+    config.batch_norm = "global"
+
+    config.method.predictor_hidden = 1024
+    config.method.momentum = 0.99  # of the target encoder at first; rises to 1
+    config.logo.update_kind = "released"
+
+    config.optimizer.name = "sgd"
+    config.optimizer.learning_rate = 0.12  # x batch_size / 256
+    config.optimizer.weight_decay = 5e-4
+    config.optimizer.schedule = "cosine"
+    config.train.num_epochs = 200
+    return base.with_variant(config, variant or "logo", baseline_area=(0.08, 1.0))

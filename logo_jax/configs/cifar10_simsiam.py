@@ -25,4 +25,27 @@ from logo_jax.configs import base
 
 
 def get_config(variant: str = "logo") -> ConfigDict:
-    return base.finish(base.get_config("simsiam", variant or "logo"), variant)
+    config = base.get_config("simsiam")
+    config.data.name = "cifar10"
+    config.data.batch_size = 512
+    config.crops.global_crops = (2, 32, (0.4, 1.0))
+    config.crops.local_crops = (2, 32, (0.08, 0.6))
+
+    config.encoder.backbone = "resnet18"
+    config.encoder.stem = "cifar"
+    config.encoder.zero_init_residual = True
+    config.encoder.head_layers = 2
+    config.encoder.head_hidden = 2048
+    config.encoder.embedding_dim = 2048
+    config.batch_norm = "global"
+
+    config.method.predictor_hidden = 512
+    config.method.predictor_fixed_rate = True  # its learning rate does not decay
+    config.logo.update_kind = "released"
+
+    config.optimizer.name = "sgd"
+    config.optimizer.learning_rate = 0.03  # x batch_size / 256
+    config.optimizer.weight_decay = 5e-4
+    config.optimizer.schedule = "cosine"
+    config.train.num_epochs = 200
+    return base.with_variant(config, variant or "logo", baseline_area=(0.2, 1.0))

@@ -22,8 +22,29 @@ from logo_jax.configs import base, base_imagenet
 
 
 def get_config(variant: str = "logo") -> ConfigDict:
-    config = base_imagenet.get_config(
-        "moco", variant or "logo", "resnet50", 2048, local_area=(0.05, 0.4)
-    )
+    config = base.get_config("moco")
     config.data.name = "coco"
-    return base.finish(config, variant)
+    config.data.batch_size = 256
+    config.crops.global_crops = (2, 224, (0.4, 1.0))
+    config.crops.local_crops = (2, 96, (0.05, 0.4))
+    base_imagenet.set_images(config)
+
+    config.encoder.backbone = "resnet50"
+    config.encoder.stem = "imagenet"
+    config.encoder.head_hidden = 2048
+    config.encoder.embedding_dim = 128
+    config.batch_norm = "split:8"
+
+    config.method.queue_size = 4096
+    config.method.momentum = 0.999  # of the key encoder
+    config.method.temperature = 0.07
+    config.method.shuffle = True  # keys' images change places between norm groups
+    config.logo.update_kind = "released"
+    config.logo.weight = 5e-4
+
+    config.optimizer.name = "sgd"
+    config.optimizer.learning_rate = 0.03  # x batch_size / 256
+    config.optimizer.weight_decay = 1e-4
+    config.optimizer.schedule = "cosine"
+    config.train.num_epochs = 200
+    return base.with_variant(config, variant or "logo", baseline_area=(0.08, 1.0))

@@ -22,8 +22,28 @@ from logo_jax.configs import base, base_imagenet
 
 
 def get_config(variant: str = "logo") -> ConfigDict:
-    config = base_imagenet.get_config(
-        "simsiam", variant or "logo", "resnet50", 2048, local_area=(0.05, 0.4)
-    )
+    config = base.get_config("simsiam")
     config.data.name = "coco"
-    return base.finish(config, variant)
+    config.data.batch_size = 256
+    config.crops.global_crops = (2, 224, (0.4, 1.0))
+    config.crops.local_crops = (2, 96, (0.05, 0.4))
+    base_imagenet.set_images(config)
+
+    config.encoder.backbone = "resnet50"
+    config.encoder.stem = "imagenet"
+    config.encoder.zero_init_residual = True
+    config.encoder.head_layers = 3
+    config.encoder.head_hidden = 2048
+    config.encoder.embedding_dim = 2048
+    config.batch_norm = "global"
+
+    config.method.predictor_hidden = 512
+    config.method.predictor_fixed_rate = True  # its learning rate does not decay
+    config.logo.update_kind = "released"
+
+    config.optimizer.name = "sgd"
+    config.optimizer.learning_rate = 0.05  # x batch_size / 256
+    config.optimizer.weight_decay = 1e-4
+    config.optimizer.schedule = "cosine"
+    config.train.num_epochs = 200
+    return base.with_variant(config, variant or "logo", baseline_area=(0.2, 1.0))

@@ -23,6 +23,29 @@ from logo_jax.configs import base, base_imagenet
 
 
 def get_config(variant: str = "logo") -> ConfigDict:
-    config = base_imagenet.get_config("moco", variant or "logo", "resnet34", 512)
+    config = base.get_config("moco")
     config.data.name = "imagenet100"
-    return base.finish(config, variant)
+    config.data.batch_size = 256
+    config.crops.global_crops = (2, 224, (0.4, 1.0))
+    config.crops.local_crops = (2, 96, (0.08, 0.4))
+    base_imagenet.set_images(config)
+
+    config.encoder.backbone = "resnet34"
+    config.encoder.stem = "imagenet"
+    config.encoder.head_hidden = 512
+    config.encoder.embedding_dim = 128
+    config.batch_norm = "split:8"
+
+    config.method.queue_size = 4096
+    config.method.momentum = 0.999  # of the key encoder
+    config.method.temperature = 0.07
+    config.method.shuffle = True  # keys' images change places between norm groups
+    config.logo.update_kind = "released"
+    config.logo.weight = 5e-4
+
+    config.optimizer.name = "sgd"
+    config.optimizer.learning_rate = 0.03  # x batch_size / 256
+    config.optimizer.weight_decay = 1e-4
+    config.optimizer.schedule = "cosine"
+    config.train.num_epochs = 200
+    return base.with_variant(config, variant or "logo", baseline_area=(0.08, 1.0))

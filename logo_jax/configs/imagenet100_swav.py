@@ -24,16 +24,33 @@ from logo_jax.configs import base, base_imagenet
 
 
 def get_config(variant: str = "multicrop") -> ConfigDict:
-    variant = variant or "multicrop"
-    areas = {
-        "global_area": (0.14, 1.0),
-        "local_area": (0.05, 0.14),
-        "baseline_area": (0.14, 1.0),
-    }
-    config = base_imagenet.get_config("swav", variant, "resnet50", 2048, **areas)
+    config = base.get_config("swav")
     config.data.name = "imagenet100"
+    config.data.batch_size = 256
+    config.crops.global_crops = (2, 224, (0.14, 1.0))
+    config.crops.local_crops = (2, 96, (0.05, 0.14))
+    base_imagenet.set_images(config)
+
+    config.encoder.backbone = "resnet50"
+    config.encoder.stem = "imagenet"
+    config.encoder.head_hidden = 2048
+    config.encoder.embedding_dim = 128
+    config.batch_norm = "global"
+
     config.method.num_prototypes = 3000
+    config.method.temperature = 0.1
+    config.method.epsilon = 0.05
+    config.method.iterations = 3
     config.method.queue_size = 3840
     config.method.queue_start_epoch = 15.0
-    config.optimizer.learning_rate = 0.6
-    return base.finish(config, variant)
+    config.method.frozen_epochs = 1.0
+    config.logo.update_kind = "joint"
+    config.logo.weight = 1e-4
+
+    config.optimizer.name = "lars"
+    config.optimizer.learning_rate = 0.6  # x batch_size / 256
+    config.optimizer.weight_decay = 1e-6
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_epochs = 10.0
+    config.train.num_epochs = 200
+    return base.with_variant(config, variant or "multicrop", baseline_area=(0.14, 1.0))

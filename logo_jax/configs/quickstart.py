@@ -15,21 +15,33 @@ from logo_jax.configs import base
 
 
 def get_config(variant: str = "logo") -> ConfigDict:
-    config = base.get_config("moco", variant or "logo", size=16, local_size=16)
+    config = base.get_config("moco")
     config.data.source = "photographs"
     config.data.batch_size = 128
-    config.augment.jitter = (0.2, 0.2, 0.2, 0.05)  # colour tells photographs apart
+    config.crops.global_crops = (2, 16, (0.4, 1.0))
+    config.crops.local_crops = (2, 16, (0.08, 0.6))
+    config.augment.jitter = (0.2, 0.2, 0.2, 0.05)  # color distinguishes photographs
     config.augment.grayscale_prob = 0.05
+
     config.encoder.backbone = "resnet10"
+    config.encoder.stem = "cifar"
     config.encoder.width = 16
     config.encoder.head_hidden = 128
+    config.encoder.embedding_dim = 128
+    config.batch_norm = "split:8"
+
     config.method.queue_size = 1024
+    config.method.momentum = 0.99  # of the key encoder
+    config.method.temperature = 0.1
+    config.logo.update_kind = "joint"
+    config.logo.weight = 5e-4
     config.logo.regressor_width = 64
-    config.logo.update_kind = config.logo.update_kind.replace("released", "joint")
-    config.optimizer.learning_rate = 0.12
+
+    config.optimizer.learning_rate = 0.12  # x batch_size / 256
+    config.optimizer.weight_decay = 5e-4
     config.train.num_steps = 300 if variant == "baseline_400" else 150
     config.train.log_every_steps = 5
     config.train.checkpoint_every_steps = 50
     config.monitor.knn_every_steps = 25
     config.monitor.trivial_baselines = True
-    return base.finish(config, variant)
+    return base.with_variant(config, variant or "logo")

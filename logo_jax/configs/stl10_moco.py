@@ -24,5 +24,28 @@ from logo_jax.configs import base, base_stl10
 
 
 def get_config(variant: str = "logo") -> ConfigDict:
-    config = base_stl10.get_config("moco", variant or "logo")
-    return base.finish(config, variant)
+    config = base.get_config("moco")
+    config.data.name = "stl10"
+    config.data.batch_size = 256
+    config.crops.global_crops = (2, 64, (0.4, 1.0))
+    config.crops.local_crops = (2, 64, (0.08, 0.4))
+    base_stl10.set_images(config)
+
+    config.encoder.backbone = "alexnet"
+    config.encoder.head_hidden = 4096
+    config.encoder.embedding_dim = 128
+    config.batch_norm = "split:8"
+
+    config.method.queue_size = 4096
+    config.method.momentum = 0.999  # of the key encoder
+    config.method.temperature = 0.07
+    config.method.shuffle = True  # keys' images change places between norm groups
+    config.logo.update_kind = "released"
+    config.logo.weight = 5e-4
+
+    config.optimizer.name = "sgd"
+    config.optimizer.learning_rate = 0.03  # x batch_size / 256
+    config.optimizer.weight_decay = 1e-4
+    config.optimizer.schedule = "cosine"
+    config.train.num_epochs = 200
+    return base.with_variant(config, variant or "logo", baseline_area=(0.08, 1.0))

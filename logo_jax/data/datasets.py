@@ -34,10 +34,10 @@ class Dataset:
         pretrain: split expression to learn representations from.
         train: labelled split to train a classifier on, or kNN's bank; "" for none.
         test: labelled split to evaluate on; "" for none.
-        cut: how the transfer protocol's train, validation and test are made; None where
+        split: how the transfer protocol's train, validation and test are made; None if
             the paper transfers nothing to it.
         sizes: published numbers of train, validation and test images, where there is
-            a cut.
+            a split.
         by_hand: files that cannot be downloaded and must be placed by hand.
         where: where those files are to be had.
     """
@@ -50,7 +50,7 @@ class Dataset:
     pretrain: str = "train"
     train: str = "train"
     test: str = "test"
-    cut: OfficialSplit | ValidationSplit | PerClassSplit | None = None
+    split: OfficialSplit | ValidationSplit | PerClassSplit | None = None
     sizes: tuple[int, int, int] | None = None
     by_hand: tuple[str, ...] = ()
     where: str = ""
@@ -65,7 +65,7 @@ _ALL = (
         examples={"train": 50_000, "test": 10_000},
         num_classes=10,
         metric="top1",
-        cut=ValidationSplit(5_000),
+        split=ValidationSplit(5_000),
         sizes=(45_000, 5_000, 10_000),
     ),
     Dataset(
@@ -74,7 +74,7 @@ _ALL = (
         examples={"train": 50_000, "test": 10_000},
         num_classes=100,
         metric="top1",
-        cut=ValidationSplit(5_067),
+        split=ValidationSplit(5_067),
         sizes=(44_933, 5_067, 10_000),
     ),
     Dataset(
@@ -121,7 +121,7 @@ _ALL = (
         num_classes=20,
         metric="map",
         train="train+validation",
-        cut=OfficialSplit(),
+        split=OfficialSplit(),
         sizes=(2_501, 2_510, 4_952),
     ),
     Dataset(
@@ -131,7 +131,7 @@ _ALL = (
         num_classes=101,
         metric="top1",
         test="validation",
-        cut=ValidationSplit(75, per_class=True, test="validation"),
+        split=ValidationSplit(75, per_class=True, test="validation"),
         sizes=(68_175, 7_575, 25_250),
     ),
     Dataset(
@@ -140,7 +140,7 @@ _ALL = (
         examples={"train": 5_360, "test": 1_340},
         num_classes=67,
         metric="top1",
-        cut=ValidationSplit(10, per_class=True),
+        split=ValidationSplit(10, per_class=True),
         sizes=(4_690, 670, 1_340),
     ),
     Dataset(
@@ -149,7 +149,7 @@ _ALL = (
         examples={"train": 3_680, "test": 3_669},
         num_classes=37,
         metric="mean_per_class",
-        cut=ValidationSplit(20, per_class=True),
+        split=ValidationSplit(20, per_class=True),
         sizes=(2_940, 740, 3_669),
     ),
     Dataset(
@@ -158,7 +158,7 @@ _ALL = (
         examples={"train": 1_020, "validation": 1_020, "test": 6_149},
         num_classes=102,
         metric="mean_per_class",
-        cut=OfficialSplit(),
+        split=OfficialSplit(),
         sizes=(1_020, 1_020, 6_149),
     ),
     # TFDS draws train and test in the file system's order, so they (and the order of
@@ -170,7 +170,7 @@ _ALL = (
         examples={"train+test": 9_144},
         num_classes=101,
         metric="mean_per_class",
-        cut=PerClassSplit(25, 5, pool="train+test", left_out=4),
+        split=PerClassSplit(25, 5, pool="train+test", left_out=4),
         sizes=(2_525, 505, 5_647),
     ),
     Dataset(
@@ -179,7 +179,7 @@ _ALL = (
         examples={"train": 8_144, "test": 8_041},
         num_classes=196,
         metric="top1",
-        cut=ValidationSplit(1_650),
+        split=ValidationSplit(1_650),
         sizes=(6_494, 1_650, 8_041),
         by_hand=(
             *("cars_train.tgz", "cars_test.tgz"),
@@ -194,7 +194,7 @@ _ALL = (
         examples={"train": 3_334, "validation": 3_333, "test": 3_333},
         num_classes=100,
         metric="mean_per_class",
-        cut=OfficialSplit(),
+        split=OfficialSplit(),
         sizes=(3_334, 3_333, 3_333),
     ),
     Dataset(
@@ -203,7 +203,7 @@ _ALL = (
         examples={"train": 1_880, "validation": 1_880, "test": 1_880},
         num_classes=47,
         metric="top1",
-        cut=OfficialSplit(),
+        split=OfficialSplit(),
         sizes=(1_880, 1_880, 1_880),
     ),
 )
@@ -247,8 +247,8 @@ def partition(
     `numpy.random.default_rng(seed)`, and seed 0 is the one to report.
 
     Args:
-        dataset: one with a `cut`.
-        labels: labels of each split in `dataset.cut.splits`, in the split's order; of
+        dataset: one with a `split`.
+        labels: labels of each split in `dataset.split.splits`, in the split's order; of
             official splits only their number counts.
         seed: of the draw.
 
@@ -256,13 +256,13 @@ def partition(
         ValueError: if the data set has no transfer protocol, labels of a split are
             missing, or a part has another size than `dataset.sizes` says.
     """
-    if dataset.cut is None or dataset.sizes is None:
+    if dataset.split is None or dataset.sizes is None:
         raise ValueError(
-            f"{dataset.name} is not transferred to in the paper; choose one with a cut"
+            f"{dataset.name} is not transferred to in the paper; choose another"
         )
-    if missing := [split for split in dataset.cut.splits if split not in labels]:
+    if missing := [split for split in dataset.split.splits if split not in labels]:
         raise ValueError(f"{dataset.name}: give the labels of {missing[0]}, too")
-    rows = dataset.cut.draw(labels, np.random.default_rng(seed))
+    rows = dataset.split.draw(labels, np.random.default_rng(seed))
     for part, size in zip(PARTS, dataset.sizes, strict=True):
         if (drawn := len(rows[part].indices)) != size:
             raise ValueError(

@@ -1,9 +1,10 @@
 """The one table from a configuration's `data.source` to the code that reads it."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,31 +29,47 @@ class ExperimentData(NamedTuple):
     queries: ImageSource | None = None
 
 
-def load_images(
-    source: str,
-    *,
-    name: str = "",
-    path: str = "",
-    data_dir: str = "",
-    classes: str = "",
-    val_size: int = 0,
-) -> ExperimentData:
-    """The images of a source.
+@dataclasses.dataclass(frozen=True)
+class DataLocation:
+    """Which images are read.
 
-    Args:
+    Attributes:
         source: "tfds", "folder", "npz" or "photographs".
         name: for tfds, the data set.
         path: for folder, the folder; for npz, that of `train.npz` and `test.npz`.
         data_dir: for tfds, where data sets are prepared; TFDS's default if empty.
         classes: for folder, a file that lists the sub-folders to keep; all if empty.
-        val_size: training images, the same ones every time, that are not learned from
-            and stand in for the test set: settings are chosen on them.
+        val_size: number of training images, always the same ones, that are not trained
+            on and replace the test set, so that settings can be chosen on them.
+    """
+
+    source: str
+    name: str = ""
+    path: str = ""
+    data_dir: str = ""
+    classes: str = ""
+    val_size: int = 0
+
+    @property
+    def title(self) -> str:
+        """Name of the images: the TFDS name or path, or else the source.
+
+        >>> DataLocation("photographs", name="cifar10").title
+        'photographs'
+        """
+        titles = {"tfds": self.name, "folder": self.path, "npz": self.path}
+        return titles.get(self.source, self.source)
+
+
+def load_images(location: DataLocation) -> ExperimentData:
+    """The images of a location, not decoded.
 
     Raises:
         ValueError: if the source is unknown, lacks its name or path, or holds data
             that are not as its loader describes.
         FileNotFoundError: if the data are not there.
     """
+    source, classes = location.source, location.classes
     if source not in _LOADERS:
         raise ValueError(f"source={source!r} must be one of {', '.join(_LOADERS)}")
     if classes and source != "folder":
@@ -61,8 +78,8 @@ def load_images(
             "a TFDS data set is reduced when it is prepared: "
             "python -m logo_jax.prepare imagenet100 --classes=FILE"
         )
-    data = _LOADERS[source](name, path, data_dir, classes)
-    return _without_test_set(data, val_size) if val_size else data
+    data = _LOADERS[source](location)
+    return _without_test_set(data, location.val_size) if location.val_size else data
 
 
 def _without_test_set(data: ExperimentData, val_size: int) -> ExperimentData:
@@ -101,28 +118,27 @@ class Split(NamedTuple):
     metric: str
 
 
-def load_split(where: Mapping[str, Any]) -> Split:
-    """The parts that the paper transfers to, or else a fifth of the bank held out.
+def load_split(location: DataLocation) -> Split:
+    """The split that the paper transfers to, or else a fifth of the bank held out.
 
-    Args:
-        where: arguments of `load`; with val_size, these images are tested on and the
-            test set is left alone.
+    With `val_size`, these images are tested on, and the test set is not read.
 
     Raises:
-        ValueError: as `load`, and where there are no labels.
+        ValueError: as `load_images`, and if there are no labels.
         FileNotFoundError: if the data are not there.
     """
-    entry = datasets.find(where["name"]) if where["source"] == "tfds" else None
-    if entry and entry.cut and not where.get("val_size"):
+    is_tfds = location.source == "tfds"
+    entry = datasets.find(location.name) if is_tfds else None
+    if entry and entry.split and not location.val_size:
         from logo_jax.data.sources import tfds as tfds_source
 
-        folder_ = tfds_source.directory(where.get("data_dir", ""))
-        builder = tfds_source.prepared(entry.tfds, folder_)
+        folder = tfds_source.directory(location.data_dir)
+        builder = tfds_source.prepared(entry.tfds, folder)
         images = {
-            split: tfds_source.TfdsSource(builder, split) for split in entry.cut.splits
+            name: tfds_source.TfdsSource(builder, name) for name in entry.split.splits
         }
         return Split(images, functools.partial(datasets.partition, entry), entry.metric)
-    data = load_images(**where)
+    data = load_images(location)
     if data.bank is None or data.queries is None:
         raise ValueError(
             f"{data.train.origin} has no labelled training and test set; a classifier "
@@ -135,7 +151,7 @@ def load_split(where: Mapping[str, Any]) -> Split:
 
 
 def locate_dataset(dataset: str) -> dict[str, str]:
-    """Arguments of `load` for a folder of images or arrays, or else a TFDS name."""
+    """Fields of a config's data group for a folder, or else for a TFDS name."""
     path = Path(dataset).expanduser()
     if not path.is_dir():
         return {"source": "tfds", "name": dataset}
@@ -143,31 +159,18 @@ def locate_dataset(dataset: str) -> dict[str, str]:
     return {"source": source, "path": dataset}
 
 
-def dataset_title(where: Mapping[str, str]) -> str:
-    """What to call images: by their TFDS name or path, or else by their source.
-
-    Args:
-        where: arguments of `load`; those the source ignores do not count.
-
-    >>> title({"source": "photographs", "name": "cifar10", "path": ""})
-    'photographs'
-    """
-    by_source = {"tfds": where["name"], "folder": where["path"], "npz": where["path"]}
-    return by_source.get(where["source"], where["source"])
-
-
-def _tfds(name: str, path: str, data_dir: str, classes: str) -> ExperimentData:
-    del path, classes
-    # TFDS takes most of a second to import; who reads npz should not wait for it.
+def _tfds(location: DataLocation) -> ExperimentData:
+    # TFDS takes most of a second to import; other sources do not need it
     from logo_jax.data.sources import tfds as tfds_source
 
+    name = location.name
     if not name:
         raise ValueError("source='tfds' needs the data set's name, such as 'cifar10'")
-    folder_ = tfds_source.directory(data_dir)
+    folder = tfds_source.directory(location.data_dir)
     if entry := datasets.find(name):
-        builder = tfds_source.prepared(entry.tfds, folder_)
+        builder = tfds_source.prepared(entry.tfds, folder)
         return _of_splits(builder, entry.pretrain, entry.train, entry.test)
-    builder = tfds_source.prepared(name, folder_)
+    builder = tfds_source.prepared(name, folder)
     tests = [split for split in ("test", "validation") if split in builder.info.splits]
     return _of_splits(builder, "train", "train", next(iter(tests), ""))
 
@@ -182,16 +185,15 @@ def _of_splits(builder, pretrain: str, train: str, test: str) -> ExperimentData:
     return ExperimentData(images, bank, TfdsSource(builder, test))
 
 
-def _folder(name: str, path: str, data_dir: str, classes: str) -> ExperimentData:
-    del name, data_dir
-    if not path:
+def _folder(location: DataLocation) -> ExperimentData:
+    if not location.path:
         raise ValueError("source='folder' needs path, the folder that holds images")
-    train, test = load_folder(path, classes=classes)
+    train, test = load_folder(location.path, classes=location.classes)
     return ExperimentData(train, train, test) if test else ExperimentData(train)
 
 
-def _npz(name: str, path: str, data_dir: str, classes: str) -> ExperimentData:
-    del name, data_dir, classes
+def _npz(location: DataLocation) -> ExperimentData:
+    path = location.path
     if not path:
         raise ValueError("source='npz' needs path, the folder that holds train.npz")
     train = load_npz(path, "train")
@@ -208,8 +210,8 @@ def _npz(name: str, path: str, data_dir: str, classes: str) -> ExperimentData:
     return ExperimentData(train, train, test)
 
 
-def _photographs(name: str, path: str, data_dir: str, classes: str) -> ExperimentData:
-    del name, path, data_dir, classes
+def _photographs(location: DataLocation) -> ExperimentData:
+    del location
     train, test = (
         photographs.load_photographs("train"),
         photographs.load_photographs("test"),
@@ -217,7 +219,7 @@ def _photographs(name: str, path: str, data_dir: str, classes: str) -> Experimen
     return ExperimentData(train, train, test)
 
 
-_LOADERS: dict[str, Callable[[str, str, str, str], ExperimentData]] = {
+_LOADERS: dict[str, Callable[[DataLocation], ExperimentData]] = {
     "tfds": _tfds,
     "folder": _folder,
     "npz": _npz,

@@ -1,8 +1,9 @@
-"""From a config to typed objects: the only reader of configs, and it reads all of them.
+"""From a config to objects: typed groups, factories, and a run ready to train.
 
-Derived values (steps, scaled learning rates) are computed here, never typed.
+Derived values (steps, scaled learning rates) are computed here; they are no fields.
 """
 
+from logo_jax.experiment.config import Config, parse
 from logo_jax.experiment.data import load_data, make_loader, num_classes
 from logo_jax.experiment.experiment import (
     Experiment,
@@ -13,13 +14,15 @@ from logo_jax.experiment.experiment import (
 from logo_jax.experiment.spec import ExperimentSpec, make_spec
 
 __all__ = [
-    "ExperimentSpec",
+    "Config",
     "Experiment",
-    "make_spec",
-    "make_experiment",
+    "ExperimentSpec",
     "knn_monitor",
     "load_data",
-    "make_loader",
-    "num_classes",
     "make_eval_crops",
+    "make_experiment",
+    "make_loader",
+    "make_spec",
+    "num_classes",
+    "parse",
 ]

@@ -1,8 +1,7 @@
-"""Data that a config describes: read, and dealt out to the devices."""
+"""Data of a config: decoded in memory if they fit, and split over the devices."""
 
-import dataclasses
 import os
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import numpy as np
@@ -14,139 +13,109 @@ from logo_jax.data.decode import Size
 from logo_jax.data.load import ExperimentData, load_images
 from logo_jax.data.loader import OnDeviceLoader, StepReader, StreamingLoader
 from logo_jax.data.sources.base import ImageSource
-from logo_jax.experiment.reader import Reader
+from logo_jax.experiment.config import DataConfig
 from logo_jax.parallel.mesh import batch_sharding, replicate
 
 Loader: TypeAlias = OnDeviceLoader | StreamingLoader
 
-LOADERS = ("auto", "resident", "streamed")
-SHARE = 1 / 4  # of a device's memory that a resident data set may take
+SHARE = 1 / 4  # of a device's memory that a data set on it may take
 
 
-@dataclasses.dataclass(frozen=True)
-class DataSpec:
-    """Where images are, and how they come to the devices.
-
-    Attributes:
-        where: arguments of `sources.load`.
-        canvas: side to which larger images are reduced before they are cut, in pixels.
-        loader: resident, streamed, or auto: resident where it takes up at most SHARE
-            of a device's memory.
-        max_corrupt: fraction of images that may be undecodable.
-        threads: that decode at once; 0: one a core, at most 16.
-        workers: processes that decode for a streamed data set; 0: none.
-    """
-
-    where: dict[str, Any]
-    canvas: int
-    loader: str
-    max_corrupt: float
-    threads: int
-    workers: int
-
-
-def make_data_spec(read: Reader) -> DataSpec:
-    """What a config's data group says, but for the batch size.
+def load_data(config: DataConfig) -> ExperimentData:
+    """The images of a config; those of one size decoded, if memory allows.
 
     Raises:
-        ValueError: for a value out of range.
+        ValueError: if they are not as described.
+        FileNotFoundError: if they are not there.
     """
-    return DataSpec(
-        where={
-            name: getattr(read, name)
-            for name in ("source", "name", "path", "data_dir", "classes", "val_size")
-        },
-        canvas=read.canvas,
-        loader=read.one_of("loader", LOADERS),
-        max_corrupt=read.max_corrupt,
-        threads=read.threads,
-        workers=read.workers,
-    )
+    return decode_in_memory(config, load_images(config.location))
 
 
-def load_data(spec: DataSpec) -> ExperimentData:
-    """The images of a config; those of one size decoded, where memory allows.
+def decode_in_memory(config: DataConfig, data: ExperimentData) -> ExperimentData:
+    """The same images; those of one size decoded, if memory allows.
 
     Raises:
-        ValueError: where they are not as described.
-        FileNotFoundError: where they are not there.
+        ValueError: if more images are corrupt than `max_corrupt` allows.
     """
-    train, bank, queries = load_images(**spec.where)
-    kept = _in_memory(train, spec)
+    train, bank, queries = data
+    kept = _in_memory(train, config)
     return ExperimentData(
         train=kept,
-        bank=kept if bank is train else bank and _in_memory(bank, spec),
-        queries=queries and _in_memory(queries, spec),
+        bank=kept if bank is train else bank and _in_memory(bank, config),
+        queries=queries and _in_memory(queries, config),
     )
 
 
-def _in_memory(images: ImageSource, spec: DataSpec) -> ImageSource:
+def _in_memory(images: ImageSource, config: DataConfig) -> ImageSource:
     budget = SHARE * _host_memory()
     if images.largest is None or num_bytes(images, images.largest) > budget:
         return images
-    return eval_crops.decode_all(
-        images, max_corrupt=spec.max_corrupt, threads=spec.threads
-    )
+    limits = {"max_corrupt": config.max_corrupt, "threads": config.threads}
+    return eval_crops.decode_all(images, **limits)
 
 
 def make_loader(
-    spec: DataSpec,
+    config: DataConfig,
     images: ImageSource,
     mesh: Mesh,
     batch_size: int,
     seeds: tuple[int, ...],
 ) -> tuple[Loader, str]:
-    """Batches of the images, and one line that says how they come.
+    """Batches of the images, and a line that says where the images are kept.
 
     Args:
-        spec: how a config wants them.
-        images: to learn from.
+        config: the data group.
+        images: to train on.
         mesh: the devices.
         batch_size: images a step, over all devices.
         seeds: of the order.
 
     Raises:
-        ValueError: if more images are corrupt than may be.
+        ValueError: if more images are corrupt than `max_corrupt` allows.
     """
-    canvas = canvas_size(images, spec.canvas)
+    canvas = canvas_size(images, config.canvas)
     needed, budget = num_bytes(images, canvas), SHARE * device_memory(mesh)[0]
-    resident = spec.loader == "resident" or (spec.loader == "auto" and needed <= budget)
+    fits = config.loader == "auto" and needed <= budget
+    on_device = config.loader == "on_device" or fits
     line = (
         f"data: {len(images):,} images of {images.origin}, "
-        f"{'resident' if resident else 'streamed'} at {canvas[0]}x{canvas[1]} px, "
-        f"{needed / 2**30:.2f} GiB (up to {budget / 2**30:.1f} may be resident)"
+        f"{'held in device memory' if on_device else 'decoded while training'} at "
+        f"{canvas[0]}x{canvas[1]} px: {needed / 2**30:.2f} GiB "
+        f"(limit {budget / 2**30:.1f})"
     )
     sharding = batch_sharding(mesh, several=len(seeds) > 1)
-    if not resident:
-        read = StepReader(
-            source=images,
-            canvas=canvas,
-            batch_size=batch_size,
-            seeds=seeds,
-            process=(jax.process_index(), jax.process_count()),
-        )
-        streamed = StreamingLoader(
-            read, sharding, spec.max_corrupt, spec.threads, spec.workers
-        )
-        return streamed, line
-    stored = eval_crops.read_all(
-        images, canvas, max_corrupt=spec.max_corrupt, threads=spec.threads
+    limits = {"max_corrupt": config.max_corrupt, "threads": config.threads}
+    if on_device:
+        stored = eval_crops.read_all(images, canvas, **limits)
+        pixels, sizes, labels = replicate(stored, mesh)
+        loader = OnDeviceLoader(pixels, sizes, labels, batch_size, seeds, sharding)
+        return loader, line
+    read = StepReader(
+        source=images,
+        canvas=canvas,
+        batch_size=batch_size,
+        seeds=seeds,
+        process=(jax.process_index(), jax.process_count()),
     )
-    pixels, sizes, labels = replicate(stored, mesh)
-    return OnDeviceLoader(pixels, sizes, labels, batch_size, seeds, sharding), line
+    return StreamingLoader(read, sharding, workers=config.workers, **limits), line
 
 
 def num_classes(images: ImageSource, purpose: str) -> int:
-    """Of images that show one class each, which a purpose needs.
+    """Number of classes; raises if images are unlabeled or multi-label.
+
+    Args:
+        images: to train on.
+        purpose: what needs the classes, to name in the message.
 
     Raises:
-        ValueError: where they have no labels, or several classes each.
+        ValueError: if the images have no labels, or several classes each.
     """
     several = images.num_classes and np.ndim(images.records([0])[0].label)
     if several or not images.num_classes:
         raise ValueError(
             f"{purpose} needs one class of each training image, and {images.origin} "
-            f"has {'several' if several else 'no labels'}; do without, or with others"
+            f"has {'several' if several else 'no labels'}; do without it, or use other "
+            "images"
         )
     return images.num_classes
 
@@ -157,7 +126,7 @@ def num_bytes(images: ImageSource, canvas: Size) -> int:
 
 
 def device_memory(mesh: Mesh) -> tuple[float, str]:
-    """Bytes that a device has, and whose they are."""
+    """Bytes of memory of a device, and whose memory it is."""
     stats = mesh.local_devices[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"], "the device's"

@@ -1,4 +1,4 @@
-"""A description with its data on the devices, ready to run."""
+"""A config with its data on the devices, ready to train."""
 
 import dataclasses
 import functools
@@ -11,11 +11,17 @@ from jax.sharding import Mesh
 from logo_jax.augment.multi_crop import prepare_eval
 from logo_jax.data.canvas import canvas_size, read_canvases
 from logo_jax.data.eval_crops import EvalCrops, evenly_spaced
-from logo_jax.data.load import ExperimentData
+from logo_jax.data.load import ExperimentData, load_images
 from logo_jax.data.loader import Examples
 from logo_jax.data.sources.base import ImageSource
 from logo_jax.evaluation.knn_monitor import KnnMonitor, make_encode_with
-from logo_jax.experiment.data import Loader, load_data, make_loader, num_classes
+from logo_jax.experiment.config import Config, parse
+from logo_jax.experiment.data import (
+    Loader,
+    decode_in_memory,
+    make_loader,
+    num_classes,
+)
 from logo_jax.experiment.spec import ExperimentSpec, make_spec
 from logo_jax.methods.base import TrainState
 from logo_jax.parallel.mesh import batch_sharding, replicate
@@ -27,19 +33,19 @@ NUM_SHOWN = 4
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A description with its data on the devices, ready to run.
+    """A config with its data on the devices, ready to train.
 
     Attributes:
-        description: what the config says.
+        spec: what the config describes.
         mesh: the devices.
         loader: batches by step number.
-        loading: one line on how they come.
+        loading: a line that says where the images are kept.
         train_step: `(state, examples, epoch) -> (state, metrics)`, compiled.
-        monitor: kNN while training; None without labels or a test set.
-        shown: some of the training images, for pictures.
+        monitor: kNN during training; None without labels or a test set.
+        shown: some of the training images, for figures.
     """
 
-    description: ExperimentSpec
+    spec: ExperimentSpec
     mesh: Mesh
     loader: Loader
     loading: str
@@ -49,127 +55,127 @@ class Experiment:
 
     def init(self) -> TrainState:
         """The state before the first step, on every device."""
-        return replicate(self.description.first_state(), self.mesh)
+        return replicate(self.spec.first_state(), self.mesh)
 
     def rolled_back(self, times: int) -> Self:
-        """The experiment with other crops and noise; itself for no times."""
+        """The experiment with other crops and noise; itself if `times` is 0."""
         if not times:
             return self
-        step = train_step(self.description, self.mesh, times)
+        step = compiled_step(self.spec, self.mesh, times)
         return dataclasses.replace(self, train_step=step)
 
 
-def make_experiment(config: Mapping[str, Any], mesh: Mesh) -> Experiment:
+def make_experiment(config: Mapping[str, Any] | Config, mesh: Mesh) -> Experiment:
     """Everything a config describes, on the devices of the mesh.
 
+    Images are listed first, which is quick, and decoded once all fields are known to
+    be right.
+
     Raises:
-        ValueError: as `describe`, and where data do not fit; before data are read for
-            all that does not depend on them.
-        FileNotFoundError: where the data are not there.
+        ValueError: as `make_spec`, and if the data do not fit the config.
+        FileNotFoundError: if the data are not there.
     """
-    num_devices = mesh.devices.size
-    first = make_spec(config, num_devices=num_devices)
-    require_wandb(first.monitor["wandb"])
-    jax.eval_shape(first.init)  # a queue or crops that do not fit show here
-    data = load_data(first.data)
-    steps_per_epoch = len(data.train) // first.batch_size
-    if not steps_per_epoch:
-        raise ValueError(
-            f"config.data.batch_size={first.batch_size} exceeds the "
-            f"{len(data.train)} training images; use a smaller one"
-        )
-    description = make_spec(
+    config = parse(config)
+    require_wandb(config.monitor.wandb)
+    images = load_images(config.data.location)
+    spec = make_spec(
         config,
-        num_devices=num_devices,
-        steps_per_epoch=steps_per_epoch,
-        num_classes=_num_classes(first, data.train),
+        num_devices=mesh.devices.size,
+        steps_per_epoch=_steps_per_epoch(config, images.train),
+        num_classes=_num_classes(config, images.train),
     )
-    monitor = knn_monitor(description, data, mesh)
+    jax.eval_shape(spec.init)  # raises if a queue or crops do not fit the batch
+    data = decode_in_memory(config.data, images)
+    monitor = knn_monitor(spec, data, mesh)
     loader, loading = make_loader(
-        description.data, data.train, mesh, first.batch_size, description.plan.seeds
+        config.data, data.train, mesh, config.data.batch_size, spec.schedule.seeds
     )
     return Experiment(
-        description=description,
+        spec=spec,
         mesh=mesh,
         loader=loader,
-        loading=loading if monitor else f"{loading}; no labelled test set: no kNN",
-        train_step=train_step(description, mesh),
+        loading=loading if monitor else f"{loading}; no labeled test set: no kNN",
+        train_step=compiled_step(spec, mesh),
         monitor=monitor,
-        shown=some_of(data.train, description),
+        shown=some_of(data.train, spec),
     )
 
 
-def some_of(images: ImageSource, description: ExperimentSpec) -> Examples:
-    """A few of the images on their canvases, evenly spread over all of them."""
+def some_of(images: ImageSource, spec: ExperimentSpec) -> Examples:
+    """A few of the images on their canvases, evenly spaced among all of them."""
     ids = evenly_spaced(len(images), NUM_SHOWN)
-    canvas = canvas_size(images, description.data.canvas)
+    canvas = canvas_size(images, spec.config.data.canvas)
     stored = read_canvases(images, ids, canvas)
     return Examples(stored.images, stored.sizes, ids, stored.labels)
 
 
-def _num_classes(description: ExperimentSpec, images: ImageSource) -> int:
-    """Of the classifier that learns beside the network; 0 where there is none."""
-    if not description.monitor["linear"]:
+def _steps_per_epoch(config: Config, images: ImageSource) -> int:
+    batch_size = config.data.batch_size
+    if batch_size > len(images):
+        raise ValueError(
+            f"config.data.batch_size={batch_size} exceeds the {len(images)} training "
+            "images; use a smaller one"
+        )
+    return len(images) // batch_size
+
+
+def _num_classes(config: Config, images: ImageSource) -> int:
+    """Classes of the online linear classifier; 0 if there is none."""
+    if not config.monitor.linear:
         return 0
     return num_classes(images, "config.monitor.linear=True")
 
 
-def train_step(
-    description: ExperimentSpec, mesh: Mesh, rollbacks: int = 0
-) -> TrainStep:
-    """The compiled step of what a config describes.
-
-    After so many rollbacks crops and noise are drawn anew.
-    """
-    keys = description.keys("crops", "steps")
+def compiled_step(spec: ExperimentSpec, mesh: Mesh, rollbacks: int = 0) -> TrainStep:
+    """The compiled train step; other crops and noise for each number of rollbacks."""
+    keys = spec.keys("crops", "steps")
     if rollbacks:
         fold = functools.partial(jax.random.fold_in, data=rollbacks)
         keys = jax.vmap(fold)(keys.reshape(-1)).reshape(keys.shape)
-    return make_train_step(
-        description.method.update, description.make_batch, mesh, keys
-    )
+    return make_train_step(spec.method.update, spec.make_batch, mesh, keys)
 
 
 def knn_monitor(
-    description: ExperimentSpec, data: ExperimentData, mesh: Mesh
+    spec: ExperimentSpec, data: ExperimentData, mesh: Mesh
 ) -> KnnMonitor | None:
-    """The kNN monitor a config asks for; None where labels are missing."""
+    """The kNN monitor of a config; None if labels are missing."""
     if data.bank is None or data.queries is None:
         return None
-    fields = description.monitor
+    config = spec.config.monitor
     sizes = data.bank.largest, data.queries.largest
-    if None not in sizes and sizes[0] != sizes[1] and not fields["resize"]:
+    if None not in sizes and sizes[0] != sizes[1] and not config.resize:
         raise ValueError(
-            f"images of {data.bank.origin} are of size {sizes[0]}, of "
-            f"{data.queries.origin} {sizes[1]}: kNN compares equals; set "
+            f"train and test images differ in size: images of {data.bank.origin} are "
+            f"of size {sizes[0]}, of {data.queries.origin} {sizes[1]}; set "
             "config.monitor.resize and config.monitor.crop, e.g. to 36 and 32"
         )
     return KnnMonitor(
         encode_with=make_encode_with(
-            description.encoder,
-            functools.partial(prepare_eval, spec=description.augment),
+            spec.encoder,
+            functools.partial(prepare_eval, spec=spec.config.augment),
             batch_sharding(mesh),
-            ("backbone", "projector") if fields["projector"] else ("backbone",),
+            ("backbone", "projector") if config.projector else ("backbone",),
         ),
-        bank=make_eval_crops(description, data.bank, fields["train_examples"]),
-        queries=make_eval_crops(description, data.queries, fields["test_examples"]),
-        settings=fields["knn"],
+        bank=make_eval_crops(spec, data.bank, config.train_examples),
+        queries=make_eval_crops(spec, data.queries, config.test_examples),
+        settings=config.knn,
         num_classes=max(data.bank.num_classes, data.queries.num_classes),
-        batch_size=description.batch_size,
+        batch_size=spec.config.data.batch_size,
         mesh=mesh,
-        num_seeds=len(description.plan.seeds),
+        num_seeds=len(spec.schedule.seeds),
     )
 
 
 def make_eval_crops(
-    description: ExperimentSpec, images: ImageSource, limit: int
+    spec: ExperimentSpec, images: ImageSource, limit: int = 0
 ) -> EvalCrops:
-    """So many of the images, or all for 0, as a config's monitor sees them.
+    """At most `limit` of the images, or all for 0, cropped as the monitor does.
 
     Raises:
-        ValueError: where they may differ in size, and it names no size for them.
+        ValueError: if images may differ in size and the config does not resize them.
     """
-    if images.largest is None and not description.monitor["resize"]:
+    config = spec.config
+    if images.largest is None and not config.monitor.resize:
         raise ValueError(
             f"images of {images.origin} may differ in size: config.monitor.resize=0 "
             "must be their short side for kNN; use e.g. 256, and 224 for "
@@ -178,8 +184,8 @@ def make_eval_crops(
     return EvalCrops(
         source=images,
         ids=evenly_spaced(len(images), limit),
-        max_corrupt=description.data.max_corrupt,
-        resize=description.monitor["resize"],
-        crop=description.monitor["crop"],
-        threads=description.data.threads,
+        max_corrupt=config.data.max_corrupt,
+        resize=config.monitor.resize,
+        crop=config.monitor.crop,
+        threads=config.data.threads,
     )

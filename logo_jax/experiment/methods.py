@@ -1,8 +1,9 @@
-"""Methods that a config describes: a base method, and LoGo around it."""
+"""The method of a config: a base method, and LoGo around it."""
 
 import dataclasses
-from collections.abc import Hashable
-from typing import Any
+import inspect
+from collections.abc import Callable, Hashable, Mapping
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,8 +11,17 @@ import optax
 
 from logo_jax import losses
 from logo_jax.experiment import networks
-from logo_jax.experiment.optimizers import make_optimizer, schedules
-from logo_jax.experiment.reader import Reader
+from logo_jax.experiment.config import (
+    FRACTION,
+    AtLeast1,
+    Config,
+    MethodConfig,
+    NotNegative,
+    check_fields,
+    lookup,
+    require,
+)
+from logo_jax.experiment.optimizers import learning_rate, make_optimizer
 from logo_jax.methods import (
     BYOL,
     CosineAffinity,
@@ -22,7 +32,6 @@ from logo_jax.methods import (
     SimSiam,
     SwAV,
     affinity,
-    logo,
 )
 from logo_jax.methods.affinity import Affinity
 from logo_jax.methods.base import BaseMethod, Method
@@ -39,152 +48,219 @@ REGRESSOR_LOSSES = {
     ),
     "donsker_varadhan": losses.donsker_varadhan,
 }
-AFFINITIES = ("regressor", "random", "cosine")
-UPDATES = ("none", *logo.UPDATES)
-# of the online classifier, at its peak: on the quickstart 1 is slow, 10 overshoots
+# peak learning rate of the online classifier; on the quickstart 1 is slow and 10
+# overshoots
 LINEAR_RATE = 3.0
-RUNNING_STATS = ("all", "globals")
 
 
 @dataclasses.dataclass(frozen=True)
 class MethodParts:
-    """What methods are put together from.
+    """What methods are built from.
 
     Attributes:
-        read: the config.
+        config: every field.
         norm: constructor of batch norms.
         encoder: backbone and head.
-        plan: of the loop.
-        rate: learning rate at its peak.
-        pair_weights: weight of each directed pair of views.
-        num_classes: of the images' labels; 0: unknown, and no classifier learns.
+        training: length of the training.
+        pair_weights: weight of each directed pair of views, [s, t].
+        num_classes: of the images' labels; 0: unknown, and no classifier is trained.
     """
 
-    read: Reader
+    config: Config
     norm: Norm
     encoder: Encoder
-    plan: TrainingSchedule
-    rate: float
+    training: TrainingSchedule
     pair_weights: np.ndarray
     num_classes: int = 0
 
-    def tx(self, **fields: Any) -> optax.GradientTransformationExtraArgs:
-        """The config's optimiser on its schedule."""
-        group = self.read.optimizer
-        schedule = group.choice("schedule", schedules(group, self.rate, self.plan))
-        return make_optimizer(group, schedule(), **fields)
-
     @property
-    def common(self) -> dict[str, Any]:
-        """Fields of every base method but its optimiser."""
-        return {
-            "encoder": self.encoder,
-            "pair_weights": self.pair_weights,
-            "running_stats": self.read.one_of("running_stats", RUNNING_STATS),
-        }
+    def rate(self) -> float:
+        """The learning rate at its peak, for the config's batch size."""
+        config = self.config
+        return config.optimizer.learning_rate * config.data.batch_size / 256
+
+    def tx(self, **more: Any) -> optax.GradientTransformationExtraArgs:
+        """The config's optimizer on its schedule."""
+        group = self.config.optimizer
+        rate = learning_rate(group, self.rate, self.training)
+        return make_optimizer(group, rate, **more)
+
+    def predictor(self, hidden: int) -> Any:
+        """A predictor with a hidden layer of that size."""
+        return networks.make_predictor(self.config.encoder, hidden, self.norm)
 
 
-def make_method(parts: MethodParts) -> Method:
-    """The method a config describes."""
-    make_base = parts.read.method.choice("name", BASES)
-    return _with_logo(parts, _with_linear(parts, make_base(parts)))
-
-
-def _simsiam(parts: MethodParts) -> SimSiam:
-    read, tx = parts.read, parts.tx()
-    hidden = read.method.predictor_hidden
-    predictor = networks.make_predictor(read.encoder, hidden, parts.norm)
-    if read.method.predictor_fixed_rate:
-        fixed = make_optimizer(read.optimizer, parts.rate)
+def _simsiam(
+    parts: MethodParts, *, predictor_hidden: AtLeast1, predictor_fixed_rate: bool
+) -> dict[str, Any]:
+    tx = parts.tx()
+    if predictor_fixed_rate:
+        fixed = make_optimizer(parts.config.optimizer, parts.rate)
         tx = optim.by_network({"encoder": tx, "predictor": fixed})
-    return SimSiam(predictor=predictor, tx=tx, **parts.common)
+    return {"predictor": parts.predictor(predictor_hidden), "tx": tx}
 
 
-def _byol(parts: MethodParts) -> BYOL:
-    read = parts.read
-    hidden = read.method.predictor_hidden
-    predictor = networks.make_predictor(read.encoder, hidden, parts.norm)
-    base = read.method.momentum
-    momentum = optim.momentum_schedule(base, num_steps=parts.plan.num_steps)
-    return BYOL(predictor=predictor, tx=parts.tx(), momentum=momentum, **parts.common)
+def _byol(
+    parts: MethodParts,
+    *,
+    predictor_hidden: AtLeast1,
+    momentum: Annotated[float, FRACTION],
+) -> dict[str, Any]:
+    schedule = optim.momentum_schedule(momentum, num_steps=parts.training.num_steps)
+    return {"predictor": parts.predictor(predictor_hidden), "momentum": schedule}
 
 
-def _moco(parts: MethodParts) -> MoCo:
-    return MoCo(tx=parts.tx(), **_fields(parts.read.method), **parts.common)
-
-
-def _swav(parts: MethodParts) -> SwAV:
-    read, per_epoch = parts.read.method, parts.plan.steps_per_epoch
-    frozen = round(read.frozen_epochs * per_epoch)
-    start = round(read.queue_start_epoch * per_epoch)
+def _swav(
+    parts: MethodParts, *, queue_start_epoch: NotNegative, frozen_epochs: NotNegative
+) -> dict[str, Any]:
+    steps_per_epoch = parts.training.steps_per_epoch
+    frozen = round(frozen_epochs * steps_per_epoch)
     tx: dict[Hashable, optax.GradientTransformation] = {
         "encoder": parts.tx(),
         "prototypes": parts.tx(frozen_steps=frozen),
     }
-    fields = _fields(read, without=("frozen_epochs", "queue_start_epoch"))
-    return SwAV(tx=optim.by_network(tx), queue_start=start, **fields, **parts.common)
+    start = round(queue_start_epoch * steps_per_epoch)
+    return {"tx": optim.by_network(tx), "queue_start": start}
 
 
-BASES = {"simsiam": _simsiam, "moco": _moco, "byol": _byol, "swav": _swav}
+def _nothing_more(parts: MethodParts) -> dict[str, Any]:
+    del parts
+    return {}
 
 
-def _fields(read: Reader, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Every field of a group that a method takes as it is."""
-    left_out = ("name", *without)
-    return {name: value for name, value in read.all().items() if name not in left_out}
+class BaseEntry(NamedTuple):
+    """How a base method is built.
+
+    Attributes:
+        kind: its class. The fields of `MethodParts` that it has are given; its other
+            fields are the knobs of the config's group `method`.
+        derive: from the parts, and from further knobs by keyword, to fields of the
+            class that are no knobs themselves.
+    """
+
+    kind: Any
+    derive: Callable[..., dict[str, Any]] = _nothing_more
 
 
-def _with_linear(parts: MethodParts, base: BaseMethod) -> BaseMethod:
-    """The base method, with a classifier beside it where a config wants one."""
-    if not (parts.read.monitor.linear and parts.num_classes):
-        return base
-    rate = optim.cosine_schedule(LINEAR_RATE, num_steps=parts.plan.num_steps)
+BASES = {
+    "simsiam": BaseEntry(SimSiam, _simsiam),
+    "moco": BaseEntry(MoCo),
+    "byol": BaseEntry(BYOL, _byol),
+    "swav": BaseEntry(SwAV, _swav),
+}
+
+
+def make_method(parts: MethodParts) -> Method:
+    """The method of a config.
+
+    Raises:
+        ValueError: for an unknown or wrong field.
+    """
+    base = make_base(parts, parts.config.method)
+    if parts.config.monitor.linear and parts.num_classes:
+        base = _with_online_linear(parts, base)
+    return _with_logo(parts, base)
+
+
+def make_base(parts: MethodParts, config: MethodConfig) -> BaseMethod:
+    """The base method that a config names: one of `BASES`, or a class by import path.
+
+    Raises:
+        ValueError: if the method is unknown, or a knob of it is unknown, missing or
+            wrong.
+    """
+    path = "config.method"
+    if ":" in config.name:
+        kind = networks.import_object(config.name, f"{path}.name")
+        entry = BaseEntry(kind)
+    else:
+        entry = lookup(BASES, config.name, f"{path}.name")
+    given = {
+        "encoder": parts.encoder,
+        "pair_weights": parts.pair_weights,
+        "running_stats": parts.config.running_stats,
+    }
+    own = {
+        parameter.name: parameter.annotation
+        for parameter in inspect.signature(entry.derive).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    knobs = {name: config.knobs[name] for name in own if name in config.knobs}
+    _require_all(own, knobs, path)
+    derived = {"tx": parts.tx()} | entry.derive(parts, **knobs)
+    fields = {
+        field.name: field.type
+        for field in dataclasses.fields(entry.kind)
+        if field.name not in given | derived
+    }
+    check_fields(own | fields, config.knobs, path)
+    rest = {name: config.knobs[name] for name in fields}
+    _require_all(fields, rest, path)
+    try:
+        return entry.kind(**given, **derived, **rest)
+    except ValueError as error:
+        raise ValueError(f"{path}.{error}") from error
+
+
+def _require_all(
+    annotations: Mapping[str, Any], values: Mapping[str, Any], path: str
+) -> None:
+    check_fields(annotations, values, path)
+    for name, annotation in annotations.items():
+        require(values[name], annotation, f"{path}.{name}")
+
+
+def _with_online_linear(parts: MethodParts, base: BaseMethod) -> BaseMethod:
+    """The base method, and a linear classifier of its features."""
+    num_steps = parts.training.num_steps
+    rate = optim.cosine_schedule(LINEAR_RATE, num_steps=num_steps)
     tx = optim.sgd(rate, momentum=0.9, weight_decay=0.0)
     return OnlineLinear(base, parts.num_classes, tx)
 
 
 def _with_logo(parts: MethodParts, base: BaseMethod) -> Method:
-    """The base method, or LoGo around it where local crops repel."""
-    read = parts.read.logo
-    kind = read.one_of("update_kind", UPDATES)
-    if kind == "released" and parts.read.optimizer.name != "sgd":
+    """The base method, or LoGo around it if local crops repel each other."""
+    config = parts.config.logo
+    made = _affinity(parts)  # wrong fields are refused without LoGo too
+    if config.update_kind == "none":
+        return base
+    if config.update_kind == "released" and parts.config.optimizer.name != "sgd":
         raise ValueError(
             "config.logo.update_kind='released' needs config.optimizer.name='sgd': it "
-            "holds one SGD step small against another; use 'joint'"
+            "limits one SGD step by the size of another; use 'joint'"
         )
-    fields = {
-        "affinity": _affinity(parts),
-        "repel_tx": parts.tx(make=optim.clipped_sgd),
-        "weight": read.weight,
-        "clip_ratio": read.clip_ratio,
-        "reset_norm": read.reset_norm,
-        "steps_per_epoch": parts.plan.steps_per_epoch,
-        "update_momentum_before_repel": read.update_momentum_before_repel,
-    }
-    if kind == "none":
-        return base
-    return LoGo(base=base, update_kind=kind, **fields)
+    return LoGo(
+        base=base,
+        affinity=made,
+        repel_tx=parts.tx(make=optim.clipped_sgd),
+        update_kind=config.update_kind,
+        weight=config.weight,
+        clip_ratio=config.clip_ratio,
+        reset_norm=config.reset_norm,
+        steps_per_epoch=parts.training.steps_per_epoch,
+        update_momentum_before_repel=config.update_momentum_before_repel,
+    )
 
 
 def _affinity(parts: MethodParts) -> Affinity:
-    """How alike two local crops are found."""
-    read, plan = parts.read.logo, parts.plan
-    kind = read.one_of("affinity", AFFINITIES)
-    scale = parts.read.data.batch_size / 256
-    rate = read.regressor_learning_rate * scale
-    schedule = read.choice(
-        "regressor_schedule", schedules(parts.read.optimizer, rate, plan)
-    )
+    """The measure of similarity of two local crops."""
+    config, optimizer = parts.config.logo, parts.config.optimizer
+    peak = config.regressor_learning_rate * parts.config.data.batch_size / 256
+    rate = learning_rate(optimizer, peak, parts.training, config.regressor_schedule)
+    for name, choices in affinity.CHOICES.items():
+        lookup(dict.fromkeys(choices), getattr(config, name), f"config.logo.{name}")
     learned = LearnedAffinity(
-        regressor=networks.make_regressor(read, parts.norm),
-        tx=make_optimizer(parts.read.optimizer, schedule(), optim.sgd),
-        loss=read.choice("regressor_loss", REGRESSOR_LOSSES),
-        trained=kind != "random",
-        regressor_norm=read.one_of("regressor_norm", networks.REGRESSOR_NORMS),
-        noise=read.noise,
-        noise_on=read.one_of("noise_on", affinity.NOISE_ON),
-        negatives=read.one_of("negatives", affinity.NEGATIVES),
-        both_orders=read.both_orders,
-        normalize=read.normalize,
+        regressor=networks.make_regressor(config, parts.norm),
+        tx=make_optimizer(optimizer, rate, optim.sgd),
+        loss=lookup(
+            REGRESSOR_LOSSES, config.regressor_loss, "config.logo.regressor_loss"
+        ),
+        trained=config.affinity != "random",
+        noise=config.noise,
+        noise_on=config.noise_on,
+        negatives=config.negatives,
+        regressor_norm=config.regressor_norm,
+        both_orders=config.both_orders,
+        normalize=config.normalize,
     )
-    return CosineAffinity() if kind == "cosine" else learned
+    return CosineAffinity() if config.affinity == "cosine" else learned

@@ -1,12 +1,15 @@
-"""Networks that a config describes."""
+"""Networks of a config: encoder, predictor and regressor."""
 
+import dataclasses
 import functools
+import importlib
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from logo_jax.experiment.reader import Reader
+from logo_jax.experiment.config import EncoderConfig, LoGoConfig, lookup
 from logo_jax.networks import heads, resnet
 from logo_jax.networks.alexnet import SmallAlexNet
 from logo_jax.networks.batch_norm import BatchNorm, LayerNorm
@@ -14,25 +17,32 @@ from logo_jax.networks.encoder import Encoder
 from logo_jax.parallel.mesh import AXIS
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-RESNETS = {
+# Flax modules from images to features, with fields `norm` and `dtype`. Those of the
+# encoder group's `width`, `stem`, `zero_init_residual` and `remat` that a module has as
+# a field are passed too.
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet10": resnet.resnet10,
     "resnet18": resnet.resnet18,
     "resnet34": resnet.resnet34,
     "resnet50": resnet.resnet50,
+    "alexnet": SmallAlexNet,
 }
-STEMS = ("cifar", "imagenet")
-# how the regressor normalises: its layers' norm, and what batches a norm takes together
+# regressor_norm -> norm of the regressor's layers
 REGRESSOR_NORMS = {
-    "separate": ("batch", "separate"),
-    "joint": ("batch", "joint"),
-    "eval": ("batch", "eval"),
-    "layer": ("layer", "separate"),
-    "none": ("none", "separate"),
+    "joint": "batch",
+    "separate": "batch",
+    "eval": "batch",
+    "layer": "layer",
+    "none": "none",
 }
 
 
 def make_norm(batch_norm: str) -> resnet.Norm:
-    """The constructor of batch norms that a config's `batch_norm` names."""
+    """Constructor of batch norms for a config's `batch_norm`.
+
+    Raises:
+        ValueError: if it is none of global, per_device, split:N.
+    """
     match batch_norm.split(":"):
         case ["global"]:
             return functools.partial(BatchNorm, axis_name=AXIS)
@@ -47,55 +57,78 @@ def make_norm(batch_norm: str) -> resnet.Norm:
 
 
 def norm_groups(batch_norm: str) -> int:
-    """Groups of images with statistics of their own on each device."""
+    """Number of groups of images with statistics of their own on each device."""
     kind, _, groups = batch_norm.partition(":")
     return int(groups) if kind == "split" else 1
 
 
-def make_encoder(read: Reader, norm: resnet.Norm) -> Encoder:
+def make_encoder(config: EncoderConfig, norm: resnet.Norm) -> Encoder:
     """Backbone and projection head.
 
     Args:
-        read: the config's group `encoder`.
+        config: the encoder group.
         norm: constructor of batch norms.
+
+    Raises:
+        ValueError: if the backbone, the head or the dtype is unknown.
     """
-    dtype = read.choice("dtype", DTYPES)
-    sizes = read.head_hidden, read.embedding_dim
-    layers = read.head_layers
-    makers = {
-        "moco": lambda: heads.moco_head(*sizes, dtype=dtype),
-        "simsiam": lambda: heads.simsiam_head(layers, *sizes, norm=norm, dtype=dtype),
-        "byol": lambda: heads.byol_head(*sizes, norm=norm, dtype=dtype),
+    dtype = lookup(DTYPES, config.dtype, "config.encoder.dtype")
+    hidden, dim, layers = config.head_hidden, config.embedding_dim, config.head_layers
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "moco": lambda: heads.moco_head(hidden, dim, dtype=dtype),
+        "simsiam": lambda: heads.simsiam_head(layers, hidden, dim, norm, dtype),
+        "byol": lambda: heads.byol_head(hidden, dim, norm, dtype),
     }
-    head = read.choice("head", makers)()
-    return Encoder(_backbone(read, norm, dtype), head)
+    head = lookup(makers, config.head, "config.encoder.head")()
+    return Encoder(_backbone(config, norm, dtype), head)
 
 
-def make_predictor(read: Reader, hidden: int, norm: resnet.Norm) -> nn.Module:
-    """SimSiam's and BYOL's predictor; `read` is the config's group `encoder`."""
-    dtype = read.choice("dtype", DTYPES)
-    return heads.simsiam_predictor(hidden, read.embedding_dim, norm=norm, dtype=dtype)
+def make_predictor(config: EncoderConfig, hidden: int, norm: resnet.Norm) -> nn.Module:
+    """Predictor of SimSiam and BYOL, with a hidden layer of that size."""
+    dtype = lookup(DTYPES, config.dtype, "config.encoder.dtype")
+    return heads.simsiam_predictor(hidden, config.embedding_dim, norm, dtype)
 
 
-def make_regressor(read: Reader, norm: resnet.Norm) -> heads.Regressor:
-    """LoGo's judge; `read` is the config's group `logo`."""
-    kind, _ = read.choice("regressor_norm", REGRESSOR_NORMS)
+def make_regressor(config: LoGoConfig, norm: resnet.Norm) -> heads.Regressor:
+    """LoGo's similarity regressor."""
+    kind = lookup(REGRESSOR_NORMS, config.regressor_norm, "config.logo.regressor_norm")
     return heads.Regressor(
-        width=read.regressor_width,
-        depth=read.regressor_depth,
+        width=config.regressor_width,
+        depth=config.regressor_depth,
         norm={"batch": norm, "layer": LayerNorm, "none": None}[kind],
     )
 
 
-def _backbone(read: Reader, norm: resnet.Norm, dtype: Any) -> nn.Module:
-    make = read.choice("backbone", RESNETS | {"alexnet": None})
-    stem = read.one_of("stem", STEMS)
+def import_object(path: str, field: str) -> Any:
+    """The object at an import path, "package.module:name".
+
+    Args:
+        path: of the object.
+        field: that has the path, to name in messages.
+
+    Raises:
+        ValueError: if there is no such object.
+    """
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"{field}={path!r} cannot be imported: {error}; give package.module:name"
+        ) from error
+
+
+def _backbone(config: EncoderConfig, norm: resnet.Norm, dtype: Any) -> nn.Module:
+    name = config.backbone
+    if ":" in name:
+        make = import_object(name, "config.encoder.backbone")
+    else:
+        make = lookup(BACKBONES, name, "config.encoder.backbone")
+    module: Any = make.func if isinstance(make, functools.partial) else make
+    takes = {field.name for field in dataclasses.fields(module)}
     options = {
-        "width": read.width,
-        "stem": stem,
-        "zero_init_residual": read.zero_init_residual,
-        "remat": read.remat,
+        field: getattr(config, field)
+        for field in ("width", "stem", "zero_init_residual", "remat")
+        if field in takes
     }
-    if make is None:
-        return SmallAlexNet(norm=norm, dtype=dtype)
     return make(norm=norm, dtype=dtype, **options)

@@ -1,64 +1,68 @@
-"""Optimisers and schedules that a config describes."""
+"""Optimizers and learning-rate schedules of a config."""
 
 from collections.abc import Callable
 from typing import Any
 
 import optax
 
-from logo_jax.experiment.reader import Reader
+from logo_jax.experiment.config import OptimizerConfig, lookup
 from logo_jax.training import optim
 from logo_jax.training.schedule import TrainingSchedule
 
 OPTIMIZERS = {"sgd": optim.sgd, "lars": optim.lars}
 
 
-def schedules(
-    read: Reader, rate: float, plan: TrainingSchedule
-) -> dict[str, Callable[[], optax.Schedule]]:
-    """Makers of the learning rate of each step, by name.
+def learning_rate(
+    config: OptimizerConfig, rate: float, training: TrainingSchedule, kind: str = ""
+) -> optax.Schedule:
+    """The learning rate of each step.
 
     Args:
-        read: the config's group `optimizer`.
+        config: the optimizer group.
         rate: at its peak.
-        plan: of the loop.
+        training: length of the training.
+        kind: "cosine", "step" or "constant"; the group's `schedule` if empty.
+
+    Raises:
+        ValueError: if the kind is unknown, or the warm-up does not fit.
     """
-    epochs = plan.num_steps / plan.steps_per_epoch
-    if read.warmup_epochs >= epochs and read.warmup_epochs:
+    epochs = training.num_steps / training.steps_per_epoch
+    if config.warmup_epochs >= epochs and config.warmup_epochs:
         raise ValueError(
-            f"config.optimizer.warmup_epochs={read.warmup_epochs} must be shorter than "
-            f"the training of {epochs:.4g} epochs"
+            f"config.optimizer.warmup_epochs={config.warmup_epochs} must be shorter "
+            f"than the training of {epochs:.4g} epochs"
         )
-    warmup = min(round(read.warmup_epochs * plan.steps_per_epoch), plan.num_steps - 1)
-    if warmup and read.schedule != "cosine":
+    steps = round(config.warmup_epochs * training.steps_per_epoch)
+    warmup = min(steps, training.num_steps - 1)
+    if warmup and config.schedule != "cosine":
         raise ValueError(
-            f"config.optimizer.schedule={read.schedule!r} has no warm-up; set "
+            f"config.optimizer.schedule={config.schedule!r} has no warm-up; set "
             "config.optimizer.warmup_epochs=0, or schedule='cosine'"
         )
-    milestones = [round(part * plan.num_steps) for part in read.milestones]
-    return {
+    milestones = [round(part * training.num_steps) for part in config.milestones]
+    schedules: dict[str, Callable[[], optax.Schedule]] = {
         "cosine": lambda: optim.cosine_schedule(
-            rate, num_steps=plan.num_steps, warmup_steps=warmup
+            rate, num_steps=training.num_steps, warmup_steps=warmup
         ),
         "step": lambda: optim.step_schedule(rate, milestones=milestones),
         "constant": lambda: optax.constant_schedule(rate),
     }
+    field = "config.logo.regressor_schedule" if kind else "config.optimizer.schedule"
+    return lookup(schedules, kind or config.schedule, field)()
 
 
 def make_optimizer(
-    read: Reader, rate: optim.ScalarOrSchedule, make: Any = None, **fields: Any
+    config: OptimizerConfig, rate: optim.ScalarOrSchedule, make: Any = None, **more: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimiser a config describes, at a learning rate.
+    """The optimizer of a config at a learning rate.
 
     Args:
-        read: the config's group `optimizer`.
+        config: the optimizer group.
         rate: learning rate, or a schedule of it.
-        make: its constructor; the config's if None.
-        **fields: of the constructor, beside momentum and weight decay.
+        make: its constructor; the group's `name` if None.
+        **more: arguments of the constructor besides momentum and weight decay.
     """
-    named = read.choice("name", OPTIMIZERS)
+    named = lookup(OPTIMIZERS, config.name, "config.optimizer.name")
     return (make or named)(
-        rate,
-        momentum=read.momentum,
-        weight_decay=read.weight_decay,
-        **fields,
+        rate, momentum=config.momentum, weight_decay=config.weight_decay, **more
     )

@@ -1,4 +1,4 @@
-"""An encoder that learns no more: restored from a run, or read from a file."""
+"""A trained encoder, restored from a run's checkpoint or read from a weights file."""
 
 import dataclasses
 import functools
@@ -27,42 +27,42 @@ from logo_jax.training.checkpoints.manager import CheckpointManager
 
 @dataclasses.dataclass(frozen=True)
 class FrozenEncoder:
-    """A train state whose encoder is only looked at.
+    """An encoder that is evaluated and not trained.
 
     Attributes:
-        description: what its config says, of the data to evaluate on too.
-        state: of all its seeds, on every device.
+        spec: what its config describes, including the data to evaluate on.
+        state: the train state with all its seeds, on every device.
         mesh: the devices.
-        source: "step 100", "untrained", or the file the weights are from: names what
-            was evaluated.
+        source: "step 100", "untrained", or the file of the weights; names the encoder
+            in results.
     """
 
-    description: ExperimentSpec
+    spec: ExperimentSpec
     state: TrainState
     mesh: Mesh
     source: str
 
     def seeds(self) -> Iterator[Self]:
-        """One for each seed."""
-        several = self.description.plan.seeds
+        """A frozen encoder for each seed."""
+        several = self.spec.schedule.seeds
         if len(several) == 1:
             yield self
             return
         for i, seed in enumerate(several):
-            plan = dataclasses.replace(self.description.plan, seeds=(seed,))
+            schedule = dataclasses.replace(self.spec.schedule, seeds=(seed,))
             yield dataclasses.replace(
                 self,
-                description=dataclasses.replace(self.description, plan=plan),
+                spec=dataclasses.replace(self.spec, schedule=schedule),
                 state=jax.tree.map(lambda x, i=i: x[i], self.state),
             )
 
     def of_seed(self, seed: int | None) -> Self:
-        """The one of a seed; None will do where there is only one.
+        """The encoder of a seed; None is enough if there is only one seed.
 
         Raises:
-            ValueError: where the run has not that one.
+            ValueError: if the run does not have the seed.
         """
-        found = dict(zip(self.description.plan.seeds, self.seeds(), strict=True))
+        found = dict(zip(self.spec.schedule.seeds, self.seeds(), strict=True))
         if seed is None and len(found) == 1:
             (seed,) = found
         if seed not in found:
@@ -70,38 +70,38 @@ class FrozenEncoder:
         return found[seed]
 
     def untrained(self) -> Self:
-        """The encoder before the first step, as its config's seeds draw it."""
-        state = replicate(self.description.first_state(), self.mesh)
+        """The encoder before the first step, initialized from the config's seeds."""
+        state = replicate(self.spec.first_state(), self.mesh)
         return dataclasses.replace(self, state=state, source="untrained")
 
     @property
     def backbone(self) -> Backbone:
-        """The network that is evaluated, and its weights; of one seed."""
+        """The backbone and its weights; for one seed."""
         groups = {"params": self.state.params, "batch_stats": self.state.batch_stats}
         weights = {name: group[ENCODER]["backbone"] for name, group in groups.items()}
-        return Backbone(self.description.encoder.backbone, weights)
+        return Backbone(self.spec.encoder.backbone, weights)
 
     def features(self, images: ImageSource) -> Features:
-        """Backbone features of all images, as the config's monitor cuts them."""
-        return self.features_of(make_eval_crops(self.description, images, 0))
+        """Backbone features of all images, cropped as the config's monitor does."""
+        return self.features_of(make_eval_crops(self.spec, images))
 
     def features_of(self, images: LabeledImages) -> Features:
-        """Backbone features of images that are cut already."""
+        """Backbone features of images that are already cropped."""
         encode_with = make_encode_with(
-            self.description.encoder,
-            functools.partial(prepare_eval, spec=self.description.augment),
+            self.spec.encoder,
+            functools.partial(prepare_eval, spec=self.spec.config.augment),
             batch_sharding(self.mesh),
             ("backbone",),
         )
         found = extract(
-            encode_with(self.state), images, batch_size=self.description.batch_size
+            encode_with(self.state), images, batch_size=self.spec.config.data.batch_size
         )
         return found["backbone"]
 
-    def parts(self, cut: Split) -> FeatureSplits:
-        """Features of the rows that are trained, validated and tested on."""
-        found = {split: self.features(images) for split, images in cut.images.items()}
-        rows = cut.draw({split: part.labels for split, part in found.items()})
+    def parts(self, split: Split) -> FeatureSplits:
+        """Features of the rows to train, validate and test a classifier on."""
+        found = {name: self.features(images) for name, images in split.images.items()}
+        rows = split.draw({name: part.labels for name, part in found.items()})
         return FeatureSplits(
             **{name: _chosen(found[part.split], part) for name, part in rows.items()}
         )
@@ -114,39 +114,39 @@ def _chosen(features: Features, rows: splits.SplitRows) -> Features:
 def from_run(
     folder: pathlib.Path, config: Mapping[str, Any], mesh: Mesh
 ) -> FrozenEncoder:
-    """The newest sound checkpoint of a run.
+    """The encoder of a run's newest undamaged checkpoint.
 
     Raises:
-        ValueError: where there is none.
+        ValueError: if there is no checkpoint.
     """
-    description = make_spec(config, num_devices=mesh.devices.size)
-    like = jax.eval_shape(description.init)
+    spec = make_spec(config, num_devices=mesh.devices.size)
+    like = jax.eval_shape(spec.init)
     with CheckpointManager(folder / "checkpoints", read_only=True) as checkpoints:
         found = checkpoints.restore_latest(like)
     if found is None:
         raise ValueError(f"{folder} has no checkpoint yet; train it first")
     step_number, state = found
     state = replicate(state, mesh)
-    return FrozenEncoder(description, state, mesh, f"step {step_number}")
+    return FrozenEncoder(spec, state, mesh, f"step {step_number}")
 
 
 def from_file(
     file: pathlib.Path, config: Mapping[str, Any], mesh: Mesh
 ) -> FrozenEncoder:
-    """The backbone in a safetensors file with torchvision's names.
+    """The encoder whose backbone is in a safetensors file with torchvision's names.
 
     Args:
         file: of weights.
-        config: with the encoder that they belong to; the rest of its state, as it is
-            initialised, is not looked at.
+        config: whose encoder the weights belong to. The rest of its state is
+            initialized and not used.
         mesh: the devices.
 
     Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: where it holds another network.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds another network.
     """
-    description = make_spec(config, num_devices=mesh.devices.size)
-    state = description.first_state()
+    spec = make_spec(config, num_devices=mesh.devices.size)
+    state = spec.first_state()
     groups = {"params": state.params, "batch_stats": state.batch_stats}
     backbone = {name: group[ENCODER]["backbone"] for name, group in groups.items()}
     read = read_backbone(file, backbone)
@@ -157,4 +157,4 @@ def from_file(
     state = replicate(state.replace(**with_backbone), mesh)
     # another file may have its name
     source = f"{file.name}, crc32 {zlib.crc32(file.read_bytes()):08x}"
-    return FrozenEncoder(description, state, mesh, source)
+    return FrozenEncoder(spec, state, mesh, source)

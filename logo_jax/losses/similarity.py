@@ -39,4 +39,5 @@ def negative_cosine(
     >>> print(f"{negative_cosine(p, z).item():.4f}")              # -cos(45 degrees)
     -0.7071
     """
+    predictions, targets = jnp.broadcast_arrays(predictions, targets)
     return -jnp.sum(l2_normalize(predictions) * l2_normalize(targets), axis=-1)

@@ -31,9 +31,11 @@ from logo_jax.parallel.collectives import (
     roll_batch,
 )
 
-NOISE_ON = ("positives", "both", "none")
-NEGATIVES = ("flip", "roll")
-REGRESSOR_NORMS = ("joint", "separate", "eval", "layer", "none")
+CHOICES = {
+    "noise_on": ("positives", "both", "none"),
+    "negatives": ("flip", "roll"),
+    "regressor_norm": ("joint", "separate", "eval", "layer", "none"),
+}
 
 
 class Affinity(Protocol):
@@ -127,11 +129,7 @@ class LearnedAffinity:
     normalize: bool
 
     def __post_init__(self):
-        for name, choices in (
-            ("noise_on", NOISE_ON),
-            ("negatives", NEGATIVES),
-            ("regressor_norm", REGRESSOR_NORMS),
-        ):
+        for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
                 raise ValueError(f"{name}={value!r} must be one of {choices}")

@@ -59,11 +59,11 @@ class MoCo(GradientMethod):
 
     def __post_init__(self):
         if self.queue_size < 1:
-            raise ValueError(f"queue_size={self.queue_size} must be at least 1")
+            raise ValueError(f"queue_size={self.queue_size} must be > 0; try 4096")
         if not 0 <= self.momentum <= 1:
-            raise ValueError(f"momentum={self.momentum} must be from 0 to 1")
+            raise ValueError(f"momentum={self.momentum} must lie in [0, 1]; try 0.999")
         if self.temperature <= 0:
-            raise ValueError(f"temperature={self.temperature} must be above 0")
+            raise ValueError(f"temperature={self.temperature} must be > 0; try 0.1")
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
         """State before the first step; the queue holds random unit vectors."""

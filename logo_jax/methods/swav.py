@@ -15,6 +15,9 @@ from logo_jax.methods.multi_crop import encode_pairs
 from logo_jax.methods.pairing import pair_loss, target_views, used_weights
 from logo_jax.parallel.collectives import gather, local_rows
 
+# what to try if a value is not positive
+POSITIVE = {"num_prototypes": 512, "temperature": 0.1, "epsilon": 0.05, "iterations": 3}
+
 
 @dataclasses.dataclass(frozen=True)
 class SwAV(GradientMethod):
@@ -58,11 +61,12 @@ class SwAV(GradientMethod):
     trains = (ENCODER, PROTOTYPES)
 
     def __post_init__(self):
-        for name in ("num_prototypes", "temperature", "epsilon", "iterations"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        for name, usual in POSITIVE.items():
+            value = getattr(self, name)
+            if value <= 0:
+                raise ValueError(f"{name}={value} must be positive; try {usual}")
         if self.queue_size < 0:
-            raise ValueError(f"queue_size={self.queue_size} must be 0 or more; 0: none")
+            raise ValueError(f"queue_size={self.queue_size} must be >= 0; 0 for none")
         if self.queue_start and not self.queue_size:
             raise ValueError(
                 f"queue_start={self.queue_start} needs a queue; set queue_size, or let "

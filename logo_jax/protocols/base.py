@@ -74,7 +74,7 @@ class Protocol:
         Raises:
             ValueError: where data or options do not fit the protocol.
         """
-        seeds = frozen.description.plan.seeds
+        seeds = frozen.spec.schedule.seeds
         if self.all_seeds or len(seeds) == 1:
             result = self.evaluate(frozen, request)
         else:
@@ -105,7 +105,7 @@ def feature_splits(frozen: FrozenEncoder) -> tuple[FeatureSplits, str]:
         ValueError: where there are no labels.
         FileNotFoundError: where the data are not there.
     """
-    split = load_split(frozen.description.data.where)
+    split = load_split(frozen.spec.config.data.location)
     return frozen.parts(split), split.metric
 
 

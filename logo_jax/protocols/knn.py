@@ -14,8 +14,8 @@ def evaluate(frozen: FrozenEncoder, request: EvalRequest) -> EvalResult:
     Raises:
         ValueError: where labels are missing.
     """
-    data = load_data(frozen.description.data)
-    monitor = knn_monitor(frozen.description, data, frozen.mesh)
+    data = load_data(frozen.spec.config.data)
+    monitor = knn_monitor(frozen.spec, data, frozen.mesh)
     if monitor is None:
         raise ValueError(
             "kNN needs labels for the training and the test set; this data set has none"

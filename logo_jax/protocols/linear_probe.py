@@ -160,7 +160,7 @@ def evaluate(frozen: FrozenEncoder, request: EvalRequest) -> EvalResult | None:
     Raises:
         ValueError: as `train_and_test`, and for a value out of range.
     """
-    data = load_data(frozen.description.data)
+    data = load_data(frozen.spec.config.data)
     recipe = chosen_recipe(request.options)
     values = train_and_test(frozen, data, recipe, request.folder, stop=request.stop)
     if values is None:
@@ -259,7 +259,7 @@ def train_and_test(
                 trained,
                 train_step(probe, frozen.mesh, keys[1:]),
                 *make_loader(
-                    frozen.description.data,
+                    frozen.spec.config.data,
                     train_images,
                     frozen.mesh,
                     recipe.batch_size,
@@ -338,12 +338,12 @@ def make_probe(
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
     )
-    spec, variables = frozen.description, frozen.state.variables(ENCODER)
+    spec, variables = frozen.spec, frozen.state.variables(ENCODER)
     return Probe(
         method=LinearProbe(spec.encoder, variables, num_classes, tx),
         crop=CropSpec(1, spec.crops["global_crops"].size, recipe.area, recipe.aspect),
         augment=dataclasses.replace(
-            spec.augment,
+            spec.config.augment,
             flip_prob=recipe.flip_prob,
             jitter_prob=0.0,
             grayscale_prob=0.0,

@@ -13,6 +13,8 @@ from typing import Any, TextIO
 
 from jax.sharding import Mesh
 
+from logo_jax.configs.base import complete
+
 CONFIG_FILE = "config.json"
 LOCK_FILE = "lock"
 
@@ -166,11 +168,13 @@ def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
-    """The config that the folder's run was started with.
+    """The config that the folder's run was started with, under today's names.
+
+    Fields that the run's version of the library did not have get their defaults.
 
     Raises:
-        FileNotFoundError: where there is no run.
-        ValueError: where its config is not readable.
+        FileNotFoundError: if there is no run.
+        ValueError: if its config is not readable.
     """
     file = workdir / CONFIG_FILE
     if not file.is_file():
@@ -186,7 +190,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
         ) from error
     if not isinstance(config, dict):
         raise ValueError(f"{file} must hold a config; use another --workdir")
-    return config
+    return complete(config)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

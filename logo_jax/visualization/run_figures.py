@@ -53,27 +53,27 @@ class EvalImages(NamedTuple):
     labels: np.ndarray
 
 
-def crop_examples(description: ExperimentSpec, examples: Examples) -> list[CropExample]:
+def crop_examples(spec: ExperimentSpec, examples: Examples) -> list[CropExample]:
     """The crops that training cuts of some images in its first epoch.
 
     Args:
-        description: of one seed.
+        spec: of one seed.
         examples: of the images.
     """
 
     @functools.partial(jax.jit, compiler_options=AT_ONCE)
     def cut(key, examples):
         epoch_key = jax.random.fold_in(key, 0)
-        boxes = crop_boxes(epoch_key, examples.ids, examples.sizes, **description.crops)
-        return jnp.concatenate(boxes, axis=1), description.make_batch(key, examples, 0)
+        boxes = crop_boxes(epoch_key, examples.ids, examples.sizes, **spec.crops)
+        return jnp.concatenate(boxes, axis=1), spec.make_batch(key, examples, 0)
 
-    boxes, batch = cut(description.keys("crops"), jax.tree.map(jnp.asarray, examples))
+    boxes, batch = cut(spec.keys("crops"), jax.tree.map(jnp.asarray, examples))
     rows = zip(
         examples.images,
         examples.sizes,
         np.asarray(boxes),
-        as_shown(batch.global_crops, description.augment),
-        as_shown(batch.local_crops, description.augment),
+        as_shown(batch.global_crops, spec.config.augment),
+        as_shown(batch.local_crops, spec.config.augment),
         strict=True,
     )
     return [
@@ -121,7 +121,7 @@ def feature_figures(
 
 
 def _see(subject: FrozenEncoder, images: ImageSource, limit: int) -> EvalImages:
-    cut = make_eval_crops(subject.description, images, limit)
+    cut = make_eval_crops(subject.spec, images, limit)
     pixels = np.concatenate([part for part, _ in cut.batches()])
     features, labels = subject.features_of(cut)
     if labels.ndim > 1:

@@ -99,14 +99,14 @@ class AffinityScorer:
     """
 
     def __init__(self, subject: FrozenEncoder):
-        affinity = getattr(subject.description.method, "affinity", None)
+        affinity = getattr(subject.spec.method, "affinity", None)
         if not (isinstance(affinity, LearnedAffinity) and affinity.trained):
             raise ValueError(
                 "the run has learned no affinity: it needs config.logo.affinity="
                 "'regressor' and config.logo.update_kind='joint' or 'released'; give "
                 "the --workdir of one that has"
             )
-        self.description = subject.description
+        self.spec = subject.spec
         self._state = subject.state
         self._score = jax.jit(self._scores)
 
@@ -121,17 +121,17 @@ class AffinityScorer:
             count: crops of each.
             key: randomness of the boxes.
         """
-        description = self.description
+        spec = self.spec
         stored = read_canvases(
-            images, rows, canvas_size(images, description.data.canvas)
+            images, rows, canvas_size(images, spec.config.data.canvas)
         )
-        local = description.crops["local_crops"]
+        local = spec.crops["local_crops"]
         specs = {
             "global_crops": dataclasses.replace(local, count=count),
             "local_crops": CropSpec(0, local.size, local.scale),
         }
         plain = dataclasses.replace(
-            description.augment,
+            spec.config.augment,
             **dict.fromkeys(
                 ("flip_prob", "jitter_prob", "grayscale_prob", "blur_prob"), 0.0
             ),
@@ -152,8 +152,8 @@ class AffinityScorer:
         return Scores(*(np.concatenate(x) for x in zip(*parts, strict=True)))
 
     def _scores(self, state: Any, first: jax.Array, second: jax.Array) -> Any:
-        encoder: Any = self.description.encoder
-        method: Any = self.description.method
+        encoder: Any = self.spec.encoder
+        method: Any = self.spec.method
         variables = {
             "params": state.params[ENCODER],
             "batch_stats": state.batch_stats[ENCODER],
@@ -171,7 +171,7 @@ def compare(judge: AffinityScorer, images: ImageSource, key: jax.Array) -> Compa
     rows = np.concatenate([rows[0, :1], rows.ravel()])
     crops = judge.cut(images, rows, 1, key).crops[:, 0]
     reference = jnp.broadcast_to(crops[:1], crops[1:].shape)
-    shown = as_shown(crops, judge.description.augment)
+    shown = as_shown(crops, judge.spec.config.augment)
     return Comparison(shown[0], shown[1:], names, judge.scores(reference, crops[1:]))
 
 
@@ -221,7 +221,7 @@ def over_overlaps(
 def _images(run: FrozenEncoder, given: Path | None) -> ImageSource:
     if given:
         return load_unsplit_folder(given)
-    data = load_images(**run.description.data.where)
+    data = load_images(run.spec.config.data.location)
     return data.queries or data.train
 
 

@@ -53,7 +53,7 @@ def draw_crops(experiment: Experiment) -> bytes:
     from logo_jax.visualization.image_grids import crop_grid
     from logo_jax.visualization.run_figures import crop_examples
 
-    one = experiment.description.of_first_seed()
+    one = experiment.spec.of_first_seed()
     return crop_grid("crops", crop_examples(one, experiment.shown)).png
 
 

@@ -90,10 +90,8 @@ def test_a_report_tells_what_its_numbers_are(folder, capsys):
 
 def test_photographs_are_not_called_by_the_name_of_a_data_set_nobody_read(saved):
     config = tiny_config("quickstart", "baseline", "", **FIELDS | PHOTOGRAPHS)
-    description = make_spec(config, num_devices=1)
-    subject = FrozenEncoder(
-        description, saved[1], make_mesh(jax.devices()[:1]), "step 7"
-    )
+    spec = make_spec(config, num_devices=1)
+    subject = FrozenEncoder(spec, saved[1], make_mesh(jax.devices()[:1]), "step 7")
     outcome = EvalResult("knn", {KNN[0]: 5.0}, {"queries": 3}, {})
     assert evaluate.as_report(subject, outcome, 1.0)["dataset"] == "photographs"
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from logo_jax.data.load import load_images
+from logo_jax.data.load import DataLocation, load_images
 from logo_jax.experiment import make_experiment, make_spec
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
@@ -76,7 +76,7 @@ def run(config, folder, *, until=None, num_devices=1):
                 state,
                 experiment.train_step,
                 loader,
-                experiment.description.plan,
+                experiment.spec.schedule,
                 monitor=experiment.monitor,
                 checkpoints=checkpoints,
                 writer=writer,
@@ -157,7 +157,7 @@ def test_each_of_several_seeds_draws_and_meets_what_it_does_alone(first, arrays)
     for i in range(2):
         alone = experiment(seed=first + i)
         for purposes in (("parameters",), ("crops", "steps")):
-            keys = [e.description.keys(*purposes) for e in (together, alone)]
+            keys = [e.spec.keys(*purposes) for e in (together, alone)]
             np.testing.assert_array_equal(
                 *map(jax.random.key_data, (keys[0][i], keys[1]))
             )
@@ -229,4 +229,9 @@ def test_training_through_tfds_never_imports_tensorflow(arrays, tmp_path):
     state = run(config, tmp_path / "run")
     assert int(state.step) == 4
     assert "tensorflow" not in sys.modules
-    assert len(load_images("tfds", name="cifar10", data_dir=data_dir).queries) == 8
+    assert (
+        len(
+            load_images(DataLocation("tfds", name="cifar10", data_dir=data_dir)).queries
+        )
+        == 8
+    )

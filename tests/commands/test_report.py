@@ -194,10 +194,10 @@ def test_crops_show_what_lies_in_their_boxes(arrays):
         [f"augment.{x}_prob" for x in ("flip", "jitter", "grayscale", "blur")], 0.0
     )
     config = tiny_config("cifar10_moco", "logo", arrays, **FIELDS, **plain)
-    description = make_spec(config, num_devices=1)
+    spec = make_spec(config, num_devices=1)
     images = np.stack([smooth(64, 48, seed=i) for i in range(5)])
-    examples = some_of(ArraySource(images, origin="x"), description)
-    for example in run_figures.crop_examples(description, examples):
+    examples = some_of(ArraySource(images, origin="x"), spec)
+    for example in run_figures.crop_examples(spec, examples):
         assert example.image.shape == (*example.size, 3) == (64, 48, 3)
         crops = [*example.global_crops, *example.local_crops]
         for box, crop in zip(example.boxes.astype(int), crops, strict=True):

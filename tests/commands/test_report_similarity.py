@@ -70,12 +70,10 @@ def test_both_figures_are_drawn_of_the_runs_images_or_of_others(
 )
 def test_a_run_without_a_learned_affinity_is_refused(variant, fields):
     config = tiny_config("cifar10_moco", variant, "x", **FIELDS | fields)
-    description = make_spec(config, num_devices=1)
+    spec = make_spec(config, num_devices=1)
     state, mesh = TrainState(0, {}, {}, {}, {}), make_mesh(jax.devices()[:1])
     with pytest.raises(ValueError, match="has learned no affinity"):
-        similarity.AffinityScorer(
-            pretrained.FrozenEncoder(description, state, mesh, "step 1")
-        )
+        similarity.AffinityScorer(pretrained.FrozenEncoder(spec, state, mesh, "step 1"))
 
 
 def test_scores_do_not_depend_on_the_order_or_on_the_company(judge, monkeypatch):

@@ -32,8 +32,8 @@ def describe(config, steps_per_epoch=10):
     return make_spec(config, num_devices=1, steps_per_epoch=steps_per_epoch)
 
 
-def compiled(description):
-    return train_step(description, make_mesh(jax.devices()[:1]))
+def compiled(spec):
+    return train_step(spec, make_mesh(jax.devices()[:1]))
 
 
 def examples(batch_size, side):
@@ -46,16 +46,16 @@ def examples(batch_size, side):
 
 @every_experiment
 def test_the_full_train_step_of_a_config_fits_together_and_lowers_elsewhere(name):
-    description = describe(load(name))
-    state = jax.eval_shape(description.init)
-    size = description.crops["global_crops"].size
-    b = description.batch_size
+    spec = describe(load(name))
+    state = jax.eval_shape(spec.init)
+    size = spec.crops["global_crops"].size
+    b = spec.config.data.batch_size
     inputs = Examples(
         jax.ShapeDtypeStruct((b, size, size, 3), jnp.uint8),
         jax.ShapeDtypeStruct((b, 2), jnp.int32),
         jax.ShapeDtypeStruct((b,), jnp.int32),
     )
-    traced = compiled(description).trace(state, inputs, np.int32(0))
+    traced = compiled(spec).trace(state, inputs, np.int32(0))
     after, metrics = traced.out_info
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
         lambda x: (x.shape, x.dtype), state
@@ -84,14 +84,14 @@ def test_a_warm_up_may_be_a_part_of_an_epoch_and_is_shorter_than_training(
 @every_experiment
 @pytest.mark.parametrize("variant", base.VARIANTS)
 def test_every_variant_of_a_config_describes_a_method(name, variant):
-    description = describe(load(name, variant))
+    spec = describe(load(name, variant))
     wrapped = variant in ("logo", "released", "paper")
-    assert isinstance(description.method, LoGo) == wrapped
-    local = description.crops["local_crops"]
+    assert isinstance(spec.method, LoGo) == wrapped
+    local = spec.crops["local_crops"]
     assert local.count == (0 if variant.startswith("baseline") else 2)
     usual = 150 if name == "quickstart" else 200 * 10
     twice = variant == "baseline_400"
-    assert description.plan.num_steps == usual * (2 if twice else 1)
+    assert spec.schedule.num_steps == usual * (2 if twice else 1)
 
 
 # Reduced, the others are one of these with other numbers; compiling a step takes long.
@@ -106,10 +106,10 @@ STEPPED = [
 def test_a_config_at_reduced_size_takes_a_step(name):
     config = load(name)
     reduce(config)
-    description = describe(config)
-    state = jax.jit(description.init)()
+    spec = describe(config)
+    state = jax.jit(spec.init)()
     before = jax.device_get(state.params["encoder"])
-    step_, inputs = compiled(description), examples(config.data.batch_size, 16)
+    step_, inputs = compiled(spec), examples(config.data.batch_size, 16)
     after, _ = step_(state, *inputs)
     after, metrics = step_(after, *inputs)  # the first step of a warm-up stands still
     assert all(np.isfinite(value) for value in jax.device_get(metrics).values())
@@ -127,14 +127,14 @@ def test_runs_that_differ_in_their_seed_share_their_programs(seeds):
         config = load("cifar10_moco")
         reduce(config)
         config.seed, config.seeds = seed, seeds
-        description = describe(config)
-        keys = description.keys("parameters")
-        first = jax.jit(description.init)
+        spec = describe(config)
+        keys = spec.keys("parameters")
+        first = jax.jit(spec.init)
         state = jax.eval_shape(first, keys)
         inputs, epoch = examples(config.data.batch_size, 16)
         if seeds > 1:
             inputs = jax.tree.map(lambda x: jnp.stack([x] * seeds), inputs)
-        stepped = compiled(description).trace(state, inputs, epoch)
+        stepped = compiled(spec).trace(state, inputs, epoch)
         return [p.lower().as_text() for p in (first.trace(keys), stepped)]
 
     assert programs(0) == programs(5)
@@ -278,10 +278,8 @@ def test_swav_style_has_the_supplements_areas():
 def test_two_global_and_six_local_crops_are_four_numbers_of_a_config():
     config = load("cifar10_simsiam")
     config.crops.local_crops = (6, 16, (0.05, 0.3))
-    description = describe(config)
-    assert isinstance(description.method, LoGo)
-    assert description.method.base.pair_weights.shape == (8, 2)
-    batch = jax.eval_shape(
-        description.make_batch, description.keys("crops"), *examples(4, 32)
-    )
+    spec = describe(config)
+    assert isinstance(spec.method, LoGo)
+    assert spec.method.base.pair_weights.shape == (8, 2)
+    batch = jax.eval_shape(spec.make_batch, spec.keys("crops"), *examples(4, 32))
     assert batch.local_crops.shape == (4, 6, 16, 16, 3)

@@ -55,17 +55,17 @@ def cost(name: str) -> dict[str, float]:
     if module == "cifar10_moco":
         fields = fields | {"method.shuffle": False, "method.queue_size": 64}
     config.update_from_flattened_dict(FIELDS | fields)
-    description = make_spec(config, num_devices=1)
+    spec = make_spec(config, num_devices=1)
     train_step = make_train_step(
-        description.method.update,
+        spec.method.update,
         lambda key, examples, epoch: examples,
         make_mesh(jax.devices()[:1]),
-        description.keys("crops", "steps"),
+        spec.keys("crops", "steps"),
     )
     crops = jax.ShapeDtypeStruct((BATCH, 2, SIDE, SIDE, 3), jnp.float32)
     none = jax.ShapeDtypeStruct((BATCH, 0, SIDE, SIDE, 3), jnp.float32)
     batch = Batch(crops, none if variant == "baseline" else crops)
-    state = jax.eval_shape(description.init)
+    state = jax.eval_shape(spec.init)
     return train_step.trace(state, batch, jnp.int32(0)).lower().cost_analysis()
 
 

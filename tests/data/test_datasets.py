@@ -18,19 +18,19 @@ TABLE_1 = {
     "aircraft": (3334, 3333, 3333, 100, "mean_per_class"),
     "dtd": (1880, 1880, 1880, 47, "top1"),
 }
-CUT = [dataset for dataset in DATASETS.values() if dataset.cut]
+CUT = [dataset for dataset in DATASETS.values() if dataset.split]
 BACKGROUND_IMAGES = 467
 
 
 def labels_of(dataset):
     """Labels of the right number, each class equally often but for the remainder."""
     labels = {}
-    for split in dataset.cut.splits:
+    for split in dataset.split.splits:
         count = dataset.examples[split]
-        if isinstance(dataset.cut, PerClassSplit):
+        if isinstance(dataset.split, PerClassSplit):
             labels[split] = np.arange(count - BACKGROUND_IMAGES) % dataset.num_classes
-            labels[split] += labels[split] >= dataset.cut.left_out
-            background = np.full(BACKGROUND_IMAGES, dataset.cut.left_out)
+            labels[split] += labels[split] >= dataset.split.left_out
+            background = np.full(BACKGROUND_IMAGES, dataset.split.left_out)
             labels[split] = np.concatenate([labels[split], background])
         else:
             labels[split] = np.arange(count) % dataset.num_classes
@@ -47,16 +47,16 @@ def test_sizes_classes_and_metric_are_those_of_table_1(name):
 @pytest.mark.parametrize("dataset", CUT, ids=lambda dataset: dataset.name)
 def test_the_sizes_add_up_to_the_examples_that_prepare_must_find(dataset):
     train, val, test = dataset.sizes
-    if isinstance(dataset.cut, OfficialSplit):
-        assert [train, val, test] == [dataset.examples[s] for s in dataset.cut.splits]
-    elif isinstance(dataset.cut, ValidationSplit):
-        classes = dataset.num_classes if dataset.cut.per_class else 1
-        assert val == dataset.cut.count * classes
-        assert train + val == dataset.examples[dataset.cut.train]
-        assert test == dataset.examples[dataset.cut.test]
+    if isinstance(dataset.split, OfficialSplit):
+        assert [train, val, test] == [dataset.examples[s] for s in dataset.split.splits]
+    elif isinstance(dataset.split, ValidationSplit):
+        classes = dataset.num_classes if dataset.split.per_class else 1
+        assert val == dataset.split.count * classes
+        assert train + val == dataset.examples[dataset.split.train]
+        assert test == dataset.examples[dataset.split.test]
     else:
-        assert train == dataset.cut.train * dataset.num_classes
-        assert val == dataset.cut.val * dataset.num_classes
+        assert train == dataset.split.train * dataset.num_classes
+        assert val == dataset.split.val * dataset.num_classes
         assert train + val + test + BACKGROUND_IMAGES == dataset.examples["train+test"]
 
 
@@ -95,7 +95,7 @@ def test_caltech_s_background_is_in_no_part():
     dataset = DATASETS["caltech101"]
     labels = labels_of(dataset)
     for split, indices in partition(dataset, labels).values():
-        assert dataset.cut.left_out not in labels[split][indices]
+        assert dataset.split.left_out not in labels[split][indices]
 
 
 def test_the_label_left_out_of_caltech_is_its_background(tmp_path):
@@ -181,5 +181,5 @@ def test_stock_tfds_knows_each_name_and_as_many_classes(name, tmp_path):
     dataset = DATASETS[name]
     features = tfds.builder(dataset.tfds, data_dir=tmp_path).info.features
     label = features["labels"].feature if name == "voc2007" else features["label"]
-    background = isinstance(dataset.cut, PerClassSplit)
+    background = isinstance(dataset.split, PerClassSplit)
     assert label.num_classes == dataset.num_classes + background

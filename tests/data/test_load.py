@@ -1,10 +1,11 @@
+import dataclasses
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from logo_jax.data.load import load_images, load_split
+from logo_jax.data.load import DataLocation, load_images, load_split
 from tests.data.pictures import decoded, write_folder
 
 
@@ -17,8 +18,10 @@ def examples(images):
 
 
 def test_tfds_and_npz_hold_the_same_examples(arrays, arrays_dir, data_dir):
-    from_npz = load_images("npz", path=str(arrays_dir))
-    from_tfds = load_images("tfds", name="cifar10", data_dir=str(data_dir))
+    from_npz = load_images(DataLocation("npz", path=str(arrays_dir)))
+    from_tfds = load_images(
+        DataLocation("tfds", name="cifar10", data_dir=str(data_dir))
+    )
     np.testing.assert_array_equal(from_npz.queries.images, arrays["test"][0])
     for part in ("train", "bank", "queries"):
         found = (getattr(data, part) for data in (from_npz, from_tfds))
@@ -28,9 +31,9 @@ def test_tfds_and_npz_hold_the_same_examples(arrays, arrays_dir, data_dir):
 
 def test_the_bank_is_the_training_set_itself_where_they_are_one(arrays_dir, data_dir):
     for data in (
-        load_images("npz", path=str(arrays_dir)),
-        load_images("tfds", name="cifar10", data_dir=str(data_dir)),
-        load_images("photographs"),
+        load_images(DataLocation("npz", path=str(arrays_dir))),
+        load_images(DataLocation("tfds", name="cifar10", data_dir=str(data_dir))),
+        load_images(DataLocation("photographs")),
     ):
         assert data.bank is data.train
         assert data.queries is not data.train
@@ -39,16 +42,18 @@ def test_the_bank_is_the_training_set_itself_where_they_are_one(arrays_dir, data
 def test_images_held_out_are_no_longer_learned_from_and_stand_in_for_the_test_set(
     arrays_dir, data_dir
 ):
-    whole = load_images("npz", path=str(arrays_dir))
-    data = load_images("npz", path=str(arrays_dir), val_size=5)
+    whole = load_images(DataLocation("npz", path=str(arrays_dir)))
+    data = load_images(DataLocation("npz", path=str(arrays_dir), val_size=5))
     assert data.bank is data.train
     assert (len(data.train), len(data.queries)) == (len(whole.train) - 5, 5)
     assert sorted(examples(data.train) + examples(data.queries)) == examples(
         whole.train
     )
-    again = load_images("tfds", name="cifar10", data_dir=str(data_dir), val_size=5)
+    again = load_images(
+        DataLocation("tfds", name="cifar10", data_dir=str(data_dir), val_size=5)
+    )
     assert len(again.queries) == 5
-    first = load_images("npz", path=str(arrays_dir), val_size=5)
+    first = load_images(DataLocation("npz", path=str(arrays_dir), val_size=5))
     assert examples(first.queries) == examples(data.queries)
     assert data.queries.name(0) in {
         whole.train.name(i) for i in range(len(whole.train))
@@ -56,8 +61,8 @@ def test_images_held_out_are_no_longer_learned_from_and_stand_in_for_the_test_se
 
 
 def test_a_classifier_is_tested_on_the_images_held_out_too(data_dir):
-    where = {"source": "tfds", "name": "cifar10", "data_dir": str(data_dir)}
-    images, draw, metric = load_split(where | {"val_size": 5})
+    where = DataLocation("tfds", name="cifar10", data_dir=str(data_dir))
+    images, draw, metric = load_split(dataclasses.replace(where, val_size=5))
     assert images["test"].origin.endswith("train, held out")
     rows = draw({split: np.zeros(len(part)) for split, part in images.items()})
     assert len(rows["test"].indices) == len(images["test"]) == 5
@@ -66,50 +71,53 @@ def test_a_classifier_is_tested_on_the_images_held_out_too(data_dir):
 
 
 def test_as_many_held_out_as_there_are_is_refused(arrays_dir, tmp_path):
-    images = len(load_images("npz", path=str(arrays_dir)).train)
+    images = len(load_images(DataLocation("npz", path=str(arrays_dir))).train)
     with pytest.raises(ValueError, match=f"must be below the {images} training images"):
-        load_images("npz", path=str(arrays_dir), val_size=images)
+        load_images(DataLocation("npz", path=str(arrays_dir), val_size=images))
     np.savez(tmp_path / "train.npz", images=np.zeros((2, 4, 4, 3), np.uint8))
     with pytest.raises(ValueError, match="needs labelled images that are learned from"):
-        load_images("npz", path=str(tmp_path), val_size=1)
+        load_images(DataLocation("npz", path=str(tmp_path), val_size=1))
 
 
 def test_images_are_held_out_where_there_is_no_test_set_too(tmp_path):
     write_folder(tmp_path, {"train/a": 3, "train/b": 2})
-    data = load_images("folder", path=str(tmp_path), val_size=2)
+    data = load_images(DataLocation("folder", path=str(tmp_path), val_size=2))
     assert (len(data.train), len(data.bank), len(data.queries)) == (3, 3, 2)
 
 
 def test_without_labels_there_is_nothing_to_evaluate_on(tmp_path):
     np.savez(tmp_path / "train.npz", images=np.zeros((2, 4, 4, 3), np.uint8))
-    assert load_images("npz", path=str(tmp_path))[1:] == (None, None)
+    assert load_images(DataLocation("npz", path=str(tmp_path)))[1:] == (None, None)
     write_folder(tmp_path / "pictures", {"a": 1})
-    assert load_images("folder", path=str(tmp_path / "pictures"))[1:] == (None, None)
+    assert load_images(DataLocation("folder", path=str(tmp_path / "pictures")))[1:] == (
+        None,
+        None,
+    )
 
 
 def test_a_labelled_folder_with_a_test_split_is_evaluated_on(tmp_path):
     write_folder(tmp_path / "train", {"a": 2})
     write_folder(tmp_path / "val", {"a": 1})
-    data = load_images("folder", path=str(tmp_path))
+    data = load_images(DataLocation("folder", path=str(tmp_path)))
     assert (len(data.bank), len(data.queries)) == (2, 1)
 
 
 def test_a_list_of_classes_is_for_folders_alone():
     with pytest.raises(ValueError, match="needs source='folder', not 'tfds'"):
-        load_images("tfds", name="imagenet2012", classes="list.txt")
+        load_images(DataLocation("tfds", name="imagenet2012", classes="list.txt"))
 
 
 def test_an_unknown_source_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="'imagenet' must be one of tfds, folder, npz"):
-        load_images("imagenet")
+        load_images(DataLocation("imagenet"))
 
 
 def test_a_source_without_its_name_or_path_is_refused():
     with pytest.raises(ValueError, match="needs the data set's name"):
-        load_images("tfds")
+        load_images(DataLocation("tfds"))
     for source in ("npz", "folder"):
         with pytest.raises(ValueError, match="needs path"):
-            load_images(source)
+            load_images(DataLocation(source))
 
 
 def test_reading_arrays_does_not_import_tfds(arrays_dir):

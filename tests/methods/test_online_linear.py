@@ -103,8 +103,8 @@ def flops(num_classes):
         "baseline"
     )
     config.monitor.linear = True
-    description = make_spec(config, num_devices=1, num_classes=num_classes)
-    b = description.batch_size
+    spec = make_spec(config, num_devices=1, num_classes=num_classes)
+    b = spec.config.data.batch_size
     shapes = {"images": (b, 16, 16, 3), "sizes": (b, 2), "ids": (b,), "labels": (b,)}
     examples = Examples(
         **{
@@ -112,8 +112,8 @@ def flops(num_classes):
             for name, shape in shapes.items()
         }
     )
-    compiled = train_step(description, make_mesh(jax.devices()[:1]))
-    state = jax.eval_shape(description.init)
+    compiled = train_step(spec, make_mesh(jax.devices()[:1]))
+    state = jax.eval_shape(spec.init)
     lowered = compiled.trace(state, examples, np.int32(0)).lower()
     return lowered.cost_analysis()["flops"]
 

@@ -48,9 +48,9 @@ def fixture_arrays(tmp_path_factory):
 def fixture_run(arrays):
     """Description, state and data of a run that has not begun."""
     config = tiny_config("cifar10_simsiam", "baseline", arrays)
-    description = make_spec(config, num_devices=1)
-    data = load_data(description.data)
-    return description, jax.jit(description.init)(), data
+    spec = make_spec(config, num_devices=1)
+    data = load_data(spec.config.data)
+    return spec, jax.jit(spec.init)(), data
 
 
 class StopAt(preemption.PreemptionHandler):
@@ -66,9 +66,9 @@ class StopAt(preemption.PreemptionHandler):
 
 
 def frozen_on(run, num_devices=1, source="step 5"):
-    description, state, _ = run
+    spec, state, _ = run
     mesh = make_mesh(jax.devices()[:num_devices])
-    return FrozenEncoder(description, replicate(state, mesh), mesh, source)
+    return FrozenEncoder(spec, replicate(state, mesh), mesh, source)
 
 
 def probed(run, folder, num_devices=1, recipe=RECIPE, source="step 5", stop=None):
@@ -101,10 +101,10 @@ def test_it_learns_what_is_separable_and_goes_on_where_it_was_stopped(run, tmp_p
 
 def stepped(run, recipe, num_devices=1, steps=2):
     """The state after some steps of a probe, and that before."""
-    (description, _, data), frozen = run, frozen_on(run, num_devices)
+    (spec, _, data), frozen = run, frozen_on(run, num_devices)
     mesh, keys = frozen.mesh, jax.random.split(jax.random.key(0), 3)
     probe = make_probe(frozen, recipe, num_classes=3, num_images=24)
-    loader, _ = make_loader(description.data, data.bank, mesh, 8, (0,))
+    loader, _ = make_loader(spec.config.data, data.bank, mesh, 8, (0,))
     compiled = train_step(probe, mesh, keys[1:])
     first = probe.init(keys[0])
     found = replicate(first, mesh)
@@ -161,9 +161,9 @@ def test_a_recipe_that_cannot_be_is_refused(field, message):
 
 
 def test_data_or_batches_that_do_not_fit_are_refused(run, tmp_path):
-    description, state, data = run
+    spec, state, data = run
     with pytest.raises(ValueError, match="labeled training and test set"):
-        probed((description, state, data._replace(queries=None)), tmp_path)
+        probed((spec, state, data._replace(queries=None)), tmp_path)
     with pytest.raises(ValueError, match="batch_size=32 exceeds the 24"):
         probed(run, tmp_path, recipe=dataclasses.replace(RECIPE, batch_size=32))
     with pytest.raises(ValueError, match="multiple of the 3 devices"):

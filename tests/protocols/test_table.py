@@ -17,15 +17,15 @@ class Encoder:
     """Stands for the frozen encoder of several seeds, or of one."""
 
     def __init__(self, *seeds):
-        plan = types.SimpleNamespace(seeds=seeds)
-        self.description = types.SimpleNamespace(plan=plan)
+        schedule = types.SimpleNamespace(seeds=seeds)
+        self.spec = types.SimpleNamespace(schedule=schedule)
 
     @property
     def first_seed(self):
-        return self.description.plan.seeds[0]
+        return self.spec.schedule.seeds[0]
 
     def seeds(self):
-        return map(Encoder, self.description.plan.seeds)
+        return map(Encoder, self.spec.schedule.seeds)
 
 
 def test_a_name_and_a_recipe_choose_a_protocol():

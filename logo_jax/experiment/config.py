@@ -1,0 +1,405 @@
+"""The config as typed groups: what each field may hold. Defaults: `configs/base.py`.
+
+`parse` turns a config, from a config file or from a run's config.json, into a `Config`,
+and refuses unknown, missing and wrong fields. A new knob is one line in
+`configs/base.py`, its default and meaning, and one line here, its type and range. Knobs
+of a method and of the augmentation are fields of their own classes instead
+(`methods/`, `augment/color.py`).
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import (
+    Annotated,
+    Any,
+    NamedTuple,
+    TypeAlias,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import numpy as np
+
+from logo_jax.augment.color import AugmentSpec
+from logo_jax.augment.random_crop import CropSpec
+from logo_jax.configs import base
+from logo_jax.data.load import DataLocation
+from logo_jax.evaluation.knn import COLDEST
+from logo_jax.methods.pairing import PAIRINGS
+from logo_jax.training.collapse import POLICIES
+
+INT_MAX = int(np.iinfo(np.int32).max)
+FLOAT_MAX = float(np.finfo(np.float32).max)
+Group = TypeVar("Group")
+
+
+class Rule(NamedTuple):
+    """What a field may hold, besides its type.
+
+    Attributes:
+        text: completes "must be".
+        allows: whether a value, of any type, may be in the field.
+    """
+
+    text: str
+    allows: Callable[[Any], bool]
+
+
+def whole(low: int, high: int = INT_MAX) -> Rule:
+    """An integer from low to high."""
+    limit = ", below 2**31" if high == INT_MAX else f", at most {high:,}"
+    return Rule(
+        f"a whole number, {low} or more{limit}",
+        lambda value: is_whole(value) and low <= value <= high,
+    )
+
+
+def one_of(names: Sequence[str]) -> Rule:
+    """One of some names."""
+    return Rule(f"one of {', '.join(names)}", lambda value: value in tuple(names))
+
+
+def crops(low: int) -> Rule:
+    """A group of crops, `low` or more of an image."""
+
+    def allows(value: Any) -> bool:
+        match value:
+            case (int(count), int(side), (smallest, largest)):
+                counted = is_whole(count) and is_whole(side) and count >= low
+                areas = is_number(smallest) and is_number(largest)
+                return counted and side >= 1 and areas and 0 < smallest <= largest <= 1
+        return False
+
+    return Rule(
+        f"(crops per image, {low} or more; side in pixels; "
+        "(min, max) area with 0 < min <= max <= 1)",
+        allows,
+    )
+
+
+def is_whole(value: Any) -> bool:
+    """Whether the value is an int; True and False are not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is an int or a float that float32 can hold; NaN is not."""
+    known = is_whole(value) or isinstance(value, float)
+    return known and -FLOAT_MAX <= value <= FLOAT_MAX
+
+
+def _are_milestones(value: Any) -> bool:
+    return (
+        isinstance(value, tuple)
+        and all(is_number(part) and 0 < part < 1 for part in value)
+        and all(a < b for a, b in zip(value, value[1:], strict=False))
+    )
+
+
+def _are_knn_settings(value: Any) -> bool:
+    def is_setting(setting: Any) -> bool:
+        match setting:
+            case (k, t):
+                return is_whole(k) and k >= 1 and is_number(t) and t >= COLDEST
+        return False
+
+    return isinstance(value, tuple) and bool(value) and all(map(is_setting, value))
+
+
+NUMBER = Rule("a finite number", is_number)
+NOT_NEGATIVE = Rule("a finite number, 0 or more", lambda x: is_number(x) and x >= 0)
+FRACTION = Rule("a number from 0 to 1", lambda x: is_number(x) and 0 <= x <= 1)
+BELOW_1 = Rule("a number, 0 or more and below 1", lambda x: is_number(x) and 0 <= x < 1)
+MILESTONES = Rule("fractions of training, rising, between 0 and 1", _are_milestones)
+KNN_SETTINGS = Rule(
+    f"pairs (neighbors >= 1, temperature >= {COLDEST}), at least one",
+    _are_knn_settings,
+)
+STRING = Rule("a string", lambda x: isinstance(x, str) and "\0" not in x)
+SWITCH = Rule("True or False", lambda x: isinstance(x, bool))
+PLAIN = {int: whole(-INT_MAX), float: NUMBER, str: STRING, bool: SWITCH}
+
+NotNegative: TypeAlias = Annotated[float, NOT_NEGATIVE]
+AtLeast0: TypeAlias = Annotated[int, whole(0)]
+AtLeast1: TypeAlias = Annotated[int, whole(1)]
+CropTuple: TypeAlias = tuple[int, int, tuple[float, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where images come from, and how they are read."""
+
+    source: str
+    name: str
+    path: str
+    data_dir: str
+    classes: str
+    val_size: AtLeast0
+    canvas: AtLeast1
+    loader: Annotated[str, one_of(("auto", "on_device", "streaming"))]
+    max_corrupt: Annotated[float, FRACTION]
+    threads: Annotated[int, whole(0, 1024)]
+    workers: Annotated[int, whole(0, 1024)]
+    batch_size: Annotated[int, whole(2)]
+
+    @property
+    def location(self) -> DataLocation:
+        """The fields that say which images are read."""
+        names = [field.name for field in dataclasses.fields(DataLocation)]
+        return DataLocation(**{name: getattr(self, name) for name in names})
+
+
+@dataclasses.dataclass(frozen=True)
+class CropsConfig:
+    """Global and local crops of an image."""
+
+    global_crops: Annotated[CropTuple, crops(2)]
+    local_crops: Annotated[CropTuple, crops(0)]
+
+    @property
+    def specs(self) -> dict[str, CropSpec]:
+        """The groups of crops by name, as `augment.make_views` takes them."""
+        return {
+            name: CropSpec(count=count, size=size, scale=scale)
+            for name, (count, size, scale) in dataclasses.asdict(self).items()
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """Backbone and projection head."""
+
+    backbone: str
+    stem: Annotated[str, one_of(("cifar", "imagenet"))]
+    width: AtLeast1
+    zero_init_residual: bool
+    head: str
+    head_layers: Annotated[int, whole(2)]
+    head_hidden: AtLeast1
+    embedding_dim: AtLeast1
+    dtype: str
+    remat: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodConfig:
+    """The base method's name, and its knobs: fields of its class."""
+
+    name: str
+    knobs: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoGoConfig:
+    """LoGo's repulsion, and the affinity that it minimizes."""
+
+    update_kind: Annotated[str, one_of(("none", "released", "joint"))]
+    affinity: Annotated[str, one_of(("regressor", "random", "cosine"))]
+    regressor_loss: str
+    regressor_width: AtLeast1
+    regressor_depth: AtLeast1
+    regressor_norm: str
+    regressor_learning_rate: NotNegative
+    regressor_schedule: str
+    weight: float
+    clip_ratio: NotNegative
+    reset_norm: bool
+    noise: NotNegative
+    noise_on: str
+    negatives: str
+    both_orders: bool
+    normalize: bool
+    update_momentum_before_repel: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """The base method's optimizer and its schedule."""
+
+    name: str
+    learning_rate: NotNegative
+    momentum: Annotated[float, BELOW_1]
+    weight_decay: NotNegative
+    schedule: str
+    milestones: Annotated[tuple[float, ...], MILESTONES]
+    warmup_epochs: NotNegative
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Length of training and intervals."""
+
+    num_epochs: AtLeast1
+    num_steps: AtLeast0
+    log_every_steps: AtLeast1
+    checkpoint_every_steps: AtLeast1
+
+
+@dataclasses.dataclass(frozen=True)
+class MonitorConfig:
+    """Evaluation during training, and what is reported."""
+
+    knn_every_steps: AtLeast0
+    knn: Annotated[tuple[tuple[int, float], ...], KNN_SETTINGS]
+    projector: bool
+    linear: bool
+    resize: AtLeast0
+    crop: AtLeast0
+    train_examples: AtLeast0
+    test_examples: AtLeast0
+    trivial_baselines: bool
+    health: Annotated[str, one_of(POLICIES)]
+    wandb: str
+
+    def __post_init__(self):
+        if self.crop > self.resize or (self.resize and not self.crop):
+            raise ValueError(
+                f"crop={self.crop} must be between 1 and config.monitor.resize="
+                f"{self.resize}, or both 0 for whole images; use e.g. 256 and 224"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Every field of a config."""
+
+    seed: AtLeast0
+    seeds: Annotated[int, whole(1, 1024)]
+    pairing: Annotated[str, one_of(PAIRINGS)]
+    batch_norm: str
+    running_stats: Annotated[str, one_of(("all", "globals"))]
+    data: DataConfig
+    crops: CropsConfig
+    augment: AugmentSpec
+    encoder: EncoderConfig
+    method: MethodConfig
+    logo: LoGoConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+    monitor: MonitorConfig
+
+
+def parse(config: Mapping[str, Any] | Config) -> Config:
+    """The config as typed groups.
+
+    Args:
+        config: every field of configs/base.py for its method; a mapping of mappings or
+            a ConfigDict. A `Config` is returned as it is.
+
+    Raises:
+        ValueError: for an unknown, missing or wrong field; one line.
+    """
+    if isinstance(config, Config):
+        return config
+    as_dict = getattr(config, "to_dict", lambda: config)()
+    return parse_group(Config, as_dict, "config", _defaults(as_dict))
+
+
+def parse_group(
+    kind: type[Group], group: Any, path: str, defaults: Any = None
+) -> Group:
+    """A group of fields as a dataclass.
+
+    Args:
+        kind: the dataclass. Its annotations are the rules of its fields; a field whose
+            annotation is a dataclass is a group inside it.
+        group: values by name.
+        path: the group's name in messages.
+        defaults: of the fields, to name in messages; may lack some.
+
+    Raises:
+        ValueError: for an unknown, missing or wrong field, or as the dataclass does.
+    """
+    values = check_fields(get_type_hints(kind, include_extras=True), group, path)
+    defaults = defaults if isinstance(defaults, Mapping) else {}
+    for name, annotation in get_type_hints(kind, include_extras=True).items():
+        inside = f"{path}.{name}"
+        if annotation is MethodConfig:
+            values[name] = _method(values[name], inside)
+        elif dataclasses.is_dataclass(annotation):
+            inner: Any = annotation
+            default = defaults.get(name)
+            values[name] = parse_group(inner, values[name], inside, default)
+        else:
+            require(values[name], annotation, inside, defaults.get(name))
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ValueError(f"{path}.{error}") from error
+
+
+def check_fields(names: Iterable[str], group: Any, path: str) -> dict[str, Any]:
+    """The group as a dict of exactly these fields.
+
+    Raises:
+        ValueError: if it is no mapping, has another field or lacks one.
+    """
+    if not isinstance(group, Mapping):
+        raise ValueError(
+            f"{path}={group!r} must be a group of fields; see configs/base.py"
+        )
+    for name in group:
+        if name not in names:
+            raise ValueError(
+                f"unknown config field {path}.{name}; {_hint(name, names)}"
+            )
+    for name in names:
+        if name not in group:
+            raise ValueError(f"{path}.{name} is missing; see configs/base.py")
+    return dict(group)
+
+
+def require(value: Any, annotation: Any, path: str, default: Any = None) -> None:
+    """Raises ValueError unless the value is as its annotation says."""
+    rule = _rule(annotation)
+    if not rule.allows(value):
+        usual = "" if default is None else f"; the default is {default!r}"
+        raise ValueError(f"{path}={value!r} must be {rule.text}{usual}")
+
+
+def lookup(table: Mapping[str, Any], value: str, path: str) -> Any:
+    """The entry of a table that a field names.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if value not in table:
+        raise ValueError(f"{path}={value!r} must be one of {', '.join(table)}")
+    return table[value]
+
+
+def _rule(annotation: Any) -> Rule:
+    """The rule of a field: that of its annotation, or of its type."""
+    if get_origin(annotation) is Annotated:
+        return get_args(annotation)[1]
+    if annotation in PLAIN:
+        return PLAIN[annotation]
+    count = len(get_args(annotation))
+    return Rule(
+        f"{count} finite numbers",
+        lambda x: isinstance(x, tuple) and len(x) == count and all(map(is_number, x)),
+    )
+
+
+def _method(group: Any, path: str) -> MethodConfig:
+    if not isinstance(group, Mapping) or not isinstance(group.get("name"), str):
+        raise ValueError(f"{path}={group!r} must be a group of fields with a name")
+    knobs = {name: value for name, value in group.items() if name != "name"}
+    return MethodConfig(group["name"], knobs)
+
+
+def _hint(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), 1)
+    return f"did you mean {close[0]}?" if close else "remove it; see configs/base.py"
+
+
+def _defaults(config: Any) -> dict[str, Any]:
+    """Defaults of the config's method; empty if the method is not one of ours."""
+    method = config.get("method") if isinstance(config, Mapping) else None
+    name = method.get("name") if isinstance(method, Mapping) else None
+    if isinstance(name, str) and name in base.METHODS:
+        return base.get_config(name).to_dict()
+    return {}
