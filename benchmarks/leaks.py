@@ -14,7 +14,6 @@ import importlib
 import pathlib
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 
 import jax
@@ -26,6 +25,7 @@ from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.logging.metric_writer import MetricWriter
 from logo_jax.training.logging.progress import Progress
+from logo_jax.training.logging.train_log import TrainLog
 from logo_jax.training.loop import train
 
 WARM_UP = 200  # steps
@@ -121,16 +121,15 @@ def watched_run(folder: pathlib.Path, num_steps: int) -> Watched:
         MetricWriter(folder, resume_step=0) as writer,
         Progress(num_steps, quiet=True) as progress,
     ):
+        schedule = experiment.spec.schedule
         train(
             experiment.init(),
             experiment.train_step,
             loader,
-            experiment.spec.schedule,
-            monitor=experiment.monitor,
+            schedule,
+            log=TrainLog(writer, progress, schedule),
             checkpoints=checkpoints,
-            writer=writer,
-            progress=progress,
-            clock=time.perf_counter,
+            monitor=experiment.monitor,
         )
     return loader
 

@@ -8,7 +8,6 @@ import json
 import os
 import pathlib
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +37,9 @@ from logo_jax.training.logging.metric_writer import (
     MetricWriter,
     write_atomically,
 )
+from logo_jax.training.logging.null_logger import NullLogger
 from logo_jax.training.logging.progress import Progress
+from logo_jax.training.logging.train_log import TrainLog
 from logo_jax.training.logging.wandb import WandbLogger
 from logo_jax.training.loop import DataError, train
 from logo_jax.visualization.train_images import ImageLogger
@@ -109,7 +110,7 @@ def start_run(folder: pathlib.Path, stop: preemption.PreemptionHandler) -> None:
                 workdir.check_config(folder, CONFIG.value.to_dict())
                 workdir.require_free(folder)
             experiment = make_experiment(CONFIG.value, make_mesh())
-            checkpoints = processes.NullLogger()
+            checkpoints = NullLogger()
             if processes.is_first():
                 held.enter_context(workdir.lock_workdir(folder))
                 workdir.claim_workdir(folder, CONFIG.value.to_dict())
@@ -133,7 +134,7 @@ def record_machine(folder: pathlib.Path, mesh: Mesh) -> None:
 
 def attempt(
     experiment: Experiment,
-    checkpoints: CheckpointManager | processes.NullLogger,
+    checkpoints: CheckpointManager | NullLogger,
     folder: pathlib.Path,
     stop: preemption.PreemptionHandler,
 ) -> bool:
@@ -168,29 +169,37 @@ def run(
     experiment: Experiment,
     state: TrainState,
     start: int,
-    checkpoints: CheckpointManager | processes.NullLogger,
+    checkpoints: CheckpointManager | NullLogger,
     folder: pathlib.Path,
     stop: preemption.PreemptionHandler,
 ) -> None:
     """Trains from a state to the end, and says what was written where."""
-    plan, monitor = experiment.spec.schedule, experiment.monitor
+    schedule, monitor = experiment.spec.schedule, experiment.monitor
     policy = experiment.spec.config.monitor.health
     again = (folder / METRICS_FILE).exists()
-    writer = progress = processes.NullLogger()
-    gallery = None
+    writer = progress = NullLogger()
+    image_logger = None
     if processes.is_first():
         with _cli.input_errors():
-            boards = open_boards(experiment, folder)
-            writer = MetricWriter(folder, resume_step=start, boards=boards)
-        gallery = ImageLogger(writer, folder, experiment, has_crops=start > 0)
-        progress = Progress(plan.num_steps, initial=start, quiet=QUIET.value)
+            loggers = open_loggers(experiment, folder)
+            writer = MetricWriter(folder, resume_step=start, loggers=loggers)
+        image_logger = ImageLogger(writer, folder, experiment, has_crops=start > 0)
+        progress = Progress(schedule.num_steps, initial=start, quiet=QUIET.value)
+    detector = CollapseDetector(policy, schedule.seeds, progress.say, progress.warn)
+    log = TrainLog(
+        writer,
+        progress,
+        schedule,
+        collapse_detector=detector,
+        image_logger=image_logger,
+    )
     with writer, progress:
         progress.say(experiment.loading)
         if start:
-            progress.say(f"resumed from step {start} of {plan.num_steps}")
+            progress.say(f"resumed from step {start} of {schedule.num_steps}")
         elif again:
             progress.say(f"no checkpoint in {folder}: started from step 0 again")
-        if not start and plan.trivial_baselines and monitor:
+        if not start and schedule.trivial_baselines and monitor:
             with _cli.input_errors():  # it reads the images
                 baselines = monitor.trivial_baselines(state)
             for name, value in baselines.items():
@@ -199,22 +208,18 @@ def run(
             state,
             experiment.train_step,
             experiment.loader,
-            plan,
-            monitor=monitor,
+            schedule,
+            log=log,
             checkpoints=checkpoints,
-            writer=writer,
-            progress=progress,
-            clock=time.perf_counter,
-            stop=stop,
-            watch=CollapseDetector(policy, plan.seeds, progress.say, progress.warn),
-            gallery=gallery,
+            monitor=monitor,
+            preemption=stop,
         )
         if processes.is_first():
             progress.say(f"wrote to {folder}: {', '.join(written(folder))}")
 
 
-def open_boards(experiment: Experiment, folder: pathlib.Path) -> list[WandbLogger]:
-    """The boards that a config asks for."""
+def open_loggers(experiment: Experiment, folder: pathlib.Path) -> list[WandbLogger]:
+    """The loggers that a config asks for, beside TensorBoard."""
     project = experiment.spec.config.monitor.wandb
     config, quiet = CONFIG.value.to_dict(), QUIET.value
     if not project:

@@ -31,7 +31,12 @@ from logo_jax.experiment.experiment import some_of
 from logo_jax.experiment.spec import make_spec
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
-from logo_jax.training.logging.metric_writer import METRICS_FILE, Row, read_rows
+from logo_jax.training.logging.metric_writer import (
+    METRICS_FILE,
+    Row,
+    is_knn,
+    read_rows,
+)
 from logo_jax.visualization import curves, run_figures, similarity
 from logo_jax.visualization.figure import RenderedFigure
 from logo_jax.visualization.html_page import Block, Section, Table, files
@@ -145,7 +150,12 @@ def facts_of(run: Run) -> dict[str, str]:
     """What a reader asks first, by name; the same names for every run."""
     config, rows = run.config, run.rows
     speeds = [row["images_per_second"] for row in rows if row.get("images_per_second")]
-    knn = next(iter(filter(_is_knn, curves.metric_names({"": rows}))), "")
+    top1 = (
+        name
+        for name in curves.metric_names({"": rows})
+        if is_knn(name) and name.endswith("/top1")
+    )
+    knn = next(top1, "")
     versions = run.machine.get("versions", {})
     return {
         "folder": str(run.folder),
@@ -165,10 +175,6 @@ def facts_of(run: Run) -> dict[str, str]:
         "versions": ", ".join(f"{name} {x}" for name, x in versions.items())
         or NOT_RECORDED,
     }
-
-
-def _is_knn(name: str) -> bool:
-    return name.startswith("knn/") and name.endswith("/top1")
 
 
 def compared(configs: Mapping[str, Config]) -> list[list[str]]:

@@ -92,7 +92,7 @@ class EvalCropBatch(NamedTuple):
 def read_eval_crops(
     source: ImageSource, ids: np.ndarray, *, resize: int, crop: int
 ) -> EvalCropBatch:
-    """The source's images of these numbers, resized and cut to their centres.
+    """The source's images of these numbers, resized and cut to their centers.
 
     Args:
         source: of images.

@@ -32,8 +32,8 @@ class Dataset:
         metric: "top1", "mean_per_class" (the mean of the classes' recalls) or "map"
             (images have several labels); "" where labels are not used.
         pretrain: split expression to learn representations from.
-        train: labelled split to train a classifier on, or kNN's bank; "" for none.
-        test: labelled split to evaluate on; "" for none.
+        train: labeled split to train a classifier on, or kNN's bank; "" for none.
+        test: labeled split to evaluate on; "" for none.
         split: how the transfer protocol's train, validation and test are made; None if
             the paper transfers nothing to it.
         sizes: published numbers of train, validation and test images, where there is
@@ -80,10 +80,10 @@ _ALL = (
     Dataset(
         name="stl10",
         tfds="stl10",
-        examples={"train": 5_000, "test": 8_000, "unlabelled": 100_000},
+        examples={"train": 5_000, "test": 8_000, "unlabeled": 100_000},
         num_classes=10,
         metric="top1",
-        pretrain="train+unlabelled",
+        pretrain="train+unlabeled",
     ),
     Dataset(
         name="imagenet2012",

@@ -2,7 +2,7 @@
 
 JPEG goes through libjpeg-turbo (simplejpeg), which gives Pillow's pixels in less time;
 all else, and all that is unusual, through Pillow. An orientation in the image's EXIF
-data is applied; transparency is dropped; grey becomes three equal channels; 16 bits a
+data is applied; transparency is dropped; gray becomes three equal channels; 16 bits a
 channel are scaled down to 8; of an animation, the first frame.
 """
 
@@ -77,7 +77,7 @@ def shrink(
 
 
 def center_crop(image: Stored, resize: int, crop: int) -> Pixels:
-    """The centre of the image once its short side is `resize`: uint8 [crop, crop, 3].
+    """The center of the image once its short side is `resize`: uint8 [crop, crop, 3].
 
     Args:
         image: to decode.
@@ -125,8 +125,8 @@ def _by_simplejpeg(encoded: bytes, at_least: Size | None) -> tuple[Pixels, Size]
     if not encoded.startswith(b"\xff\xd8") or _is_turned(encoded):
         return None
     try:
-        *sides, colours, _ = simplejpeg.decode_jpeg_header(encoded)
-        if colours in ("CMYK", "YCCK"):
+        *sides, colors, _ = simplejpeg.decode_jpeg_header(encoded)
+        if colors in ("CMYK", "YCCK"):
             return None
         height, width = map(int, sides)
         pixels = simplejpeg.decode_jpeg(
@@ -159,8 +159,8 @@ def _by_pillow(encoded: bytes) -> tuple[Pixels, Size]:
 
 def _rgb(picture: Image.Image) -> Pixels:
     if picture.mode.startswith("I"):  # Pillow's own conversion clips 16 bits to white
-        grey = np.clip(np.asarray(picture), 0, 2**16 - 1) // 257
-        return np.repeat(grey[..., None].astype(np.uint8), 3, axis=-1)
+        gray = np.clip(np.asarray(picture), 0, 2**16 - 1) // 257
+        return np.repeat(gray[..., None].astype(np.uint8), 3, axis=-1)
     if "transparency" in picture.info:
         picture = picture.convert("RGBA")
     return np.asarray(picture.convert("RGB"))

@@ -76,7 +76,7 @@ def decode_all(
 
 @dataclasses.dataclass(frozen=True)
 class EvalCrops:
-    """Labelled images to evaluate on, each once; decoded again only if they are many.
+    """Labeled images to evaluate on, each once; decoded again only if they are many.
 
     Attributes:
         source: of images.
@@ -128,7 +128,7 @@ class EvalCrops:
 def evenly_spaced(num_images: int, limit: int) -> np.ndarray:
     """Numbers of `limit` of the images, evenly spread; of all where limit is 0.
 
-    >>> evenly(10, 4)
+    >>> evenly_spaced(10, 4)
     array([0, 2, 5, 7])
     """
     count = min(limit or num_images, num_images)

@@ -20,8 +20,8 @@ class ExperimentData(NamedTuple):
 
     Attributes:
         train: to learn from; labels, if there are any, are not looked at.
-        bank: labelled training images, to evaluate with; None without labels.
-        queries: labelled test images; None without labels or a test set.
+        bank: labeled training images, to evaluate with; None without labels.
+        queries: labeled test images; None without labels or a test set.
     """
 
     train: ImageSource
@@ -85,10 +85,10 @@ def load_images(location: DataLocation) -> ExperimentData:
 def _without_test_set(data: ExperimentData, val_size: int) -> ExperimentData:
     """A part of the training images in the test set's place."""
     images = data.train
-    labelled = data.bank is images or (data.bank is None and images.num_classes)
-    if not labelled:
+    labeled = data.bank is images or (data.bank is None and images.num_classes)
+    if not labeled:
         raise ValueError(
-            f"config.data.val_size={val_size} needs labelled images that are learned "
+            f"config.data.val_size={val_size} needs labeled images that are learned "
             f"from, and those of {images.origin} are not; set it to 0"
         )
     if val_size >= len(images):
@@ -105,7 +105,7 @@ def _without_test_set(data: ExperimentData, val_size: int) -> ExperimentData:
 
 
 class Split(NamedTuple):
-    """Labelled images, and which rows of them a classifier is trained and tested on.
+    """Labeled images, and which rows of them a classifier is trained and tested on.
 
     Attributes:
         images: by split.
@@ -141,7 +141,7 @@ def load_split(location: DataLocation) -> Split:
     data = load_images(location)
     if data.bank is None or data.queries is None:
         raise ValueError(
-            f"{data.train.origin} has no labelled training and test set; a classifier "
+            f"{data.train.origin} has no labeled training and test set; a classifier "
             "needs both: give another --dataset"
         )
     held_out = splits.ValidationSplit(round(len(data.bank) / 5))

@@ -1,4 +1,4 @@
-"""Reading ahead with Grain: threads or processes work while the device does."""
+"""Prefetching with Grain: threads or processes read while the device computes."""
 
 import contextlib
 import multiprocessing
@@ -13,18 +13,18 @@ T = TypeVar("T")
 def read_ahead(
     read: Callable[[int], T], numbers: range, *, threads: int = 0, workers: int = 0
 ) -> Generator[T]:
-    """read(i) for each of numbers, in order, whoever does it; closes what it opens.
+    """Yields read(i) for each of numbers, in order, read ahead by threads or processes.
 
     Args:
-        read: a function of i alone; it is pickled for processes.
+        read: depends on i alone; must be picklable if `workers`.
         numbers: consecutive.
-        threads: that read at once, in each process; 0: one a core, at most 16.
-        workers: processes that read; 0: this one.
+        threads: number of reader threads per process; 0: one per core, at most 16.
+        workers: number of reader processes; 0: threads of this process.
 
     Raises:
-        ChildProcessError: where such a process was ended.
+        ChildProcessError: if a reader process has died.
     """
-    import grain  # imports jax, which whoever only prepares data need not wait for
+    import grain  # imports jax, which preparing data does not need
 
     threads = threads or min(16, os.cpu_count() or 1)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
@@ -44,19 +44,19 @@ def read_ahead(
 
 
 def _die_with_the_parent(index: int, count: int) -> None:
-    """Ends this worker when its parent is gone, also where that had no time to ask."""
+    """Makes this worker exit when its parent has died, even if it was killed."""
     del index, count
     if parent := multiprocessing.parent_process():
-        threading.Thread(target=_outlive, args=(parent,), daemon=True).start()
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
 
 
-def _outlive(parent: Any) -> None:
+def _exit_after(parent: Any) -> None:
     parent.join()
     os._exit(1)
 
 
 def _mark_flags_parsed() -> None:
-    """Lets Grain's processes start under a command that has no absl flags."""
+    """Lets Grain start processes in a command that does not parse absl flags."""
     from absl import flags
 
     if not flags.FLAGS.is_parsed():

@@ -1,4 +1,4 @@
-"""Who comes when: the examples of a step are a function of seed and step alone."""
+"""Deterministic sampler: the images of a step depend only on (seed, step)."""
 
 import functools
 
@@ -6,20 +6,20 @@ import numpy as np
 
 
 def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
-    """The order of examples in an epoch, [n]: a function of seed and epoch alone."""
+    """Random permutation of the examples in an epoch, [n], from seed and epoch."""
     return np.random.default_rng((seed, epoch)).permutation(num_examples)
 
 
 def ids_of_step(
     step: int, seeds: tuple[int, ...], num_examples: int, batch_size: int
 ) -> tuple[np.ndarray, np.int32]:
-    """The examples of a step, int32 [b], and its epoch; of several seeds [seeds, b].
+    """Numbers of a step's examples, int32 [b], and its epoch; [seeds, b] of several.
 
     Args:
         step: from 0.
-        seeds: of the order; each of several has an order of its own.
-        num_examples: of the data set; an epoch's remainder is dropped.
-        batch_size: examples a step, over all devices, <= num_examples.
+        seeds: of the permutation; each seed has its own.
+        num_examples: of the data set; an incomplete last batch is dropped.
+        batch_size: examples per step, over all devices, <= num_examples.
     """
     epoch, position = divmod(step, num_examples // batch_size)
     orders = _orders(seeds, epoch, num_examples)
@@ -29,6 +29,6 @@ def ids_of_step(
 
 @functools.lru_cache(maxsize=2)
 def _orders(seeds, epoch, num_examples):
-    """Orders [seeds, n] of an epoch, kept while threads pass from it to the next."""
+    """Permutations [seeds, n] of an epoch; cached, as two epochs overlap in threads."""
     orders = [epoch_order(seed, epoch, num_examples) for seed in seeds]
     return np.stack(orders).astype(np.int32)

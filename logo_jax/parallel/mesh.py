@@ -12,10 +12,10 @@ AXIS = "data"
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """A one-axis mesh over the devices given, or over all of every process.
+    """A one-axis mesh over the given devices, or over all devices of all processes.
 
-    Each process's devices are neighbors, in the order of the processes, because
-    `StreamingLoader` splits its rows so; the ids of a TPU slice are not in that order.
+    Devices are ordered by process, because `StreamingLoader` splits its rows in that
+    order; the ids of a TPU slice are ordered differently.
     """
     chosen = jax.devices() if devices is None else devices
     ordered = sorted(chosen, key=lambda device: (device.process_index, device.id))
@@ -23,26 +23,32 @@ def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def batch_sharding(mesh: Mesh, several: bool = False) -> NamedSharding:
-    """First axis split over the devices of the mesh; the second, for several seeds."""
-    return NamedSharding(mesh, _batch_spec(several))
+    """The sharding of a batch: its first axis, or second if several, over devices.
+
+    Args:
+        mesh: of devices.
+        several: whether the first axis is of several seeds.
+    """
+    return NamedSharding(mesh, batch_spec(several))
 
 
-def _batch_spec(several):
+def batch_spec(several: bool = False) -> P:
+    """The partition of a batch over devices, as in `batch_sharding`."""
     return P(None, AXIS) if several else P(AXIS)
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """The tree with one copy of every leaf on each device of the mesh.
+    """Copies every leaf of a tree to each device of the mesh.
 
-    All processes hold the tree, and each serves its own devices.
+    All processes hold the tree, and each copies it to its own devices.
     """
     return jax.tree.map(lambda x: place(x, NamedSharding(mesh, P())), tree)
 
 
 def place(x: Any, sharding: NamedSharding) -> jax.Array:
-    """An array that all processes hold, on the devices of a sharding.
+    """Places an array that all processes hold on the devices of a sharding.
 
-    `jax.device_put` would first send it round, to see that all hold the same.
+    `jax.device_put` would first compare the arrays of all processes.
     """
     host = np.asarray(x)
     return jax.make_array_from_callback(host.shape, sharding, host.__getitem__)

@@ -1,4 +1,4 @@
-"""Several processes that train together: start-up, and which of them writes.
+"""Training by several processes: start-up, and the first process, which writes.
 
 With one process `join_cluster` does nothing and `broadcast_from_first` returns its
 argument.
@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,22 +31,22 @@ def cluster_arguments(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> dict[str, Any] | None:
-    """Arguments of `jax.distributed.initialize`; None for a process alone.
+    """Arguments of `jax.distributed.initialize`; None for a single process.
 
-    Flags go first; without them Slurm, Open MPI, TPU slices and indexed jobs of
-    Kubernetes are known by their variables, and jax asks them itself: {}.
+    Flags take precedence. Without them Slurm, Open MPI, TPU slices and indexed jobs of
+    Kubernetes are detected by their variables, and jax finds the arguments itself: {}.
 
     Args:
-        environ: environment variables, as they are once jax has been imported.
+        environ: environment variables, after jax has been imported.
         coordinator: address and port of process 0, HOST:PORT.
-        num_processes: in all; 1 says alone, whatever the variables say.
+        num_processes: in all; 1: a single process, whatever the variables say.
         process_id: of this one, from 0.
 
     Raises:
-        ValueError: where flags are missing or out of range.
+        ValueError: if flags are missing or out of range.
 
-    >>> group({})
-    >>> group({}, "10.0.0.1:1234", 2, 0)["process_id"]
+    >>> cluster_arguments({})
+    >>> cluster_arguments({}, "10.0.0.1:1234", 2, 0)["process_id"]
     0
     """
     flags = (coordinator, num_processes, process_id)
@@ -84,12 +84,13 @@ def _require_valid(coordinator, num_processes, process_id):
 
 
 def detect_cluster(environ: Mapping[str, str]) -> str | None:
-    """What started this process as one of several, or None.
+    """The cluster that started this process as one of several, or None.
 
     Narrower than jax's own detection, which fails in a shell on a node of Slurm or in
     any pod of Kubernetes that is no indexed job.
 
-    >>> detected({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "3"})
+    >>> pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "3"}
+    >>> detect_cluster(pod)
     'kubernetes'
     """
     if all(name in environ for name in SLURM) and _several(environ, "SLURM_NTASKS"):
@@ -108,7 +109,7 @@ def _several(environ, name):
 
 
 def _tpu(environ):
-    """Named workers are those of GKE; without names, Google's metadata server knows."""
+    """GKE names the workers; otherwise jax asks Google's metadata server."""
     workers = environ.get("TPU_PROCESS_ADDRESSES") or environ.get(
         "TPU_WORKER_HOSTNAMES"
     )
@@ -121,14 +122,14 @@ def _tpu(environ):
 
 @contextlib.contextmanager
 def join_cluster(environ: Mapping[str, str], **flags: Any) -> Iterator[None]:
-    """Makes this process one of its group, where it belongs to one; see `group`.
+    """Joins the cluster of `cluster_arguments`, if this process belongs to one.
 
-    Enter it before anything else of jax. Where something fails inside, this process
-    ends at once, and with it the others: on leaving, jax would wait minutes for those
-    that wait for this one in the middle of a step. So does SIGTERM to one of them.
+    Enter it before any other use of jax. If something fails inside, this process ends
+    at once, and so do the others: on exit jax would wait minutes for processes that
+    wait for this one within a step. SIGTERM to one of them has the same effect.
 
     Raises:
-        ValueError: for flags that are wrong, and where Kubernetes cannot be asked.
+        ValueError: if flags are wrong, or Kubernetes cannot be queried.
     """
     arguments = cluster_arguments(environ, **flags)
     if arguments is None:
@@ -136,7 +137,7 @@ def join_cluster(environ: Mapping[str, str], **flags: Any) -> Iterator[None]:
         return
     if not arguments and detect_cluster(environ) == "kubernetes":
         _require_kubernetes()
-    # its notifier would catch SIGTERM, tell nobody here, and the run would train on
+    # its notifier would catch SIGTERM, and the run would not stop
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT)
     with contextlib.ExitStack() as stack:
@@ -146,7 +147,7 @@ def join_cluster(environ: Mapping[str, str], **flags: Any) -> Iterator[None]:
 
 
 def _end_at_once(kind, error, trace):
-    """Ends the process where there is an error, as the interpreter would: exit code."""
+    """Ends the process after an error, with the interpreter's exit code."""
     if kind is None:
         return
     code = error.code if isinstance(error, SystemExit) else 1
@@ -158,9 +159,9 @@ def _end_at_once(kind, error, trace):
 
 
 def _meet():
-    """Connects all devices, while the processes are at the same point.
+    """Connects all devices while the processes are at the same point.
 
-    Gloo, which connects CPUs, gives them 30 s to do so, and one process may compile its
+    Gloo, which connects CPUs, times out after 30 s, and one process may compile its
     first step that much longer than another.
     """
     multihost_utils.sync_global_devices("joined")
@@ -183,64 +184,21 @@ def _require_kubernetes():
 
 
 def is_alone() -> bool:
-    """Whether there is no other process."""
+    """Whether this is the only process."""
     return jax.process_count() == 1
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes: all others leave the disk alone."""
+    """Whether this is the process that writes; no other one does."""
     return jax.process_index() == 0
 
 
 def broadcast_from_first(tree: Tree) -> Tree:
-    """The first process's tree, on all of them; as it is where there is only one.
+    """The first process's tree, on all processes; unchanged if there is only one.
 
     Args:
-        tree: numbers and arrays of equal shapes and dtypes on all processes.
+        tree: numbers and arrays, of the same shapes and dtypes on all processes.
     """
     if is_alone():
         return tree
     return multihost_utils.broadcast_one_to_all(tree)
-
-
-class NullLogger:
-    """What other processes have where the first has its writer, progress, checkpoints.
-
-    It takes everything and keeps nothing.
-    """
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Nothing is open."""
-
-    def say(self, text: str) -> None:
-        """Says nothing."""
-
-    def warn(self, text: str) -> None:
-        """Says nothing."""
-
-    def update(self, step: int, **shown: float | str) -> None:
-        """Shows nothing."""
-
-    def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Writes nothing."""
-
-    def save(self, step: int, state: Any) -> None:
-        """Saves nothing."""
-
-    def rows(self, step: int) -> list[dict[str, Any]]:
-        """There are none."""
-        del step
-        return []
-
-    def wait(self) -> None:
-        """Waits for nothing."""
-
-    def steps(self) -> list[int]:
-        """There are none."""
-        return []
-
-    def restore_latest(self, like: Any) -> None:
-        """There is none."""

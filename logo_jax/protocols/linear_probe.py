@@ -34,6 +34,7 @@ from logo_jax.training import optim, workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.logging.metric_writer import MetricWriter
 from logo_jax.training.logging.progress import Progress
+from logo_jax.training.logging.train_log import TrainLog
 from logo_jax.training.loop import Loader, train
 from logo_jax.training.preemption import PreemptionHandler
 from logo_jax.training.schedule import TrainingSchedule
@@ -270,7 +271,7 @@ def train_and_test(
                 quiet=quiet,
                 checkpoints=checkpoints,
                 clock=clock,
-                stop=stop,
+                preemption=stop,
             )
     if stop.requested():
         return None
@@ -369,6 +370,7 @@ def _trained(
     folder: pathlib.Path,
     *,
     quiet: bool,
+    clock: Callable[[], float],
     **how: Any,
 ) -> TrainState:
     """The state at the plan's end, or where it was stopped; says `line` first."""
@@ -383,9 +385,7 @@ def _trained(
             stepped,
             loader,
             plan,
-            monitor=None,
-            writer=writer,
-            progress=progress,
+            log=TrainLog(writer, progress, plan, clock=clock),
             **how,
         )
 

@@ -1,4 +1,4 @@
-"""Optimisers and schedules: SGD in PyTorch's order, LARS, clipping to a given norm."""
+"""Optimizers and schedules: SGD in PyTorch's order, LARS, clipping to a given norm."""
 
 from collections.abc import Hashable, Mapping, Sequence
 
@@ -38,19 +38,19 @@ def step_schedule(
     >>> print(f"{step_schedule(1.0, milestones=[10, 20])(15).item():.4f}")
     0.1000
     """
-    boundaries = jnp.asarray(milestones)
-    # strict promotion refuses an integer power
-    return lambda count: (
-        peak * factor ** jnp.sum(count >= boundaries, dtype=jnp.float32)
-    )
+    # milestones of a short run may round to the same step, which then counts twice
+    scales = {step: factor ** milestones.count(step) for step in milestones}
+    schedule = optax.piecewise_constant_schedule(peak, scales)
+    # optax compares the integer count with 0.0, which strict promotion refuses
+    return lambda count: schedule(jnp.asarray(count, jnp.float32))
 
 
 def momentum_schedule(base: float, *, num_steps: int) -> optax.Schedule:
-    """Momentum of BYOL's target at each step: from base up half a cosine to 1.
+    """Momentum of BYOL's target network at each step: half a cosine from base to 1.
 
     Args:
         base: the first step's, in [0, 1].
-        num_steps: steps until the target stands still.
+        num_steps: steps until the momentum is 1 and the target no longer changes.
 
     Raises:
         ValueError: if base lies outside [0, 1].
@@ -74,17 +74,18 @@ def sgd(
     weight_decay: float,
     frozen_steps: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """SGD as PyTorch has it: decay is added, then momentum, then the rate applied.
+    """SGD in PyTorch's order: weight decay, then momentum, then the learning rate.
 
-    Every parameter decays, biases and batch-norm scales too, as in the released MoCo,
-    SimSiam and LoGo.
+    Weight decay applies to every parameter, also to biases and batch-norm scales, as in
+    the released MoCo, SimSiam and LoGo.
 
     Args:
         learning_rate: a number, or a schedule, which counts frozen steps too.
-        momentum: how much of the last step's direction stays.
-        weight_decay: added to the gradient, times the parameter.
-        frozen_steps: steps at first that move nothing and leave no momentum, as where
-            PyTorch has no gradient (SwAV's prototypes); None: none, and no counter.
+        momentum: factor of the accumulated direction, in [0, 1).
+        weight_decay: factor of the parameter that is added to its gradient.
+        frozen_steps: number of first steps that change no parameter and accumulate no
+            momentum, as PyTorch does without a gradient (SwAV's prototypes). None: no
+            frozen steps, and no step counter in the state.
 
     Source: torch.optim.SGD.
     """
@@ -99,7 +100,7 @@ def lars(
     weight_decay: float,
     frozen_steps: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """SGD behind `layerwise_rates`: LARS as SwAV trains by it; arguments as `sgd`'s.
+    """LARS as in SwAV: SGD after `layerwise_rates`; arguments as in `sgd`.
 
     Source: facebookresearch/swav@main_swav.py; You et al. 2017,
         https://arxiv.org/abs/1708.03888.
@@ -113,8 +114,9 @@ def layerwise_rates(
 ) -> optax.GradientTransformation:
     """Decayed gradients scaled to trust_coefficient times their parameter's norm.
 
-    Unlike optax.lars it adds the norms of gradient and decay, not the two vectors, and
-    leaves the gradient as it is, undecayed, where parameter or gradient is zero.
+    Unlike `optax.lars` it divides by the sum of the norms of gradient and decay, not by
+    the norm of their sum. Where parameter or gradient is zero, the gradient stays
+    unscaled and undecayed.
 
     Source: NVIDIA/apex@apex/parallel/LARC.py with clip=False.
     """
@@ -134,7 +136,7 @@ def _descent(
     momentum: float,
     frozen_steps: int | None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Decay, momentum and rate in PyTorch's order, the first two idle while frozen."""
+    """Decay, momentum and rate in PyTorch's order; only the rate while frozen."""
     direction = [decay, optax.trace(momentum)]
     if frozen_steps is not None:
         direction = [
@@ -151,12 +153,14 @@ def _descent(
 def by_network(
     transforms: Mapping[Hashable, optax.GradientTransformation],
 ) -> optax.GradientTransformationExtraArgs:
-    """An optimiser of its own for each network of a dictionary of parameters."""
+    """A separate optimizer for each network of a dictionary of parameters."""
     return optax.multi_transform(dict(transforms), {name: name for name in transforms})
 
 
 def clip_to_norm() -> optax.GradientTransformationExtraArgs:
-    """Shrinks gradients to the norm `max_norm`, given anew at every update.
+    """Clips gradients to the global norm `max_norm`, an argument of every update.
+
+    `optax.clip_by_global_norm` takes a constant.
 
     Source: torch.nn.utils.clip_grad_norm_, whose 1e-6 keeps a zero gradient at zero.
     """
@@ -174,7 +178,7 @@ def clip_to_norm() -> optax.GradientTransformationExtraArgs:
 def clipped_sgd(
     learning_rate: ScalarOrSchedule, *, momentum: float, weight_decay: float
 ) -> optax.GradientTransformationExtraArgs:
-    """`sgd` behind `clip_to_norm`: clipped, then decayed, then given momentum.
+    """`sgd` after `clip_to_norm`: clipping, then decay, momentum and rate.
 
     Source: ztt1024/LoGo-SSL@trainers.py, the update on the local crops.
     """

@@ -1,15 +1,15 @@
-"""Ends a run in order at SIGTERM or Ctrl-C: saved, one line said, nothing torn.
+"""Preemption: at SIGTERM or Ctrl-C the run saves its state, prints a line and exits.
 
-The handler sets a flag and no more; the training loop reads it between steps. But
-Python runs handlers between its own instructions, and compiling is one call of minutes,
-as an evaluation is one of the loop's. So a thread learns of the signal too, and ends
-the process itself where the loop does not answer within `GRACE` seconds and all that
-was learned is on disk: before the first step, and in an evaluation, which the loop
-begins only once its state is saved.
+The signal handler only sets a flag, which the training loop reads between steps. But
+Python runs handlers between its own instructions, and compilation is a single call of
+minutes; so is an evaluation for the loop. Therefore a thread gets the signal too. It
+ends the process if the loop does not answer within `GRACE` seconds and the newest state
+is on disk: before the first step, and in an evaluation, which begins only after its
+state is saved.
 
-Exit codes: SIGTERM 0, since a scheduler that stops a run is no failure of the run;
-Ctrl-C 130, as shells expect, so that a script around the command stops too. A second
-Ctrl-C ends the process at once.
+Exit codes: 0 after SIGTERM, because a scheduler that stops a run is no failure of the
+run; 130 after Ctrl-C, as shells expect, so that a script around the command stops too.
+A second Ctrl-C ends the process at once.
 """
 
 import multiprocessing
@@ -21,18 +21,18 @@ from types import FrameType
 from typing import NoReturn, Self
 
 GRACE = 3.0
-STOPPED = "stopped by"  # how the last line of a run that stopped begins
+STOPPED = "stopped by"  # the last line of a stopped run begins with it
 _EXIT_CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}
 
 
 class PreemptionHandler:
-    """Whether the run was told to stop, and what is on disk by then.
+    """Receives SIGTERM and Ctrl-C, and knows whether the newest state is saved.
 
-    A context manager that takes the two signals over, in the main thread; one that is
-    never entered is never told to stop.
+    A context manager that installs handlers of the two signals, in the main thread. If
+    it is never entered, a stop is never requested.
 
     Args:
-        grace: seconds that the main thread has to answer.
+        grace: seconds for the main thread to call `requested` after a signal.
     """
 
     def __init__(self, grace: float = GRACE):
@@ -65,25 +65,25 @@ class PreemptionHandler:
         os.close(self._reader)
 
     def requested(self) -> bool:
-        """Whether to stop; whoever is told so saves and ends the run."""
+        """Whether to stop; if so, the caller must save the state and end the run."""
         with self._changed:
             self._answered = self._signal is not None
             self._changed.notify()
             return self._answered
 
     def unsaved(self) -> None:
-        """Notes that more has been learned than is on disk."""
+        """Records that the newest state is not on disk."""
         with self._changed:
             self._unsaved = True
 
     def saved(self, step: int) -> None:
-        """Notes that all that was learned, up to a step, is on disk."""
+        """Records that the newest state, of this step, is on disk."""
         with self._changed:
             self._step, self._unsaved = step, False
             self._changed.notify()
 
     def leave(self) -> NoReturn:
-        """Ends the process in order."""
+        """Prints the last line and exits with the signal's code."""
         print(self._last_words(), file=sys.stderr, flush=True)
         sys.exit(self._exit_code())
 
@@ -94,7 +94,7 @@ class PreemptionHandler:
 
     def _watch(self) -> None:
         while (received := os.read(self._reader, 1)) and received[0] not in _EXIT_CODES:
-            pass  # any signal with a handler in Python is told here
+            pass  # every signal with a Python handler arrives here
         if not received:
             return
         with self._changed:
@@ -118,4 +118,4 @@ class PreemptionHandler:
         name = (self._signal or signal.SIGTERM).name
         saved = f"after step {self._step}, which is saved"
         where = saved if self._step else "before anything was saved"
-        return f"{STOPPED} {name} {where}; the same command goes on"
+        return f"{STOPPED} {name} {where}; run the same command to resume"

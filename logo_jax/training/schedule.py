@@ -1,19 +1,19 @@
-"""How long a run is, and how often what is done."""
+"""Training schedule: number of steps; logging, checkpoint and evaluation intervals."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSchedule:
-    """How long, and how often what.
+    """How long a run trains, and after which steps it logs, saves and evaluates.
 
     Attributes:
-        num_steps: updates in all.
-        steps_per_epoch: for the progress line.
-        log_every_steps: between lines of metrics, each the mean since the last.
-        checkpoint_every_steps: between checkpoints; there is one at the end too.
-        knn_every_steps: between kNN evaluations; 0: only at the end.
-        trivial_baselines: whether to print what takes no learning to reach, first.
+        num_steps: number of updates in all.
+        steps_per_epoch: for the epoch on the progress line.
+        log_every_steps: interval of rows of metrics, each the mean since the last.
+        checkpoint_every_steps: interval of checkpoints; the last state is saved too.
+        knn_every_steps: interval of kNN evaluations; 0: only after the last step.
+        trivial_baselines: whether to evaluate baselines without training first.
         seeds: trained at once.
     """
 
@@ -26,11 +26,11 @@ class TrainingSchedule:
     seeds: tuple[int, ...] = (0,)
 
     def logs(self, step: int) -> bool:
-        """Whether a line is due after this step."""
+        """Whether a row of metrics is written after this step."""
         return self._is_due(step, self.log_every_steps)
 
     def evaluates(self, step: int) -> bool:
-        """Whether the state after this step is evaluated."""
+        """Whether the state after this step is evaluated, and saved before."""
         return self._is_due(step, self.knn_every_steps)
 
     def saves(self, step: int) -> bool:
@@ -38,5 +38,5 @@ class TrainingSchedule:
         return self._is_due(step, self.checkpoint_every_steps)
 
     def _is_due(self, step, every):
-        """Due after the last step, and after every so many (0: only after the last)."""
+        """Due after the last step, and at multiples of `every` unless it is 0."""
         return step == self.num_steps or (every > 0 and step > 0 and step % every == 0)

@@ -1,8 +1,4 @@
-"""Devices and gradients: the mesh, the one gradient step, the compiled train step.
-
-The only module that knows the name of the device axis and the only place that averages
-gradients.
-"""
+"""The compiled training step of any method, on a mesh of devices."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,23 +7,19 @@ import jax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from logo_jax.methods.base import (
-    Batch,
-    Metrics,
-    TrainState,
-)
-from logo_jax.parallel.mesh import AXIS, _batch_spec, replicate
+from logo_jax.methods.base import Batch, Metrics, TrainState
+from logo_jax.parallel.mesh import AXIS, batch_spec, replicate
 
 
 class TrainStep(NamedTuple):
     """A compiled step `(state, examples, epoch) -> (state, metrics)` of one run.
 
-    The run's keys are an argument of the program, not a part of it, so that runs that
-    differ in their seeds alone share one entry of the compile cache.
+    The run's random keys are an argument of the compiled program, not constants in it,
+    so that runs of different seeds share one entry of the compile cache.
 
     Attributes:
-        compiled: `(state, examples, epoch, keys)`, as `jax.jit` made it.
-        keys: the run's, as numbers, on all devices.
+        compiled: `(state, examples, epoch, keys)`, made by `jax.jit`.
+        keys: of the run, as raw key data, replicated on all devices.
     """
 
     compiled: Any
@@ -40,7 +32,7 @@ class TrainStep(NamedTuple):
         return self.compiled(state, examples, epoch, self.keys)
 
     def trace(self, state: Any, examples: Any, epoch: Any) -> Any:
-        """As `jax.jit`'s: the program, before it is lowered and compiled."""
+        """The traced program, as `jax.jit`'s `trace` returns it."""
         return self.compiled.trace(state, examples, epoch, self.keys)
 
 
@@ -53,16 +45,15 @@ def make_train_step(
     """The compiled step `(state, examples, epoch) -> (state, metrics)` of any method.
 
     Args:
-        update: a method's update.
-        make_batch: `(key, examples, epoch)`: turns this device's examples into crops.
-        mesh: the devices; examples are split over them as `batch_sharding` says.
-        keys: the run's, one for crops and one for steps, [2], the same on all devices;
-            or [n, 2] for n seeds at once, which then lead the state, the examples and
-            the metrics.
+        update: of a method; averages its gradients over devices itself.
+        make_batch: `(key, examples, epoch)`: crops of this device's examples.
+        mesh: of devices; examples are split over them by `batch_sharding`.
+        keys: of the run: one for crops and one for steps, [2]; or [n, 2] of n seeds,
+            which are then the leading axis of state, examples and metrics.
 
     Returns:
-        A function that donates the state, keeps it equal on all devices and averages
-        running statistics and metrics over them.
+        The step. It donates the state, keeps it equal on all devices, and averages
+        running statistics and metrics over devices.
     """
 
     def train_step(state, examples, epoch, keys):
@@ -76,7 +67,7 @@ def make_train_step(
     several = keys.ndim == 2
     if several:
         train_step = jax.vmap(train_step, in_axes=(0, 0, None, 0))
-    in_specs = (P(), _batch_spec(several), P(), P())
+    in_specs = (P(), batch_spec(several), P(), P())
     mapped = jax.shard_map(train_step, mesh=mesh, in_specs=in_specs, out_specs=P())
     compiled = jax.jit(mapped, donate_argnums=0)
     return TrainStep(compiled, replicate(jax.random.key_data(keys), mesh))

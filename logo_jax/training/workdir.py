@@ -1,4 +1,4 @@
-"""A run's folder: its lock, its config, and the machine it runs on."""
+"""The folder of a run: its lock, its config, and the machine it runs on."""
 
 import contextlib
 import fcntl
@@ -20,27 +20,25 @@ LOCK_FILE = "lock"
 
 
 class WorkdirInUseError(ValueError):
-    """Another process holds the folder."""
+    """Another process has locked the folder."""
 
 
 @contextlib.contextmanager
 def lock_workdir(workdir: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
-    """Holds a folder for this process alone; readers need no lock.
+    """Locks a folder for this process; readers need no lock.
 
-    The kernel keeps the lock and lets go of it when the process ends, however it ends:
-    so there are no stale ones. A file with a host and a pid alone cannot be trusted:
-    pids are used again, and those of another host cannot be looked up. They are in the
-    file, for people. On NFS the server keeps the lock (flock(2), Linux >= 2.6.12), so
-    it holds between hosts.
+    The kernel releases the lock when the process ends, however it ends, so there are no
+    stale locks. A file with host and pid alone would not do: pids are reused, and those
+    of another host cannot be looked up. The file holds them for people to read. On NFS
+    the server keeps the lock (flock(2), Linux >= 2.6.12), so it works between hosts.
 
     Args:
         workdir: made if absent.
-        wait: until the process that holds it lets go.
+        wait: whether to wait until another process releases it.
 
     Raises:
-        InUse: where another process holds the folder, with its host and pid.
-        ValueError: where the folder cannot be written, or lies on a file system without
-            locks.
+        WorkdirInUseError: if another process holds the folder; names host and pid.
+        ValueError: if the folder cannot be written, or its file system has no locks.
     """
     with _refused(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
@@ -54,10 +52,10 @@ def lock_workdir(workdir: pathlib.Path, *, wait: bool = False) -> Iterator[None]
 
 
 def require_free(workdir: pathlib.Path) -> None:
-    """Refuses a folder that another process holds now, before anything is loaded.
+    """Checks that no other process has locked a folder, before anything is loaded.
 
     Raises:
-        ValueError: as `locked`.
+        ValueError: as `lock_workdir`.
     """
     if (workdir / LOCK_FILE).exists():
         with (workdir / LOCK_FILE).open("a+") as file, _taken(file, workdir):
@@ -66,10 +64,10 @@ def require_free(workdir: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _taken(file: TextIO, workdir: pathlib.Path, wait: bool = False) -> Iterator[None]:
-    """Holds the file's lock, and lets go by name.
+    """Locks the file, and unlocks it explicitly.
 
-    Closing alone would leave the lock with a process forked meanwhile, until that one
-    ends or starts its program.
+    Closing it would leave the lock to a process forked meanwhile, until that one ends
+    or executes another program.
     """
     try:
         with _refused(workdir):
@@ -89,7 +87,7 @@ def _taken(file: TextIO, workdir: pathlib.Path, wait: bool = False) -> Iterator[
 
 @contextlib.contextmanager
 def _refused(workdir: pathlib.Path) -> Iterator[None]:
-    """Names the folder and the remedy where the system refuses it."""
+    """Names folder and remedy in errors of the system."""
     try:
         yield
     except BlockingIOError:
@@ -102,15 +100,16 @@ def _refused(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
-    """Looks whether the folder is this config's, or can be; writes nothing.
+    """Checks that the folder is empty or holds a run of this config; writes nothing.
 
     Args:
-        workdir: of a run that goes on, or of none so far.
+        workdir: of a run to resume, or of a new one.
         config: nested mappings of plain values.
 
     Raises:
-        ValueError: where it is another config's, with the difference, or no folder.
-        OSError: where it cannot be read.
+        ValueError: if it holds a run of another config, with the differences, or is no
+            folder.
+        OSError: if it cannot be read.
     """
     require_writable(workdir)
     if (workdir / CONFIG_FILE).exists():
@@ -128,10 +127,10 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
 
 
 def require_writable(workdir: pathlib.Path) -> None:
-    """Refuses a folder that is not one, or cannot be written.
+    """Checks that a path is, or can become, a folder that can be written.
 
     Raises:
-        ValueError: where it cannot.
+        ValueError: if not.
     """
     there = existing(workdir)
     if not there.is_dir() or not os.access(there, os.W_OK):
@@ -142,20 +141,20 @@ def require_writable(workdir: pathlib.Path) -> None:
 
 
 def existing(path: pathlib.Path) -> pathlib.Path:
-    """The path itself, or the nearest folder above it that is there."""
+    """The path itself, or the nearest parent that exists."""
     return next(place for place in (path, *path.parents) if place.exists())
 
 
 def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
-    """Makes the folder this config's, or checks that it already is.
+    """Writes the config to a new folder, or checks the config that it has.
 
     Args:
         workdir: made if absent.
         config: nested mappings of plain values.
 
     Raises:
-        ValueError: as `check`.
-        OSError: where it cannot be read or written.
+        ValueError: as `check_config`.
+        OSError: if it cannot be read or written.
     """
     check_config(workdir, config)
     file = workdir / CONFIG_FILE
@@ -194,7 +193,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What changed between two configs, a line each.
+    """Differences between two configs, a line each.
 
     >>> differences({"a": {"b": 1}, "c": 0}, {"a": {"b": 2}, "c": 0})
     ['a.b: 1 -> 2']
@@ -218,7 +217,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
 
 
 def as_tuples(value: Any) -> Any:
-    """JSON's lists as tuples, as configs have them."""
+    """A JSON value with tuples in place of lists, as in configs."""
     if isinstance(value, Mapping):
         return {name: as_tuples(field) for name, field in value.items()}
     if isinstance(value, list):

@@ -1,1 +1,1 @@
-"""Figures from arrays, and the page that holds them. Nothing here reads a run."""
+"""Figures from arrays and of runs, image logging, and the HTML page of figures."""

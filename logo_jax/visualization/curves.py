@@ -1,4 +1,4 @@
-"""What runs measured while they trained, one line a run, one panel a metric."""
+"""Metrics over training steps: one panel per metric, one line per run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,9 +7,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from logo_jax.visualization.figure import COLOURS, RenderedFigure, png
+from logo_jax.training.logging.metric_writer import is_knn
+from logo_jax.visualization.figure import COLORS, RenderedFigure, png
 
-Rows = Sequence[Mapping[str, Any]]  # of one run: `step`, and numbers by name or None
+Rows = Sequence[
+    Mapping[str, Any]
+]  # of one run: `step`, and metrics, None if not finite
 MOST_COLUMNS = 3
 
 
@@ -17,9 +20,9 @@ class Curve(NamedTuple):
     """One metric of one run.
 
     Attributes:
-        steps: where it was measured, [n].
-        values: NaN where it was not finite, [n].
-        spread: standard deviation over seeds, [n]; NaN where there is one seed.
+        steps: updates done at each value, [n].
+        values: NaN where not finite, [n].
+        spread: standard deviation over seeds, [n]; NaN for a single seed.
     """
 
     steps: np.ndarray
@@ -34,7 +37,7 @@ class Group(NamedTuple):
         name: of its file.
         title: of the figure.
         caption: how to read it.
-        holds: whether a metric belongs there.
+        holds: whether a metric belongs to the figure.
     """
 
     name: str
@@ -43,8 +46,9 @@ class Group(NamedTuple):
     holds: Callable[[str], bool]
 
 
-def _is_knn(name: str) -> bool:
-    return name.startswith(("knn", "linear/")) and name.endswith("top1")
+def _is_accuracy(name: str) -> bool:
+    of_evaluation = is_knn(name) or name.startswith("linear/")
+    return of_evaluation and name.endswith("top1")
 
 
 def _is_speed(name: str) -> bool:
@@ -63,8 +67,8 @@ ACCURACY = Group(
     "knn",
     "Accuracy while training",
     "Top-1 of the test images, in percent, by their nearest training images; "
-    "k neighbours at temperature t.",
-    _is_knn,
+    "k neighbors at temperature t.",
+    _is_accuracy,
 )
 GROUPS = (
     ACCURACY,
@@ -72,7 +76,7 @@ GROUPS = (
     Group(
         "health",
         "Health",
-        "What tells a collapse: the embeddings' rank and spread fall, or the gradient "
+        "Signs of a collapse: the embeddings' rank and spread fall, or the gradient "
         "vanishes.",
         _is_health,
     ),
@@ -87,7 +91,7 @@ GROUPS = (
 
 
 def curve(rows: Rows, name: str) -> Curve:
-    """A metric where rows have it; a null is NaN."""
+    """The values of a metric in the rows that have it; null is NaN."""
     has = [row for row in rows if name in row]
     columns = (
         [np.nan if row.get(key) is None else row[key] for row in has]
@@ -97,7 +101,7 @@ def curve(rows: Rows, name: str) -> Curve:
 
 
 def metric_names(runs: Mapping[str, Rows]) -> list[str]:
-    """Metrics that any run has, as first met; without those that tell of seeds."""
+    """Metrics of any of the runs, in order of appearance; without those of seeds."""
     rows = [row for rows in runs.values() for row in rows]
     every = dict.fromkeys(name for row in rows for name in row if name != "step")
     return [name for name in every if not _of_seeds(name, every)]
@@ -115,14 +119,14 @@ def plot_curves(
 
     Args:
         runs: rows of metrics.jsonl, by the run's name.
-        groups: to draw.
+        groups: of metrics, one figure each.
     """
     names = metric_names(runs)
     by_group = [(group, list(filter(group.holds, names))) for group in groups]
-    return [_picture(group, found, runs) for group, found in by_group if found]
+    return [_figure(group, found, runs) for group, found in by_group if found]
 
 
-def _picture(
+def _figure(
     group: Group, names: Sequence[str], runs: Mapping[str, Rows]
 ) -> RenderedFigure:
     columns = min(MOST_COLUMNS, len(names))
@@ -140,7 +144,7 @@ def _picture(
             handles = grid[0].get_lines()
             figure.legend(handles, list(runs), loc="outside upper center", ncols=3)
 
-    ends = "; ".join(_told(name, runs) for name in names)
+    ends = "; ".join(_last_values(name, runs) for name in names)
     alt = f"Line plots over steps. Last values: {ends}."
     return RenderedFigure(group.name, group.title, group.caption, alt, png(size, paint))
 
@@ -148,16 +152,16 @@ def _picture(
 def _panel(axes: Axes, name: str, runs: Mapping[str, Rows]) -> None:
     for i, rows in enumerate(runs.values()):
         steps, values, spread = curve(rows, name)
-        colour = COLOURS[i % len(COLOURS)]
+        color = COLORS[i % len(COLORS)]
         marker = "o" if len(steps) < 12 else ""
-        axes.plot(steps, values, color=colour, marker=marker, markersize=3, lw=1.4)
+        axes.plot(steps, values, color=color, marker=marker, markersize=3, lw=1.4)
         low, high = values - spread, values + spread
-        axes.fill_between(steps, low, high, color=colour, alpha=0.2, lw=0)
+        axes.fill_between(steps, low, high, color=color, alpha=0.2, lw=0)
     axes.set_title(name)
     axes.set_xlim(left=0)
 
 
-def _told(name: str, runs: Mapping[str, Rows]) -> str:
+def _last_values(name: str, runs: Mapping[str, Rows]) -> str:
     return f"{name} " + ", ".join(
         f"{last(rows, name)} ({run})" for run, rows in runs.items()
     )

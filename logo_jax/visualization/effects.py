@@ -1,4 +1,4 @@
-"""What each setting changes: paired differences with their intervals."""
+"""Effects of settings: paired differences with their confidence intervals."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,17 +7,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from logo_jax.visualization.figure import COLOURS, RenderedFigure, png
+from logo_jax.visualization.figure import COLORS, RenderedFigure, png
 
 
 class Difference(NamedTuple):
-    """One setting over another, seed by seed.
+    """Differences between two settings, one for each seed.
 
     Attributes:
         name: of the setting.
-        over: name of the other.
+        over: name of the setting it is compared with.
         values: of each seed that both have, at least one.
-        margin: half of the mean's interval; None where one value gives none.
+        margin: half width of the mean's interval; None for a single value.
     """
 
     name: str
@@ -29,11 +29,11 @@ class Difference(NamedTuple):
 def plot_effects(
     name: str, metric: str, differences: Sequence[Difference]
 ) -> RenderedFigure:
-    """A line for each difference: a ring a seed, mean and interval.
+    """Figure of paired differences: each seed, the mean and its interval.
 
     Args:
         name: of the file.
-        metric: of which they are differences.
+        metric: that was measured.
         differences: from top to bottom, at least one.
     """
 
@@ -63,8 +63,8 @@ def plot_effects(
 def _line(axes: Axes, place: int, difference: Difference) -> None:
     values, mean = difference.values, float(np.mean(difference.values))
     decided = difference.margin is not None and abs(mean) > difference.margin
-    colour = COLOURS[0] if decided else COLOURS[8]
-    style = {"color": colour, "elinewidth": 2.0, "ms": 5.0}
+    color = COLORS[0] if decided else COLORS[8]
+    style = {"color": color, "elinewidth": 2.0, "ms": 5.0}
     axes.errorbar(mean, place, xerr=difference.margin, fmt="o", **style)
-    rings = {"facecolors": "none", "edgecolors": colour, "s": 22}
+    rings = {"facecolors": "none", "edgecolors": color, "s": 22}
     axes.scatter(values, [place] * len(values), alpha=0.7, **rings)

@@ -1,4 +1,4 @@
-"""Features of many images as points on a plane."""
+"""Embedding map: features projected to two dimensions by PCA, and by UMAP."""
 
 import importlib
 import importlib.util
@@ -9,11 +9,11 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from logo_jax.visualization.figure import COLOURS, RenderedFigure, class_name, png
+from logo_jax.visualization.figure import COLORS, RenderedFigure, class_name, png
 
-MOST_CLASSES = len(COLOURS)
+MOST_CLASSES = len(COLORS)
 OTHERS = "#c3c8d0"
-LEAST_FOR_UMAP = 50  # images; it looks at 15 neighbours of each
+LEAST_FOR_UMAP = 50  # images; it uses 15 neighbors of each
 
 
 def feature_map(
@@ -22,15 +22,15 @@ def feature_map(
     labels: Int[np.ndarray, " n"],
     classes: Sequence[str] = (),
 ) -> RenderedFigure:
-    """Unit vectors along their main axes; by UMAP too, where umap-learn is installed.
+    """Scatter plot of normalized features by PCA; by UMAP too, if it is installed.
 
     Args:
         name: of the file.
-        features: of n >= 2 images, in d >= 2 dimensions; their lengths do not matter.
+        features: of n >= 2 images, in d >= 2 dimensions; they are normalized first.
         labels: -1 where unknown.
         classes: names by label.
     """
-    from sklearn.decomposition import PCA  # a second that crops need not wait for
+    from sklearn.decomposition import PCA  # takes a second to import
 
     units = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
     pca = PCA(2, svd_solver="full")
@@ -57,7 +57,7 @@ def feature_map(
         title="Features on their main axes",
         caption=f"Features of {len(features):,} images as unit vectors, projected on "
         "their first two principal axes"
-        + (f"; colours are {len(shown)} of the classes." if len(shown) else ".")
+        + (f"; colors are {len(shown)} of the classes." if len(shown) else ".")
         + (" Beside it UMAP of the same." if len(maps) > 1 else ""),
         alt=f"Scatter plot of {len(features):,} points; the axes have {shares[0]:.1f} "
         f"and {shares[1]:.1f} % of the variance.",
@@ -70,8 +70,8 @@ def _scatter(
 ) -> None:
     rest = ~np.isin(labels, shown)
     axes.scatter(*points[rest].T, s=6, color=OTHERS, lw=0)
-    for label, colour in zip(shown, COLOURS, strict=False):
-        axes.scatter(*points[labels == label].T, s=8, color=colour, alpha=0.7, lw=0)
+    for label, color in zip(shown, COLORS, strict=False):
+        axes.scatter(*points[labels == label].T, s=8, color=color, alpha=0.7, lw=0)
     axes.set_aspect("equal", adjustable="datalim")
 
 

@@ -1,4 +1,4 @@
-"""A figure as a page holds it: PNG bytes with the words that go with them."""
+"""A rendered figure: PNG bytes with title, caption and alternative text."""
 
 import dataclasses
 import io
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 DPI = 144
-COLOURS = (
+COLORS = (
     "#3566c8",
     "#e07b39",
     "#2f9e6e",
@@ -38,13 +38,13 @@ STYLE: dict[Any, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class RenderedFigure:
-    """A figure that is drawn.
+    """A figure as PNG, with its text.
 
     Attributes:
         name: of its file, without suffix.
         title: of a few words.
         caption: what it shows, and how to read it.
-        alt: what is to be seen, for those who do not see it.
+        alt: alternative text: what the figure shows, in words.
         png: the file's bytes.
     """
 
@@ -56,14 +56,13 @@ class RenderedFigure:
 
 
 def png(size: tuple[float, float], paint: Callable[[Figure], Any]) -> bytes:
-    """What `paint` makes of an empty figure, as the bytes of a PNG.
+    """The PNG bytes of a figure that `paint` draws; the same bytes at every call.
 
-    The same figure has the same bytes. No state of matplotlib's is changed, and there
-    is no window: the figure belongs to nobody else.
+    Neither matplotlib's global state nor a window is used.
 
     Args:
         size: (width, height), in inches.
-        paint: adds to the figure.
+        paint: draws on an empty figure.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
@@ -74,11 +73,11 @@ def png(size: tuple[float, float], paint: Callable[[Figure], Any]) -> bytes:
 
 
 def bare(axes: Axes, edge: str = "") -> None:
-    """Takes ticks and grid off axes that hold an image; frames it where edge is given.
+    """Removes ticks and grid from axes with an image; frames it if edge is given.
 
     Args:
-        axes: to strip.
-        edge: colour of the frame; "": none.
+        axes: with an image.
+        edge: color of the frame; "": no frame.
     """
     axes.grid(visible=False)
     axes.set(xticks=[], yticks=[])
@@ -89,7 +88,7 @@ def bare(axes: Axes, edge: str = "") -> None:
 
 
 def class_name(label: int, classes: Sequence[str]) -> str:
-    """What to call a class: its name, its number where it has none, "" where unknown.
+    """Name of a class; its number if it has no name, "" if it is unknown.
 
     >>> class_name(1, ["cat", "dog"]), class_name(7, []), class_name(-1, ["cat"])
     ('dog', '7', '')

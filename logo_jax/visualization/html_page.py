@@ -1,4 +1,4 @@
-"""One HTML page that needs nothing but itself: no script, and no file beside it."""
+"""A self-contained HTML page of figures and tables, without scripts."""
 
 import base64
 import dataclasses
@@ -17,8 +17,8 @@ class Table:
     Attributes:
         title: of the table.
         header: of each column.
-        rows: as many items each.
-        folded: shown only when asked for.
+        rows: as long as the header.
+        folded: whether the table is collapsed at first.
     """
 
     title: str
@@ -32,21 +32,21 @@ Block: TypeAlias = RenderedFigure | Table | str  # a str is a paragraph
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A part of a page under a heading of its own."""
+    """A part of a page, with a heading."""
 
     title: str
     blocks: Sequence[Block]
 
 
 def files(title: str, sections: Sequence[Section]) -> dict[str, bytes]:
-    """The page, index.html, and its pictures as files of their own, by name."""
-    pictures = {
+    """File contents by name: the page, index.html, and each figure as PNG."""
+    figures = {
         f"{block.name}.png": block.png
         for section in sections
         for block in section.blocks
         if isinstance(block, RenderedFigure)
     }
-    return {"index.html": page(title, sections).encode()} | pictures
+    return {"index.html": page(title, sections).encode()} | figures
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
@@ -83,13 +83,13 @@ def _block(block: Block) -> str:
     return f"<p>{html.escape(block)}</p>\n"
 
 
-def _figure(picture: RenderedFigure) -> str:
-    data = base64.b64encode(picture.png).decode()
-    title, caption = html.escape(picture.title), html.escape(picture.caption)
+def _figure(figure: RenderedFigure) -> str:
+    data = base64.b64encode(figure.png).decode()
+    title, caption = html.escape(figure.title), html.escape(figure.caption)
     return (
-        f'<figure id="{html.escape(picture.name)}">\n<h3>{title}</h3>\n'
+        f'<figure id="{html.escape(figure.name)}">\n<h3>{title}</h3>\n'
         f'<div class="image"><img src="data:image/png;base64,{data}" '
-        f'alt="{html.escape(picture.alt)}"></div>\n'
+        f'alt="{html.escape(figure.alt)}"></div>\n'
         f"<figcaption>{caption}</figcaption>\n</figure>\n"
     )
 

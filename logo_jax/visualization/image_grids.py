@@ -1,4 +1,4 @@
-"""Images in rows: crops beside their sources, neighbours beside those who ask."""
+"""Image grids: crops beside their images, nearest neighbors beside their queries."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,22 +9,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from logo_jax.visualization.figure import COLOURS, RenderedFigure, bare, class_name, png
+from logo_jax.visualization.figure import COLORS, RenderedFigure, bare, class_name, png
 
-SAME, OTHER = COLOURS[2], COLOURS[6]
+SAME, OTHER = COLORS[2], COLORS[6]
 WIDTH = 10.0  # inches
 
 
 class CropExample(NamedTuple):
-    """An image and what was cut from it.
+    """An image and its crops.
 
     Attributes:
-        image: the source; may be stored smaller than it is.
+        image: as stored; may be smaller than the original.
         size: (height, width) of the original, in pixels.
         boxes: (top, left, height, width) of each crop, in pixels of the original; the
             global crops first.
-        global_crops: as the network gets them, but in [0, 1].
-        local_crops: the same.
+        global_crops: inputs of the network, but in [0, 1].
+        local_crops: the same, of the local crops.
     """
 
     image: UInt8[np.ndarray, "h w 3"]
@@ -35,14 +35,14 @@ class CropExample(NamedTuple):
 
 
 class NeighborExamples(NamedTuple):
-    """Images that ask, and the images nearest to each.
+    """Query images, and the nearest neighbors of each.
 
     Attributes:
         queries: [q, h, w, 3].
-        query_labels: -1 where unknown.
-        images: the nearest first, [q, k, h, w, 3].
-        labels: their classes, [q, k].
-        cosines: their similarity, [q, k].
+        query_labels: -1 if unknown, [q].
+        images: of the neighbors, nearest first, [q, k, h, w, 3].
+        labels: classes of the neighbors, [q, k].
+        cosines: similarities to the query, [q, k].
     """
 
     queries: UInt8[np.ndarray, "q h w 3"]
@@ -53,11 +53,11 @@ class NeighborExamples(NamedTuple):
 
 
 def crop_grid(name: str, examples: Sequence[CropExample]) -> RenderedFigure:
-    """Each image with the boxes of its crops, and the crops as the network gets them.
+    """Figure of images with the boxes of their crops, and of the crops.
 
     Args:
         name: of the file.
-        examples: with as many crops each.
+        examples: with the same number of crops each.
     """
     num_global = len(examples[0].global_crops)
     num_local = len(examples[0].local_crops)
@@ -69,7 +69,7 @@ def crop_grid(name: str, examples: Sequence[CropExample]) -> RenderedFigure:
             _source(axes[0], example, num_global)
             for i, crop in enumerate([*example.global_crops, *example.local_crops]):
                 axes[i + 1].imshow(crop, interpolation="nearest")
-                bare(axes[i + 1], COLOURS[i % len(COLOURS)])
+                bare(axes[i + 1], COLORS[i % len(COLORS)])
         for axes, title in zip(grid[0], _titles(num_global, num_local), strict=True):
             axes.set_title(title)
 
@@ -78,8 +78,8 @@ def crop_grid(name: str, examples: Sequence[CropExample]) -> RenderedFigure:
         name=name,
         title="Crops, as the network sees them",
         caption="Left the stored image with the boxes of its crops (global ones solid, "
-        "local ones dashed); then each crop of the first epoch after colour changes, "
-        "framed in its box's colour and mirrored where training mirrors it.",
+        "local ones dashed); then each crop of the first epoch after color changes, "
+        "framed in its box's color and mirrored where training mirrors it.",
         alt=f"{len(examples)} rows: an image with {num_global} global and {num_local} "
         "local boxes drawn on it, then the crops that were cut there.",
         png=png((side * columns, side * len(examples) + 0.3), paint),
@@ -97,11 +97,11 @@ def _source(axes: Axes, example: CropExample, num_global: int) -> None:
     axes.imshow(example.image, extent=frame, interpolation="nearest")
     for i, (top, left, tall, wide) in enumerate(example.boxes.tolist()):
         style = "-" if i < num_global else "--"
-        colour = COLOURS[i % len(COLOURS)]
+        color = COLORS[i % len(COLORS)]
         axes.add_patch(
-            Rectangle((left, top), wide, tall, fill=False, lw=2, ls=style, ec=colour)
+            Rectangle((left, top), wide, tall, fill=False, lw=2, ls=style, ec=color)
         )
-    margin = 0.03 * max(height, width)  # a box at the image's edge shows whole
+    margin = 0.03 * max(height, width)  # shows the whole line of a box at the edge
     axes.set(xlim=(-margin, width + margin), ylim=(height + margin, -margin))
     bare(axes)
 
@@ -109,12 +109,12 @@ def _source(axes: Axes, example: CropExample, num_global: int) -> None:
 def neighbor_grid(
     name: str, found: NeighborExamples, classes: Sequence[str] = ()
 ) -> RenderedFigure:
-    """Each query, and the images whose features are nearest to its own.
+    """Figure of query images and their nearest neighbors by cosine of features.
 
     Args:
         name: of the file.
-        found: queries and neighbours.
-        classes: names by label; numbers are shown where there are none.
+        found: queries and neighbors.
+        classes: names by label; without them labels are shown.
     """
     rows, columns = found.labels.shape
     known = found.query_labels >= 0
@@ -138,7 +138,7 @@ def neighbor_grid(
     side = WIDTH / (columns + 1)
     return RenderedFigure(
         name=name,
-        title="Nearest neighbours",
+        title="Nearest neighbors",
         caption="Left an image, then the training images whose features have the "
         "largest cosine with its own, which is told above each"
         + (" after the class; green: of the same class, red: not." if part else "."),

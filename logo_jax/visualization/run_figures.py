@@ -1,4 +1,4 @@
-"""What a run shows of itself: pictures from its config, its data and its checkpoint."""
+"""Figures of a run: its crops, nearest neighbors and embedding map."""
 
 import functools
 from typing import NamedTuple
@@ -28,24 +28,24 @@ from logo_jax.visualization.image_grids import (
     neighbor_grid,
 )
 
-NUM_QUERIES, NUM_NEIGHBOURS = 6, 8
-NUM_BANK = 2000  # images that neighbours are looked for in, and that the map shows
+NUM_QUERIES, NUM_NEIGHBORS = 6, 8
+NUM_BANK = 2000  # images that are searched for neighbors and shown on the map
 
 
-# What runs once, on a few images, had better be compiled quickly than well.
-AT_ONCE = {
+# Compile quickly: the program runs once, on a few images.
+COMPILE_QUICKLY = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
 }
 
 
 class EvalImages(NamedTuple):
-    """Images as an encoder is evaluated on them.
+    """Images as cropped for evaluation, with features and labels.
 
     Attributes:
         images: uint8 [n, h, w, 3].
         features: [n, d].
-        labels: int32 [n]; NO_LABEL where unknown, or where there may be several.
+        labels: int32 [n]; NO_LABEL if unknown or multi-label.
     """
 
     images: np.ndarray
@@ -54,14 +54,14 @@ class EvalImages(NamedTuple):
 
 
 def crop_examples(spec: ExperimentSpec, examples: Examples) -> list[CropExample]:
-    """The crops that training cuts of some images in its first epoch.
+    """Crops of some images in the first epoch of training.
 
     Args:
         spec: of one seed.
         examples: of the images.
     """
 
-    @functools.partial(jax.jit, compiler_options=AT_ONCE)
+    @functools.partial(jax.jit, compiler_options=COMPILE_QUICKLY)
     def cut(key, examples):
         epoch_key = jax.random.fold_in(key, 0)
         boxes = crop_boxes(epoch_key, examples.ids, examples.sizes, **spec.crops)
@@ -72,8 +72,8 @@ def crop_examples(spec: ExperimentSpec, examples: Examples) -> list[CropExample]
         examples.images,
         examples.sizes,
         np.asarray(boxes),
-        as_shown(batch.global_crops, spec.config.augment),
-        as_shown(batch.local_crops, spec.config.augment),
+        to_pixels(batch.global_crops, spec.config.augment),
+        to_pixels(batch.local_crops, spec.config.augment),
         strict=True,
     )
     return [
@@ -82,73 +82,76 @@ def crop_examples(spec: ExperimentSpec, examples: Examples) -> list[CropExample]
     ]
 
 
-def as_shown(crops: jax.Array, augment: AugmentSpec) -> np.ndarray:
-    """Normalised crops [.., 3] as colours in [0, 1]."""
-    colours = np.asarray(crops) * np.array(augment.std) + np.array(augment.mean)
-    return colours.clip(0, 1).astype(np.float32)
+def to_pixels(crops: jax.Array, augment: AugmentSpec) -> np.ndarray:
+    """Crops [..., 3] before normalization, in [0, 1]."""
+    pixels = np.asarray(crops) * np.array(augment.std) + np.array(augment.mean)
+    return pixels.clip(0, 1).astype(np.float32)
 
 
 def _off_canvas(image: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """What a canvas holds of an image of that size, without what is beside it."""
+    """The image of that size in a canvas, without the padding."""
     height, width = np.minimum(size, image.shape[:2])
     return image[:height, :width]
 
 
 def feature_figures(
-    name: str, subject: FrozenEncoder, data: ExperimentData
+    name: str, frozen: FrozenEncoder, data: ExperimentData
 ) -> list[RenderedFigure]:
-    """Nearest neighbours of some images, and a map of the features.
+    """Nearest neighbors of some images, and a map of the features.
 
-    Without a labelled test set the training images ask for one another.
+    Queries are test images; training images if there is no labeled test set.
 
     Args:
-        name: put before the names of the pictures' files.
-        subject: of one seed.
+        name: prefix of the figures' file names.
+        frozen: encoder of one seed.
         data: of its run.
     """
-    bank = _see(subject, data.bank or data.train, NUM_BANK)
-    if data.queries:
-        asked = _see(subject, data.queries, NUM_QUERIES)
+    images = data.train if data.bank is None else data.bank
+    bank = _encode(frozen, images, NUM_BANK)
+    if data.queries is not None:
+        queries = _encode(frozen, data.queries, NUM_QUERIES)
     else:
         rows = evenly_spaced(len(bank.images), NUM_QUERIES)
-        asked = EvalImages(*(x[rows] for x in bank))
+        queries = EvalImages(*(x[rows] for x in bank))
     classes = getattr(data.train, "class_names", ())
-    found = nearest(asked, bank, subject.mesh, selves=data.queries is None)
+    in_bank = data.queries is None
+    found = nearest(queries, bank, frozen.mesh, in_bank=in_bank)
     return [
         neighbor_grid(f"{name}neighbours", found, classes),
         feature_map(f"{name}features", bank.features, bank.labels, classes),
     ]
 
 
-def _see(subject: FrozenEncoder, images: ImageSource, limit: int) -> EvalImages:
-    cut = make_eval_crops(subject.spec, images, limit)
+def _encode(frozen: FrozenEncoder, images: ImageSource, limit: int) -> EvalImages:
+    cut = make_eval_crops(frozen.spec, images, limit)
     pixels = np.concatenate([part for part, _ in cut.batches()])
-    features, labels = subject.features_of(cut)
+    features, labels = frozen.features_of(cut)
     if labels.ndim > 1:
         labels = np.full(len(labels), NO_LABEL, np.int32)
     return EvalImages(pixels, features, labels)
 
 
 def nearest(
-    asked: EvalImages, bank: EvalImages, mesh: Mesh, *, selves: bool
+    queries: EvalImages, bank: EvalImages, mesh: Mesh, *, in_bank: bool
 ) -> NeighborExamples:
-    """The images of the bank most similar to each.
+    """The nearest neighbors of each query in the bank, by cosine of features.
 
     Args:
-        asked: images that neighbours are looked for.
-        bank: where they are looked for.
-        mesh: devices that look.
-        selves: whether those who ask are in the bank; none is its own neighbour then.
+        queries: images to find neighbors of.
+        bank: images to search.
+        mesh: devices that share the search.
+        in_bank: whether the queries are in the bank; each one's nearest neighbor,
+            itself, is then left out.
     """
-    count = min(NUM_NEIGHBOURS, len(bank.images) - selves)
-    known = nearest_neighbors.make_bank(Features(bank.features, bank.labels), mesh)
-    queries = nearest_neighbors.replicate(asked.features, mesh)
+    count = min(NUM_NEIGHBORS, len(bank.images) - in_bank)
+    searched = nearest_neighbors.make_bank(Features(bank.features, bank.labels), mesh)
+    features = nearest_neighbors.replicate(queries.features, mesh)
     find = jax.jit(
-        lambda queries: nearest_neighbors.nearest(
-            l2_normalize(queries), known, count + selves
+        lambda features: nearest_neighbors.nearest(
+            l2_normalize(features), searched, count + in_bank
         )
     )
-    cosines, rows = (np.asarray(x)[:, int(selves) :] for x in find(queries))
+    cosines, rows = (np.asarray(x)[:, int(in_bank) :] for x in find(features))
     return NeighborExamples(
-        asked.images, asked.labels, bank.images[rows], bank.labels[rows], cosines
+        queries.images, queries.labels, bank.images[rows], bank.labels[rows], cosines
     )

@@ -1,11 +1,11 @@
-"""How alike a run's learned affinity finds crops, beside their cosine: two figures.
+"""Learned affinity of a run's crops beside their cosine similarity: two figures.
 
     python -m logo_jax.report similarity --workdir=WORKDIR --out=DIR [--images=DIR]
 
 One crop against 40 others, ten of each of four classes: the paper's figure; where
 images have no classes, ten of each of four images. And both measures over the overlap
 (IoU) of the boxes of two local crops of an image, for 512 pairs. Crops are cut as the
-run's local ones, without changes of colour and without mirroring; embeddings and
+run's local ones, without changes of color and without mirroring; embeddings and
 scores are by running statistics. Images are the run's test images, or its training
 images where it has none, or those of --images. --draw draws other crops.
 
@@ -40,20 +40,20 @@ from logo_jax.training import workdir
 from logo_jax.visualization import similarity_plot
 from logo_jax.visualization.figure import class_name
 from logo_jax.visualization.html_page import Section, files
-from logo_jax.visualization.run_figures import as_shown
+from logo_jax.visualization.run_figures import to_pixels
 from logo_jax.visualization.similarity_plot import Comparison, Scores
 
 NUM_GROUPS, EACH = 4, 10
 NUM_LOOKED_AT = 2000  # their classes; a record of TFDS comes with its image
 NUM_PAIRS = 512
-AT_ONCE = 64  # pairs that are encoded together
+BATCH_SIZE = 64  # pairs that are encoded together
 
 
 class LocalCrops(NamedTuple):
-    """Crops of images, and where they lie.
+    """Crops of images, and their boxes.
 
     Attributes:
-        crops: normalised, [n, count, s, s, 3].
+        crops: normalized, [n, count, s, s, 3].
         boxes: (top, left, height, width) in pixels of the images, [n, count, 4].
     """
 
@@ -89,36 +89,36 @@ def main(arguments: Sequence[str]) -> None:
 
 
 class AffinityScorer:
-    """A run's encoder and learned affinity, and the crops it was trained on.
+    """Scores pairs of local crops by a run's learned affinity, and by cosine.
 
     Args:
-        subject: of one seed.
+        frozen: encoder of one seed.
 
     Raises:
-        ValueError: where it has learned no affinity.
+        ValueError: if the run has no learned affinity.
     """
 
-    def __init__(self, subject: FrozenEncoder):
-        affinity = getattr(subject.spec.method, "affinity", None)
+    def __init__(self, frozen: FrozenEncoder):
+        affinity = getattr(frozen.spec.method, "affinity", None)
         if not (isinstance(affinity, LearnedAffinity) and affinity.trained):
             raise ValueError(
                 "the run has learned no affinity: it needs config.logo.affinity="
                 "'regressor' and config.logo.update_kind='joint' or 'released'; give "
                 "the --workdir of one that has"
             )
-        self.spec = subject.spec
-        self._state = subject.state
+        self.spec = frozen.spec
+        self._state = frozen.state
         self._score = jax.jit(self._scores)
 
     def cut(
         self, images: ImageSource, rows: np.ndarray, count: int, key: jax.Array
     ) -> LocalCrops:
-        """So many local crops of each of the images; again others where a row recurs.
+        """Local crops of images, without color changes and flips.
 
         Args:
-            images: to cut.
-            rows: numbers of images, [n].
-            count: crops of each.
+            images: to crop.
+            rows: numbers of images, [n]; each occurrence gets other crops.
+            count: crops of each row.
             key: randomness of the boxes.
         """
         spec = self.spec
@@ -144,10 +144,10 @@ class AffinityScorer:
         return LocalCrops(crops, np.asarray(boxes))
 
     def scores(self, first: jax.Array, second: jax.Array) -> Scores:
-        """Of pairs of crops [n, s, s, 3]; the affinity is the mean of both orders."""
+        """Scores of pairs of crops [n, s, s, 3]; the affinity is symmetrized."""
         parts = [
-            self._score(self._state, first[i : i + AT_ONCE], second[i : i + AT_ONCE])
-            for i in range(0, len(first), AT_ONCE)
+            self._score(self._state, *(x[i : i + BATCH_SIZE] for x in (first, second)))
+            for i in range(0, len(first), BATCH_SIZE)
         ]
         return Scores(*(np.concatenate(x) for x in zip(*parts, strict=True)))
 
@@ -165,22 +165,22 @@ class AffinityScorer:
         return (score(state, a, b) + score(state, b, a)) / 2, cosine_affinity(a, b)
 
 
-def compare(judge: AffinityScorer, images: ImageSource, key: jax.Array) -> Comparison:
-    """One crop against others: the first group's first image cut once more."""
+def compare(scorer: AffinityScorer, images: ImageSource, key: jax.Array) -> Comparison:
+    """Scores of a reference crop, of the first group's first image, with all crops."""
     names, rows = groups(images)
     rows = np.concatenate([rows[0, :1], rows.ravel()])
-    crops = judge.cut(images, rows, 1, key).crops[:, 0]
+    crops = scorer.cut(images, rows, 1, key).crops[:, 0]
     reference = jnp.broadcast_to(crops[:1], crops[1:].shape)
-    shown = as_shown(crops, judge.spec.config.augment)
-    return Comparison(shown[0], shown[1:], names, judge.scores(reference, crops[1:]))
+    shown = to_pixels(crops, scorer.spec.config.augment)
+    return Comparison(shown[0], shown[1:], names, scorer.scores(reference, crops[1:]))
 
 
 def groups(images: ImageSource) -> tuple[list[str], np.ndarray]:
-    """Names of the groups, and the images whose crops they are, [groups, EACH].
+    """Names of the groups, and the numbers of their images, [groups, EACH].
 
-    The first classes and images spread over each, which recur where it has too few; or
-    images, each as a group of its own, where one has no class. No more images are
-    looked at than NUM_LOOKED_AT.
+    Groups are the first classes, with evenly spaced images, repeated if a class has too
+    few. If any image is unlabeled, each group is one image instead. Only NUM_LOOKED_AT
+    images are read.
     """
     looked_at = evenly_spaced(len(images), NUM_LOOKED_AT)
     labels = np.array(list(map(class_of, images.records(looked_at))))
@@ -196,33 +196,33 @@ def groups(images: ImageSource) -> tuple[list[str], np.ndarray]:
 
 
 def over_overlaps(
-    judge: AffinityScorer, images: ImageSource, key: jax.Array
+    scorer: AffinityScorer, images: ImageSource, key: jax.Array
 ) -> tuple[np.ndarray, Scores, Scores]:
-    """How alike two crops of an image are found, and two crops of two images.
+    """Scores of pairs of crops of one image, and of two images.
 
     Returns:
-        Overlap of the boxes of each pair of one image, [n]; its scores; scores of the
-        same crops with those of another image.
+        Overlap of the boxes of each pair of one image, [n]; scores of these pairs;
+        scores of their first crops with a crop of another image.
 
     Raises:
-        ValueError: where there is one image only.
+        ValueError: if there is only one image.
     """
     if len(images) < 2:
         raise ValueError(f"{images.origin} has one image; give two or more to compare")
     rows = np.arange(NUM_PAIRS) * len(images) // NUM_PAIRS
-    crops, boxes = judge.cut(images, rows, 2, key)
+    crops, boxes = scorer.cut(images, rows, 2, key)
     overlap = similarity_plot.overlaps(boxes[:, 0], boxes[:, 1])
     first, second = crops[:, 0], crops[:, 1]
-    # half the rows away lies another image, however often each recurs
+    # half the rows further is another image, however often each is repeated
     others = jnp.roll(second, NUM_PAIRS // 2, axis=0)
-    return overlap, judge.scores(first, second), judge.scores(first, others)
+    return overlap, scorer.scores(first, second), scorer.scores(first, others)
 
 
 def _images(run: FrozenEncoder, given: Path | None) -> ImageSource:
     if given:
         return load_unsplit_folder(given)
     data = load_images(run.spec.config.data.location)
-    return data.queries or data.train
+    return data.train if data.queries is None else data.queries
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,8 @@
-"""How alike crops are found: the learned affinity beside the cosine."""
+"""Figures of the learned affinity of crops beside their cosine similarity.
+
+scipy.stats and scikit-learn are imported where they are used: together they take two
+seconds, which `logo_jax.report` would wait for at every start.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,17 +13,17 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from logo_jax.visualization.figure import COLOURS, RenderedFigure, bare, png
+from logo_jax.visualization.figure import COLORS, RenderedFigure, bare, png
 
 LEARNED, COSINE = "learned affinity", "cosine"
 SHADE = "#f0f2f6"
 
 
 class Scores(NamedTuple):
-    """What two measures find of the same pairs of crops; the larger, the more alike.
+    """Two similarity measures of the same pairs of crops.
 
     Attributes:
-        learned: [n].
+        learned: affinity, [n].
         cosine: [n].
     """
 
@@ -29,7 +33,7 @@ class Scores(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A reference crop and others, in groups of as many.
+    """A reference crop and other crops, in groups of equal size.
 
     Attributes:
         reference: in [0, 1].
@@ -44,16 +48,11 @@ class Comparison:
     scores: Scores
 
     @property
-    def rank_correlation(self) -> float:
-        """Spearman's, between the two measures."""
-        return rank_correlation(*self.scores)
-
-    @property
     def means(self) -> dict[str, Scores]:
-        """Mean of the normalised scores in each group."""
+        """Mean of the normalized scores in each group."""
         parts = [
             x.reshape(len(self.groups), -1).mean(1)
-            for x in map(normalised, self.scores)
+            for x in map(normalized, self.scores)
         ]
         return {
             group: Scores(*values)
@@ -61,10 +60,10 @@ class Comparison:
         }
 
 
-def normalised(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Values between their smallest, 0, and their largest, 1; all 0 where they agree.
+def normalized(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Values scaled from [min, max] to [0, 1]; all 0 if they are equal.
 
-    >>> normalised(np.array([2.0, 4.0, 3.0])).tolist()
+    >>> normalized(np.array([2.0, 4.0, 3.0])).tolist()
     [0.0, 1.0, 0.5]
     """
     low, high = values.min(), values.max()
@@ -72,27 +71,23 @@ def normalised(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
 
 
 def rank_correlation(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
-    """Spearman's rank correlation; NaN where either is constant.
+    """Spearman's rank correlation; NaN if either is constant, without a warning.
 
-    >>> rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 8.0, 9.0]))
+    >>> round(rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 8.0, 9.0])), 6)
     1.0
     """
-    ranks = _ranks(a), _ranks(b)
-    if not all(np.ptp(x) for x in ranks):
+    from scipy.stats import spearmanr
+
+    if not (np.ptp(a) and np.ptp(b)):
         return float("nan")
-    return float(np.round(np.corrcoef(*ranks)[0, 1], 12))
-
-
-def _ranks(x: np.ndarray) -> np.ndarray:
-    """Of equals, the mean of the ranks they share."""
-    _, place, counts = np.unique(x, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[place]
+    found: Any = spearmanr(a, b)
+    return float(found.statistic)
 
 
 def overlaps(
     a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "n 4"]
 ) -> Float[np.ndarray, " n"]:
-    """Area that two boxes share over the area that either covers, in [0, 1].
+    """Intersection over union of boxes, in [0, 1].
 
     Args:
         a: (top, left, height, width) of each.
@@ -113,7 +108,7 @@ class Binned(NamedTuple):
     Attributes:
         x: mean of x in the bin, [k].
         y: mean of y, [k].
-        error: standard error of that, [k].
+        error: standard error of the mean of y, [k].
     """
 
     x: np.ndarray
@@ -124,28 +119,32 @@ class Binned(NamedTuple):
 def binned(
     x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], bins: int = 10
 ) -> Binned:
-    """Means in bins between quantiles of x; equals share a bin, so they may be fewer.
+    """Means in bins between quantiles of x.
+
+    Equal values share a bin, so there may be fewer bins; those with a single pair are
+    left out.
 
     >>> binned(np.array([0.0, 1, 2, 3]), np.array([1.0, 3, 5, 9]), bins=2).y.tolist()
     [2.0, 7.0]
     """
-    edges = np.unique(np.quantile(x, np.linspace(0, 1, bins + 1)))
-    bin_of = np.searchsorted(edges[1:-1], x, side="right")
-    parts = [np.flatnonzero(bin_of == i) for i in range(bins)]
-    columns = [
-        (x[part].mean(), y[part].mean(), y[part].std(ddof=1) / len(part) ** 0.5)
-        for part in parts
-        if len(part) > 1
-    ]
-    return Binned(*np.array(columns).reshape(-1, 3).T)
+    from scipy.stats import binned_statistic
+
+    edges: Any = np.unique(np.quantile(x, np.linspace(0, 1, bins + 1)))
+    if len(edges) == 1:  # all x are equal
+        edges = np.append(edges, edges + 1)
+    counts = binned_statistic(x, y, "count", edges).statistic
+    several = counts > 1
+    mean_x, mean_y = binned_statistic(x, [x, y], "mean", edges).statistic[:, several]
+    deviations = binned_statistic(x, y, "std", edges).statistic[several]
+    return Binned(mean_x, mean_y, deviations / np.sqrt(counts[several] - 1))
 
 
 def compared(name: str, found: Comparison) -> RenderedFigure:
-    """The reference, both measures crop by crop, and the crops.
+    """Figure of the reference, both measures of each crop, and the crops.
 
     Args:
         name: of the file.
-        found: of any number of groups.
+        found: crops of any number of groups, and their scores.
 
     Source: LoGo, supplement, Figure 2, https://arxiv.org/abs/2203.17205.
     """
@@ -153,7 +152,7 @@ def compared(name: str, found: Comparison) -> RenderedFigure:
         f"{group} {own.learned:.2f} by the affinity, {own.cosine:.2f} by the cosine"
         for group, own in found.means.items()
     )
-    agree = f"rank correlation of the two {found.rank_correlation:.2f}"
+    agree = f"rank correlation of the two {rank_correlation(*found.scores):.2f}"
     lines = len(found.groups)
 
     def paint(figure: Figure) -> None:
@@ -162,7 +161,7 @@ def compared(name: str, found: Comparison) -> RenderedFigure:
         left, right = top.subplots(1, 2, width_ratios=[1, 4.6])
         left.imshow(found.reference, interpolation="nearest")
         left.set_title("reference")
-        bare(left, COLOURS[0])
+        bare(left, COLORS[0])
         _measures(right, found)
         _crops(bottom.subplots(lines, len(found.crops) // lines, squeeze=False), found)
 
@@ -187,18 +186,18 @@ def _measures(axes: Axes, found: Comparison) -> None:
         if i % 2 == 0:
             axes.axvspan(i * each - 0.5, (i + 1) * each - 0.5, color=SHADE, lw=0)
         axes.text(middle, 1.08, group, ha="center", va="bottom", fontsize=8)
-    for label, values, marker, colour in zip(
-        (LEARNED, COSINE), found.scores, "os", COLOURS, strict=False
+    for label, values, marker, color in zip(
+        (LEARNED, COSINE), found.scores, "os", COLORS, strict=False
     ):
-        style = {"color": colour, "marker": marker, "ms": 3.5, "lw": 1.2}
-        axes.plot(places, normalised(values), label=label, **style)
+        style = {"color": color, "marker": marker, "ms": 3.5, "lw": 1.2}
+        axes.plot(places, normalized(values), label=label, **style)
     axes.set(ylim=(-0.05, 1.07), xlim=(-0.5, len(places) - 0.5))
-    axes.set(xlabel="crop", ylabel="normalised")
+    axes.set(xlabel="crop", ylabel="normalized")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
 
 
 def _crops(grid: np.ndarray, found: Comparison) -> None:
-    values = zip(*map(normalised, found.scores), strict=True)
+    values = zip(*map(normalized, found.scores), strict=True)
     for axes, crop, (learned, cosine) in zip(
         grid.ravel(), found.crops, values, strict=True
     ):
@@ -209,31 +208,32 @@ def _crops(grid: np.ndarray, found: Comparison) -> None:
         axes.set_ylabel(group, fontsize=8)
 
 
-def told_apart(
-    same: Float[np.ndarray, " n"], different: Float[np.ndarray, " m"]
+def roc_auc(
+    positive: Float[np.ndarray, " n"], negative: Float[np.ndarray, " m"]
 ) -> float:
-    """How often the first are above the second: the area under the ROC curve.
+    """Area under the ROC curve: how often a positive score exceeds a negative one.
 
-    >>> told_apart(np.array([2.0, 4.0]), np.array([1.0, 3.0]))
+    >>> roc_auc(np.array([2.0, 4.0]), np.array([1.0, 3.0]))
     0.75
     """
-    ranks = _ranks(np.concatenate([same, different]))[: len(same)]
-    above = ranks.sum() - len(same) * (len(same) + 1) / 2
-    return float(above / (len(same) * len(different)))
+    from sklearn.metrics import roc_auc_score
+
+    labels = np.repeat([1, 0], [len(positive), len(negative)])
+    return float(roc_auc_score(labels, np.concatenate([positive, negative])))
 
 
 def over_overlap(
     name: str, overlap: Float[np.ndarray, " n"], same: Scores, different: Scores
 ) -> RenderedFigure:
-    """Both measures over the overlap of the two crops' boxes: points and binned means.
+    """Figure of both measures over the overlap of the crops' boxes.
 
     Args:
         name: of the file.
-        overlap: of each pair of crops of one image, in [0, 1].
-        same: of each of those pairs.
-        different: of pairs of crops of two images.
+        overlap: intersection over union of each pair of crops of one image, [n].
+        same: scores of those pairs.
+        different: scores of pairs of crops of two images.
     """
-    rows = list(zip((LEARNED, COSINE), same, different, COLOURS, strict=False))
+    rows = list(zip((LEARNED, COSINE), same, different, COLORS, strict=False))
 
     def paint(figure: Figure) -> None:
         for axes, row in zip(figure.subplots(1, 2), rows, strict=True):
@@ -242,7 +242,7 @@ def over_overlap(
     facts = "; ".join(
         f"{label}: rank correlation with the overlap "
         f"{rank_correlation(overlap, values):.2f}, a pair of one image is above one of "
-        f"two in {100 * told_apart(values, others):.0f} % of cases"
+        f"two in {100 * roc_auc(values, others):.0f} % of cases"
         for label, values, others, _ in rows
     )
     return RenderedFigure(
@@ -262,9 +262,9 @@ def _over_overlap(
     label: str,
     values: np.ndarray,
     others: np.ndarray,
-    colour: str,
+    color: str,
 ) -> None:
-    axes.scatter(overlap, values, s=9, color=colour, alpha=0.35, lw=0)
+    axes.scatter(overlap, values, s=9, color=color, alpha=0.35, lw=0)
     x, y, error = binned(overlap, values)
     axes.errorbar(x, y, error, fmt="o-", color="#1c2330", ms=4, lw=1.5)
     axes.axhline(others.mean(), color="#1c2330", ls="--", lw=1)

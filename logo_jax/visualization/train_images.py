@@ -1,28 +1,30 @@
-"""Pictures of a run while it trains, on the boards that show its numbers."""
+"""Image logging while a run trains: crops and accuracy curves."""
 
 import io
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from logo_jax.experiment import Experiment
 from logo_jax.training.logging.metric_writer import (
     METRICS_FILE,
     MetricWriter,
+    is_evaluation,
     read_rows,
 )
 
 
 class ImageLogger:
-    """Hangs crops with their boxes after the first line, curves after evaluations.
+    """Logs crops with their boxes after the first row, curves after each evaluation.
 
     Args:
-        writer: that has the boards.
+        writer: sends images to the loggers of the run.
         folder: of the run.
         experiment: that is trained.
-        has_crops: whether they hang there already.
+        has_crops: whether the crops have been logged already.
     """
 
     def __init__(
@@ -39,15 +41,15 @@ class ImageLogger:
         self._has_crops = has_crops
 
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
-        """Takes a line of metrics once written; an evaluation is one without a loss."""
+        """Logs the images that are due after a row of metrics has been written."""
         if not self._has_crops:
-            self._writer.show(step, "crops", pixels(draw_crops(self._experiment)))
+            self._writer.log_image(step, "crops", pixels(draw_crops(self._experiment)))
             self._has_crops = True
-        if "loss" not in values:
-            self._writer.show(step, "knn", pixels(draw_accuracy(self._file)))
+        if is_evaluation(values):
+            self._writer.log_image(step, "knn", pixels(draw_accuracy(self._file)))
 
 
-# Imports below wait for the first picture: matplotlib takes longer than the first step.
+# Imported at the first figure: matplotlib takes longer to import than the first step.
 def draw_crops(experiment: Experiment) -> bytes:
     """Some training images with the boxes of their crops, and the crops, as PNG."""
     from logo_jax.visualization.image_grids import crop_grid
@@ -58,13 +60,13 @@ def draw_crops(experiment: Experiment) -> bytes:
 
 
 def draw_accuracy(file: Path) -> bytes:
-    """The accuracies that a metrics.jsonl has, over steps, as PNG."""
+    """The accuracies in a metrics.jsonl over steps, as PNG."""
     from logo_jax.visualization import curves
 
-    (picture,) = curves.plot_curves({"run": read_rows(file)}, [curves.ACCURACY])
-    return picture.png
+    (figure,) = curves.plot_curves({"run": read_rows(file)}, [curves.ACCURACY])
+    return figure.png
 
 
-def pixels(png: bytes) -> np.ndarray:
-    """Red, green, blue of a PNG, uint8 [h, w, 3]."""
+def pixels(png: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    """Red, green and blue of a PNG file."""
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))

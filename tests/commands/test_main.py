@@ -16,6 +16,7 @@ from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.logging.metric_writer import MetricWriter
 from logo_jax.training.logging.progress import Progress
+from logo_jax.training.logging.train_log import TrainLog
 from logo_jax.training.loop import train
 from tests.run_commands import evaluated
 
@@ -72,16 +73,16 @@ def run(config, folder, *, until=None, num_devices=1):
             MetricWriter(folder, resume_step=start) as writer,
             Progress(4, initial=start, quiet=True) as progress,
         ):
+            schedule = experiment.spec.schedule
+            clock = map(float, range(1000)).__next__
             return train(
                 state,
                 experiment.train_step,
                 loader,
-                experiment.spec.schedule,
-                monitor=experiment.monitor,
+                schedule,
+                log=TrainLog(writer, progress, schedule, clock=clock),
                 checkpoints=checkpoints,
-                writer=writer,
-                progress=progress,
-                clock=map(float, range(1000)).__next__,
+                monitor=experiment.monitor,
             )
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 from logo_jax.configs import base
 from logo_jax.data.loader import Examples
 from logo_jax.experiment import make_spec
-from logo_jax.experiment.experiment import train_step
+from logo_jax.experiment.experiment import compiled_step
 from logo_jax.methods import LearnedAffinity, LoGo, MoCo
 from logo_jax.parallel.mesh import make_mesh
 
@@ -33,7 +34,7 @@ def describe(config, steps_per_epoch=10):
 
 
 def compiled(spec):
-    return train_step(spec, make_mesh(jax.devices()[:1]))
+    return compiled_step(spec, make_mesh(jax.devices()[:1]))
 
 
 def examples(batch_size, side):
@@ -63,6 +64,54 @@ def test_the_full_train_step_of_a_config_fits_together_and_lowers_elsewhere(name
     assert metrics["loss"].shape == ()
     lowered = traced.lower(lowering_platforms=("cuda", "tpu"))  # from this machine
     assert lowered.compiler_ir() is not None
+
+
+NETWORKS = {"small AlexNet": "alexnet", "ResNet-18": "resnet18"}
+NETWORKS |= {"ResNet-34": "resnet34", "ResNet-50": "resnet50"}
+DATA = {"CIFAR-10": "cifar10", "STL-10": "stl10", "ImageNet-100": "imagenet100"}
+DATA |= {"COCO 2017 images": "coco", "a folder of your own images": ""}
+
+
+@pytest.mark.parametrize("name", [x for x in EXPERIMENTS if x != "quickstart"])
+def test_a_page_says_in_its_first_line_what_its_config_has(name):
+    module = importlib.import_module(f"logo_jax.configs.{name}")
+    config = load(name)
+    title = module.__doc__.splitlines()[0]
+    said = dict(NETWORKS | DATA)
+    found = {words for words in said if words in title}
+    assert {said[words] for words in found} == {
+        config.encoder.backbone,
+        config.data.name,
+    }
+    assert title.startswith(
+        {"simsiam": "SimSiam", "moco": "MoCo", "byol": "BYOL", "swav": "SwAV"}[
+            config.method.name
+        ]
+    )
+    (epochs,) = re.findall(r"(\d+) epochs", title)
+    assert config.train.num_epochs == int(epochs)
+    for batch in re.findall(r"batch (\d+)", title):
+        assert config.data.batch_size == int(batch)
+
+
+@every_experiment
+def test_a_page_states_what_a_reader_of_the_paper_looks_for(name):
+    text = (FOLDER / f"{name}.py").read_text()
+    for field in (
+        "data.batch_size",
+        "crops.global_crops",
+        "crops.local_crops",
+        "encoder.backbone",
+        "encoder.head_hidden",
+        "encoder.embedding_dim",
+        "optimizer.learning_rate",
+        "optimizer.weight_decay",
+        "batch_norm",
+    ):
+        assert f"    config.{field} = " in text, field
+    for knob in load(name).method:
+        if knob not in ("name", "encode_unused_views", "queue_start_epoch", "shuffle"):
+            assert f"    config.method.{knob} = " in text, knob
 
 
 @pytest.mark.parametrize("steps_per_epoch", [1, 70])  # 1: before data are known
@@ -162,9 +211,10 @@ def test_released_has_every_switch_of_the_golden_run():
     assert isinstance(method, LoGo)
     assert isinstance(method.base, MoCo)
     assert method.update_kind == "released"
-    assert (method.clip_ratio, method.reset_norm_every) == (0.015, 195)
+    assert (method.clip_ratio, method.reset_norm) == (0.015, True)
+    assert method.steps_per_epoch == 195
     assert method.update_momentum_before_repel
-    assert not method.stats_from_globals
+    assert method.base.running_stats == "all"
     base_method, affinity = method.base, method.affinity
     assert (base_method.queue_size, base_method.momentum) == (4096, 0.999)
     assert base_method.temperature == 0.07
@@ -173,7 +223,7 @@ def test_released_has_every_switch_of_the_golden_run():
     assert isinstance(affinity, LearnedAffinity)
     assert affinity.loss.__name__ == "jensen_shannon"
     assert (affinity.noise, affinity.noise_on) == (0.3, "positives")
-    assert (affinity.negatives, affinity.norm_batches) == ("flip", "separate")
+    assert (affinity.negatives, affinity.regressor_norm) == ("flip", "separate")
     assert (affinity.regressor.width, affinity.regressor.depth) == (256, 2)
     assert affinity.normalize
     assert not affinity.both_orders
@@ -203,7 +253,8 @@ def test_released_has_the_released_regressor_everywhere(name):
     assert isinstance(method, LoGo)
     assert isinstance(method.affinity, LearnedAffinity)
     assert (method.update_kind, method.clip_ratio) == ("released", 0.015)
-    assert method.reset_norm_every == 10
+    assert method.reset_norm
+    assert method.steps_per_epoch == 10
     assert (
         config.optimizer.to_dict()
         | {

@@ -75,7 +75,7 @@ def test_as_many_held_out_as_there_are_is_refused(arrays_dir, tmp_path):
     with pytest.raises(ValueError, match=f"must be below the {images} training images"):
         load_images(DataLocation("npz", path=str(arrays_dir), val_size=images))
     np.savez(tmp_path / "train.npz", images=np.zeros((2, 4, 4, 3), np.uint8))
-    with pytest.raises(ValueError, match="needs labelled images that are learned from"):
+    with pytest.raises(ValueError, match="needs labeled images that are learned from"):
         load_images(DataLocation("npz", path=str(tmp_path), val_size=1))
 
 
@@ -122,8 +122,8 @@ def test_a_source_without_its_name_or_path_is_refused():
 
 def test_reading_arrays_does_not_import_tfds(arrays_dir):
     code = (
-        "import sys; from logo_jax.data import sources; "
-        f"sources.load('npz', path={str(arrays_dir)!r}); "
+        "import sys; from logo_jax.data.load import load_images; "
+        f"load_images('npz', path={str(arrays_dir)!r}); "
         "sys.exit('tensorflow_datasets' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""The doctor while a run trains, on losses and embeddings that collapse on demand."""
+"""The collapse detector on losses and embeddings that collapse on demand."""
 
 import itertools
 import json
@@ -10,19 +10,18 @@ import numpy as np
 import pytest
 
 from logo_jax.parallel.mesh import batch_sharding
-from logo_jax.training import collapse as watch
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.collapse import (
-    Assessment,
+    ROLLBACKS_FILE,
     CollapseDetector,
     CollapseError,
-    Health,
     next_rollback,
     record_rollback,
     rollbacks,
 )
 from logo_jax.training.logging.metric_writer import MetricWriter
 from logo_jax.training.logging.progress import Progress
+from logo_jax.training.logging.train_log import TrainLog
 from logo_jax.training.loop import train
 from logo_jax.training.schedule import TrainingSchedule
 from tests.contracts import cases
@@ -33,19 +32,19 @@ FEW = WELL | {"health/rank": 1.8}
 
 
 def told(policy, *each, seeds=(0,)):
-    """A watch that has seen lines from step 120 on, and what it said."""
+    """A detector that has seen rows from step 120 on, and what it reported."""
     said = []
-    doctor = CollapseDetector(policy, seeds, said.append)
+    detector = CollapseDetector(policy, seeds, said.append)
     for i, values in enumerate(each):
-        doctor(120 + 20 * i, values)
-    return doctor, said
+        detector(120 + 20 * i, values)
+    return detector, said
 
 
 def test_log_says_a_collapse_once_and_goes_on():
-    doctor, said = told("log", *[POINT] * 5)
+    detector, said = told("log", *[POINT] * 5)
     (line,) = said
     assert line.startswith("step 160: collapsed: all images are embedded as one point")
-    assert doctor.allows_checkpoint
+    assert detector.allows_checkpoint
 
 
 def test_recovery_and_relapse_are_both_said():
@@ -67,18 +66,18 @@ def test_a_filling_queue_is_said_to_be_normal_once():
 
 @pytest.mark.parametrize("policy", ["stop", "rollback"])
 def test_stop_and_rollback_end_the_run_and_trust_no_suspicious_line(policy):
-    doctor, said = told(policy, POINT, POINT)
-    assert not doctor.allows_checkpoint
+    detector, said = told(policy, POINT, POINT)
+    assert not detector.allows_checkpoint
     with pytest.raises(CollapseError, match="at step 160: all images") as caught:
-        doctor(160, POINT)
+        detector(160, POINT)
     assert caught.value.step == 160
     assert not said
     assert told(policy, POINT, FEW)[0].allows_checkpoint
 
 
 def test_off_judges_nothing():
-    doctor, said = told("off", *[POINT] * 5)
-    assert doctor.allows_checkpoint
+    detector, said = told("off", *[POINT] * 5)
+    assert detector.allows_checkpoint
     assert not said
 
 
@@ -88,16 +87,16 @@ def test_of_several_seeds_the_worst_speaks():
         return {"loss": 0.0, "health/std": float(np.mean(stds))} | each
 
     sick = line(0.9, 0.01)
-    doctor, _ = told("stop", sick, sick, seeds=(4, 5))
-    assert not doctor.allows_checkpoint
+    detector, _ = told("stop", sick, sick, seeds=(4, 5))
+    assert not detector.allows_checkpoint
     with pytest.raises(CollapseError):
-        doctor(160, sick)
+        detector(160, sick)
     told("stop", *[line(0.9, 0.9)] * 4, seeds=(4, 5))
     told("stop", line(0.9, 0.01), *[line(0.01, 0.9)] * 2, seeds=(4, 5))
 
 
 def test_rollbacks_are_counted_on_disk_and_end_after_three(tmp_path):
-    collapse = CollapseError(160, Assessment(Health.COLLAPSED, "all one"))
+    collapse = CollapseError(160, "all one")
     assert rollbacks(tmp_path) == []
     assert [next_rollback(times, collapse) for times in range(3)] == [1, 2, 3]
     with pytest.raises(CollapseError, match="all one"):
@@ -105,7 +104,7 @@ def test_rollbacks_are_counted_on_disk_and_end_after_three(tmp_path):
     for at in (160, 80):
         record_rollback(tmp_path, at)
     assert rollbacks(tmp_path) == [160, 80]
-    assert [file.name for file in tmp_path.iterdir()] == [watch.ROLLBACKS_FILE]
+    assert [file.name for file in tmp_path.iterdir()] == [ROLLBACKS_FILE]
 
 
 class Numbered:
@@ -125,7 +124,7 @@ def trained(folder, metrics_of, policy="stop", log_every_steps=20, num_steps=300
     def counted(state, examples, _epoch):
         return state.replace(step=state.step + 1), metrics_of(examples + 1)
 
-    plan = TrainingSchedule(
+    schedule = TrainingSchedule(
         num_steps, 10, log_every_steps, 20, 0, trivial_baselines=False
     )
     empty = cases.simsiam(axis_name=None).init(jax.random.key(0), cases.batch())
@@ -138,13 +137,15 @@ def trained(folder, metrics_of, policy="stop", log_every_steps=20, num_steps=300
             empty.replace(params={}, opt_states={}, batch_stats={}),
             counted,
             Numbered(),
-            plan,
-            monitor=None,
+            schedule,
+            log=TrainLog(
+                writer,
+                progress,
+                schedule,
+                clock=map(float, itertools.count()).__next__,
+                collapse_detector=CollapseDetector(policy, (0,), lambda line: None),
+            ),
             checkpoints=checkpoints,
-            writer=writer,
-            progress=progress,
-            clock=map(float, itertools.count()).__next__,
-            watch=CollapseDetector(policy, (0,), lambda line: None),
         )
 
 
@@ -203,12 +204,12 @@ def lines_of(trainer, num_lines, every=20):
 
 
 def judged(num_lines):
-    """What a watch that stops says of SimSiam on noise, and whether it trusted it."""
+    """What a detector reports of SimSiam on noise, and if it allowed checkpoints."""
     said, trusted = [], []
-    doctor = CollapseDetector("stop", (0,), said.append)
+    detector = CollapseDetector("stop", (0,), said.append)
     for line in lines_of(cases.Trainer(cases.simsiam(axis_name=None)), num_lines):
-        doctor(*line)
-        trusted.append(doctor.allows_checkpoint)
+        detector(*line)
+        trusted.append(detector.allows_checkpoint)
     return said, trusted
 
 

@@ -13,11 +13,12 @@ from flax import struct
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.logging.metric_writer import MetricWriter
 from logo_jax.training.logging.progress import Progress
+from logo_jax.training.logging.train_log import TrainLog
 from logo_jax.training.loop import DataError, train
 from logo_jax.training.preemption import PreemptionHandler
 from logo_jax.training.schedule import TrainingSchedule
 
-PLAN = TrainingSchedule(
+SCHEDULE = TrainingSchedule(
     num_steps=6,
     steps_per_epoch=2,
     log_every_steps=1,
@@ -58,32 +59,31 @@ class Unreadable(Loader):
         raise ChildProcessError("a process that reads images: it was terminated")
 
 
-def run(folder, *, at=None, act=None, stop=None, loader=None):
+def run(folder, *, at=None, act=None, preemption=None, loader=None):
     """Trains on in a folder; `act` is called where step `at` is evaluated."""
 
     def evaluate(state):
         if int(state.step) == at:
             act()
-        return {"knn": float(state.step)}
+        return {"knn/k3_t0.1/top1": float(state.step)}
 
+    clock = map(float, itertools.count()).__next__
     with CheckpointManager(folder / "checkpoints") as checkpoints:
         state = Count(jnp.int32(0))
         start, state = checkpoints.restore_latest(state) or (0, state)
         with (
             MetricWriter(folder, resume_step=start) as writer,
-            Progress(PLAN.num_steps, quiet=True) as progress,
+            Progress(SCHEDULE.num_steps, quiet=True) as progress,
         ):
             state = train(
                 state,
                 train_step,
                 loader or Loader(),
-                PLAN,
-                monitor=evaluate,
+                SCHEDULE,
+                log=TrainLog(writer, progress, SCHEDULE, clock=clock),
                 checkpoints=checkpoints,
-                writer=writer,
-                progress=progress,
-                clock=map(float, itertools.count()).__next__,
-                stop=stop,
+                monitor=evaluate,
+                preemption=preemption,
             )
         return int(state.step), checkpoints.steps()
 
@@ -124,8 +124,8 @@ def test_an_evaluation_cut_short_costs_no_step_and_is_made_up_for(at, tmp_path):
 
 
 def test_sigterm_saves_the_current_step_and_the_next_run_goes_on_from_it(tmp_path):
-    with PreemptionHandler() as stop:
-        assert run(tmp_path, at=2, act=terminate, stop=stop) == (3, [2, 3])
+    with PreemptionHandler() as preemption:
+        assert run(tmp_path, at=2, act=terminate, preemption=preemption) == (3, [2, 3])
     assert recorded(tmp_path)[-1] == (3, "loss")
     assert run(tmp_path) == (6, [3, 4, 6])
     assert recorded(tmp_path) == WHOLE
@@ -139,8 +139,8 @@ def test_a_reader_that_ends_has_all_steps_before_it_saved(tmp_path):
 
 
 def test_a_signal_to_the_readers_too_stops_the_run_in_order(tmp_path):
-    with PreemptionHandler() as stop:
-        found = run(tmp_path, stop=stop, loader=Unreadable(terminate))
+    with PreemptionHandler() as preemption:
+        found = run(tmp_path, preemption=preemption, loader=Unreadable(terminate))
     assert found == (3, [2, 3])
 
 
@@ -161,4 +161,4 @@ def test_a_state_is_on_disk_before_the_process_may_be_abandoned(tmp_path):
             assert not step or str(step) in names
             super().saved(step)
 
-    run(tmp_path, stop=Recorded())
+    run(tmp_path, preemption=Recorded())

@@ -43,6 +43,11 @@ def test_step_schedule_drops_at_each_milestone_itself():
     np.testing.assert_allclose(rates, [2, 2, 0.2, 0.2, 0.02, 0.02], rtol=1e-5)
 
 
+def test_milestones_at_the_same_step_both_apply():
+    rate = optim.step_schedule(2.0, milestones=[2, 2], factor=0.1)
+    np.testing.assert_allclose([float(rate(i)) for i in (1, 2)], [2, 0.02], rtol=1e-5)
+
+
 def clip(gradients, max_norm):
     tx = optim.clip_to_norm()
     state = tx.init(gradients)

@@ -11,8 +11,8 @@ from logo_jax.training.preemption import PreemptionHandler
 
 NATIVE = """
 import hashlib, sys
-from logo_jax.training.preemption import Stop
-with Stop(grace=0.1) as stop:
+from logo_jax.training.preemption import PreemptionHandler
+with PreemptionHandler(grace=0.1) as stop:
     stop.saved(5)
     if sys.argv[1] == "unsaved":
         stop.unsaved()
@@ -39,7 +39,7 @@ def test_with_all_saved_a_call_of_minutes_does_not_keep_the_process(number, code
     minutes = 10**9
     ended = told_in_native_code("saved", minutes, signal.Signals[number])
     words = f"stopped by {number} after step 5, which is saved; "
-    assert ended == (code, "", words + "the same command goes on\n")
+    assert ended == (code, "", words + "run the same command to resume\n")
 
 
 def test_with_something_unsaved_the_main_thread_is_waited_for():

@@ -1,6 +1,6 @@
 from logo_jax.training.schedule import TrainingSchedule
 
-PLAN = TrainingSchedule(
+SCHEDULE = TrainingSchedule(
     num_steps=10,
     steps_per_epoch=4,
     log_every_steps=4,
@@ -15,9 +15,9 @@ def due(when):
 
 
 def test_things_are_due_every_so_many_steps_and_after_the_last():
-    assert due(PLAN.logs) == [4, 8, 10]
-    assert due(PLAN.saves) == [3, 6, 9, 10]
+    assert due(SCHEDULE.logs) == [4, 8, 10]
+    assert due(SCHEDULE.saves) == [3, 6, 9, 10]
 
 
 def test_every_0_steps_is_after_the_last_alone():
-    assert due(PLAN.evaluates) == [10]
+    assert due(SCHEDULE.evaluates) == [10]

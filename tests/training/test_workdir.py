@@ -12,24 +12,24 @@ from logo_jax.training.workdir import lock_workdir, require_free
 
 HOLD = """
 import pathlib, sys, time
-from logo_jax.training.workdir import locked
-with locked(pathlib.Path(sys.argv[1])):
+from logo_jax.training.workdir import lock_workdir
+with lock_workdir(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
 
 START = """
 import pathlib, subprocess, sys
-from logo_jax.training.workdir import locked
+from logo_jax.training.workdir import lock_workdir
 child = "import sys; print('held', flush=True); sys.stdin.read()"
-with locked(pathlib.Path(sys.argv[1])):
+with lock_workdir(pathlib.Path(sys.argv[1])):
     subprocess.run([sys.executable, "-c", child], close_fds=False)
 """
 
 FORK = """
 import os, pathlib, sys
-from logo_jax.training.workdir import locked
-with locked(pathlib.Path(sys.argv[1])):
+from logo_jax.training.workdir import lock_workdir
+with lock_workdir(pathlib.Path(sys.argv[1])):
     if not os.fork():
         sys.stdin.read()
         os._exit(0)

@@ -44,6 +44,12 @@ def test_each_metric_is_in_one_figure_and_top5_in_none():
     }
 
 
+def test_accuracies_of_the_projector_and_of_linear_classifiers_join_knns_figure():
+    names = ("knn_projector/k5_t0.1/top1", "linear/top1", "linear/test_top1")
+    assert all(map(curves.ACCURACY.holds, names))
+    assert not curves.ACCURACY.holds("linear/loss")
+
+
 def test_a_second_run_adds_its_own_line():
     other = [row | {"loss": 5.0} for row in ROWS]
     (alone,) = (x for x in curves.plot_curves({"a": ROWS}) if x.name == "loss")
@@ -52,10 +58,10 @@ def test_a_second_run_adds_its_own_line():
     )
     assert "loss 1 (a), 5 (b)" in both.alt
     orange = (224, 123, 57)
-    assert orange not in colours(alone.png)
-    assert orange in colours(both.png)
+    assert orange not in colors(alone.png)
+    assert orange in colors(both.png)
 
 
-def colours(png):
+def colors(png):
     with Image.open(io.BytesIO(png)) as image:
-        return {colour[:3] for _, colour in image.getcolors(2**24)}
+        return {color[:3] for _, color in image.getcolors(2**24)}

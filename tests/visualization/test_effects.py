@@ -7,22 +7,22 @@ from PIL import Image
 from logo_jax.visualization import effects
 from logo_jax.visualization.effects import Difference
 
-BLUE, GREY = (53, 102, 200), (107, 114, 128)
+BLUE, GRAY = (53, 102, 200), (107, 114, 128)
 
 
-def colours(*found):
+def colors(*found):
     with Image.open(io.BytesIO(effects.plot_effects("x", "kNN", found).png)) as image:
-        return {colour[:3] for _, colour in image.getcolors(2**24)}
+        return {color[:3] for _, color in image.getcolors(2**24)}
 
 
-def test_a_difference_is_blue_where_its_interval_is_without_0_and_grey_else():
+def test_a_difference_is_blue_where_its_interval_is_without_0_and_gray_else():
     sure = Difference("logo", "baseline", [1.0, 3.0], margin=1.5)
     unsure, single = sure._replace(margin=2.5), Difference("a", "b", [4.0], margin=None)
-    assert BLUE in colours(sure)
-    assert GREY not in colours(sure)
+    assert BLUE in colors(sure)
+    assert GRAY not in colors(sure)
     for found in (unsure, single):
-        assert GREY in colours(found)
-        assert BLUE not in colours(found)
+        assert GRAY in colors(found)
+        assert BLUE not in colors(found)
 
 
 def test_the_words_tell_the_means():

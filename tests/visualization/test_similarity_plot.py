@@ -10,7 +10,7 @@ from logo_jax.visualization.similarity_plot import (
     binned,
     overlaps,
     rank_correlation,
-    told_apart,
+    roc_auc,
 )
 
 
@@ -27,7 +27,7 @@ def test_ranks_agree_with_scipys_where_values_recur():
     b += a
     assert rank_correlation(a, b) == pytest.approx(stats.spearmanr(a, b).statistic)
     u = stats.mannwhitneyu(b, a).statistic
-    assert told_apart(b, a) == pytest.approx(u / 60**2)
+    assert roc_auc(b, a) == pytest.approx(u / 60**2)
     assert np.isnan(rank_correlation(a, np.ones(60)))
 
 
@@ -37,6 +37,11 @@ def test_values_that_recur_share_a_bin():
     assert len(found.x) < 5
     assert found.y[0] <= 3.0  # one bin holds all six zeros
     assert np.all(np.diff(found.x) > 0)
+
+
+def test_equal_values_are_one_bin_with_the_standard_error_of_its_mean():
+    found = binned(np.ones(4), np.array([1.0, 2.0, 3.0, 6.0]))
+    np.testing.assert_allclose(found, [[1.0], [3.0], [np.sqrt(14 / 3 / 4)]])
 
 
 def test_group_means_are_of_scores_between_the_smallest_and_the_largest():

@@ -27,7 +27,7 @@ _IMAGES = {
 }
 _LABELS = {"train": f"{_PREFIX}train_y.bin", "test": f"{_PREFIX}test_y.bin"}
 _IMAGE_BYTES = 3 * 96 * 96
-_CHUNK = 256  # 7 MB of the 2.7 GB of unlabelled images
+_CHUNK = 256  # 7 MB of the 2.7 GB of unlabeled images
 _CITATION = r"""@inproceedings{coates2011stl10,
   title={An Analysis of Single Layer Networks in Unsupervised Feature Learning},
   author={Coates, Adam and Ng, Andrew and Lee, Honglak},

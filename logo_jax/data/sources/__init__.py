@@ -1,1 +1,1 @@
-"""Where images come from: one module per kind of source."""
+"""Image sources, one module per kind."""

@@ -1,4 +1,4 @@
-"""The form in which every source hands over its images, and what makes it valid."""
+"""Interface of image sources, and sources in memory with validated arrays."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 SPLITS = ("train", "test")
 NO_LABEL = -1
-_LABEL_MAX = 2**20  # votes are counted for every class there may be
+_LABEL_MAX = 2**20  # kNN allocates a vote for every class
 
 Stored: TypeAlias = bytes | Path | np.ndarray
 
@@ -18,8 +18,8 @@ class Record(NamedTuple):
 
     Attributes:
         image: an encoded image, the file that holds one, or pixels, uint8 [h, w, 3].
-        label: its class, or NO_LABEL; where an image may show several classes, 1, 0 or
-            -1 for each, [c].
+        label: its class, or NO_LABEL; of multi-label data 1, 0 or -1 for each class,
+            [c].
     """
 
     image: Stored
@@ -27,27 +27,27 @@ class Record(NamedTuple):
 
 
 def class_of(record: Record) -> int:
-    """The one class of an image; NO_LABEL where it is unknown or may be several."""
+    """The class of an image; NO_LABEL if it is unknown or multi-label."""
     return NO_LABEL if np.ndim(record.label) else int(record.label)
 
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """Images by number, 0 to n - 1, undecoded; picklable, to be read anywhere."""
+    """Undecoded images by number, 0 to n - 1; picklable for reader processes."""
 
     @property
     def origin(self) -> str:
-        """What the images are read from, to name in messages."""
+        """Where the images are read from, for messages."""
         ...
 
     @property
     def num_classes(self) -> int:
-        """Of the labels; 0 where there are none."""
+        """Number of classes; 0 without labels."""
         ...
 
     @property
     def largest(self) -> tuple[int, int] | None:
-        """(height, width) that no image exceeds, in pixels; None if unknown."""
+        """Upper bound of the images' (height, width) in pixels; None if unknown."""
         ...
 
     def __len__(self) -> int: ...
@@ -57,23 +57,23 @@ class ImageSource(Protocol):
         ...
 
     def name(self, i: int) -> str:
-        """What to call image i in a message."""
+        """Name of image i, for messages."""
         ...
 
 
 class ArraySource:
-    """Decoded images of one size, found valid: an `Images` that is all in memory.
+    """Decoded images of one size in memory: an `ImageSource`.
 
     Args:
         images: uint8 array [n, h, w, 3], n >= 1, in [0, 255]; it is not copied.
         labels: array of any integer type, or None; becomes int32. [n]: the class of
-            each image, NO_LABEL where it is unknown. [n, c], in {-1, 0, 1}: whether it
-            shows each class, 0 where that is not to be counted.
-        origin: what the arrays were read from, to name in errors.
+            each image, NO_LABEL if unknown. [n, c]: multi-label, 1 if the image shows
+            a class, -1 if not, 0 if it is not counted.
+        origin: where the arrays were read from, for errors.
         class_names: name of each class, indexed by label; may be empty.
 
     Raises:
-        ValueError: for another type, shape or count, or a negative label.
+        ValueError: if type, shape or count is wrong, or a label is negative.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class ArraySource:
 
     @property
     def num_classes(self) -> int:
-        """Columns of the labels, or one more than the largest."""
+        """Number of columns of multi-labels; else the largest label plus one."""
         if self.labels is None:
             return 0
         if self.labels.ndim == 2:
@@ -102,7 +102,7 @@ class ArraySource:
 
     @property
     def largest(self) -> tuple[int, int]:
-        """The size of every image."""
+        """(height, width) of every image."""
         return self.images.shape[1], self.images.shape[2]
 
     def __len__(self) -> int:
@@ -117,17 +117,17 @@ class ArraySource:
         ]
 
     def name(self, i: int) -> str:
-        """What to call image i in a message."""
+        """Name of image i, for messages."""
         return f"image {i} of {self.origin}"
 
 
 class Subset:
-    """Some of the images of a source, an `Images` itself.
+    """Some of the images of a source: an `ImageSource`.
 
     Args:
         source: of images.
-        ids: which of them, in this order, [n].
-        origin: what to call them in messages.
+        ids: numbers of the images, in this order, [n].
+        origin: name of the subset, for messages.
     """
 
     def __init__(self, source: ImageSource, ids: np.ndarray, origin: str):
@@ -145,7 +145,7 @@ class Subset:
         return self._source.records(self._ids[np.asarray(ids, np.intp)])
 
     def name(self, i: int) -> str:
-        """What to call image i in a message: its name in the source."""
+        """Name of image i in the source, for messages."""
         return self._source.name(int(self._ids[i]))
 
 

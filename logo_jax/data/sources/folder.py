@@ -1,9 +1,9 @@
-"""Images from a folder of image files, labelled by sub-folder or not at all.
+"""Images from a folder of image files, labeled by sub-folder or unlabeled.
 
 `DIR/train` and `DIR/test` (or `val`, `validation`) are its splits; without a `train`
-the whole folder is for training. Where every image of a split lies in a sub-folder, the
-first sub-folder is its class; else nothing is labelled. Folders may be nested; names
-that begin with a dot, and files that are not images by their suffix, are passed over.
+the whole folder is for training. If every image of a split lies in a sub-folder, the
+first sub-folder is its class; otherwise the split is unlabeled. Folders may be nested;
+names that begin with a dot, and files without an image suffix, are skipped.
 """
 
 import dataclasses
@@ -21,13 +21,13 @@ SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val", "validation")}
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
-    """Image files by number: an `Images`.
+    """Image files by number: an `ImageSource`.
 
     Attributes:
         root: folder of the split.
         files: paths under it, sorted.
-        labels: class of each file; empty where there are none.
-        class_names: of the sub-folders, indexed by label.
+        labels: class of each file; empty if unlabeled.
+        class_names: names of the sub-folders, indexed by label.
     """
 
     root: str
@@ -43,7 +43,7 @@ class FolderSource:
 
     @property
     def num_classes(self) -> int:
-        """Sub-folders; 0 where images are not labelled."""
+        """Number of sub-folders; 0 if unlabeled."""
         return len(self.class_names)
 
     def __len__(self) -> int:
@@ -67,11 +67,11 @@ class FolderSource:
 def load_folder(
     path: str | Path, *, classes: str | Path = ""
 ) -> tuple[FolderSource, FolderSource | None]:
-    """The training images of a folder, and the test images where it has some.
+    """The training images of a folder, and its test images, None if there are none.
 
     Args:
         path: the folder.
-        classes: a text file of sub-folders to keep, one a line; "": all.
+        classes: a text file of sub-folders to keep, one per line; "": all.
 
     Raises:
         FileNotFoundError: if the folder or the list of classes is missing.
@@ -91,7 +91,7 @@ def load_folder(
 
 
 def load_unsplit_folder(path: str | Path) -> FolderSource:
-    """All images below a folder, whatever the names in it.
+    """All images below a folder, without splits.
 
     Raises:
         FileNotFoundError: if the folder is missing.
@@ -137,7 +137,7 @@ def _scan(root: Path, kept: tuple[str, ...] | None) -> FolderSource:
 
 def _image_files(root: Path) -> list[str]:
     def fail(error: OSError) -> None:
-        raise error  # os.walk would pass over what it cannot list
+        raise error  # os.walk would skip folders that it cannot list
 
     found = []
     for folder, folders, names in os.walk(root, onerror=fail, followlinks=True):
@@ -151,7 +151,7 @@ def _image_files(root: Path) -> list[str]:
 
 
 def _class_of(file: str) -> str:
-    """The first sub-folder of a path; "" where it has none."""
+    """The first sub-folder of a path; "" if there is none."""
     return file.split(os.sep)[0] if os.sep in file else ""
 
 
@@ -170,7 +170,7 @@ def _class_list(file: str | Path) -> tuple[str, ...]:
 
 
 def _with_classes_of(train: FolderSource, test: FolderSource) -> FolderSource:
-    """The test set with the labels that the training set's classes have."""
+    """The test set with the training set's numbering of classes."""
     label = {name: i for i, name in enumerate(train.class_names)}
     unknown = sorted(set(test.class_names) - set(label))
     if unknown:

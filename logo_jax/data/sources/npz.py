@@ -10,7 +10,7 @@ from logo_jax.data.sources.base import NO_LABEL, ArraySource, require_split
 
 
 def load_npz(path: str | Path, split: str) -> ArraySource:
-    """The images of `<path>/<split>.npz`, with its labels where it has any.
+    """The images of `<path>/<split>.npz`, and its labels if it has any.
 
     Args:
         path: folder of `train.npz` and, for evaluation, `test.npz`; each holds

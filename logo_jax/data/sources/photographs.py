@@ -40,7 +40,7 @@ def load_photographs(
     test_per_photograph: int = 100,
     seed: int = 0,
 ) -> ArraySource:
-    """Patches of every photograph, photographs taking turns row by row.
+    """Patches of every photograph; photographs alternate row by row.
 
     Args:
         split: "train" or "test".
@@ -78,10 +78,10 @@ def load_photographs(
 
 
 def read_photograph(name: str) -> UInt8[np.ndarray, "h w 3"]:
-    """The photograph called name, reduced or enlarged to a short side of SHORT_SIDE.
+    """A photograph, resized to a short side of SHORT_SIDE.
 
     Raises:
-        FileNotFoundError: as `locate`.
+        FileNotFoundError: as `locate_photograph`.
     """
     with Image.open(locate_photograph(name)) as photograph:
         scale = SHORT_SIDE / min(photograph.size)
@@ -134,14 +134,13 @@ def cut_patches(
 
 
 def locate_photograph(name: str) -> Path:
-    """The file of the photograph called name, among those of its package.
+    """The file of a photograph in its package.
 
     Raises:
-        FileNotFoundError: if the package that carries it is not installed, or has been
-            installed without it.
+        FileNotFoundError: if the package is not installed, or lacks the file.
     """
     package, path = PHOTOGRAPHS[name]
-    # Found without importing: scikit-learn alone takes longer than all the reading.
+    # without importing: scikit-learn alone takes longer than reading all photographs
     spec = importlib.util.find_spec(package)
     folder = spec and spec.submodule_search_locations
     file = Path(folder[0], path) if folder else Path(package, path)

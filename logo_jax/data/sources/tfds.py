@@ -1,4 +1,4 @@
-"""Images from data sets that TFDS has prepared, read without TensorFlow."""
+"""Images from data sets prepared by TFDS, read without TensorFlow."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ READABLE_FORMAT = tfds.core.FileFormat.ARRAY_RECORD
 
 
 class TfdsSource:
-    """One split of a prepared data set: an `Images`, in the order of its storage.
+    """One split of a prepared data set, in storage order: an `ImageSource`.
 
     Args:
         builder: of the data set.
@@ -58,7 +58,7 @@ class TfdsSource:
         for number, part in enumerate(self._parts):
             rows = np.flatnonzero(part_of == number)
             first = self._ends[number] - len(part)
-            # Asked for many at once, array_record reads four times as fast.
+            # array_record reads four times as fast in batches
             examples = part.__getitems__((ids[rows] - first).tolist())
             for row, example in zip(rows, examples, strict=True):
                 found[row] = Record(example["image"], self._label(example))
@@ -73,12 +73,12 @@ class TfdsSource:
         return shown
 
     def name(self, i: int) -> str:
-        """What to call image i in a message."""
+        """Name of image i, for messages."""
         return f"image {i} of {self.origin}"
 
 
 def _classes(features: Mapping[str, Any]) -> Any:
-    """The ClassLabel of a data set's images, one each or several; None without."""
+    """The ClassLabel of a data set, single-label or multi-label; None if unlabeled."""
     if "label" in features:
         return features["label"]
     return (
@@ -87,9 +87,9 @@ def _classes(features: Mapping[str, Any]) -> Any:
 
 
 def directory(data_dir: str | Path = "") -> Path:
-    """The folder of prepared data sets: data_dir, else TFDS's own default.
+    """The folder of prepared data sets: data_dir, or the default of TFDS.
 
-    The default is $TFDS_DATA_DIR where it is set, else ~/tensorflow_datasets.
+    The default is $TFDS_DATA_DIR if it is set, or else ~/tensorflow_datasets.
     """
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return Path(data_dir or default).expanduser()

@@ -1,1 +1,1 @@
-"""Where metrics of a run go."""
+"""Metrics and progress of a run: files, TensorBoard, W&B, terminal."""

@@ -23,27 +23,29 @@ Row = dict[str, Any]
 
 
 class Logger(Protocol):
-    """Shows the numbers of a run, and pictures beside them."""
+    """Another place that gets the metrics and figures of a run."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Takes numbers by name, all finite."""
+        """Logs numbers by name, all finite."""
         ...
 
-    def show(self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Takes the picture of a series at a step."""
+    def log_image(
+        self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]
+    ) -> None:
+        """Logs an image at a step of the series of that name."""
         ...
 
     def close(self, failed: bool) -> None:
-        """Ends, well or with an error."""
+        """Ends; `failed`: by an error."""
         ...
 
 
 class TensorBoardLogger:
-    """Files in `tensorboard/`; what will be measured again is dropped by its readers.
+    """Writes event files to `tensorboard/`.
 
     Args:
         workdir: the run's folder.
-        resume_step: updates done so far.
+        resume_step: updates done so far; TensorBoard drops later events of old files.
     """
 
     def __init__(self, workdir: Path, resume_step: int):
@@ -56,41 +58,43 @@ class TensorBoardLogger:
         )
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds a point to the curve of each name."""
+        """Logs scalars."""
         for name, value in values.items():
             self._file.add_scalar(name, value, step)
 
-    def show(self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Adds an image."""
+    def log_image(
+        self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]
+    ) -> None:
+        """Logs an image."""
         self._file.add_image(name, pixels, step, dataformats="HWC")
 
     def close(self, failed: bool) -> None:
-        """Finishes the file."""
+        """Closes the event file."""
         del failed
         self._file.close()
 
 
 class MetricWriter:
-    """The metrics of one run, in a form for each reader; a context manager.
+    """Writes metrics.jsonl, metrics.csv and to other loggers; a context manager.
 
-    A run that resumes goes on as if it had never stopped: what it will measure again
-    is dropped when the files are opened, and so is a line torn by a kill. So write what
-    was measured up to a step before saving that step's checkpoint.
+    Files of a resumed run equal those of an uninterrupted one: rows that will be
+    measured again are dropped when the files are opened, and so is a row torn by a
+    kill. So the rows up to a step must be written before that step's checkpoint.
 
     Numbers that are not finite are null in metrics.jsonl, because strict JSON has no
-    word for them, empty in metrics.csv, and left out of boards.
+    word for them, empty in metrics.csv, and left out of other loggers.
 
     Args:
         workdir: the run's folder; made if absent.
-        resume_step: updates done so far; later lines are dropped, and 0 drops all.
-        boards: that show the same numbers, beside TensorBoard; closed with the writer.
+        resume_step: updates done so far; later rows are dropped, and 0 drops all.
+        loggers: get the same metrics, beside TensorBoard; closed with the writer.
 
     Raises:
         ValueError: if metrics.jsonl has a broken line before its last.
     """
 
     def __init__(
-        self, workdir: str | Path, *, resume_step: int, boards: Iterable[Logger] = ()
+        self, workdir: str | Path, *, resume_step: int, loggers: Iterable[Logger] = ()
     ):
         workdir = Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
@@ -99,7 +103,7 @@ class MetricWriter:
         rows = _kept(read_rows(self._jsonl), resume_step)
         write_atomically(self._jsonl, "".join(map(_json_line, rows)))
         self._columns = _write_table(self._csv, rows)
-        self._boards = (TensorBoardLogger(workdir, resume_step), *boards)
+        self._loggers = (TensorBoardLogger(workdir, resume_step), *loggers)
 
     def __enter__(self) -> Self:
         return self
@@ -108,9 +112,9 @@ class MetricWriter:
         self.close(failed=kind is not None)
 
     def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
-        """Adds one line to each file; it is there for every reader on return.
+        """Adds one row to each file; readers see it on return.
 
-        Boards alone may lag; TensorBoard by ten seconds at most.
+        Other loggers may lag; TensorBoard by ten seconds at most.
 
         Args:
             step: updates done so far.
@@ -124,39 +128,41 @@ class MetricWriter:
         else:
             self._columns = _write_table(self._csv, read_rows(self._jsonl))
         finite = {name: row[name] for name in values if row[name] is not None}
-        for board in self._boards:
-            board.write(step, finite)
+        for logger in self._loggers:
+            logger.write(step, finite)
 
-    def show(self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Hangs a picture on each board; there is none in the record.
+    def log_image(
+        self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]
+    ) -> None:
+        """Sends an image to each logger; the files hold none.
 
         Args:
             step: updates done so far.
-            name: of the picture; those of one name are a series.
+            name: of the image; images of one name are a series.
             pixels: red, green, blue.
         """
-        for board in self._boards:
-            board.show(step, name, pixels)
+        for logger in self._loggers:
+            logger.log_image(step, name, pixels)
 
     def rows(self, step: int) -> list[Row]:
-        """The lines of a step in metrics.jsonl, those of an earlier process too."""
+        """The rows of a step in metrics.jsonl, also those of an earlier process."""
         return [row for row in read_rows(self._jsonl) if row["step"] == step]
 
     def close(self, failed: bool = False) -> None:
-        """Closes the boards.
+        """Closes the loggers.
 
         Args:
             failed: whether an error ends the run.
         """
-        for board in self._boards:
-            board.close(failed)
+        for logger in self._loggers:
+            logger.close(failed)
 
 
 def by_seed(values: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, float]:
-    """Values of one seed as they are; of several [n], mean, spread and each.
+    """Scalars by flat name. An array [n], of n seeds, becomes n + 2 scalars.
 
-    The spread, `NAME/std`, is the standard deviation of a sample (n - 1); a seed's own
-    value is `NAME/seed_SEED`.
+    `NAME` is the mean, `NAME/std` the sample standard deviation (n - 1), and
+    `NAME/seed_SEED` the value of each seed. `by_each_seed` separates them again.
 
     >>> by_seed({"loss": 2.0}, seeds=[5])
     {'loss': 2.0}
@@ -171,6 +177,35 @@ def by_seed(values: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, float]
             each = zip(seeds, value, strict=True)
             flat |= {f"{name}/seed_{seed}": float(x) for seed, x in each}
     return flat
+
+
+def by_each_seed(row: Mapping[str, float], seeds: Sequence[int]) -> list[dict]:
+    """The row as each seed alone would have it; of one seed the row itself.
+
+    >>> by_each_seed({"step": 9, "loss": 2.0, "loss/seed_4": 1.0}, seeds=[4, 5])
+    [{'step': 9, 'loss': 1.0}, {'step': 9}]
+    """
+    if len(seeds) == 1:
+        return [dict(row)]
+    return [
+        {"step": row["step"]}
+        | {name.removesuffix(end): x for name, x in row.items() if name.endswith(end)}
+        for end in (f"/seed_{seed}" for seed in seeds)
+    ]
+
+
+def is_knn(name: str) -> bool:
+    """Whether a metric is a kNN accuracy, of any layer and setting.
+
+    >>> [is_knn(f"{x}/k20_t0.07/top1") for x in ("knn", "knn_projector", "linear")]
+    [True, True, False]
+    """
+    return name.startswith(("knn/", "knn_"))
+
+
+def is_evaluation(row: Iterable[str]) -> bool:
+    """Whether a row is of an evaluation, and not of training steps, by its names."""
+    return any(map(is_knn, row))
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -1,4 +1,4 @@
-"""What a person watches while a run trains: one live line, or plain ones."""
+"""Progress of a run on the terminal: one live line, or plain lines."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ class Progress:
     Args:
         total: updates in the whole run.
         initial: updates done before this process began.
-        quiet: shows nothing but what is said with `warn`.
+        quiet: shows nothing but warnings.
         stream: where lines go; standard error if None.
         clock: seconds from any origin, for the time left.
     """
@@ -33,7 +33,7 @@ class Progress:
         self._clock = clock
         self._since, self._first = clock(), initial
         self._compiled = False
-        # What is cut where a terminal is narrow comes last.
+        # a narrow terminal cuts the end of the line
         self._bar = tqdm(
             total=total,
             initial=initial,
@@ -50,7 +50,7 @@ class Progress:
         self._bar.close()
 
     def update(self, step: int, **shown: float | str) -> None:
-        """Moves on to a step, and shows the latest numbers and the time left.
+        """Shows a step, the latest numbers and the time left.
 
         Args:
             step: updates done so far.
@@ -70,15 +70,15 @@ class Progress:
             self.warn(text)
 
     def warn(self, text: str) -> None:
-        """The same, of what must not be missed: where all else is quiet too."""
+        """Prints a line of its own, also where `quiet`."""
         tqdm.write(text, file=self._stream)
         self._stream.flush()
 
     def _seconds_left(self, step: int) -> float:
-        """By the pace since the first line; until then since the start."""
+        """By the speed since the first update; at the first one since the start."""
         now = self._clock()
         pace = (now - self._since) / max(step - self._first, 1)
-        if not self._compiled:  # the steps before it waited for that
+        if not self._compiled:  # steps until the first update include compilation
             self._since, self._first, self._compiled = now, step, True
         return pace * (self._total - step)
 

@@ -1,4 +1,4 @@
-"""A run on Weights & Biases, where its config asks for it."""
+"""Logs to Weights & Biases, if `config.monitor.wandb` names a project."""
 
 import importlib
 import importlib.util
@@ -15,19 +15,19 @@ ID_FILE = "wandb_id"
 
 
 class WandbLogger:
-    """A run at Weights & Biases, the same one after each start in a folder.
+    """A run at Weights & Biases; a resumed run logs to the same one.
 
-    Its id is kept in the folder. Steps are a number of each row, not W&B's own count,
-    which refuses to go back: what a resumed run measures again is there twice.
+    Its id is kept in the folder. Each row has its step as a number, because W&B's own
+    step cannot decrease; so rows that a resumed run measures again are there twice.
 
     Args:
-        workdir: the run's folder; there.
-        project: that the run belongs to; made if absent.
+        workdir: the run's folder; it exists.
+        project: of the run; made if absent.
         config: of the run, nested mappings.
         quiet: prints nothing.
 
     Raises:
-        ValueError: where W&B does not let it in.
+        ValueError: if W&B refuses the login.
     """
 
     def __init__(
@@ -57,23 +57,25 @@ class WandbLogger:
         """Logs a row."""
         self._run.log({"step": step, **values})
 
-    def show(self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
+    def log_image(
+        self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]
+    ) -> None:
         """Logs an image."""
         self._run.log({"step": step, name: self._wandb.Image(pixels)})
 
     def close(self, failed: bool) -> None:
-        """Uploads what is left, and says how the run ended."""
+        """Uploads the remaining rows, and marks the run as finished or failed."""
         self._run.finish(exit_code=int(failed))
 
 
 def require_wandb(project: str) -> None:
-    """Refuses a project of W&B where its package is missing, before work is done.
+    """Checks that the package wandb is installed if a project is given.
 
     Args:
-        project: "": none is asked for.
+        project: at W&B; "": none.
 
     Raises:
-        ValueError: where it is missing.
+        ValueError: if the package is missing.
     """
     if project and importlib.util.find_spec("wandb") is None:
         raise ValueError(

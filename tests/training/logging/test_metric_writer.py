@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tensorboardX.proto import event_pb2
 
-from logo_jax.training.logging.metric_writer import MetricWriter
+from logo_jax.training.logging.metric_writer import MetricWriter, is_evaluation
 
 # The generated module has no types.
 protobuf: Any = event_pb2
@@ -124,6 +124,15 @@ def test_numbers_that_are_not_finite_are_null_and_the_json_stays_strict(
     assert table(tmp_path) == [{"step": "1", "loss": "", "norm": "", "rate": "1.0"}]
 
 
+@pytest.mark.parametrize("name", [KNN, f"{KNN}/seed_4", "knn_projector/k5_t0.1/top1"])
+def test_a_row_with_a_knn_accuracy_is_an_evaluation(name: str):
+    assert is_evaluation({"step": 2, "linear/test_top1": 20.0, name: 40.0})
+
+
+def test_a_row_of_training_is_no_evaluation_even_with_a_linear_accuracy():
+    assert not is_evaluation({"step": 2, "linear/top1": 20.0, "linear/loss": 2.0})
+
+
 def test_tensorboard_has_every_finite_scalar_by_its_name(tmp_path: Path):
     with MetricWriter(tmp_path, resume_step=0) as metrics:
         metrics.write(7, {KNN: 0.25, "loss": float("inf")})
@@ -136,10 +145,10 @@ def test_tensorboard_has_every_finite_scalar_by_its_name(tmp_path: Path):
     assert scalars == [(7, KNN, 0.25)]
 
 
-def test_tensorboard_has_pictures_beside_the_scalars(tmp_path: Path):
+def test_tensorboard_has_images_beside_the_scalars(tmp_path: Path):
     pixels = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
     with MetricWriter(tmp_path, resume_step=0) as metrics:
-        metrics.show(3, "crops", pixels)
+        metrics.log_image(3, "crops", pixels)
     (path,) = event_files(tmp_path)
     ((step, value),) = [
         (event.step, value) for event in events(path) for value in event.summary.value

@@ -62,11 +62,11 @@ def fixture_wandb(tmp_path, monkeypatch):
 
 def start(folder, rows, resume_step=0):
     folder.mkdir(exist_ok=True)
-    board = WandbLogger(folder, "crops", {"seed": 0}, quiet=True)
-    with MetricWriter(folder, resume_step=resume_step, boards=[board]) as writer:
+    logger = WandbLogger(folder, "crops", {"seed": 0}, quiet=True)
+    with MetricWriter(folder, resume_step=resume_step, loggers=[logger]) as writer:
         for step, values in rows:
             writer.write(step, values)
-        writer.show(rows[-1][0], "knn", np.zeros((4, 5, 3), np.uint8))
+        writer.log_image(rows[-1][0], "knn", np.zeros((4, 5, 3), np.uint8))
 
 
 @pytest.mark.usefixtures("wandb")
@@ -81,19 +81,19 @@ def test_a_run_that_starts_again_goes_on_under_its_id_with_the_rows_of_the_recor
     how = ["allow", "run", {"seed": 0}, {"silent": True, "console": "off"}]
     assert starts == [["init", "crops", id_, *how] for id_ in (None, "a1b2")]
     rows = [call[0] for call in called if isinstance(call[0], dict)]
-    pictures = [row for row in rows if "knn" in row]
-    assert pictures == [{"step": 1, "knn": [4, 5, 3]}, {"step": 2, "knn": [4, 5, 3]}]
+    images = [row for row in rows if "knn" in row]
+    assert images == [{"step": 1, "knn": [4, 5, 3]}, {"step": 2, "knn": [4, 5, 3]}]
     finite = [
         {name: x for name, x in row.items() if x is not None} for row in records(folder)
     ]
-    assert [row for row in rows if row not in pictures] == finite
+    assert [row for row in rows if row not in images] == finite
     assert called[-1] == ["finish", 0]
 
 
 @pytest.mark.usefixtures("wandb")
 def test_a_run_that_fails_is_marked_as_failed(tmp_path):
-    board = WandbLogger(tmp_path, "crops", {}, quiet=False)
-    writer = MetricWriter(tmp_path, resume_step=0, boards=[board])
+    logger = WandbLogger(tmp_path, "crops", {}, quiet=False)
+    writer = MetricWriter(tmp_path, resume_step=0, loggers=[logger])
     with pytest.raises(KeyboardInterrupt), writer:
         raise KeyboardInterrupt
     last = (tmp_path / "called.jsonl").read_text().splitlines()[-1]

@@ -1,4 +1,4 @@
-"""What lines of metrics amount to."""
+"""Collapse rules on rows of metrics."""
 
 import pytest
 
@@ -28,8 +28,8 @@ def lines(*changes, first=120, every=20):
 def test_a_sign_in_three_lines_is_a_verdict_with_advice(sign, state, word):
     found = assess(lines(sign, sign, sign))
     assert found.state is state
-    assert word in found.sentence
-    assert bool(found.sentence) == (state is not Health.HEALTHY)
+    assert word in found.advice
+    assert bool(found.advice) == (state is not Health.HEALTHY)
 
 
 def test_two_lines_or_an_interruption_prove_nothing():
@@ -79,11 +79,11 @@ def test_a_loss_that_rises_while_the_queue_fills_is_said_to_be_normal():
     rising = lines({"loss": 2.0} | filling, {"loss": 3.0} | filling, first=20)
     found = assess(rising)
     assert found.state is Health.HEALTHY
-    assert "queue" in found.sentence
-    assert "normal" in found.sentence
-    assert not assess(rising[::-1]).sentence
+    assert "queue" in found.advice
+    assert "normal" in found.advice
+    assert not assess(rising[::-1]).advice
     full = {"health/queue_fill": 1.0}
-    assert not assess(lines({"loss": 2.0} | full, {"loss": 3.0} | full)).sentence
+    assert not assess(lines({"loss": 2.0} | full, {"loss": 3.0} | full)).advice
 
 
 def test_one_line_is_suspicious_by_signs_of_collapse_alone():

@@ -1,0 +1,179 @@
+"""Collects the metrics of training steps and writes their means at intervals."""
+
+import collections
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from logo_jax.methods.base import Metrics
+from logo_jax.parallel.processes import broadcast_from_first
+from logo_jax.training.collapse import CollapseDetector
+from logo_jax.training.logging.metric_writer import (
+    MetricWriter,
+    by_seed,
+    is_evaluation,
+)
+from logo_jax.training.logging.null_logger import NullLogger
+from logo_jax.training.logging.progress import Progress
+from logo_jax.training.schedule import TrainingSchedule
+
+T = TypeVar("T")
+ImageLogger = Callable[[int, Mapping[str, float]], None]
+
+MAX_STEPS_AHEAD = 3
+
+
+class TrainLog:
+    """The metrics of a run while it trains.
+
+    Metrics stay on the device until a row is due. Every row goes to the writer, to the
+    progress line, to the image logger and to the collapse detector, in this order.
+
+    Args:
+        writer: writes the rows.
+        progress: shows them on the terminal.
+        schedule: when rows are due, and the seeds that they are of.
+        clock: seconds, for the throughput. Evaluations and figures do not count.
+        collapse_detector: called with each row of training metrics; may raise.
+        image_logger: called with each row, also of evaluations; may log figures.
+    """
+
+    def __init__(
+        self,
+        writer: MetricWriter | NullLogger,
+        progress: Progress | NullLogger,
+        schedule: TrainingSchedule,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        collapse_detector: CollapseDetector | None = None,
+        image_logger: ImageLogger | None = None,
+    ):
+        self._writer = writer
+        self._progress = progress
+        self._schedule = schedule
+        self._clock = clock
+        self._detector = collapse_detector
+        self._log_images = image_logger or (lambda step, values: None)
+        self._pending: list[tuple[int, int, Metrics]] = []
+        self._unchecked: collections.deque[tuple[int, Any]] = collections.deque()
+        self._accuracy: dict[str, str] = {}
+        self.restart_clock()
+
+    @property
+    def allows_checkpoint(self) -> bool:
+        """Whether the collapse detector allows to save the state of the last row."""
+        return self._detector is None or self._detector.allows_checkpoint
+
+    def restart_clock(self) -> None:
+        """Starts to measure the throughput of the next row."""
+        self._since, self._waited = self._clock(), 0.0
+
+    def next_batch(self, batches: Iterator[T]) -> T:
+        """The next batch; the time it takes counts as waiting for data."""
+        before = self._clock()
+        batch = next(batches)
+        self._waited += self._clock() - before
+        return batch
+
+    def add(self, step: int, metrics: Metrics, *, images: int, waits: bool) -> None:
+        """Adds a step's metrics, and writes a row where one is due.
+
+        Steps are dispatched before earlier ones are done, but at most MAX_STEPS_AHEAD
+        of them, so that a signal waits for no more than these.
+
+        Args:
+            step: updates done so far.
+            metrics: of the step, on the device.
+            images: images of the step, over all devices and seeds.
+            waits: whether the loader may wait for data. The step is then waited for, so
+                that the time spent in `next_batch` is time in which devices are idle.
+
+        Raises:
+            FloatingPointError: if a loss is not finite, of this step or one before it.
+        """
+        self._pending.append((step, images, metrics))
+        if waits:
+            jax.block_until_ready(metrics)
+        self._unchecked.append((step, metrics["loss"]))
+        jax.block_until_ready(self._pending[-MAX_STEPS_AHEAD : 1 - MAX_STEPS_AHEAD])
+        self._require_finite(wait=False)
+        if self._schedule.logs(step):
+            self.flush()
+
+    def is_evaluated(self, step: int) -> bool:
+        """Whether metrics.jsonl has an evaluation of this step; on all processes."""
+        found = any(map(is_evaluation, self._writer.rows(step)))
+        return bool(broadcast_from_first(np.bool_(found)))
+
+    def write_evaluation(self, step: int, values: Mapping[str, Any]) -> None:
+        """Writes the row of an evaluation, after the rows of the steps before it.
+
+        Args:
+            step: of the evaluated state.
+            values: percent by name; arrays [n] of several seeds.
+        """
+        self.flush()
+        row = by_seed(values, self._schedule.seeds)
+        self._writer.write(step, row)
+        name, value = next(iter(row.items()))
+        self._accuracy = {"kNN": f"{value:.2f} %"}
+        spread = f" ± {row[f'{name}/std']:.2f}" if f"{name}/std" in row else ""
+        self._progress.say(f"step {step}: {name} {value:.2f}{spread} %")
+        self._log_images(step, row)
+        self.restart_clock()
+
+    def flush(self) -> None:
+        """Writes the mean of the metrics since the last row, if there are any.
+
+        Raises:
+            FloatingPointError: if a loss is not finite.
+            CollapseError: if the collapse detector ends the run.
+        """
+        if not self._pending:
+            return
+        self._require_finite(wait=True)
+        steps, images, metrics = zip(*self._pending, strict=True)
+        self._pending = []
+        means = jax.tree.map(lambda *x: np.mean(x, axis=0), *jax.device_get(metrics))
+        row = by_seed(means, self._schedule.seeds)
+        seconds = self._clock() - self._since
+        row["images_per_second"] = sum(images) / seconds
+        row["data_wait_percent"] = 100 * self._waited / seconds
+        self._writer.write(steps[-1], row)
+        self._show(steps[-1], row)
+        self._log_images(steps[-1], row)
+        self.restart_clock()
+        if self._detector:
+            self._detector(steps[-1], row)
+
+    def _show(self, step: int, row: Mapping[str, float]) -> None:
+        per_epoch = self._schedule.steps_per_epoch
+        epoch, epochs = step / per_epoch, self._schedule.num_steps / per_epoch
+        self._progress.update(
+            step,
+            epoch=f"{epoch:.2f}/{epochs:.4g}",
+            loss=row["loss"],
+            **self._accuracy,
+            **{"images/s": row["images_per_second"]},
+            waiting=f"{row['data_wait_percent']:.1f} %",
+        )
+
+    def _require_finite(self, wait: bool) -> None:
+        """Raises at the first loss that is not finite, of all or of those computed."""
+        while self._unchecked and (wait or self._unchecked[0][1].is_ready()):
+            step, loss = self._unchecked.popleft()
+            if not np.isfinite(loss).all():
+                raise FloatingPointError(_advice(step, loss))
+
+
+def _advice(step: int, loss: Any) -> str:
+    fact = f"the loss of step {step} is {loss}"
+    if step == 1:  # no learning rate has been applied
+        return f"{fact}, before anything was learned; look at the images, augment.std"
+    return (
+        f"{fact}, that of step {step - 1} was finite; lower optimizer.learning_rate "
+        "and train again in a new workdir"
+    )
