@@ -6,7 +6,6 @@ Prints a table and writes it, with everything that tells the protocol, to
 WORKDIR/evaluations/NAME.json.
 """
 
-import dataclasses
 import json
 import pathlib
 import re
@@ -15,24 +14,20 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from absl import flags
 
-from logo_jax import _cli
+from logo_jax import _cli, protocols
 from logo_jax.data.load import locate_dataset
-from logo_jax.experiment import Recipe, parse, pretrained, probe
+from logo_jax.evaluation.metrics import METRICS
+from logo_jax.experiment import parse, pretrained
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.main import CONFIG, WORKDIR
 from logo_jax.parallel.mesh import make_mesh
-from logo_jax.protocols import protocols
-from logo_jax.protocols.protocols import EvalResult
+from logo_jax.protocols.base import EvalRequest, EvalResult
 from logo_jax.training import preemption, workdir
-from logo_jax.training.logging.metric_writer import by_seed, write_atomically
+from logo_jax.training.logging.metric_writer import write_atomically
 
-RECIPES = (*probe.RECIPES, "features")
-PROTOCOL = flags.DEFINE_enum(
-    "protocol", "knn", ("knn", "linear", "transfer", "svm"), "How to evaluate."
-)
+PROTOCOL = flags.DEFINE_enum("protocol", "knn", protocols.NAMES, "How to evaluate.")
 DATASET = flags.DEFINE_string(
     "dataset",
     "",
@@ -57,7 +52,7 @@ CROP = flags.DEFINE_integer(
 METRIC = flags.DEFINE_enum(
     "metric",
     "",
-    ("", "top1", "top5", "mean_per_class", "map", "map_11_point"),
+    ("", *METRICS),
     "Of transfer and svm; default the data set's, top1 and map for others.",
 )
 TRIVIAL_BASELINES = flags.DEFINE_bool(
@@ -71,8 +66,8 @@ UNTRAINED = flags.DEFINE_bool(
 )
 RECIPE = flags.DEFINE_enum(
     "recipe",
-    "moco",
-    RECIPES,
+    protocols.RECIPES[0],
+    protocols.RECIPES,
     "Of linear: SGD as MoCo, LARS as SimSiam, both on random crops; or a grid of SGD "
     "on cached features.",
 )
@@ -87,16 +82,6 @@ CHANGES = {
         "learning_rate", None, "Of linear, for 256 images a step."
     ),
     "weight_decay": flags.DEFINE_float("weight_decay", None, "Of linear."),
-}
-
-READ_BY = {
-    "trivial_baselines": ("knn",),
-    "metric": ("transfer", "svm"),
-    "recipe": ("linear", "features"),
-    "num_epochs": ("linear", "features"),
-    "batch_size": ("linear",),
-    "learning_rate": ("linear",),
-    "weight_decay": ("linear",),
 }
 
 
@@ -131,7 +116,7 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
         FileNotFoundError: where the folder holds no run.
         ValueError: for a value out of range, or flags that contradict each other.
     """
-    _require_read()
+    protocols.find(PROTOCOL.value, options())
     if bool(WEIGHTS.value) != bool(CONFIG.value):
         raise ValueError(
             "--weights=FILE and --config=FILE.py must be given together: a run's "
@@ -156,17 +141,13 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     return {**given, "data": data, "monitor": monitor}
 
 
-def _require_read() -> None:
-    """Refuses a flag that the protocol would ignore."""
-    protocol = PROTOCOL.value
-    if protocol == "linear" and RECIPE.value == "features":
-        protocol = "features"
-    for name, readers in READ_BY.items():
-        if flags.FLAGS[name].present and protocol not in readers:
-            raise ValueError(
-                f"--{name} is not read by --protocol={PROTOCOL.value} with "
-                f"--recipe={RECIPE.value}; leave it out"
-            )
+def options() -> dict[str, Any]:
+    """Those of the protocols' options that were given, by name."""
+    return {
+        name: flags.FLAGS[name].value
+        for name in protocols.OPTIONS
+        if flags.FLAGS[name].present
+    }
 
 
 def load(
@@ -188,55 +169,9 @@ def evaluate(
     subject: FrozenEncoder, folder: pathlib.Path, stop: preemption.PreemptionHandler
 ) -> EvalResult | None:
     """What the flags' protocol finds, of all seeds; None where it was stopped."""
-    seeds = subject.spec.schedule.seeds
-    if PROTOCOL.value == "knn":
-        outcome = protocols.knn(subject, TRIVIAL_BASELINES.value)
-        return outcome._replace(values=by_seed(outcome.values, seeds))
-    outcomes = []
-    for seed, one in zip(seeds, subject.seeds(), strict=True):
-        name = _name(subject) + (f"-seed{seed}" if len(seeds) > 1 else "")
-        outcome = _of_one_seed(one, folder / "linear" / name, stop)
-        if outcome is None:
-            return None
-        outcomes.append(outcome)
-    return _merged(outcomes, seeds)
-
-
-def _of_one_seed(
-    subject: FrozenEncoder, folder: pathlib.Path, stop: preemption.PreemptionHandler
-) -> EvalResult | None:
-    if PROTOCOL.value == "transfer":
-        return protocols.transfer(subject, METRIC.value)
-    if PROTOCOL.value == "svm":
-        return protocols.voc07_svm(subject, METRIC.value)
-    if RECIPE.value == "features":
-        return protocols.linear_grid(subject, CHANGES["num_epochs"].value or 100)
-    return protocols.linear_recipe(subject, recipe(), folder, stop)
-
-
-def recipe() -> Recipe:
-    """The recipe that the flags name, with what they change of it."""
-    named = probe.RECIPES[RECIPE.value]
-    changes = {
-        name: flag.value for name, flag in CHANGES.items() if flag.value is not None
-    }
-    shorter = changes.get("num_epochs", named.num_epochs) / named.num_epochs
-    milestones = tuple(epoch * shorter for epoch in named.milestones)
-    return dataclasses.replace(named, milestones=milestones, **changes)
-
-
-def _merged(outcomes: list[EvalResult], seeds: tuple[int, ...]) -> EvalResult:
-    first = outcomes[0]
-    if len(outcomes) == 1:
-        return first
-    values = {
-        name: np.array([outcome.values[name] for outcome in outcomes])
-        for name in first.values
-    }
-    settings = [outcome.settings for outcome in outcomes]
-    return first._replace(
-        values=by_seed(values, seeds), settings={"of each seed": settings}
-    )
+    protocol = protocols.find(PROTOCOL.value, options())
+    request = EvalRequest(options(), folder / "linear" / _name(subject), stop)
+    return protocol.run(subject, request)
 
 
 def as_report(

@@ -41,6 +41,28 @@ class FeatureSplits(NamedTuple):
     test: Features
 
 
+def require_classes(data: Features, num_classes: int, name: str = "the data") -> None:
+    """Refuses labels that a classifier of one class an image cannot learn.
+
+    Raises:
+        ValueError: where images show several classes, there are none, or a label is
+            not in [0, num_classes).
+    """
+    labels = data.labels
+    if labels.ndim != 1:
+        raise ValueError(
+            f"labels of {name} are of shape {labels.shape}, and this classifier learns "
+            "one class an image; use svm for images of several labels"
+        )
+    if not len(labels):
+        raise ValueError(f"{name} is empty; give at least one image of each part")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"labels of {name} reach from {labels.min()} to {labels.max()} and must "
+            f"lie in [0, {num_classes}); give num_classes of the data set"
+        )
+
+
 def extract(
     encode: Encode, data: LabeledImages, *, batch_size: int
 ) -> dict[str, Features]:

@@ -1,4 +1,4 @@
-"""The weighted nearest-neighbour classifier, for several settings at once."""
+"""The weighted nearest-neighbor classifier, for several settings at once."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -11,14 +11,17 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from logo_jax.evaluation.features import Features
-from logo_jax.evaluation.metrics import mean_average_precision
-from logo_jax.evaluation.nearest_neighbors import Bank, make_bank, nearest, replicate
+from logo_jax.evaluation.metrics import mean_average_precision, top_hits
+from logo_jax.evaluation.nearest_neighbors import Bank, make_bank, nearest
 from logo_jax.losses import l2_normalize
+from logo_jax.parallel.mesh import replicate
 
 QUERIES_AT_ONCE = 256
-COLDEST = 0.0125  # temperature; exp(1 / COLDEST), summed over neighbours, is finite
+COLDEST = 0.0125  # temperature; exp(1 / COLDEST), summed over neighbors, is finite
 
 Settings = tuple[tuple[int, float], ...]
+
+_hits = jax.jit(top_hits)
 
 
 def class_votes(
@@ -28,14 +31,14 @@ def class_votes(
     settings: Settings,
     num_classes: int,
 ) -> Float[Array, "s q c"]:
-    """Votes of each query's nearest neighbours, for each (k, temperature).
+    """Votes of each query's nearest neighbors, for each (k, temperature).
 
-    A neighbour of similarity s votes for its class with exp(s / temperature).
+    A neighbor of similarity s votes for its class with exp(s / temperature).
 
     Args:
-        similarity: of the neighbours, falling.
-        labels: of the neighbours, in [0, num_classes); or 1 for each class that shows.
-        settings: pairs (neighbours, temperature).
+        similarity: of the neighbors, falling.
+        labels: of the neighbors, in [0, num_classes); or 1 for each class that shows.
+        settings: pairs (neighbors, temperature).
         num_classes: classes to vote for.
 
     Source: Wu et al. 2018, https://arxiv.org/abs/1805.01978, section 3.4;
@@ -90,7 +93,7 @@ def knn_accuracy(
     most = max(k for k, _ in settings)
     if most > len(train.features):
         raise ValueError(
-            f"k={most} neighbours exceed the bank of {len(train.features)} examples; "
+            f"k={most} neighbors exceed the bank of {len(train.features)} examples; "
             "use a smaller k in monitor.knn or a larger bank"
         )
     if test.labels.ndim == 1 and min(test.labels.min(), train.labels.min()) < 0:
@@ -154,14 +157,6 @@ def _mean_average_precision(votes: Iterator[jax.Array], test: Features) -> np.nd
     return np.array(
         [[mean_average_precision(each[:size], test.labels)] for each in scores]
     )
-
-
-@jax.jit
-def _hits(scores: Float[Array, "s q c"], labels: Int[Array, " q"]) -> Array:
-    """How many queries have their label first, and among the first five, [s, 2]."""
-    best = jax.lax.top_k(scores, min(5, scores.shape[-1]))[1]
-    right = best == labels[None, :, None]
-    return jnp.stack([right[..., 0].sum(-1), right.any(-1).sum(-1)], axis=-1)
 
 
 def _filled(x: np.ndarray, value: int) -> np.ndarray:

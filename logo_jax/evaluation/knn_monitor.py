@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from logo_jax.evaluation.features import Encode, Features, LabeledImages, extract
 from logo_jax.evaluation.knn import knn_accuracy
 from logo_jax.evaluation.metrics import top1
-from logo_jax.methods.base import LINEAR, TrainState
+from logo_jax.methods.base import ENCODER, LINEAR, TrainState
 from logo_jax.methods.linear import logits, unit_features
 from logo_jax.parallel.mesh import place
 
@@ -26,12 +26,12 @@ class KnnMonitor:
 
     Attributes:
         encode_with: from a state to a function of uint8 images to features by layer.
-        bank: labelled training images.
-        queries: labelled test images.
-        settings: pairs (neighbours, temperature).
+        bank: labeled training images.
+        queries: labeled test images.
+        settings: pairs (neighbors, temperature).
         num_classes: of both.
         batch_size: images encoded at once.
-        mesh: devices that share the search for neighbours.
+        mesh: devices that share the search for neighbors.
         num_seeds: that the state holds; its leading axis where there are several.
     """
 
@@ -48,7 +48,7 @@ class KnnMonitor:
         most = max(k for k, _ in self.settings)
         if most > len(self.bank):
             raise ValueError(
-                f"monitor.knn has k={most} neighbours, more than the bank's "
+                f"monitor.knn has k={most} neighbors, more than the bank's "
                 f"{len(self.bank)} examples; use a smaller k, "
                 "such as --config.monitor.knn='((20, 0.07),)'"
             )
@@ -56,9 +56,8 @@ class KnnMonitor:
     def __call__(self, state: TrainState) -> dict[str, Any]:
         """Accuracies in percent: `knn/k20_t0.07/top1`, `knn_projector/...`.
 
-        And `linear/test_top1`, of a classifier that `methods/online_linear.py` trains.
-
-        Of several seeds, an array [n] each.
+        And `linear/test_top1`, of a classifier that `OnlineLinear` trains. Of several
+        seeds, an array [n] each.
         """
         if self.num_seeds == 1:
             return self._evaluate(state)
@@ -79,9 +78,8 @@ class KnnMonitor:
         }
         if LINEAR in state.params:
             features, labels = queries["backbone"]
-            scores = logits(
-                jax.device_get(state.params[LINEAR]), unit_features(features)
-            )
+            classifier = jax.device_get(state.params[LINEAR])
+            scores = logits(classifier, unit_features(features))
             values["linear/test_top1"] = 100 * top1(np.asarray(scores), labels)
         return values
 
@@ -95,7 +93,7 @@ class KnnMonitor:
         }
 
     def _baseline(self, describe):
-        """KNN of a fixed description of images, centred on the bank's mean."""
+        """KNN of a fixed description of images, centered on the bank's mean."""
         bank, queries = (
             _described(data, describe) for data in (self.bank, self.queries)
         )
@@ -145,17 +143,15 @@ def make_encode_with(encoder, prepare, sharding, layers) -> Callable:
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())  # on every process too
 
     @functools.partial(jax.jit, out_shardings=everywhere)
-    def encode(params, batch_stats, images):
-        variables = {"params": params, "batch_stats": batch_stats}
-        x = prepare(images)
-        features = encoder.apply(variables, x, method="features")
+    def encode(variables, images):
+        features = encoder.apply(variables, prepare(images), method="features")
         outputs = {"backbone": features}
         if "projector" in layers:
             outputs["projector"] = encoder.apply(variables, features, method="project")
         return outputs
 
     def encode_with(state):
-        params, stats = state.params["encoder"], state.batch_stats["encoder"]
-        return lambda images: encode(params, stats, place(images, sharding))
+        variables = state.variables(ENCODER)
+        return lambda images: encode(variables, place(images, sharding))
 
     return encode_with

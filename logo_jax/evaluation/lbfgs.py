@@ -1,7 +1,7 @@
 """L-BFGS for softmax regression, all strengths at once, in their curvature's metric.
 
 Axes: s strengths, n examples, d features of which the last is the constant 1 whose
-weights are not penalised, c classes; strengths lie between examples and classes, so
+weights are not penalized, c classes; strengths lie between examples and classes, so
 that a product with the features is one of two matrices. A margin is a class's logit
 less the own class's: sums over the other classes alone keep all their digits where an
 example is almost certain, in float32 too.

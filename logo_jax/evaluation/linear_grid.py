@@ -1,6 +1,6 @@
 """The linear classifier on cached features: a grid of settings trained at once.
 
-Features are standardised: each is shifted and scaled to mean 0 and variance 1 over the
+Features are standardized: each is shifted and scaled to mean 0 and variance 1 over the
 rows trained on. A linear classifier of those is one of the raw features, so nothing is
 lost or gained but the conditioning: one grid of learning rates then serves encoders
 whose features differ in scale a hundredfold (MoCo's probe needs a rate of 30, others
@@ -18,18 +18,22 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from logo_jax.evaluation.features import Features
+from logo_jax.evaluation.features import Features, require_classes
+from logo_jax.evaluation.metrics import top_hits
+from logo_jax.methods.linear import cross_entropy, logits, zero_classifier
 
 MOMENTUM = 0.9
 LEARNING_RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
 WEIGHT_DECAYS = (0.0, 1e-4, 1e-3)
-SCHEDULES = {
-    "cosine": lambda done: 0.5 * (1 + jnp.cos(jnp.pi * done)),
-    "step": lambda done: jnp.where(done < 0.6, 1.0, jnp.where(done < 0.8, 0.1, 0.01)),
+SCHEDULES = {  # of a rate, over a number of steps
+    "cosine": optax.cosine_decay_schedule,
+    "step": lambda rate, steps: optax.piecewise_constant_schedule(
+        rate, {-(-steps * 3 // 5): 0.1, -(-steps * 4 // 5): 0.1}
+    ),
 }
 
 
-class Probe(NamedTuple):
+class GridResult(NamedTuple):
     """What a linear classifier reaches, and how its setting was chosen.
 
     Attributes:
@@ -75,7 +79,7 @@ def best_of_grid(
     *,
     learning_rates: Sequence[float] = LEARNING_RATES,
     weight_decays: Sequence[float] = WEIGHT_DECAYS,
-) -> Probe:
+) -> GridResult:
     """Accuracy on `test` of the pair that is best on `val`, retrained on both others.
 
     Of pairs equal on `val` the first is taken, rates before decays. The test set takes
@@ -86,14 +90,19 @@ def best_of_grid(
         val: to choose a pair on.
         test: to report.
         training: the schedule, the same for every pair and for the last training.
-        learning_rates: the grid's rows, of standardised features.
+        learning_rates: the grid's rows, of standardized features.
         weight_decays: the grid's columns.
 
     Raises:
         ValueError: where images show several classes, a label is no class, a part or
             the grid is empty, or the schedule is unknown.
     """
-    _check(train, val, test, training)
+    if training.schedule not in SCHEDULES:
+        raise ValueError(
+            f"schedule={training.schedule!r} must be one of {', '.join(SCHEDULES)}"
+        )
+    for name, part in (("train", train), ("val", val), ("test", test)):
+        require_classes(part, training.num_classes, name)
     pairs = np.array([(r, w) for r in learning_rates for w in weight_decays])
     if not len(pairs):
         raise ValueError(
@@ -103,7 +112,7 @@ def best_of_grid(
     best = pairs[val_top1.argmax()]
     both = Features(*map(np.concatenate, zip(train, val, strict=True)))
     top1, top5 = 100 * accuracies(both, test, best[None], training)[0]
-    return Probe(
+    return GridResult(
         top1=float(top1),
         top5=float(top5),
         learning_rate=float(best[0]),
@@ -120,22 +129,22 @@ def accuracies(
     A classifier that has diverged is right nowhere.
 
     Args:
-        train: to train on; its mean and variance standardise both.
+        train: to train on; its mean and variance standardize both.
         held: to classify.
         pairs: (learning rate, weight decay).
         training: the schedule.
     """
-    mean, scale = standardisation(train.features)
+    mean, scale = standardization(train.features)
     x, held_x = (
         jnp.asarray((part.features - mean) / scale, jnp.float32)
         for part in (train, held)
     )
     y, held_y = (jnp.asarray(part.labels, jnp.int32) for part in (train, held))
-    weights = train_grid(x, y, jnp.asarray(pairs, jnp.float32), training)
-    return np.asarray(_hits(weights, held_x, held_y)) / len(held_y)
+    classifiers = train_grid(x, y, jnp.asarray(pairs, jnp.float32), training)
+    return np.asarray(_hits(classifiers, held_x, held_y)) / len(held_y)
 
 
-def standardisation(
+def standardization(
     features: Float[np.ndarray, "n d"],
 ) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
     """Mean and standard deviation of each feature; 1 for one that does not vary."""
@@ -149,87 +158,56 @@ def train_grid(
     labels: Int[Array, " n"],
     pairs: Float[Array, "g 2"],
     training: Training,
-) -> Float[Array, "g e c"]:
-    """Weights of one classifier a pair, all trained at once on the same batches.
+) -> dict[str, Float[Array, "g ..."]]:
+    """One classifier a pair, all trained at once on the same batches.
 
     SGD as PyTorch has it: the decay is added to the gradient, then momentum, then the
     rate is applied; biases decay too. All start from zero.
 
     Args:
-        x: standardised features.
+        x: standardized features.
         labels: in [0, num_classes).
         pairs: (learning rate, weight decay).
         training: the schedule.
 
     Returns:
-        Weights, and in the last row, e = d + 1, biases.
+        `kernel` [g, d, c] and `bias` [g, c].
     """
     size = min(training.batch_size, len(x))
     steps = len(x) // size
     schedule = SCHEDULES[training.schedule]
-    gradient = jax.vmap(jax.grad(_cross_entropy), in_axes=(0, None, None))
-    rates, decays = pairs.T[:, :, None, None]
 
-    def epoch(state, number):
-        key = jax.random.fold_in(jax.random.key(training.seed), number)
-        order = jax.random.permutation(key, len(x))[: steps * size]
-        return jax.lax.scan(step, state, order.reshape(steps, size))
+    def loss(classifier, rows):
+        return cross_entropy(logits(classifier, x[rows]), labels[rows]).mean()
 
-    def step(state, rows):
-        weights, velocity, count = state
-        descent = gradient(weights, x[rows], labels[rows]) + decays * weights
-        velocity = MOMENTUM * velocity + descent
-        done = count / (training.num_epochs * steps)
-        weights = weights - rates * schedule(done) * velocity
-        return (weights, velocity, count + 1), None
+    def train_one(pair):
+        rate, decay = pair
+        rates = schedule(rate, training.num_epochs * steps)
+        # optax divides the integer count, which strict promotion refuses
+        sgd = optax.sgd(lambda count: rates(jnp.asarray(count, jnp.float32)), MOMENTUM)
+        tx = optax.chain(optax.add_decayed_weights(decay), sgd)
 
-    zeros = jnp.zeros((len(pairs), x.shape[1] + 1, training.num_classes))
-    start = zeros, zeros, jnp.zeros((), jnp.float32)
-    (weights, _, _), _ = jax.lax.scan(epoch, start, jnp.arange(training.num_epochs))
-    return weights
+        def step(state, rows):
+            classifier, opt_state = state
+            gradient = jax.grad(loss)(classifier, rows)
+            updates, opt_state = tx.update(gradient, opt_state, classifier)
+            return (jax.tree.map(jnp.add, classifier, updates), opt_state), None
 
+        def epoch(state, number):
+            key = jax.random.fold_in(jax.random.key(training.seed), number)
+            order = jax.random.permutation(key, len(x))[: steps * size]
+            return jax.lax.scan(step, state, order.reshape(steps, size))
 
-def _logits(weights, x):
-    return jnp.matmul(x, weights[:-1], precision="highest") + weights[-1:]
+        start = zero_classifier(x.shape[1], training.num_classes)
+        state = start, tx.init(start)
+        return jax.lax.scan(epoch, state, jnp.arange(training.num_epochs))[0][0]
 
-
-def _cross_entropy(weights, x, labels):
-    losses = optax.softmax_cross_entropy_with_integer_labels(
-        _logits(weights, x), labels
-    )
-    return losses.mean()
+    with jax.default_matmul_precision("highest"):
+        return jax.vmap(train_one)(pairs)
 
 
 @jax.jit
-def _hits(weights, x, labels):
+def _hits(classifiers, x, labels):
     """How many rows each classifier has first, and among its first five, [g, 2]."""
-
-    def of_one(weights):
-        logits = _logits(weights, x)
-        best = jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
-        # the order of numbers that are none says nothing
-        right = (best == labels[:, None]) & jnp.isfinite(logits).all(-1, keepdims=True)
-        return jnp.stack([right[:, 0].sum(), right.any(-1).sum()])
-
-    return jax.lax.map(of_one, weights)
-
-
-def _check(train: Features, val: Features, test: Features, training: Training) -> None:
-    if training.schedule not in SCHEDULES:
-        raise ValueError(
-            f"schedule={training.schedule!r} must be one of {', '.join(SCHEDULES)}"
-        )
-    for name, part in (("train", train), ("val", val), ("test", test)):
-        if part.labels.ndim != 1:
-            raise ValueError(
-                f"labels of {name} are of shape {part.labels.shape}: a linear probe "
-                "tells one class an image; use the svm protocol for several"
-            )
-        if not len(part.labels):
-            raise ValueError(f"{name} is empty; a linear probe needs all three parts")
-        least, most = part.labels.min(), part.labels.max()
-        if least < 0 or most >= training.num_classes:
-            raise ValueError(
-                f"labels of {name} reach from {least} to {most} and must lie in "
-                f"[0, {training.num_classes}); give the number of all classes"
-            )
+    with jax.default_matmul_precision("highest"):
+        return jax.lax.map(lambda each: top_hits(logits(each, x), labels), classifiers)

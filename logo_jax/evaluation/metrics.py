@@ -1,30 +1,71 @@
 """Metrics of class scores, in [0, 1], by the names that data sets give them."""
 
 from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+Array: TypeAlias = jax.Array | np.ndarray
+Metric: TypeAlias = Callable[[np.ndarray, np.ndarray], float]
+
+
+def label_rank(scores: Float[Array, "*s n c"], labels: Int[Array, " n"]) -> Any:
+    """How many classes are ranked before the label's, [*s, n].
+
+    0 where the label is the predicted class, below k where it is among the first k. Of
+    equal scores the earlier class comes first. An unknown label (-1), or any label
+    where scores are not finite, as of a classifier that diverged, is ranked last: c.
+
+    Args:
+        scores: of classes; NumPy's arrays give NumPy's, JAX's give JAX's.
+        labels: in [0, c), or -1.
+    """
+    xp = scores.__array_namespace__()
+    count = scores.shape[-1]
+    lead = (1,) * (scores.ndim - 2)
+    own = labels.reshape(*lead, -1, 1)
+    classes = xp.arange(count).reshape(*lead, 1, -1)
+    score = xp.take_along_axis(scores, own, axis=-1)
+    before = (scores > score) | ((scores == score) & (classes < own))
+    ranked = (own[..., 0] >= 0) & xp.isfinite(scores).all(-1)
+    return xp.where(ranked, before.sum(-1), count)
+
+
+def top_hits(scores: Float[Array, "*s n c"], labels: Int[Array, " n"]) -> Any:
+    """How many examples have their label first, and among the first five, [*s, 2].
+
+    Arguments are those of `label_rank`.
+    """
+    xp = scores.__array_namespace__()
+    rank = label_rank(scores, labels)
+    return xp.stack([(rank < k).sum(-1) for k in (1, 5)], axis=-1)
+
 
 def top1(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> float:
-    """How many examples score highest in their class; of equals the first counts."""
-    return float(np.mean(scores.argmax(1) == labels))
+    """Fraction of examples whose class scores highest."""
+    return float(np.mean(label_rank(scores, labels) < 1))
 
 
 def top5(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> float:
-    """How many examples have their class among the first five, or fewer if there are.
+    """Fraction of examples whose class is among the first five, or fewer if there are.
 
-    Of equal scores the earlier class comes first.
+    Not scikit-learn's `top_k_accuracy_score`: of equal scores that ranks the later
+    class first.
     """
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
-    return float(np.mean((best == labels[:, None]).any(1)))
+    return float(np.mean(label_rank(scores, labels) < 5))
 
 
 def mean_per_class(
     scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]
 ) -> float:
-    """The mean of the classes' recalls, over the classes that labels have."""
-    right = scores.argmax(1) == labels
+    """The mean of the classes' recalls, over the classes that labels have.
+
+    scikit-learn's `balanced_accuracy_score`, without its import and its warning where
+    a class is predicted that labels do not have.
+    """
+    right = label_rank(scores, labels) < 1
     return float(np.mean([right[labels == k].mean() for k in np.unique(labels)]))
 
 
@@ -33,8 +74,9 @@ def average_precision(
 ) -> float:
     """Area under the precision-recall curve made monotone, in [0, 1].
 
-    Precision at a recall is the best at that recall or a higher one. Images of equal
-    score are retrieved together.
+    Precision at a recall is the best at that recall or a higher one; scikit-learn's
+    `average_precision_score` does not make it monotone. Images of equal score are
+    retrieved together.
 
     Args:
         scores: larger for images more likely to show the class.
@@ -111,10 +153,34 @@ def _mean(measure: Callable, scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean([measure(*column) for column in columns]))
 
 
-METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
+# A metric is a function and a row of one of these tables: `transfer`, `svm` and the
+# choices of `--metric` follow.
+ONE_LABEL: Mapping[str, Metric] = {  # labels [n] in [0, c)
     "top1": top1,
     "top5": top5,
     "mean_per_class": mean_per_class,
+}
+SEVERAL_LABELS: Mapping[str, Metric] = {  # labels [n, c] of 1, 0 and -1
     "map": mean_average_precision,
     "map_11_point": mean_average_precision_11_point,
 }
+METRICS: Mapping[str, Metric] = {**ONE_LABEL, **SEVERAL_LABELS}
+
+
+def find_metric(name: str, *, several_labels: bool) -> Metric:
+    """The metric of that name, for images of several labels or of one.
+
+    Raises:
+        ValueError: if it is not for such images.
+    """
+    table = SEVERAL_LABELS if several_labels else ONE_LABEL
+    if name not in table:
+        *first, last = table
+        several, one = "several labels", "one label"
+        this, other = (several, one) if several_labels else (one, several)
+        raise ValueError(
+            f"metric={name!r} is not one of {this} an image; use {', '.join(first)} "
+            f"or {last} here, and {'logistic' if several_labels else 'svm'} for images "
+            f"of {other}"
+        )
+    return table[name]

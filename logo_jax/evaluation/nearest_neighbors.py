@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from logo_jax.evaluation.features import Features
 from logo_jax.losses import l2_normalize
+from logo_jax.parallel.mesh import place, replicate
 
 BANK_AT_ONCE = 2**17  # a device; for 256 queries a table of 134 MB at most
 
@@ -45,7 +46,7 @@ def make_bank(data: Features, mesh: Mesh) -> Bank:
     tiles = features.reshape(num_tiles, rows, -1)
     split = NamedSharding(mesh, P(mesh.axis_names))
     return Bank(
-        tiles=jax.jit(l2_normalize)(_place(tiles, split)),
+        tiles=jax.jit(l2_normalize)(place(tiles, split)),
         labels=replicate(data.labels.astype(np.int32), mesh),
         mesh=mesh,
     )
@@ -72,7 +73,7 @@ def nearest(
     Args:
         queries: unit vectors, the same on all devices.
         bank: of at least k rows.
-        k: neighbours.
+        k: neighbors.
     """
     axes = bank.mesh.axis_names
 
@@ -116,13 +117,3 @@ def _best(similarity, rows, k):
     """The k largest of each query's similarities, and the rows they belong to."""
     best, at = jax.lax.top_k(similarity, k)
     return best, jnp.take_along_axis(rows, at, axis=1)
-
-
-def replicate(x: np.ndarray, mesh: Mesh) -> jax.Array:
-    """An array that all processes hold, one copy on each device of the mesh."""
-    return _place(x, NamedSharding(mesh, P()))
-
-
-def _place(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """An array that all processes hold; each serves its own devices."""
-    return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)

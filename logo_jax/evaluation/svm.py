@@ -10,7 +10,8 @@ from sklearn.model_selection import cross_val_score
 from sklearn.svm import LinearSVC
 
 from logo_jax.evaluation.features import Features
-from logo_jax.evaluation.metrics import METRICS
+from logo_jax.evaluation.metrics import find_metric
+from logo_jax.methods.linear import logits
 
 COSTS = (0.01, 0.1, *(0.5**n for n in range(4, 20)))
 FOLDS = 3
@@ -50,13 +51,14 @@ def voc07_map(
 ) -> float:
     """Mean average precision on `test` of machines fitted to `train`, in [0, 1].
 
-    Images labelled 0 (VOC's difficult ones) are negatives in `train` and not counted
+    Images labeled 0 (VOC's difficult ones) are negatives in `train` and not counted
     in `test`.
 
     Args:
         train: VOC07's train and validation together; labels [n, c] of 1, 0, -1.
         test: what is reported.
-        metric: "map" for all recalls, or "map_11_point", VOC07's own.
+        metric: one of `metrics.SEVERAL_LABELS`: "map" for all recalls, or
+            "map_11_point", VOC07's own.
         costs: values of C to choose from, by the precision on held-out thirds.
         processes: at once; -1 for one a core.
 
@@ -66,14 +68,10 @@ def voc07_map(
     Source: Goyal et al. 2019, https://arxiv.org/abs/1905.01235;
         facebookresearch/fair_self_supervision_benchmark@tools/svm.
     """
-    if metric not in ("map", "map_11_point"):
-        raise ValueError(
-            f"metric={metric!r} is not one of several labels an image; use map or "
-            "map_11_point here, and logistic for images of one label"
-        )
+    measure = find_metric(metric, several_labels=True)
     machines = fit_svms(train, costs=costs, processes=processes)
-    scores = _unit_rows(test.features) @ machines.weights + machines.biases
-    return METRICS[metric](scores, test.labels)
+    classifier = {"kernel": machines.weights, "bias": machines.biases}
+    return measure(logits(classifier, _unit_rows(test.features)), test.labels)
 
 
 def fit_svms(

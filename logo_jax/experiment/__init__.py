@@ -11,15 +11,12 @@ from logo_jax.experiment.experiment import (
     make_eval_crops,
     make_experiment,
 )
-from logo_jax.experiment.probe import RECIPES, Recipe
 from logo_jax.experiment.spec import ExperimentSpec, make_spec
 
 __all__ = [
-    "RECIPES",
     "Config",
     "Experiment",
     "ExperimentSpec",
-    "Recipe",
     "knn_monitor",
     "load_data",
     "make_eval_crops",

@@ -1,16 +1,20 @@
-"""Linear classifiers of features: a probe of a frozen encoder, and an online probe."""
+"""Linear classifiers of features: their core, a linear probe, and an online probe.
+
+A classifier is {"kernel": [f, c], "bias": [c]}. Its logits and its cross-entropy are
+defined here for all that train one: the two below, by the step of any method, and the
+grid of `evaluation/linear_grid.py`. `evaluation/logistic.py` shares the logits.
+"""
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
-from numpy import ndarray as Numpy
+from jaxtyping import Array, Float, Int
 
 from logo_jax.losses import l2_normalize
 from logo_jax.methods.base import (
@@ -26,23 +30,33 @@ from logo_jax.methods.base import (
 from logo_jax.methods.gradient import gradient_step, no_extra_loss
 from logo_jax.parallel.collectives import as_mean_over_devices, gather
 
+Classifier: TypeAlias = Mapping[str, Any]
 
-def logits(
-    classifier: Mapping[str, Float[Array, "..."] | Float[Numpy, "..."]],
-    features: Float[Array, "b f"] | Float[Numpy, "b f"],
-) -> Float[Array, "b c"]:
-    """Scores of the classes for features: their products with the weights, plus bias.
 
-    Args:
-        classifier: `kernel` [f, c] and `bias` [c].
-        features: of b images.
+def zero_classifier(num_features: int, num_classes: int) -> dict[str, jax.Array]:
+    """A classifier whose logits are all 0."""
+    shapes = {"kernel": (num_features, num_classes), "bias": (num_classes,)}
+    return {name: jnp.zeros(shape) for name, shape in shapes.items()}
+
+
+def logits(classifier: Classifier, features: Any) -> Any:
+    """Scores of the classes, [b, c], for features [b, f]: features @ kernel + bias.
+
+    Of NumPy's arrays they are computed by NumPy, in float64 where these are.
     """
-    return jnp.dot(features, classifier["kernel"]) + classifier["bias"][None]
+    return features @ classifier["kernel"] + classifier["bias"][None]
 
 
-def unit_features(
-    features: Float[Array, "b f"] | Float[Numpy, "b f"],
-) -> Float[Array, "b f"]:
+def cross_entropy(
+    scores: Float[Array, "b c"], labels: Int[Array, " b"]
+) -> Float[Array, " b"]:
+    """Cross-entropy of each image, in nats; any number where the label is -1."""
+    return optax.losses.softmax_cross_entropy_with_integer_labels(
+        scores, jnp.maximum(labels, 0)
+    )
+
+
+def unit_features(features: Any) -> Float[Array, "b f"]:
     """Features at unit length, float32: what the online classifier sees."""
     return l2_normalize(jnp.asarray(features, jnp.float32))
 
@@ -62,7 +76,7 @@ class LinearProbe:
         encoder: the network.
         variables: its "params" and "batch_stats", frozen.
         num_classes: of the labels.
-        tx: optimiser of the classifier.
+        tx: optimizer of the classifier.
 
     Source: facebookresearch/moco@main_lincls.py;
         facebookresearch/simsiam@main_lincls.py.
@@ -75,10 +89,11 @@ class LinearProbe:
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
         """State before the first step."""
-        crop = batch.global_crops[:1, 0]
-        size = jax.eval_shape(self._features, self.variables, crop).shape[-1]
-        kernel = 0.01 * jax.random.normal(key, (size, self.num_classes))
-        params = {LINEAR: {"kernel": kernel, "bias": jnp.zeros(self.num_classes)}}
+        classifier = _first_classifier(
+            self.encoder, self.variables, batch, self.num_classes
+        )
+        kernel = 0.01 * jax.random.normal(key, classifier["kernel"].shape)
+        params = {LINEAR: classifier | {"kernel": kernel}}
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -101,6 +116,18 @@ class LinearProbe:
         return jnp.asarray(features, jnp.float32)
 
 
+def _first_classifier(
+    encoder: nn.Module, variables: Mapping[str, Any], batch: Batch, num_classes: int
+) -> dict[str, jax.Array]:
+    """The zero classifier of an encoder's features."""
+    features = jax.eval_shape(
+        lambda variables, x: encoder.apply(variables, x, method="features"),
+        dict(variables),
+        batch.global_crops[:1, 0],
+    )
+    return zero_classifier(features.shape[-1], num_classes)
+
+
 def train_classifier(
     state: TrainState,
     features: jax.Array,
@@ -113,7 +140,7 @@ def train_classifier(
         state: with the classifier as `params["linear"]`.
         features: this device's [b, f], constants.
         labels: this device's [b]; -1 where unknown: such images are left out.
-        tx: optimiser of the classifier.
+        tx: optimizer of the classifier.
 
     Returns:
         The state, and `loss` in nats and `top1` in percent before the step, means over
@@ -122,9 +149,7 @@ def train_classifier(
 
     def loss_fn(params):
         scores = logits(params[LINEAR], features)
-        losses = optax.losses.softmax_cross_entropy_with_integer_labels(
-            scores, jnp.maximum(labels, 0)
-        )
+        losses = cross_entropy(scores, labels)
         right = (scores.argmax(-1) == labels).astype(jnp.float32)
         known = (labels >= 0).astype(jnp.float32)
         rows = jnp.stack([losses * known, right, known])
@@ -150,7 +175,7 @@ class OnlineLinear:
     Attributes:
         base: the method that trains the encoder, which sows its features.
         num_classes: of the labels.
-        tx: optimiser of the classifier.
+        tx: optimizer of the classifier.
     """
 
     base: BaseMethod
@@ -177,15 +202,12 @@ class OnlineLinear:
         return self.base.update_momentum_encoder(state)
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
-        """The base's state, with the classifier's weights and optimiser state."""
+        """The base's state, with the classifier's weights and optimizer state."""
         state = self.base.init(key, batch)
-        features = jax.eval_shape(
-            lambda variables, x: self.encoder.apply(variables, x, method="features"),
-            state.variables(ENCODER),
-            batch.global_crops[:1, 0],
+        classifier = _first_classifier(
+            self.encoder, state.variables(ENCODER), batch, self.num_classes
         )
-        kernel = jnp.zeros((features.shape[-1], self.num_classes))
-        params = {LINEAR: {"kernel": kernel, "bias": jnp.zeros(self.num_classes)}}
+        params = {LINEAR: classifier}
         return state.replace(
             params=state.params | params,
             opt_states=state.opt_states | {LINEAR: self.tx.init(params)},

@@ -1,34 +1,36 @@
-"""Trains a linear probe in a folder of its own, and tests it; resumes as runs do."""
+"""A linear classifier trained by SGD on random crops of a frozen encoder's images.
+
+It trains in a folder of its own, by the loop of any method, so that it resumes as runs
+do; `RECIPES` has the published settings.
+"""
 
 import contextlib
 import dataclasses
-import functools
+import math
 import pathlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from logo_jax.augment.multi_crop import prepare_eval
+from logo_jax.augment.multi_crop import AugmentSpec, make_views
+from logo_jax.augment.random_crop import CropSpec
 from logo_jax.data.load import ExperimentData
+from logo_jax.data.loader import Examples
 from logo_jax.data.sources.base import ImageSource
-from logo_jax.evaluation.features import LabeledImages, extract
-from logo_jax.evaluation.knn_monitor import make_encode_with
 from logo_jax.evaluation.metrics import METRICS
-from logo_jax.experiment import (
-    ExperimentSpec,
-    make_eval_crops,
-    make_loader,
-    num_classes,
-)
-from logo_jax.experiment.probe import Probe, Recipe, frozen_encoder, make_probe
-from logo_jax.methods.base import LINEAR, TrainState
-from logo_jax.methods.linear import logits
-from logo_jax.parallel.mesh import batch_sharding, replicate
-from logo_jax.training import workdir
+from logo_jax.experiment import load_data, make_loader
+from logo_jax.experiment import num_classes as classes_of
+from logo_jax.experiment.pretrained import FrozenEncoder
+from logo_jax.methods import LinearProbe
+from logo_jax.methods.base import ENCODER, LINEAR, Batch, TrainState
+from logo_jax.methods.linear import Classifier, logits
+from logo_jax.parallel.mesh import replicate
+from logo_jax.protocols.base import EvalRequest, EvalResult, Protocol
+from logo_jax.training import optim, workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.logging.metric_writer import MetricWriter
 from logo_jax.training.logging.progress import Progress
@@ -38,18 +40,168 @@ from logo_jax.training.preemption import PreemptionHandler
 from logo_jax.training.schedule import TrainingSchedule
 from logo_jax.training.train_step import TrainStep, make_train_step
 
+SEED = 0  # of weights, crops and order
+OPTIMIZERS = {"sgd": optim.sgd, "lars": optim.lars}
+SCHEDULES = ("step", "cosine")
+RULES: dict[str, tuple[Callable[[Any], bool], str, Any]] = {
+    "optimizer": (lambda x: x in OPTIMIZERS, "sgd or lars", "sgd"),
+    "schedule": (lambda x: x in SCHEDULES, "step or cosine", "cosine"),
+    "learning_rate": (lambda x: 0 <= x < math.inf, "finite, 0 or more", 30.0),
+    "weight_decay": (lambda x: 0 <= x < math.inf, "finite, 0 or more", 0.0),
+    "momentum": (lambda x: 0 <= x < 1, "0 or more and below 1", 0.9),
+    "batch_size": (lambda x: x >= 1, "1 or more", 256),
+    "num_epochs": (lambda x: x >= 1, "1 or more", 100),
+    "flip_prob": (lambda x: 0 <= x <= 1, "from 0 to 1", 0.5),
+}
 
-def linear_probe(
-    spec: ExperimentSpec,
-    state: TrainState,
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a linear classifier is trained on frozen features.
+
+    Attributes:
+        optimizer: "sgd", or "lars": SGD behind layer-wise rates, trust coefficient
+            1e-3, not clipped (`optim.lars`).
+        learning_rate: at its peak, for 256 images a step; it is multiplied by
+            batch_size / 256. There is no warm-up.
+        schedule: of each step: "step": x0.1 at the milestones; "cosine": half a cosine
+            to 0 at the last step.
+        milestones: epochs, rising; of "step" only.
+        momentum: of SGD.
+        weight_decay: on weights and bias.
+        batch_size: images a step, over all devices; an epoch's remainder is dropped.
+        num_epochs: in all.
+        area: (min, max) of the crop, as a fraction of the image.
+        aspect: (min, max) of its width / height.
+        flip_prob: of mirroring it; nothing else is done to it.
+
+    Raises:
+        ValueError: if a field is out of range.
+    """
+
+    optimizer: str
+    learning_rate: float
+    schedule: str
+    batch_size: int
+    num_epochs: int
+    milestones: tuple[float, ...] = ()
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    area: tuple[float, float] = (0.08, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    flip_prob: float = 0.5
+
+    def __post_init__(self):
+        for name, (allows, rule, usual) in RULES.items():
+            value = getattr(self, name)
+            if not allows(value):
+                raise ValueError(
+                    f"recipe.{name}={value!r} must be {rule}; use e.g. {usual!r}"
+                )
+        _require_milestones(self.schedule, self.milestones, self.num_epochs)
+        CropSpec(1, 1, self.area, self.aspect)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate at its peak: that for 256 images times batch_size / 256."""
+        return self.learning_rate * self.batch_size / 256
+
+    def rates(self, steps_per_epoch: int) -> Any:
+        """The learning rate of each step."""
+        if self.schedule == "cosine":
+            num_steps = self.num_epochs * steps_per_epoch
+            return optim.cosine_schedule(self.rate, num_steps=num_steps)
+        steps = [round(epoch * steps_per_epoch) for epoch in self.milestones]
+        return optim.step_schedule(self.rate, milestones=steps)
+
+
+def _require_milestones(schedule, milestones, num_epochs):
+    rising = all(a < b for a, b in zip((0, *milestones), milestones, strict=False))
+    if (schedule == "step") != bool(milestones) or not rising:
+        raise ValueError(
+            f"recipe.milestones={milestones} must be epochs above 0, rising, for "
+            "schedule='step', and () for 'cosine'; use e.g. (60, 80)"
+        )
+    if milestones and milestones[-1] >= num_epochs:
+        raise ValueError(
+            f"recipe.milestones={milestones} must come before the end, epoch "
+            f"{num_epochs}; use 60 % and 80 % of it"
+        )
+
+
+RECIPES: dict[str, Recipe] = {
+    # facebookresearch/moco@main_lincls.py and README: lr 30, batch 256, 100 epochs
+    "moco": Recipe(
+        optimizer="sgd",
+        learning_rate=30.0,
+        schedule="step",
+        milestones=(60, 80),
+        batch_size=256,
+        num_epochs=100,
+    ),
+    # facebookresearch/simsiam@main_lincls.py: base lr 0.1, 1.6 at its batch of 4096
+    "simsiam": Recipe(
+        optimizer="lars",
+        learning_rate=0.1,
+        schedule="cosine",
+        batch_size=4096,
+        num_epochs=90,
+    ),
+}
+
+
+def evaluate(frozen: FrozenEncoder, request: EvalRequest) -> EvalResult | None:
+    """Trains and tests a linear classifier in the request's folder; resumes there.
+
+    Options: `recipe`, one of RECIPES, and the fields of it that are to be changed.
+
+    Returns:
+        None where it was stopped before its end.
+
+    Raises:
+        ValueError: as `train_and_test`, and for a value out of range.
+    """
+    data = load_data(frozen.spec.config.data)
+    recipe = chosen_recipe(request.options)
+    values = train_and_test(frozen, data, recipe, request.folder, stop=request.stop)
+    if values is None:
+        return None
+    train_images, test_images = _labeled(data)
+    return EvalResult(
+        protocol="linear: SGD on random crops",
+        values=values,
+        splits={"train": len(train_images), "test": len(test_images)},
+        settings=dataclasses.asdict(recipe),
+        augmentation=f"random crops of area {recipe.area}, flip {recipe.flip_prob}",
+    )
+
+
+PROTOCOL = Protocol(
+    "linear",
+    evaluate,
+    reads=("recipe", "num_epochs", "batch_size", "learning_rate", "weight_decay"),
+    recipes=tuple(RECIPES),
+)
+
+
+def chosen_recipe(options: Mapping[str, Any]) -> Recipe:
+    """The recipe that options name, with what they change of it.
+
+    Milestones keep their place relative to the number of epochs.
+    """
+    changes = dict(options)
+    named = RECIPES[changes.pop("recipe", "moco")]
+    shorter = changes.get("num_epochs", named.num_epochs) / named.num_epochs
+    milestones = tuple(epoch * shorter for epoch in named.milestones)
+    return dataclasses.replace(named, milestones=milestones, **changes)
+
+
+def train_and_test(
+    frozen: FrozenEncoder,
     data: ExperimentData,
-    mesh: Mesh,
     recipe: Recipe,
     folder: pathlib.Path,
     *,
-    source: str,
-    dataset: str = "",
-    seed: int = 0,
     quiet: bool = False,
     stop: PreemptionHandler | None = None,
     clock: Callable[[], float] = time.perf_counter,
@@ -57,20 +209,15 @@ def linear_probe(
     """Percent of the test set that a linear classifier gets right, top1 and top5.
 
     It is trained on random crops of the training set, in one process, and tested on
-    each test image once, on the squares that kNN uses. The same call goes on where it
-    was stopped; one that is done is only tested.
+    each test image once, on the center crops that kNN uses. The same call resumes
+    where it was stopped; one that is done is only tested.
 
     Args:
-        spec: of the run.
-        state: of one seed of the run; only the encoder counts, and it is not donated.
-        data: labelled, one class an image.
-        mesh: the devices.
+        frozen: the encoder, of one seed.
+        data: labeled, one class an image.
         recipe: how the classifier is trained.
         folder: of the probe, such as RUN/linear/moco; made if absent. It belongs to
-            this recipe, data set, seed and checkpoint.
-        source: what the state is from, such as "step 100".
-        dataset: names the data in the folder's config.
-        seed: of weights, crops and order.
+            this recipe, data set and encoder.
         quiet: shows no progress.
         stop: read between steps, as in `train`.
         clock: seconds, for the throughput.
@@ -83,37 +230,42 @@ def linear_probe(
             a folder that belongs to another probe or is in use.
     """
     stop = stop or PreemptionHandler()
-    bank, queries = _labelled(data)
-    _require_divisible(recipe, mesh)
+    train_images, test_images = _labeled(data)
+    _require_divisible(recipe, frozen.mesh)
     probe = make_probe(
-        spec,
-        frozen_encoder(state),
+        frozen,
         recipe,
-        num_classes=num_classes(bank, "a linear probe"),
-        num_images=len(bank),
+        num_classes=classes_of(train_images, "a linear probe"),
+        num_images=len(train_images),
     )
     config = {
         "recipe": dataclasses.asdict(recipe),
-        "dataset": dataset or bank.origin,
-        "encoder": source,
+        "dataset": train_images.origin,
+        "encoder": frozen.source,
         "crop": dataclasses.asdict(probe.crop),
         "augment": dataclasses.asdict(probe.augment),
-        "seed": seed,
+        "seed": SEED,
     }
     workdir.check_config(folder, config)
     with contextlib.ExitStack() as held:
         held.enter_context(workdir.lock_workdir(folder))
         workdir.claim_workdir(folder, config)
         checkpoints = held.enter_context(CheckpointManager(folder / "checkpoints"))
-        keys = jax.random.split(jax.random.key(seed), 3)
+        keys = jax.random.split(jax.random.key(SEED), 3)
         first = probe.init(keys[0])
         start, found = checkpoints.restore_latest(first) or (0, first)
-        trained = replicate(found, mesh)
+        trained = replicate(found, frozen.mesh)
         if start < probe.plan.num_steps:
             trained = _trained(
                 trained,
-                train_step(probe, mesh, keys[1:]),
-                *make_loader(spec.config.data, bank, mesh, recipe.batch_size, (seed,)),
+                train_step(probe, frozen.mesh, keys[1:]),
+                *make_loader(
+                    frozen.spec.config.data,
+                    train_images,
+                    frozen.mesh,
+                    recipe.batch_size,
+                    (SEED,),
+                ),
                 probe.plan,
                 folder,
                 quiet=quiet,
@@ -123,8 +275,90 @@ def linear_probe(
             )
     if stop.requested():
         return None
-    squares = make_eval_crops(spec, queries, 0)
-    return tested(spec, state, trained.params[LINEAR], squares, mesh)
+    return tested(frozen, trained.params[LINEAR], test_images)
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """A recipe with its encoder, ready for `make_train_step`.
+
+    Attributes:
+        method: trains the classifier.
+        crop: of each image.
+        augment: a flip, and the run's own mean and deviation of channels.
+        plan: of the loop.
+    """
+
+    method: LinearProbe
+    crop: CropSpec
+    augment: AugmentSpec
+    plan: TrainingSchedule
+
+    def init(self, key: jax.Array) -> TrainState:
+        """The state before the first step."""
+        side = self.crop.size
+        return self.method.init(key, Batch(jnp.zeros((1, 1, side, side, 3)), None))
+
+    def make_batch(self, key: jax.Array, examples: Examples, epoch: Any) -> Batch:
+        """The crop of each of the examples in an epoch, and their labels."""
+        *pixels, labels = examples
+        views = make_views(
+            jax.random.fold_in(key, epoch),
+            *pixels,
+            global_crops=self.crop,
+            local_crops=dataclasses.replace(self.crop, count=0),
+            augment=self.augment,
+        )
+        return Batch(*views, labels)
+
+
+def make_probe(
+    frozen: FrozenEncoder, recipe: Recipe, *, num_classes: int, num_images: int
+) -> Probe:
+    """A linear probe of an encoder.
+
+    Crops have the side of the run's global crops: 224 px for ImageNet, 32 for CIFAR.
+
+    Args:
+        frozen: the encoder, of one seed.
+        recipe: how the classifier is trained.
+        num_classes: of the labels.
+        num_images: to train on.
+
+    Raises:
+        ValueError: where a batch exceeds the images.
+    """
+    if recipe.batch_size > num_images:
+        raise ValueError(
+            f"the recipe's batch_size={recipe.batch_size} exceeds the {num_images} "
+            "training images; use a smaller one"
+        )
+    steps_per_epoch = num_images // recipe.batch_size
+    tx = OPTIMIZERS[recipe.optimizer](
+        recipe.rates(steps_per_epoch),
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+    )
+    spec, variables = frozen.spec, frozen.state.variables(ENCODER)
+    return Probe(
+        method=LinearProbe(spec.encoder, variables, num_classes, tx),
+        crop=CropSpec(1, spec.crops["global_crops"].size, recipe.area, recipe.aspect),
+        augment=dataclasses.replace(
+            spec.config.augment,
+            flip_prob=recipe.flip_prob,
+            jitter_prob=0.0,
+            grayscale_prob=0.0,
+            blur_prob=0.0,
+        ),
+        plan=TrainingSchedule(
+            num_steps=recipe.num_epochs * steps_per_epoch,
+            steps_per_epoch=steps_per_epoch,
+            log_every_steps=min(steps_per_epoch, 100),
+            checkpoint_every_steps=max(steps_per_epoch, 100),
+            knn_every_steps=0,
+            trivial_baselines=False,
+        ),
+    )
 
 
 def _trained(
@@ -162,40 +396,21 @@ def train_step(probe: Probe, mesh: Mesh, keys: jax.Array) -> TrainStep:
 
 
 def tested(
-    spec: ExperimentSpec,
-    state: TrainState,
-    classifier: Mapping[str, Any],
-    images: LabeledImages,
-    mesh: Mesh,
+    frozen: FrozenEncoder, classifier: Classifier, images: ImageSource
 ) -> dict[str, float]:
-    """Percent of images, each once, whose class has the best score, or one of five.
-
-    Args:
-        spec: of the run.
-        state: of the run.
-        classifier: `kernel` and `bias`.
-        images: labelled squares.
-        mesh: the devices.
-    """
-    encode_with = make_encode_with(
-        spec.encoder,
-        functools.partial(prepare_eval, spec=spec.config.augment),
-        batch_sharding(mesh),
-        ("backbone",),
-    )
-    encode = encode_with(replicate(state, mesh))
-    found = extract(encode, images, batch_size=spec.config.data.batch_size)["backbone"]
-    scores = np.asarray(logits(jax.device_get(classifier), found.features))
+    """Percent of images, each once, whose class has the best score, or one of five."""
+    features, labels = frozen.features(images)
+    scores = logits(jax.device_get(classifier), features)
     return {
-        f"linear/{name}": 100 * METRICS[name](scores, found.labels)
+        f"linear/{name}": 100 * METRICS[name](scores, labels)
         for name in ("top1", "top5")
     }
 
 
-def _labelled(data: ExperimentData) -> tuple[ImageSource, ImageSource]:
+def _labeled(data: ExperimentData) -> tuple[ImageSource, ImageSource]:
     if data.bank is None or data.queries is None:
         raise ValueError(
-            f"{data.train.origin} must have a labelled training and test set for a "
+            f"{data.train.origin} must have a labeled training and test set for a "
             "linear probe; give another data set"
         )
     return data.bank, data.queries

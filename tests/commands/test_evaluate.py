@@ -10,10 +10,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from logo_jax import _cli, evaluate
-from logo_jax.experiment import RECIPES, make_experiment, make_spec
+from logo_jax.experiment import make_experiment, make_spec
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.parallel.mesh import make_mesh
-from logo_jax.protocols import protocols
+from logo_jax.protocols.base import EvalResult
+from logo_jax.protocols.linear_probe import RECIPES, chosen_recipe
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from tests.commands.test_main import TINY, tiny_config
@@ -91,7 +92,7 @@ def test_photographs_are_not_called_by_the_name_of_a_data_set_nobody_read(saved)
     config = tiny_config("quickstart", "baseline", "", **FIELDS | PHOTOGRAPHS)
     spec = make_spec(config, num_devices=1)
     subject = FrozenEncoder(spec, saved[1], make_mesh(jax.devices()[:1]), "step 7")
-    outcome = protocols.EvalResult("knn", {KNN[0]: 5.0}, {"queries": 3}, {})
+    outcome = EvalResult("knn", {KNN[0]: 5.0}, {"queries": 3}, {})
     assert evaluate.as_report(subject, outcome, 1.0)["dataset"] == "photographs"
 
 
@@ -279,4 +280,4 @@ def test_table_6_is_a_file_of_flags():
         _cli.parse(["evaluate", "--workdir=x", flagfile], ("workdir",))
         assert evaluate.PROTOCOL.value == "linear"
         assert evaluate.DATASET.value == "imagenet2012"
-        assert evaluate.recipe() == RECIPES["moco"]
+        assert chosen_recipe(evaluate.options()) == RECIPES["moco"]

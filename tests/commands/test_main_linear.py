@@ -8,7 +8,13 @@ from logo_jax.experiment import make_experiment, make_spec
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
-from tests.commands.test_main import SPEED, records, run, tiny_config
+from tests.commands.test_main import (
+    SPEED,
+    fixture_arrays,  # noqa: F401
+    records,
+    run,
+    tiny_config,
+)
 from tests.run_commands import evaluated
 
 LINEAR = {"monitor.linear": True, "encoder.backbone": "resnet10"}

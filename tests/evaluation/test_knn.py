@@ -78,7 +78,7 @@ def test_four_devices_find_what_one_finds_whatever_the_labels():
         assert one == pytest.approx(four, abs=1e-4)
 
 
-def test_neighbours_are_found_by_angle_not_by_length():
+def test_neighbors_are_found_by_angle_not_by_length():
     bank = Features(
         np.array([[1.0, 0.0], [50.0, 50.0]], np.float32), np.array([0, 1], np.int32)
     )
@@ -88,7 +88,7 @@ def test_neighbours_are_found_by_angle_not_by_length():
 
 
 def test_more_neighbours_than_the_bank_has_are_refused():
-    with pytest.raises(ValueError, match="k=13 neighbours exceed the bank of 12"):
+    with pytest.raises(ValueError, match="k=13 neighbors exceed the bank of 12"):
         knn.knn_accuracy(
             data_set(0, 12), data_set(1, 3), [(1, 0.1), (13, 0.1)], num_classes=CLASSES
         )

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -24,6 +25,12 @@ def relabelled(data, seed):
     return data._replace(labels=labels)
 
 
+def train_grid(x, labels, pairs, training):
+    """The grid's weights, with biases as their last row: [g, d + 1, c]."""
+    found = linear.train_grid(*map(jnp.asarray, (x, labels, pairs)), training)
+    return np.concatenate([found["kernel"], found["bias"][:, None]], axis=1)
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "step"])
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_separable_blobs_are_separated_whatever_the_features_scale(scale, schedule):
@@ -36,11 +43,10 @@ def test_separable_blobs_are_separated_whatever_the_features_scale(scale, schedu
 
 def test_a_grid_trains_each_pair_as_if_it_were_alone():
     data = blobs(0, 50)
-    x, labels = jnp.asarray(data.features), jnp.asarray(data.labels)
     pairs = jnp.array([(0.01, 0.0), (0.5, 0.0), (0.5, 0.1)])
-    together = linear.train_grid(x, labels, pairs, QUICK)
+    together = train_grid(*data, pairs, QUICK)
     for weights, pair in zip(together, pairs, strict=True):
-        (alone,) = linear.train_grid(x, labels, pair[None], QUICK)
+        (alone,) = train_grid(*data, pair[None], QUICK)
         np.testing.assert_allclose(weights, alone, atol=1e-5)
     assert np.abs(together[0] - together[1]).max() > 0.1
     assert np.abs(together[1] - together[2]).max() > 0.1
@@ -50,12 +56,7 @@ def test_training_is_pytorchs_sgd_step_by_step():
     data = blobs(0, 8)
     training = linear.Training(CLASSES, num_epochs=3, batch_size=8, schedule="step")
     rate, decay = 0.3, 0.05
-    (weights,) = linear.train_grid(
-        jnp.asarray(data.features),
-        jnp.asarray(data.labels),
-        jnp.array([(rate, decay)]),
-        training,
-    )
+    (weights,) = train_grid(*data, jnp.array([(rate, decay)]), training)
     x = np.hstack([data.features, np.ones((8, 1))])
     expected = velocity = np.zeros((5, CLASSES))
     for factor in (1, 1, 0.1):  # steps 0, 1 and 2 of 3
@@ -64,6 +65,40 @@ def test_training_is_pytorchs_sgd_step_by_step():
         velocity = 0.9 * velocity + x.T @ wrong / 8 + decay * expected
         expected = expected - rate * factor * velocity
     np.testing.assert_allclose(weights, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step"])
+def test_every_pair_follows_the_formula_over_many_batches_in_float64(schedule):
+    size, batch, epochs = 50, 16, 7
+    data, pairs = blobs(0, size), [(0.01, 0.0), (0.3, 1e-3), (1.0, 0.1)]
+    training = linear.Training(CLASSES, epochs, batch, schedule, seed=3)
+    found = train_grid(*data, np.float32(pairs), training)
+    x = np.hstack([data.features, np.ones((size, 1))])
+    steps = size // batch
+    for weights, (rate, decay) in zip(found, pairs, strict=True):
+        expected = velocity = np.zeros((5, CLASSES))
+        for count in range(epochs * steps):
+            key = jax.random.fold_in(jax.random.key(3), count // steps)
+            order = np.asarray(jax.random.permutation(key, size))
+            rows = order[count % steps * batch :][:batch]
+            scores = np.exp(x[rows] @ expected)
+            wrong = scores / scores.sum(1, keepdims=True)
+            wrong -= np.eye(CLASSES)[data.labels[rows]]
+            velocity = 0.9 * velocity + x[rows].T @ wrong / batch + decay * expected
+            done = count / (epochs * steps)
+            cosine = 0.5 * (1 + np.cos(np.pi * done))
+            step = 1.0 if done < 0.6 else 0.1 if done < 0.8 else 0.01
+            factor = {"cosine": cosine, "step": step}[schedule]
+            expected = expected - rate * factor * velocity
+        np.testing.assert_allclose(weights, expected, atol=3e-6)
+
+
+def test_the_rate_falls_at_60_and_80_percent_of_any_number_of_steps():
+    for steps in (1, 2, 3, 4, 5, 7, 8, 11, 15, 35, 40):
+        rates = linear.SCHEDULES["step"](2.0, steps)
+        for i in range(steps):
+            passed = (5 * i >= 3 * steps) + (5 * i >= 4 * steps)
+            np.testing.assert_allclose(rates(i), 2 * 0.1**passed, rtol=1e-6)
 
 
 def test_the_pair_is_the_validations_best_and_no_label_of_the_test_set_moves_it():
@@ -98,9 +133,9 @@ def test_the_chosen_pair_is_trained_again_on_train_and_val_together():
 
 def test_the_order_of_rows_is_a_function_of_the_seed():
     data = blobs(0, 50)
-    arguments = jnp.asarray(data.features), jnp.asarray(data.labels), jnp.ones((1, 2))
     first, again, other = (
-        linear.train_grid(*arguments, QUICK._replace(seed=seed)) for seed in (0, 0, 1)
+        train_grid(*data, np.ones((1, 2), np.float32), QUICK._replace(seed=seed))
+        for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
     assert np.any(first != other)
@@ -114,9 +149,9 @@ def test_a_classifier_that_diverged_is_right_nowhere_and_never_chosen():
     assert probe.learning_rate == pytest.approx(0.1)
 
 
-def test_features_are_standardised_and_one_that_never_varies_is_left():
+def test_features_are_standardized_and_one_that_never_varies_is_left():
     data = blobs(0, 30)
-    mean, scale = linear.standardisation(data.features)
+    mean, scale = linear.standardization(data.features)
     assert scale[3] == 1.0
     standard = (data.features - mean) / scale
     np.testing.assert_allclose(standard.std(0), [1, 1, 1, 0], atol=1e-5)

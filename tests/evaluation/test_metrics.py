@@ -1,8 +1,15 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from logo_jax.evaluation.metrics import METRICS
+from logo_jax.evaluation.metrics import (
+    METRICS,
+    ONE_LABEL,
+    SEVERAL_LABELS,
+    find_metric,
+    label_rank,
+)
 
 CLASSES = 8
 # By hand: precision 1, 1/2, 2/3, 1/2 at recall 1/2, 1/2, 1, 1; the best from there on
@@ -44,6 +51,38 @@ def test_of_equal_scores_the_earlier_class_comes_first():
     scores, last = np.zeros((6, 6)), np.arange(6)
     assert METRICS["top1"](scores, last) == pytest.approx(1 / 6)
     assert METRICS["top5"](scores, last) == pytest.approx(5 / 6)
+
+
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+def test_a_rank_is_the_place_in_a_stable_sort_of_each_table(array):
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 4, (2, 40, 6)).astype(np.float32)  # with many ties
+    labels = rng.integers(0, 6, 40).astype(np.int32)
+    order = np.argsort(-scores, axis=-1, kind="stable")
+    wanted = (order == labels[:, None]).argmax(-1)
+    np.testing.assert_array_equal(label_rank(array(scores), array(labels)), wanted)
+
+
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+def test_unknown_labels_and_scores_that_are_no_numbers_are_never_hits(array):
+    scores = np.zeros((4, 3), np.float32)
+    scores[0, 1], scores[1, 2] = np.nan, np.inf
+    labels = np.array([0, 2, -1, 2], np.int32)
+    ranks = label_rank(array(scores), array(labels))
+    np.testing.assert_array_equal(ranks, [3, 3, 3, 2])
+
+
+def test_scores_in_float64_are_compared_in_float64():
+    scores = np.array([[1.0, 1.0 + 1e-12]])
+    assert METRICS["top1"](scores, np.array([1])) == 1.0
+
+
+def test_a_metric_is_for_images_of_one_label_or_of_several():
+    assert {**ONE_LABEL, **SEVERAL_LABELS} == METRICS
+    with pytest.raises(ValueError, match="use top1, top5 or mean_per_class here"):
+        find_metric("map", several_labels=False)
+    with pytest.raises(ValueError, match="use map or map_11_point here, and logistic"):
+        find_metric("top1", several_labels=True)
 
 
 def test_with_fewer_than_five_classes_all_are_among_the_first_five():

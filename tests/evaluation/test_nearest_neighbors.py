@@ -5,7 +5,7 @@ import pytest
 
 from logo_jax.evaluation import nearest_neighbors
 from logo_jax.evaluation.features import Features
-from logo_jax.parallel.mesh import make_mesh
+from logo_jax.parallel.mesh import make_mesh, replicate
 
 
 def whole_numbers(seed, size):
@@ -19,12 +19,12 @@ def found(bank_rows, queries, k, num_devices):
     bank = Features(bank_rows, np.zeros(len(bank_rows), np.int32))
     bank = nearest_neighbors.make_bank(bank, mesh)
     find = jax.jit(lambda queries: nearest_neighbors.nearest(queries, bank, k))
-    return find(nearest_neighbors.replicate(queries, mesh))
+    return find(replicate(queries, mesh))
 
 
 @pytest.mark.parametrize("num_devices", [1, 4])
 @pytest.mark.parametrize(("rows_at_once", "k"), [(1000, 9), (3, 37)])
-def test_neighbours_are_all_the_nearest_and_of_equals_the_first(
+def test_neighbors_are_all_the_nearest_and_of_equals_the_first(
     num_devices, rows_at_once, k, monkeypatch
 ):
     monkeypatch.setattr(nearest_neighbors, "BANK_AT_ONCE", rows_at_once)

@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 
 from logo_jax.experiment import load_data, make_loader, make_spec
-from logo_jax.experiment.probe import RECIPES, Recipe, frozen_encoder, make_probe
+from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.parallel.mesh import make_mesh, replicate
-from logo_jax.protocols.linear_probe import linear_probe, train_step
+from logo_jax.protocols.linear_probe import (
+    RECIPES,
+    Recipe,
+    make_probe,
+    train_and_test,
+    train_step,
+)
 from logo_jax.training import preemption
 from tests.commands.test_main import tiny_config
 
@@ -59,11 +65,16 @@ class StopAt(preemption.PreemptionHandler):
         return self.left <= 0
 
 
-def probed(run, folder, num_devices=1, recipe=RECIPE, **fields):
+def frozen_on(run, num_devices=1, source="step 5"):
+    spec, state, _ = run
     mesh = make_mesh(jax.devices()[:num_devices])
-    fields = {"source": "step 5", "quiet": True} | fields
-    clock = map(float, range(10**6)).__next__
-    return linear_probe(*run, mesh, recipe, folder, clock=clock, **fields)
+    return FrozenEncoder(spec, replicate(state, mesh), mesh, source)
+
+
+def probed(run, folder, num_devices=1, recipe=RECIPE, source="step 5", stop=None):
+    frozen, clock = frozen_on(run, num_devices, source), map(float, range(10**6))
+    how = {"quiet": True, "stop": stop, "clock": clock.__next__}
+    return train_and_test(frozen, run[2], recipe, folder, **how)
 
 
 def rows(folder):
@@ -90,11 +101,9 @@ def test_it_learns_what_is_separable_and_goes_on_where_it_was_stopped(run, tmp_p
 
 def stepped(run, recipe, num_devices=1, steps=2):
     """The state after some steps of a probe, and that before."""
-    spec, state, data = run
-    mesh = make_mesh(jax.devices()[:num_devices])
-    keys = jax.random.split(jax.random.key(0), 3)
-    variables = frozen_encoder(state)
-    probe = make_probe(spec, variables, recipe, num_classes=3, num_images=24)
+    (spec, _, data), frozen = run, frozen_on(run, num_devices)
+    mesh, keys = frozen.mesh, jax.random.split(jax.random.key(0), 3)
+    probe = make_probe(frozen, recipe, num_classes=3, num_images=24)
     loader, _ = make_loader(spec.config.data, data.bank, mesh, 8, (0,))
     compiled = train_step(probe, mesh, keys[1:])
     first = probe.init(keys[0])
@@ -107,7 +116,7 @@ def stepped(run, recipe, num_devices=1, steps=2):
 def test_the_encoder_does_not_move_by_a_bit_on_one_device_or_four(run):
     one, first = stepped(run, RECIPE)
     four, _ = stepped(run, RECIPE, num_devices=4)
-    frozen = frozen_encoder(run[1])
+    frozen = run[1].variables("encoder")
     for state in (one, four):
         jax.tree.map(np.testing.assert_array_equal, state.memory["encoder"], frozen)
     kernels = [state.params["linear"]["kernel"] for state in (one, first)]
@@ -153,7 +162,7 @@ def test_a_recipe_that_cannot_be_is_refused(field, message):
 
 def test_data_or_batches_that_do_not_fit_are_refused(run, tmp_path):
     spec, state, data = run
-    with pytest.raises(ValueError, match="labelled training and test set"):
+    with pytest.raises(ValueError, match="labeled training and test set"):
         probed((spec, state, data._replace(queries=None)), tmp_path)
     with pytest.raises(ValueError, match="batch_size=32 exceeds the 24"):
         probed(run, tmp_path, recipe=dataclasses.replace(RECIPE, batch_size=32))
