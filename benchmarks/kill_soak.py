@@ -168,7 +168,7 @@ def final_state(workdir: pathlib.Path) -> tuple[int, str]:
     """The newest checkpoint's step, and the dtype, shape and crc32 of each leaf."""
     folder = workdir / "checkpoints"
     step = max(int(path.name) for path in folder.iterdir())
-    return step, (folder / str(step) / "manifest" / "metadata").read_text()
+    return step, (folder / str(step) / "state" / "manifest.json").read_text()
 
 
 if __name__ == "__main__":

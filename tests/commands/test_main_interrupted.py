@@ -38,7 +38,7 @@ def fixture_parsed_flags():
 
 
 def damage(folder, step):
-    for file in (folder / "checkpoints" / str(step)).rglob("*/0*"):
+    for file in (folder / "checkpoints" / str(step)).rglob("*.safetensors"):
         file.write_bytes(file.read_bytes()[:-10])
 
 

@@ -1,9 +1,15 @@
 """Keeps the newest training states on disk and never hands back a damaged one.
 
-A checkpoint is two Orbax items: `state`, the leaves by their paths, such as
-`params/encoder/conv1/kernel`, and `manifest`, the dtype, shape and crc32 of each. Orbax
-restores a flipped bit without a word; the manifest is what notices. A folder has one
-writer at a time, the first of several processes, and any number of readers.
+    checkpoints/300/                        the state after 300 updates
+        state/arrays.safetensors            all leaves, by their paths
+        state/manifest.json                 dtype, shape and crc32 of each leaf
+        _CHECKPOINT_METADATA, commit_success.txt, state/commit_success.txt   Orbax's
+
+A path is such as `params/encoder/conv1/kernel`. Format version 1; its number is in the
+manifest, and `old_formats` reads what was written before. Orbax names a folder 300 only
+once all is in it, and removes what a killed process left; the manifest tells a flipped
+bit, a file cut short and one that is missing. A folder has one writer at a time, the
+first of several processes, and any number of readers.
 """
 
 import contextlib
@@ -19,15 +25,22 @@ from typing import Any, Self, TypeVar
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from logo_jax.methods.base import LINEAR
-from logo_jax.training.checkpoints import manifest
+from logo_jax.training.checkpoints import (
+    array_file,
+    manifest,
+    old_formats,
+    orbax_handler,
+)
 from logo_jax.training.checkpoints.manifest import DamagedError
-from logo_jax.training.checkpoints.orbax_handler import Items
+from logo_jax.training.checkpoints.orbax_handler import Leaves, StateArgs, StateHandler
 
 State = TypeVar("State")
 
 MAX_TO_KEEP = 3
+_ITEM = "state"
 _TRASH = "trash"
 
 
@@ -59,11 +72,10 @@ class CheckpointManager:
         if not read_only:
             _require_writable(self.folder)
         logging.getLogger("absl").addFilter(_not_by_orbax)
-        self._items = Items()
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=_options(max_to_keep, read_only),
-            item_handlers=self._items.handlers,
+            item_handlers={_ITEM: StateHandler()},
         )
         self._empty_trash()
 
@@ -89,15 +101,14 @@ class CheckpointManager:
             state: any pytree of numeric arrays.
 
         Raises:
-            ValueError: if the step is not newer, or the folder was opened read-only.
+            ValueError: if the step is not newer, the folder was opened read-only, or a
+                leaf has a dtype that safetensors does not have.
             SaveError: if this state or the one before it cannot be written.
         """
         self.wait()
         leaves = {path: _own(x) for path, x in _flatten(state)}
-        args = ocp.args.Composite(
-            state=ocp.args.PyTreeSave(leaves),
-            manifest=ocp.args.JsonSave(manifest.make_manifest(leaves)),
-        )
+        array_file.require_storable(leaves)
+        args = ocp.args.Composite(**{_ITEM: StateArgs(leaves)})
         with self._writing():
             started = self._manager.save(step, args=args)
         if not started:
@@ -121,7 +132,7 @@ class CheckpointManager:
 
         Raises:
             ValueError: if all checkpoints are damaged, or if the newest readable one
-                was made by a different network, method or optimiser.
+                was made by a different network, method or optimizer.
         """
         self.wait()
         damage: dict[int, str] = {}
@@ -163,41 +174,27 @@ class CheckpointManager:
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        # as for `_read`: what a full disk raises depends on the file it met
+        # what a full disk raises depends on the file that it met, ours or Orbax's
         except Exception as error:
-            self._items.settle()
             raise SaveError(
                 f"a checkpoint cannot be written to {self.folder} ({_reason(error)}); "
                 "those before it are whole: make room and run the same command again"
             ) from error
 
     def _restore(self, step: int, like: State) -> State:
-        records = self._read(step, "manifest", ocp.args.JsonRestore())
-        stored = manifest.sound_records(records)
+        folder = epath.Path(self.folder) / str(step)
         wanted = dict(_flatten(like))
+        stored = manifest.sound_records(_read_manifest(folder))
         stored = manifest.without_part(stored, wanted, part=LINEAR)
         manifest.require_same(stored, wanted, f"checkpoint {step} in {self.folder}")
-        blank = {path: np.empty(x.shape, x.dtype) for path, x in wanted.items()}
-        restore = ocp.args.PyTreeRestore(blank, partial_restore=True)
-        leaves = self._read(step, "state", restore)
-        for path, leaf in leaves.items():
+        placed = {}
+        for path, leaf in _read_leaves(folder, wanted):
             if manifest.leaf_record(leaf) != stored[path]:
                 raise DamagedError(f"{path}: checksum differs")
-        # By path, because Orbax returns the leaves in its own order.
-        placed = [
-            jax.device_put(leaves[path], getattr(x, "sharding", None))
-            for path, x in wanted.items()
-        ]
-        return jax.tree.unflatten(jax.tree.structure(like), placed)
-
-    def _read(self, step: int, item: str, args: Any) -> Any:
-        try:
-            items = ocp.args.Composite(**{item: args})
-            return self._manager.restore(step, args=items)[item]
-        # Orbax and TensorStore have no error of their own for damage: a torn file comes
-        # as a bare Exception, a missing one as KeyError, ValueError or JSONDecodeError.
-        except Exception as error:
-            raise DamagedError(f"{item}: {_reason(error)}") from error
+            sharding = getattr(wanted[path], "sharding", None)
+            placed[path] = jax.device_put(leaf, sharding)
+        leaves = [placed[path] for path in wanted]  # files have their own order
+        return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def _pass_over(self, damage: Mapping[int, str], taken: int) -> None:
         for step, reason in damage.items():
@@ -216,6 +213,34 @@ class SaveError(OSError):
     """A checkpoint that could not be written; the message is one line."""
 
 
+def _read_manifest(folder: epath.Path) -> dict[str, Any]:
+    with _damage("manifest"):
+        if old_formats.is_old(folder):
+            return old_formats.read_manifest(folder)
+        return orbax_handler.read_manifest(folder / _ITEM)
+
+
+def _read_leaves(folder: epath.Path, wanted: Mapping[str, Any]) -> Leaves:
+    """Leaves by path, one by one; what the caller does with them is not caught."""
+    with _damage(_ITEM):
+        if old_formats.is_old(folder):
+            yield from old_formats.read_leaves(folder, wanted)
+        else:
+            yield from orbax_handler.read_leaves(folder / _ITEM, wanted)
+
+
+@contextlib.contextmanager
+def _damage(item: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:  # says nothing of the checkpoint
+        raise
+    # Damage has many kinds: a missing file is an OSError, a torn one a ValueError, a
+    # header of other names a KeyError, and TensorStore raises bare Exceptions.
+    except Exception as error:
+        raise DamagedError(f"{item}: {_reason(error)}") from error
+
+
 def _reason(error: Exception) -> str:
     """The kind of an error, what it says first, and what the system said, last."""
     text = " ".join(f"{type(error).__name__} {error}".split())
@@ -228,7 +253,13 @@ def _options(max_to_keep: int, read_only: bool) -> ocp.CheckpointManagerOptions:
         raise ValueError(f"max_to_keep={max_to_keep} must be at least 1; use 3")
     make = ocp.CheckpointManagerOptions
     alone = ocp.options.MultiprocessingOptions(active_processes={0})  # waits for none
-    fields: dict[str, Any] = {"create": False, "multiprocessing_options": alone}
+    # At once, because our handler writes into the folder without waiting for it.
+    created = ocp.AsyncOptions(create_directories_asynchronously=False)
+    fields: dict[str, Any] = {
+        "create": False,
+        "multiprocessing_options": alone,
+        "async_options": created,
+    }
     if read_only:
         return make(read_only=True, save_interval_steps=0, **fields)
     fields |= {"todelete_subdir": _TRASH, "cleanup_tmp_directories": True}

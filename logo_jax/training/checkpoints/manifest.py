@@ -1,7 +1,7 @@
-"""What a checkpoint says of its leaves, by which damage and strangers are told.
+"""Dtypes, shapes and checksums of a checkpoint's leaves.
 
-Of each leaf, by its path: dtype and shape, and the crc32 of its bytes; and the crc32 of
-all that.
+They tell corruption, and a checkpoint of another model. Each leaf has a record by its
+path: dtype and shape, and the crc32 of its bytes. The records have a crc32 too.
 """
 
 import json
@@ -11,6 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from logo_jax.training.checkpoints.array_file import as_bytes
+
+VERSION = 1  # of the format; checkpoints without one are older, see `old_formats`
+
 Record = dict[str, Any]
 
 
@@ -18,16 +22,18 @@ class DamagedError(Exception):
     """A checkpoint that must not be used; the message says why."""
 
 
-def make_manifest(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def make_manifest(
+    leaves: Mapping[str, np.ndarray], crc32s: Mapping[str, int]
+) -> dict[str, Any]:
     """The manifest of leaves by path, to be stored as JSON."""
-    records = {path: leaf_record(leaf) for path, leaf in leaves.items()}
-    return {"leaves": records, "crc32": _crc32_of_json(records)}
+    records = {path: _record(leaf, crc32s[path]) for path, leaf in leaves.items()}
+    body = {"version": VERSION, "leaves": records}
+    return body | {"crc32": _crc32_of_json(body)}
 
 
 def leaf_record(leaf: np.ndarray) -> Record:
     """The dtype and shape of a leaf, and its checksum."""
-    flat = np.ascontiguousarray(leaf).reshape(-1)
-    return {"array": _form(leaf), "crc32": zlib.crc32(flat.view(np.uint8).data)}
+    return _record(leaf, zlib.crc32(as_bytes(leaf)))
 
 
 def sound_records(manifest: dict[str, Any]) -> dict[str, Record]:
@@ -35,10 +41,17 @@ def sound_records(manifest: dict[str, Any]) -> dict[str, Record]:
 
     Raises:
         DamagedError: if it is not as it was written.
+        ValueError: if its format is newer than this program's.
     """
-    records = manifest.get("leaves")
-    if not records or manifest.get("crc32") != _crc32_of_json(records):
+    records, version = manifest.get("leaves"), manifest.get("version")
+    body = {"version": version, "leaves": records} if version else records
+    if not records or manifest.get("crc32") != _crc32_of_json(body):
         raise DamagedError("manifest: checksum differs")
+    if version and version > VERSION:
+        raise ValueError(
+            f"a checkpoint has format {version}, must be at most {VERSION}; "
+            "update logo_jax"
+        )
     return records
 
 
@@ -48,7 +61,7 @@ def without_part(
     """Records by path, but for those of a part of the state that is not wanted.
 
     >>> stored = {"params/linear/bias": {}, "params/encoder/bias": {}}
-    >>> list(without(stored, {}, part="linear"))
+    >>> list(without_part(stored, {}, part="linear"))
     ['params/encoder/bias']
     """
     return {
@@ -61,7 +74,7 @@ def without_part(
 def require_same(
     stored: Mapping[str, Record], wanted: Mapping[str, Any], where: str
 ) -> None:
-    """Refuses a checkpoint of another network, method or optimiser.
+    """Refuses a checkpoint of another network, method or optimizer.
 
     Args:
         stored: records by path.
@@ -72,7 +85,7 @@ def require_same(
         ValueError: naming a leaf that differs.
     """
     here = {path: _form(leaf) for path, leaf in wanted.items()}
-    there = {path: leaf_record["array"] for path, leaf_record in stored.items()}
+    there = {path: record["array"] for path, record in stored.items()}
     for path in here | there:
         if here.get(path) != there.get(path):
             raise ValueError(
@@ -80,6 +93,10 @@ def require_same(
                 f"there and {here.get(path, 'absent')} here; use the config that made "
                 "it, or another work folder"
             )
+
+
+def _record(leaf: np.ndarray, crc32: int) -> Record:
+    return {"array": _form(leaf), "crc32": crc32}
 
 
 def _form(leaf: Any) -> str:

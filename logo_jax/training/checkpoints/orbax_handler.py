@@ -1,88 +1,92 @@
-"""How Orbax writes and reads the two items of a checkpoint, patiently."""
+"""Writes and reads the one item of a checkpoint, `state`, of at most two files.
 
-import asyncio
+`arrays.safetensors` has all leaves by their paths, and any safetensors library opens
+it. `manifest.json` has the version of this format, and the dtype, shape and crc32 of
+each leaf. Orbax adds files of its own: its metadata, and a note that the checkpoint is
+complete.
+"""
+
+import concurrent.futures
 import contextlib
-import itertools
-from collections.abc import Callable, Sequence
-from typing import Any
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
 
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
+
+from logo_jax.training.checkpoints import array_file
+from logo_jax.training.checkpoints.manifest import make_manifest
+
+ARRAYS = "arrays.safetensors"
+MANIFEST = "manifest.json"
+
+Leaves = Iterator[tuple[str, np.ndarray]]
 
 
-class Items:
-    """The items `state` and `manifest`, and the writes of the last save.
+class StateHandler(ocp.AsyncCheckpointHandler):
+    """Writes leaves by path, in a thread of its own; the folder must exist.
 
-    Attributes:
-        handlers: what writes and reads each item.
+    One write is one task of the thread, so none is under way once it has failed.
     """
 
     def __init__(self):
-        self.handlers = _handlers()
-        self._begun: dict[str, Sequence[Any]] = {}
-        for item, handler in self.handlers.items():
-            # of the instance: Orbax knows handlers by their exact class
-            handler.async_save = self._remember(item, handler.async_save)
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
 
-    def settle(self) -> None:
-        """Returns once no write is under way, whatever came of it.
+    async def async_save(self, directory: epath.Path, args: "StateArgs") -> list[Any]:
+        """Starts writing; the leaves must not change meanwhile."""
+        return [self._thread.submit(write_state, directory, args.leaves)]
 
-        Orbax raises the first failure and leaves the other writes to themselves, in a
-        folder that the next save of this step must be able to remove.
-        """
-        for write in itertools.chain(*self._begun.values()):
-            with contextlib.suppress(Exception):  # the first has been raised
-                write.result()
+    def save(self, directory: epath.Path, args: "StateArgs") -> None:
+        """Writes."""
+        write_state(directory, args.leaves)
 
-    def _remember(self, item: str, save: Callable[..., Any]) -> Callable[..., Any]:
-        async def async_save(*args: Any, **kwargs: Any) -> Sequence[Any]:
-            self._begun[item] = await save(*args, **kwargs) or ()
-            return self._begun[item]
+    def restore(self, directory: epath.Path, args: "StateArgs") -> dict[str, Any]:
+        """Reads all leaves that the arguments name, without checking them."""
+        return dict(read_leaves(directory, args.leaves))
 
-        return async_save
+    def close(self) -> None:
+        """Ends the thread."""
+        self._thread.shutdown()
 
 
-class _PatientHandler(ocp.type_handlers.NumpyHandler):
-    """Lets no read or write be under way any more once one has failed.
+@ocp.args.register_with_handler(StateHandler, for_save=True, for_restore=True)
+@dataclasses.dataclass
+class StateArgs(ocp.args.CheckpointArgs):
+    """Leaves by path: arrays to save, or what arrays to restore look like."""
 
-    Orbax would abandon the others, and TensorStore's threads print their tracebacks. So
-    leaves are read one by one; and writes are all waited for, one at a time because
-    TensorStore copies what it writes.
-    """
-
-    async def deserialize(self, infos: Sequence[Any], args: Any = None) -> list[Any]:
-        args = args or [None] * len(infos)
-        leaves = []
-        for info, arg in zip(infos, args, strict=True):
-            leaves += await super().deserialize([info], arg and [arg])
-        return leaves
-
-    async def _background_serialize(self, *args: Any, **kwargs: Any) -> None:
-        self._failures: list[Exception] = []
-        self._turn = asyncio.Lock()
-        await super()._background_serialize(*args, **kwargs)
-        if self._failures:
-            raise self._failures[0]
-
-    async def _open_and_write(self, *args: Any, **kwargs: Any) -> None:
-        try:
-            async with self._turn:
-                await super()._open_and_write(*args, **kwargs)
-        except Exception as error:  # TensorStore has no kinds of its own; raised above
-            self._failures.append(error)
+    leaves: Mapping[str, Any]
 
 
-def _handlers() -> dict[str, Any]:
-    registry = ocp.type_handlers.create_type_handler_registry(
-        # what is saved is ours alone, copied by `CheckpointManager.save`
-        (np.ndarray, _PatientHandler(deepcopy_host_arrays=False))
-    )
-    return {
-        # A file a leaf: in Orbax's packed format (OCDBT) TensorStore's Spec.to_json
-        # keeps 4 objects of every leaf and save for ever (0.1.78 to 0.1.86). As it is:
-        # weights hardly compress, and each would be in memory twice more meanwhile.
-        "state": ocp.PyTreeCheckpointHandler(
-            type_handler_registry=registry, use_ocdbt=False, use_compression=False
-        ),
-        "manifest": ocp.JsonCheckpointHandler(),
-    }
+def write_state(folder: epath.Path, leaves: Mapping[str, np.ndarray]) -> None:
+    """Writes leaves, and then their manifest."""
+    with _durable(folder / ARRAYS) as file:
+        crc32s = array_file.write_arrays(file, leaves)
+    with _durable(folder / MANIFEST) as file:
+        file.write(json.dumps(make_manifest(leaves, crc32s), indent=1).encode())
+
+
+def read_manifest(folder: epath.Path) -> dict[str, Any]:
+    """The manifest as it was read, not checked."""
+    return json.loads((folder / MANIFEST).read_bytes())
+
+
+def read_leaves(folder: epath.Path, wanted: Mapping[str, Any]) -> Leaves:
+    """Leaves by path, one by one, not checked."""
+    with (folder / ARRAYS).open("rb") as file:
+        yield from array_file.read_arrays(file, wanted)
+
+
+@contextlib.contextmanager
+def _durable(path: epath.Path) -> Iterator[IO[bytes]]:
+    """A new file, which is on the disk at the end."""
+    with path.open("wb") as file:
+        yield file
+        file.flush()
+        # a stream to an object store has no descriptor, and closing it is what commits
+        with contextlib.suppress(AttributeError, io.UnsupportedOperation):
+            os.fsync(file.fileno())

@@ -1,6 +1,12 @@
+import json
 import random
 import resource
 import shutil
+import signal
+import subprocess
+import sys
+import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +18,7 @@ import pytest
 from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
+from logo_jax.training.checkpoints import orbax_handler
 from logo_jax.training.checkpoints.manager import CheckpointManager, SaveError
 
 
@@ -31,8 +38,8 @@ class Restored(NamedTuple):
 def make_state(step: int) -> State:
     """A state of many kinds of leaf, different at each step; its queue is most of it.
 
-    The queue is random bits, which compression has to leave as they are: of a flip in
-    them only our checksum can tell.
+    The queue is random bits, also so that what compresses has to leave them as they
+    are: of a flip in them only our checksum can tell.
     """
     key = jax.random.key(step)
     kernel = jax.random.normal(key, (4, 3))
@@ -156,31 +163,45 @@ def remove_everything(step: Path):
 
 
 def remove_manifest(step: Path):
-    shutil.rmtree(step / "manifest")
+    (step / "state" / "manifest.json").unlink()
 
 
 def truncate_manifest(step: Path):
-    path = step / "manifest" / "metadata"
+    path = step / "state" / "manifest.json"
     path.write_bytes(path.read_bytes()[:-20])
 
 
 def edit_manifest(step: Path):
-    path = step / "manifest" / "metadata"
+    path = step / "state" / "manifest.json"
     path.write_text(path.read_text().replace("params/encoder", "params/decoder"))
 
 
 def truncate_data(step: Path):
-    for path in (step / "state").rglob("*/0*"):
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    path = step / "state" / "arrays.safetensors"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def truncate_last_byte(step: Path):
+    path = step / "state" / "arrays.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
 
 
 def remove_data(step: Path):
-    for path in (step / "state").rglob("*/0*"):
-        path.unlink()
+    (step / "state" / "arrays.safetensors").unlink()
 
 
-def remove_index(step: Path):
-    (step / "state" / "memory" / "queue" / ".zarray").unlink()
+def empty_data(step: Path):
+    (step / "state" / "arrays.safetensors").write_bytes(b"")
+
+
+def take_data_of_another_step(step: Path):
+    name = "state/arrays.safetensors"
+    shutil.copyfile(step.parent / "100" / name, step / name)
+
+
+def rename_leaf(step: Path):
+    path = step / "state" / "arrays.safetensors"
+    path.write_bytes(path.read_bytes().replace(b"memory/queue", b"memory/quite", 1))
 
 
 DAMAGES = [
@@ -189,8 +210,11 @@ DAMAGES = [
     truncate_manifest,
     edit_manifest,
     truncate_data,
+    truncate_last_byte,
     remove_data,
-    remove_index,
+    empty_data,
+    take_data_of_another_step,
+    rename_leaf,
 ]
 
 
@@ -235,7 +259,7 @@ def test_no_flipped_bit_ever_reaches_the_state(sound: Path, tmp_path: Path):
     assert set(steps) == {200, 300}
 
 
-def test_flipped_bit_that_orbax_restores_is_named_by_its_leaf(folder: Path):
+def test_flipped_bit_of_a_leaf_is_named_by_its_path(folder: Path):
     path = max(data_files(folder / "300"), key=lambda path: path.stat().st_size)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -345,11 +369,11 @@ def test_read_only_does_not_make_the_folder_or_save_into_it(tmp_path: Path):
 def test_after_a_save_that_failed_nothing_is_under_way_and_its_step_saves_again(
     tmp_path,
 ):
-    """The limit lets every leaf through, but not the manifest, which is done first."""
+    """Half of the leaves fit under the limit."""
     state = {str(i): np.arange(200, dtype=np.int32) + i for i in range(400)}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with CheckpointManager(tmp_path) as checkpoints:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
         try:
             checkpoints.save(1, state)
             with pytest.raises(SaveError, match="File too large"):
@@ -361,3 +385,107 @@ def test_after_a_save_that_failed_nothing_is_under_way_and_its_step_saves_again(
         found = checkpoints.restore_latest(jax.eval_shape(lambda: state))
     assert found is not None
     np.testing.assert_array_equal(found[1]["399"], state["399"])
+
+
+def test_a_failure_after_the_arrays_is_raised_once_and_leaves_earlier_steps(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with CheckpointManager(folder) as checkpoints:
+        with monkeypatch.context() as patch:
+            patch.setattr(orbax_handler, "make_manifest", lambda *_: 1 / 0)
+            checkpoints.save(400, make_state(400))
+            with pytest.raises(SaveError, match="those before it are whole") as error:
+                checkpoints.save(500, make_state(500))
+        assert "\n" not in str(error.value)
+        checkpoints.wait()
+    assert {"100", "200", "300"} <= {path.name for path in folder.iterdir()}
+    assert restore(folder).step == 300
+
+
+KILLED_WHILE_SAVING = """
+import os, signal, sys
+import numpy as np
+from logo_jax.training.checkpoints import manager, orbax_handler
+
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def write_half(file, leaves):
+    file.write(bytes(leaves["x"][:500]))
+    file.flush()
+    kill()
+
+checkpoints = manager.CheckpointManager(sys.argv[1])
+checkpoints.save(1, {"x": np.arange(1000)})
+checkpoints.wait()
+if sys.argv[2] == "arrays":
+    orbax_handler.array_file.write_arrays = write_half
+else:
+    orbax_handler.make_manifest = kill
+checkpoints.save(2, {"x": np.arange(1000)})
+checkpoints.wait()
+"""
+
+
+@pytest.mark.parametrize("moment", ["arrays", "manifest"])
+def test_a_kill_in_a_save_leaves_the_earlier_checkpoint_and_no_half_one(
+    tmp_path: Path, moment: str
+):
+    line = [sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path), moment]
+    killed = subprocess.run(line, check=False, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    (half,) = (path for path in tmp_path.iterdir() if path.name != "1")
+    assert list(half.rglob("arrays.safetensors"))
+    lines: list[str] = []
+    like = {"x": np.zeros(1000, int)}
+    with CheckpointManager(tmp_path, report=lines.append) as checkpoints:
+        assert checkpoints.steps() == [1]
+        found = checkpoints.restore_latest(like)
+        checkpoints.save(2, like)
+    assert found is not None
+    np.testing.assert_array_equal(found[1]["x"], np.arange(1000))
+    assert (found[0], lines) == (1, [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_a_checkpoint_of_many_leaves_is_a_few_files(tmp_path: Path):
+    state = {f"layer{i}": {"kernel": np.full(3, i)} for i in range(2000)}
+    with CheckpointManager(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+    files = [path for path in (tmp_path / "1").rglob("*") if path.is_file()]
+    assert len(files) <= 5
+    names = {path.name for path in files}
+    assert {"arrays.safetensors", "manifest.json"} <= names
+
+
+def test_the_copy_of_the_state_is_let_go_of_once_it_is_written(tmp_path: Path):
+    state = {f"w{i}": np.ones(2**18, np.float32) for i in range(8)}
+    with CheckpointManager(tmp_path) as checkpoints:
+        tracemalloc.start()  # NumPy reports its arrays to it
+        checkpoints.save(1, state)
+        checkpoints.wait()
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+    assert held < 0.2 * sum(x.nbytes for x in state.values())
+
+
+def test_a_dtype_that_cannot_be_stored_is_refused_before_anything_is_written(
+    tmp_path: Path,
+):
+    with (
+        CheckpointManager(tmp_path) as checkpoints,
+        pytest.raises(ValueError, match="a/x is complex128, which safetensors cannot"),
+    ):
+        checkpoints.save(1, {"a": {"x": np.zeros(2, complex)}})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_of_a_newer_format_is_neither_read_nor_thrown_away(folder: Path):
+    path = folder / "300" / "state" / "manifest.json"
+    body = json.loads(path.read_text()) | {"version": 2}
+    del body["crc32"]
+    crc32 = zlib.crc32(json.dumps(body, sort_keys=True).encode())
+    path.write_text(json.dumps(body | {"crc32": crc32}))
+    with pytest.raises(ValueError, match="has format 2, must be at most 1; update"):
+        restore(folder)
+    assert (folder / "300").exists()
