@@ -17,9 +17,10 @@ import collections
 import dataclasses
 import enum
 import json
-import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+
+from logo_jax.training import atomic
 
 Line = Mapping[str, float]
 
@@ -303,6 +304,4 @@ def record_rollback(folder: pathlib.Path, step: int) -> None:
     What is recorded survives a kill, and a resumed run draws as the rolled-back one.
     """
     steps = [*rollbacks(folder), step]
-    partial = folder / f"{ROLLBACKS_FILE}.partial"
-    partial.write_text(json.dumps(steps) + "\n")
-    os.replace(partial, folder / ROLLBACKS_FILE)
+    atomic.write_text(folder / ROLLBACKS_FILE, json.dumps(steps) + "\n")
