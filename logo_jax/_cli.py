@@ -1,94 +1,205 @@
-"""What the command lines share: one clear line for bad input, where compiled code goes.
+"""What the command lines share: a parser, one line for bad input, the compile cache.
 
-Exit codes: 0 done, or stopped by SIGTERM and resumable; 130 stopped by Ctrl-C and
-resumable; 2 bad input, damaged data or a full disk (one line on stderr); 1 anything
-else.
+Exit codes: 0 done, or stopped by SIGTERM and resumable; 130 stopped by Ctrl-C, and
+resumable where the command is; 2 bad input, damaged data or a full disk (one line on
+stderr); 1 anything else.
 """
 
 import argparse
 import contextlib
-import functools
+import faulthandler
 import os
 import pathlib
-import re
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from absl import app, flags, logging
+from logo_jax import configs
 
 
-def run(main: Callable[[Sequence[str]], Any], required: Sequence[str]) -> None:
-    """Parses flags and runs main; a flag that is wrong or missing ends with exit 2.
+def run(main: Callable[[], Any]) -> NoReturn:
+    """Runs a command and ends the process with the exit code that it returns."""
+    faulthandler.enable()  # a crash in compiled code shows the lines of Python
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line on stderr and exit code 2.
+
+    Flags are written `--flag=value` or `--flag value`, and never abbreviated.
+    `--flagfile=FILE` stands for the flags in the file: one a line; blank lines and
+    lines that begin with # are left out.
 
     Args:
-        main: gets what is left of the command line.
-        required: flags that must be given.
+        name: of the command.
+        description: the text of `--help`: the command's docstring.
+        has_fields: whether `--config.FIELD=VALUE` is taken; `parse` returns `fields`,
+            values by field: strings, or True where no value is given.
     """
-    logging.set_verbosity(logging.WARNING)
-    app.run(main, flags_parser=functools.partial(parse, required=required))
+
+    def __init__(self, name: str, description: str | None, *, has_fields: bool = False):
+        super().__init__(
+            prog=f"python -m logo_jax.{name}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self._has_fields = has_fields
+        self.add_argument("--flagfile", metavar="FILE", help="more flags, one a line")
+
+    def add_config(self, help: str, *, required: bool = False) -> None:
+        """Adds `--config`, which is given once."""
+        self.add_argument(
+            "--config",
+            metavar="NAME[:VARIANT]",
+            required=required,
+            action=_Once,
+            help=f"{help}: a file, or a name in logo_jax's configs/",
+        )
+
+    def add_workdir(self, help: str, *, required: bool = True, to: Any = None) -> None:
+        """Adds `--workdir`, which is given once, to the parser or to a group of it."""
+        (to or self).add_argument(
+            "--workdir",
+            metavar="DIR",
+            type=path,
+            required=required,
+            action=_Once,
+            help=help,
+        )
+
+    def add_out(self, help: str, *, required: bool = True) -> None:
+        """Adds `--out`."""
+        self.add_argument(
+            "--out", metavar="PATH", type=path, required=required, help=help
+        )
+
+    def add_overwrite(self) -> None:
+        """Adds `--overwrite`."""
+        self.add_argument(
+            "--overwrite", action="store_true", help="replace what is there"
+        )
+
+    def add_seed(self) -> None:
+        """Adds `--seed`."""
+        self.add_argument(
+            "--seed", metavar="N", type=int, help="which, of a run of several seeds"
+        )
+
+    def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+        """Parses a command line, by default the process's; nothing may be left over."""
+        given = sys.argv[1:] if arguments is None else arguments
+        options, rest = self.parse_known_args(self._expanded(given))
+        options.fields, rest = _fields(rest) if self._has_fields else ({}, rest)
+        if rest:
+            self.error(f"{rest[0]!r} is not a flag")
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program."""
+        print("error:", f"{' '.join(message.split())}; see --help", file=sys.stderr)
+        sys.exit(2)
+
+    def _expanded(self, arguments: Sequence[str]) -> list[str]:
+        """The arguments with those of each `--flagfile` in its place."""
+        expanded, rest = [], iter(arguments)
+        for argument in rest:
+            flag, equals, file = argument.partition("=")
+            if flag == "--flagfile":
+                expanded += self._read(file if equals else next(rest, ""))
+            else:
+                expanded.append(argument)
+        return expanded
+
+    def _read(self, file: str) -> list[str]:
+        try:
+            lines = path(file).read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError, argparse.ArgumentTypeError) as error:
+            self.error(f"--flagfile={file} cannot be read: {error}")
+        stripped = (line.strip() for line in lines)
+        return [line for line in stripped if line and not line.startswith("#")]
+
+
+class _Once(argparse.Action):
+    """Stores a value, and refuses a second one."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option_string}=... must be given once; remove the others")
+        setattr(namespace, self.dest, values)
+
+
+def _fields(arguments: Sequence[str]) -> tuple[dict[str, str | bool], list[str]]:
+    """Values by field of each `--config.FIELD`, and the other arguments.
+
+    >>> _fields(["--config.seed", "3", "--config.data.path=/a b", "--config.x", "--y"])
+    ({'seed': '3', 'data.path': '/a b', 'x': True}, ['--y'])
+    """
+    fields: dict[str, str | bool] = {}
+    others: list[str] = []
+    queue = list(arguments)
+    while queue:
+        flag, equals, value = queue.pop(0).partition("=")
+        if not flag.startswith("--config."):
+            others.append(f"{flag}{equals}{value}")
+        elif equals:
+            fields[flag.removeprefix("--config.")] = value
+        else:
+            follows = bool(queue) and not queue[0].startswith("--")
+            fields[flag.removeprefix("--config.")] = queue.pop(0) if follows else True
+    return fields, others
+
+
+def load_config(options: argparse.Namespace) -> configs.ConfigDict:
+    """The config that `--config` names, with what each `--config.FIELD` sets.
+
+    Raises:
+        FileNotFoundError, ValueError, TypeError: as `configs.load`.
+    """
+    try:
+        return configs.load(options.config, options.fields)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"--config: {error}") from error
 
 
 def path(given: str) -> pathlib.Path:
-    """What a flag names; shells leave the ~ of `--workdir=~/runs` to us.
+    """The path that a flag gives; shells leave the ~ of `--workdir=~/runs` to us.
 
     >>> path("~/runs") == pathlib.Path.home() / "runs"
     True
+
+    Raises:
+        ArgumentTypeError: where it is empty.
     """
+    if not given:
+        raise argparse.ArgumentTypeError("the path is missing")
     return pathlib.Path(given).expanduser()
 
 
-def parse(argv: Sequence[str], required: Sequence[str]) -> list[str]:
-    """Parses a command line, whose first item is the program's name.
+def at_least(low: int) -> Callable[[str], int]:
+    """A type of flags: whole numbers from `low` on.
 
-    Args:
-        argv: of the program.
-        required: flags that must be given.
-
-    Returns:
-        The program's name: nothing else may be left.
+    >>> at_least(1)("3")
+    3
     """
-    with input_errors():
-        given = [item.lstrip("-").partition("=")[0] for item in argv]
-        for name in required:
-            if given.count(name) > 1:
-                raise ValueError(f"--{name}=... must be given once; remove the others")
-        rest = _parse(argv)
-        for name in required:
-            if flags.FLAGS[name].value in (None, ""):
-                raise ValueError(f"--{name}=... is missing; see --help")
-        if rest[1:]:
-            raise ValueError(f"{rest[1]!r} is not a flag; see --help")
-    return rest
 
+    def number(text: str) -> int:
+        if not (text.strip().isdecimal() and int(text) >= low):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} must be a whole number, {low} or more"
+            )
+        return int(text)
 
-def _parse(argv: Sequence[str]) -> list[str]:
-    try:
-        rest = flags.FLAGS(argv)
-        _require_config_dict(flags.FLAGS["config"])
-    except flags.Error as error:
-        raise ValueError(f"{_reason(error)}; see --help, configs/base.py") from error
-    # a config file is a program, and may raise anything
-    except Exception as error:
-        kind = type(error).__name__
-        raise ValueError(f"--config: {kind}: {_reason(error)}") from error
-    return rest
-
-
-def _require_config_dict(flag: flags.Flag) -> None:
-    # ml_collections keeps the error of a missing file until the config is looked at
-    if flag.present and not hasattr(flag.value, "to_dict"):
-        raise TypeError(
-            f"get_config() must return a ConfigDict, not {flag.value!r}; see configs/"
-        )
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong, without the traceback that ml_collections quotes."""
-    text = str(error.args[0] if error.args else error)
-    *_, last = re.split(r"Error: |failure to load: |(?=\[Errno)", text)
-    return last.replace(r"\n", " ").replace(r"\'", "'").strip()
+    return number
 
 
 @contextlib.contextmanager
@@ -118,50 +229,6 @@ def require_new(path: pathlib.Path, overwrite: bool) -> None:
         raise ValueError(f"{path} is there already; say --overwrite, or another --out")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent} is not a folder; make it, for {path}")
-
-
-@contextlib.contextmanager
-def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A name beside a path for a file or folder, which takes the path once it is whole.
-
-    A file at the path is replaced, and so are a folder's files of the same names; its
-    others stay. Where an error comes before, nothing has changed.
-    """
-    partial = path.with_name(f"partial.{path.name}")
-    _remove(partial)
-    try:
-        yield partial
-        if partial.is_dir() and path.is_dir():
-            for file in partial.iterdir():
-                os.replace(file, path / file.name)
-        else:
-            os.replace(partial, path)
-    finally:
-        _remove(partial)
-
-
-def write_folder(path: pathlib.Path, files: Mapping[str, bytes]) -> None:
-    """Writes a folder of files, by name: all of them or none; see `whole`."""
-    with whole(path) as partial:
-        partial.mkdir()
-        for name, content in files.items():
-            (partial / name).write_bytes(content)
-
-
-def _remove(path: pathlib.Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line on stderr and exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        """Ends the program."""
-        print("error:", message, file=sys.stderr)
-        sys.exit(2)
 
 
 def keep_compiled_code() -> None:

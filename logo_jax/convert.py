@@ -17,7 +17,6 @@ Prints how far the features of random images are from the source's, once read ba
 one line on stderr.
 """
 
-import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +38,7 @@ from logo_jax.interop import (
 )
 from logo_jax.interop.backbone import Backbone
 from logo_jax.parallel.mesh import make_mesh
-from logo_jax.training import workdir
+from logo_jax.training import atomic, workdir
 
 LIMIT = 1e-4  # of the difference of features, relative to the largest
 NUM_IMAGES = 4
@@ -76,7 +75,7 @@ class Target(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse(arguments)
     _cli.keep_compiled_code()
     with _cli.input_errors():
         _cli.require_new(options.out, options.overwrite)
@@ -139,7 +138,7 @@ def convert(subject: ConvertInput, target: Target, out: Path) -> float:
         images = (jax.numpy.asarray(pixels, np.float32) / 255 - 0.5) / 0.25
     else:
         images = prepare_eval(jax.numpy.asarray(pixels), subject.augment)
-    with _cli.whole(out) as partial:
+    with atomic.replace(out) as partial:
         target.write(subject, partial)
         after = target.features(partial, pixels, images)
         difference = relative_difference(subject.backbone.features(images), after)
@@ -208,23 +207,22 @@ TARGETS = {
 }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _cli.OneLineParser(
-        prog="python -m logo_jax.convert", description=__doc__, allow_abbrev=False
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("source", metavar="SOURCE", type=_cli.path)
-    parser.add_argument("--to", choices=TARGETS, default="torchvision")
-    parser.add_argument("--out", required=True, type=_cli.path, help="what to write")
+def _parser() -> _cli.Parser:
+    parser = _cli.Parser("convert", __doc__)
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace what is there"
+        "source", metavar="SOURCE", type=_cli.path, help="what to convert"
     )
+    parser.add_argument(
+        "--to", choices=TARGETS, default="torchvision", help="default torchvision"
+    )
+    parser.add_out("what to write")
+    parser.add_overwrite()
     parser.add_argument(
         "--unpickle", action="store_true", help="read tensors out of a .pth file"
     )
-    parser.add_argument("--seed", type=int, help="which, of a run of several seeds")
+    parser.add_seed()
     return parser
 
 
 if __name__ == "__main__":
-    main()
+    _cli.run(main)

@@ -1,9 +1,13 @@
 """Tells whether a training will run, how long it takes and what it needs.
 
-python -m logo_jax.doctor --config=configs/quickstart.py [--workdir=runs/quickstart]
+    python -m logo_jax.doctor --config=configs/quickstart.py [--workdir=runs/quickstart]
+    python -m logo_jax.doctor --config=configs/quickstart.py --print
 
-One line a check: ok, warn or FAIL. Nothing is written, but for compiled code in its
-cache, where the training will find it. Exit codes: 0 it will run, 2 it will not.
+--config.FIELD=VALUE sets a field of the config. One line a check: ok, warn or FAIL.
+Nothing is written, but for compiled code in its cache, where the training will find it.
+With --print: every field of the config, a line each as in a config file, and no check.
+
+Exit codes: 0 it will run, or --print; 2 it will not, or bad input.
 """
 
 import datetime
@@ -16,21 +20,15 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from absl import flags
 from jax.sharding import Mesh
 
-from logo_jax import _cli
+from logo_jax import _cli, configs
 from logo_jax.data.loader import OnDeviceLoader
 from logo_jax.experiment import Experiment, ExperimentSpec, make_experiment, make_spec
 from logo_jax.experiment.data import device_memory
-from logo_jax.main import CONFIG, WORKDIR
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import MAX_TO_KEEP, CheckpointManager
-
-STEPS = flags.DEFINE_integer(
-    "steps", 5, "Steps to time after a first; 0: none.", lower_bound=0
-)
 
 Made = TypeVar("Made")
 PROBLEMS = (ValueError, TypeError, OSError, jax.errors.JaxRuntimeError)
@@ -54,18 +52,24 @@ class Finding(NamedTuple):
         return f"{self.verdict:5}{self.subject:9}{self.text}"
 
 
-def main(argv: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Examines what main would train; returns the exit code."""
-    del argv
+    options = _parser().parse(arguments)
+    with _cli.input_errors():
+        config = _cli.load_config(options).to_dict()
+        published = configs.load(options.config).to_dict()
+    if options.print:
+        for name, value in workdir.flatten(config):
+            print(f"config.{name} = {value!r}")
+        return 0
     _cli.keep_compiled_code()
-    flag: Any = flags.FLAGS["config"]
     failed = False
     for finding in examine(
-        CONFIG.value.to_dict(),
-        published=flag.parser.parse(flag.config_filename).to_dict(),
-        folder=_cli.path(WORKDIR.value).absolute() if WORKDIR.value else None,
+        config,
+        published=published,
+        folder=None if options.workdir is None else options.workdir.absolute(),
         mesh=make_mesh(),
-        num_timed=STEPS.value,
+        num_timed=options.steps,
         clock=time.perf_counter,
     ):
         print(finding, flush=True)
@@ -264,5 +268,24 @@ def _gib(num_bytes: float) -> str:
     return f"{num_bytes / 2**30:.3g} GiB"
 
 
+def _parser() -> _cli.Parser:
+    parser = _cli.Parser("doctor", __doc__, has_fields=True)
+    parser.add_config("what to train", required=True)
+    parser.add_workdir("folder of the run", required=False)
+    parser.add_argument(
+        "--steps",
+        metavar="N",
+        type=_cli.at_least(0),
+        default=5,
+        help="steps to time after a first; 0: none; default 5",
+    )
+    parser.add_argument(
+        "--print",
+        action="store_true",
+        help="print every field of the config, and examine nothing",
+    )
+    return parser
+
+
 if __name__ == "__main__":
-    _cli.run(main, required=("config",))
+    _cli.run(main)

@@ -38,7 +38,7 @@ from logo_jax.experiment import pretrained
 from logo_jax.interop import pretrained_files
 from logo_jax.interop.backbone import Backbone
 from logo_jax.parallel.mesh import batch_sharding, make_mesh, place, replicate
-from logo_jax.training import workdir
+from logo_jax.training import atomic, workdir
 
 RESIZE, CROP = 256, 224  # of those who publish weights for ImageNet
 
@@ -107,7 +107,7 @@ class Squares:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse(arguments)
     _cli.keep_compiled_code()
     with _cli.input_errors():
         write = writer(options.out)
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         images = load_unsplit_folder(options.folder)
         view = read_view(options)
         features = embed(images, view, make_mesh(), options.batch_size)
-        with _cli.whole(options.out) as partial:
+        with atomic.replace(options.out) as partial:
             write(partial, images, features)
     labelled = f"{images.num_classes} classes" if images.labels else "no classes"
     print(
@@ -134,7 +134,7 @@ def read_view(options: argparse.Namespace) -> EmbedSpec:
         ValueError: where it cannot be read, or flags contradict each other.
     """
     sizes = _given(options, "resize", "crop")
-    if options.workdir:
+    if options.workdir is not None:
         _require_absent(options, "--workdir", ("mean", "std"))
         return _of_run(options.workdir, options.seed, sizes)
     _require_absent(options, "--weights", ("seed",))
@@ -250,31 +250,44 @@ def _numbers(text: str) -> tuple[float, ...]:
         ) from error
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _cli.OneLineParser(
-        prog="python -m logo_jax.embed", description=__doc__, allow_abbrev=False
+def _parser() -> _cli.Parser:
+    parser = _cli.Parser("embed", __doc__)
+    parser.add_argument(
+        "folder", metavar="DIR", type=_cli.path, help="folder of images"
     )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("folder", metavar="DIR", type=_cli.path)
     encoder = parser.add_mutually_exclusive_group(required=True)
-    encoder.add_argument("--workdir", type=_cli.path, help="of a run")
+    parser.add_workdir("folder of a run", required=False, to=encoder)
     encoder.add_argument(
         "--weights",
+        metavar="FILE",
         type=_cli.path,
         help="a safetensors file of a ResNet, or its folder for transformers",
     )
-    parser.add_argument("--out", required=True, type=_cli.path, help=".npz or .parquet")
+    parser.add_out("what to write: .npz or .parquet")
+    parser.add_overwrite()
+    parser.add_argument("--resize", metavar="PIXELS", type=int, help="short side")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace what is there"
+        "--crop", metavar="PIXELS", type=int, help="side of the center square"
     )
-    parser.add_argument("--resize", type=int, help="short side, in pixels")
-    parser.add_argument("--crop", type=int, help="side of the centre square, in pixels")
-    parser.add_argument("--mean", type=_numbers, help="of red, green, blue in [0, 1]")
-    parser.add_argument("--std", type=_numbers, help="default ImageNet's, as the mean")
-    parser.add_argument("--batch_size", type=int, default=256, help="images at once")
-    parser.add_argument("--seed", type=int, help="which, of a run of several seeds")
+    parser.add_argument(
+        "--mean",
+        metavar="R,G,B",
+        type=_numbers,
+        help="of red, green, blue in [0, 1]; default ImageNet's",
+    )
+    parser.add_argument(
+        "--std", metavar="R,G,B", type=_numbers, help="as --mean; default ImageNet's"
+    )
+    parser.add_argument(
+        "--batch_size",
+        metavar="N",
+        type=int,
+        default=256,
+        help="images at once; default 256",
+    )
+    parser.add_seed()
     return parser
 
 
 if __name__ == "__main__":
-    main()
+    _cli.run(main)

@@ -1,9 +1,14 @@
 """Evaluates the newest checkpoint of a run, or a backbone from a file, by a protocol.
 
-python -m logo_jax.evaluate --workdir=runs/quickstart --protocol=knn [--dataset=DIR]
+    python -m logo_jax.evaluate --workdir=runs/quickstart --protocol=knn [--dataset=DIR]
+    python -m logo_jax.evaluate --workdir=DIR --weights=FILE --config=NAME
 
 Prints a table and writes it, with everything that tells the protocol, to
-WORKDIR/evaluations/NAME.json.
+WORKDIR/evaluations/NAME.json. With --weights, --config.FIELD=VALUE sets a field of the
+config.
+
+Exit codes: 0 done, or stopped by SIGTERM; 2 bad input, told in one line on stderr; 130
+stopped by Ctrl-C. The same command resumes a linear probe.
 """
 
 import json
@@ -11,147 +16,91 @@ import pathlib
 import re
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
-
-from absl import flags
 
 from logo_jax import _cli, protocols
 from logo_jax.data.load import locate_dataset
 from logo_jax.evaluation.metrics import METRICS
 from logo_jax.experiment import parse, pretrained
 from logo_jax.experiment.pretrained import FrozenEncoder
-from logo_jax.main import CONFIG, WORKDIR
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.protocols.base import EvalRequest, EvalResult
-from logo_jax.training import preemption, workdir
-from logo_jax.training.logging.metric_writer import write_atomically
+from logo_jax.training import atomic, preemption, workdir
 
-PROTOCOL = flags.DEFINE_enum("protocol", "knn", protocols.NAMES, "How to evaluate.")
-DATASET = flags.DEFINE_string(
-    "dataset",
-    "",
-    "Another one than the run's: a folder of images, one of train.npz and test.npz, or "
-    "a TFDS name.",
-)
-WEIGHTS = flags.DEFINE_string(
-    "weights",
-    "",
-    "A safetensors file of a backbone with torchvision's names, in place of the run's "
-    "checkpoint; --config has its encoder, its image size and its channels' mean.",
-)
-RESIZE = flags.DEFINE_integer(
-    "resize",
-    None,
-    "Short side, pixels; default the run's, for transfer its crop's; 0: as it is.",
-    lower_bound=0,
-)
-CROP = flags.DEFINE_integer(
-    "crop", None, "Side of the centre square; default the run's.", lower_bound=0
-)
-METRIC = flags.DEFINE_enum(
-    "metric",
-    "",
-    ("", *METRICS),
-    "Of transfer and svm; default the data set's, top1 and map for others.",
-)
-TRIVIAL_BASELINES = flags.DEFINE_bool(
-    "trivial_baselines",
-    False,
-    "Of knn: adds what pixels, mean colours and the untrained encoder reach at the "
-    "first (k, T).",
-)
-UNTRAINED = flags.DEFINE_bool(
-    "untrained", False, "Evaluates the encoder as it was before the first step."
-)
-RECIPE = flags.DEFINE_enum(
-    "recipe",
-    protocols.RECIPES[0],
-    protocols.RECIPES,
-    "Of linear: SGD as MoCo, LARS as SimSiam, both on random crops; or a grid of SGD "
-    "on cached features.",
-)
-CHANGES = {
-    "num_epochs": flags.DEFINE_integer(
-        "num_epochs", None, "Of linear; milestones move with it.", lower_bound=1
-    ),
-    "batch_size": flags.DEFINE_integer(
-        "batch_size", None, "Of linear, over all devices.", lower_bound=1
-    ),
-    "learning_rate": flags.DEFINE_float(
-        "learning_rate", None, "Of linear, for 256 images a step."
-    ),
-    "weight_decay": flags.DEFINE_float("weight_decay", None, "Of linear."),
-}
+CHANGES = ("num_epochs", "batch_size", "learning_rate", "weight_decay")
 
 
-def main(argv: Sequence[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Restores, evaluates, prints one line a number, writes one file."""
-    del argv
-    _cli.keep_compiled_code()
-    folder = _cli.path(str(WORKDIR.value)).absolute()
+    options = _parser().parse(arguments)
+    folder = options.workdir.absolute()
     with preemption.PreemptionHandler() as stop:
         with _cli.input_errors():
-            config = read_config(folder)
+            config = read_config(options, folder)
             workdir.require_writable(folder)
+            _cli.keep_compiled_code()
             begin = time.perf_counter()
-            subject = load(folder, config, WEIGHTS.value)
-            if UNTRAINED.value:
+            subject = load(folder, config, options.weights)
+            if options.untrained:
                 subject = subject.untrained()
-            outcome = evaluate(subject, folder, stop)
+            outcome = evaluate(options, subject, folder, stop)
         if outcome is None:
             stop.leave()
     seconds = time.perf_counter() - begin
     report = as_report(subject, outcome, seconds)
-    file = folder / "evaluations" / f"{_name(subject)}.json"
+    file = folder / "evaluations" / f"{_name(options, subject)}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, json.dumps(report, indent=2) + "\n")
+    atomic.write_text(file, json.dumps(report, indent=2) + "\n")
     print(*_lines(report), f"wrote {file}", sep="\n")
 
 
-def read_config(folder: pathlib.Path) -> dict[str, Any]:
+def read_config(options: Namespace, folder: pathlib.Path) -> dict[str, Any]:
     """The run's config, or that of --weights, with what the flags say of the data.
 
     Raises:
         FileNotFoundError: where the folder holds no run.
         ValueError: for a value out of range, or flags that contradict each other.
     """
-    protocols.find(PROTOCOL.value, options())
-    if bool(WEIGHTS.value) != bool(CONFIG.value):
+    protocols.find(options.protocol, given_options(options))
+    has_weights = options.weights is not None
+    if has_weights != bool(options.config) or (options.fields and not has_weights):
         raise ValueError(
             "--weights=FILE and --config=FILE.py must be given together: a run's "
             "folder has its own config"
         )
-    if UNTRAINED.value and WEIGHTS.value:
+    if options.untrained and has_weights:
         raise ValueError("--untrained would not read --weights=FILE; leave one out")
-    given = CONFIG.value.to_dict() if WEIGHTS.value else workdir.read_config(folder)
+    given = (
+        _cli.load_config(options).to_dict()
+        if has_weights
+        else workdir.read_config(folder)
+    )
     parse(given)
     data, monitor = dict(given["data"]), dict(given["monitor"])
     monitor |= {"train_examples": 0, "test_examples": 0}  # all: those limit training's
-    if DATASET.value:
+    if options.dataset:
         data |= {"path": "", "classes": "", "val_size": 0} | locate_dataset(
-            DATASET.value
+            options.dataset
         )
-    if CROP.value is not None:
-        monitor["crop"] = CROP.value
-    if PROTOCOL.value == "transfer":  # as published: the square is the whole short side
+    if options.crop is not None:
+        monitor["crop"] = options.crop
+    if options.protocol == "transfer":  # as published: the square is the short side
         monitor["resize"] = monitor["crop"]
-    if RESIZE.value is not None:
-        monitor["resize"] = RESIZE.value
+    if options.resize is not None:
+        monitor["resize"] = options.resize
     return {**given, "data": data, "monitor": monitor}
 
 
-def options() -> dict[str, Any]:
-    """Those of the protocols' options that were given, by name."""
-    return {
-        name: flags.FLAGS[name].value
-        for name in protocols.OPTIONS
-        if flags.FLAGS[name].present
-    }
+def given_options(options: Namespace) -> dict[str, Any]:
+    """The options of the protocols that were given, by name."""
+    values = {name: getattr(options, name) for name in protocols.OPTIONS}
+    return {name: value for name, value in values.items() if value not in (None, False)}
 
 
 def load(
-    folder: pathlib.Path, config: Mapping[str, Any], weights: str = ""
+    folder: pathlib.Path, config: Mapping[str, Any], weights: pathlib.Path | None = None
 ) -> FrozenEncoder:
     """The encoder of a run's newest checkpoint, or of a file of weights.
 
@@ -160,18 +109,22 @@ def load(
         FileNotFoundError: where there is no such file.
     """
     mesh = make_mesh()
-    if weights:
-        return pretrained.from_file(_cli.path(weights), config, mesh)
+    if weights is not None:
+        return pretrained.from_file(weights, config, mesh)
     return pretrained.from_run(folder, config, mesh)
 
 
 def evaluate(
-    subject: FrozenEncoder, folder: pathlib.Path, stop: preemption.PreemptionHandler
+    options: Namespace,
+    subject: FrozenEncoder,
+    folder: pathlib.Path,
+    stop: preemption.PreemptionHandler,
 ) -> EvalResult | None:
     """What the flags' protocol finds, of all seeds; None where it was stopped."""
-    protocol = protocols.find(PROTOCOL.value, options())
-    request = EvalRequest(options(), folder / "linear" / _name(subject), stop)
-    return protocol.run(subject, request)
+    given = given_options(options)
+    folder = folder / "linear" / _name(options, subject)
+    protocol = protocols.find(options.protocol, given)
+    return protocol.run(subject, EvalRequest(given, folder, stop))
 
 
 def as_report(
@@ -209,26 +162,119 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"{report['seconds']} s on {report['devices']}"
 
 
-def _name(subject: FrozenEncoder) -> str:
+def _given(options: Namespace, names: Iterable[str]) -> dict[str, Any]:
+    values = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _name(options: Namespace, subject: FrozenEncoder) -> str:
     """What to call an evaluation: all that distinguishes it from others of the run."""
-    recipe = RECIPE.value if PROTOCOL.value == "linear" else ""
-    given = [METRIC.value, "trivial_baselines" * TRIVIAL_BASELINES.value]
-    given += [
-        f"{flag.name}_{flag.value}"
-        for flag in (RESIZE, CROP, *CHANGES.values())
-        if flag.value is not None
+    parts = [
+        options.protocol,
+        (options.recipe or protocols.RECIPES[0])
+        if options.protocol == "linear"
+        else "",
+        _dataset_name(options.dataset),
+        options.metric or "",
+        "trivial_baselines" if options.trivial_baselines else "",
     ]
-    parts = (PROTOCOL.value, recipe, _dataset_name(), *given, subject.source)
+    settings = _given(options, ("resize", "crop", *CHANGES))
+    parts += [f"{name}_{value}" for name, value in settings.items()]
+    parts.append(subject.source)
     return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
 
 
-def _dataset_name() -> str:
+def _dataset_name(dataset: str) -> str:
     """Of --dataset: folders of one name are told apart by where they are."""
-    if not DATASET.value or locate_dataset(DATASET.value)["source"] == "tfds":
-        return DATASET.value or ""
-    path = _cli.path(DATASET.value).absolute()
+    if not dataset or locate_dataset(dataset)["source"] == "tfds":
+        return dataset
+    path = _cli.path(dataset).absolute()
     return f"{path.name}_{zlib.crc32(str(path).encode()):08x}"
 
 
+def _parser() -> _cli.Parser:
+    parser = _cli.Parser("evaluate", __doc__, has_fields=True)
+    parser.add_workdir("folder of the run; of --weights: where to write")
+    parser.add_argument(
+        "--protocol", choices=protocols.NAMES, default="knn", help="default knn"
+    )
+    parser.add_argument(
+        "--dataset",
+        metavar="DATASET",
+        default="",
+        help="another one than the run's: a folder of images, one of train.npz and "
+        "test.npz, or a TFDS name",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        type=_cli.path,
+        help="a safetensors file of a backbone with torchvision's names, in place of "
+        "the run's checkpoint",
+    )
+    parser.add_config("encoder, image size and channels' mean of --weights")
+    parser.add_argument(
+        "--resize",
+        metavar="PIXELS",
+        type=_cli.at_least(0),
+        help="short side; default the run's, for transfer its crop's; 0: as it is",
+    )
+    parser.add_argument(
+        "--crop",
+        metavar="PIXELS",
+        type=_cli.at_least(0),
+        help="side of the center square; default the run's",
+    )
+    parser.add_argument(
+        "--untrained",
+        action="store_true",
+        help="evaluate the encoder as it was before the first step",
+    )
+    parser.add_argument(
+        "--trivial_baselines",
+        action="store_true",
+        help="of knn: add what pixels, mean colors and the untrained encoder reach at "
+        "the first (k, T)",
+    )
+    parser.add_argument(
+        "--metric",
+        choices=METRICS,
+        help="of transfer and svm; default the data set's, top1 and map for others",
+    )
+    _add_linear(parser)
+    return parser
+
+
+def _add_linear(parser: _cli.Parser) -> None:
+    group = parser.add_argument_group("flags of --protocol=linear")
+    group.add_argument(
+        "--recipe",
+        choices=protocols.RECIPES,
+        help="SGD as MoCo (default) or LARS as SimSiam, both on random crops; or "
+        "features: a grid of SGD on cached features",
+    )
+    group.add_argument(
+        "--num_epochs",
+        metavar="N",
+        type=_cli.at_least(1),
+        help="milestones move with it; default the recipe's",
+    )
+    group.add_argument(
+        "--batch_size",
+        metavar="N",
+        type=_cli.at_least(1),
+        help="over all devices; default the recipe's",
+    )
+    group.add_argument(
+        "--learning_rate",
+        metavar="RATE",
+        type=float,
+        help="for 256 images a step; default the recipe's",
+    )
+    group.add_argument(
+        "--weight_decay", metavar="DECAY", type=float, help="default the recipe's"
+    )
+
+
 if __name__ == "__main__":
-    _cli.run(main, required=("workdir",))
+    _cli.run(main)

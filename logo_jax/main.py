@@ -1,6 +1,14 @@
 """Trains what a config describes; the same command resumes where it stopped.
 
-python -m logo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+    python -m logo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+
+--config.FIELD=VALUE sets a field of the config, such as --config.train.num_epochs=50;
+configs/base.py has every field. A tuple is a Python literal:
+--config.crops.global_crops="(2, 16, (0.4, 1.0))". `doctor --print` prints them all.
+
+Exit codes: 0 done, or stopped by SIGTERM and resumable; 1 the run has collapsed, or an
+error of the program; 2 bad input, damaged data or a full disk, told in one line on
+stderr; 130 stopped by Ctrl-C and resumable.
 """
 
 import contextlib
@@ -8,21 +16,19 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import flags
 from jax.sharding import Mesh
-from ml_collections import config_flags
 
-from logo_jax import _cli, configs
+from logo_jax import _cli
 from logo_jax.experiment import Experiment, make_experiment
 from logo_jax.methods.base import TrainState
 from logo_jax.parallel import processes
 from logo_jax.parallel.mesh import make_mesh, replicate
-from logo_jax.training import preemption, workdir
+from logo_jax.training import atomic, preemption, workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.collapse import (
     MOST_ROLLBACKS,
@@ -32,11 +38,7 @@ from logo_jax.training.collapse import (
     record_rollback,
     rollbacks,
 )
-from logo_jax.training.logging.metric_writer import (
-    METRICS_FILE,
-    MetricWriter,
-    write_atomically,
-)
+from logo_jax.training.logging.metric_writer import METRICS_FILE, MetricWriter
 from logo_jax.training.logging.null_logger import NullLogger
 from logo_jax.training.logging.progress import Progress
 from logo_jax.training.logging.train_log import TrainLog
@@ -45,81 +47,68 @@ from logo_jax.training.loop import DataError, train
 from logo_jax.visualization.train_images import ImageLogger
 
 
-class Found(flags.ArgumentParser):
-    """Parses a config that is found by its name, NAME or NAME:VARIANT.
+class Job(NamedTuple):
+    """What the command line asks for.
 
-    Args:
-        of_path: parses a config of a path.
+    Attributes:
+        config: nested mappings of plain values.
+        folder: of the run.
+        stop: tells when to stop.
+        quiet: whether nothing but errors is printed.
     """
 
-    def __init__(self, of_path: flags.ArgumentParser):
-        self._of_path = of_path
-
-    def parse(self, argument: str) -> Any:
-        """The config; raises FileNotFoundError where no file has the name."""
-        name, colon, variant = argument.partition(":")
-        return self._of_path.parse(f"{configs.find(name)}{colon}{variant}")
+    config: Mapping[str, Any]
+    folder: pathlib.Path
+    stop: preemption.PreemptionHandler
+    quiet: bool
 
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A file, or a name in logo_jax's configs/; NAME or NAME:VARIANT."
-)
-flags.FLAGS[CONFIG.name].parser = Found(flags.FLAGS[CONFIG.name].parser)
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if absent.")
-QUIET = flags.DEFINE_bool("quiet", False, "Nothing on the terminal but errors.")
-COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT of process 0, where nothing says who belongs."
-)
-NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "In all; 1: train alone, whatever started this process."
-)
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of this process, from 0.")
-
-
-def main(argv: Sequence[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Joins the other processes, where there are any, and trains."""
-    del argv
-    _cli.keep_compiled_code()
+    options = _parser().parse(arguments)
     with contextlib.ExitStack() as group:
         with _cli.input_errors():
+            config = _cli.load_config(options).to_dict()
+            _cli.keep_compiled_code()
             group.enter_context(
                 processes.join_cluster(
                     os.environ,
-                    coordinator=COORDINATOR.value,
-                    num_processes=NUM_PROCESSES.value,
-                    process_id=PROCESS_ID.value,
+                    coordinator=options.coordinator,
+                    num_processes=options.num_processes,
+                    process_id=options.process_id,
                 )
             )
         # one of several cannot save alone: a signal ends it, and the others, at once
         stop = preemption.PreemptionHandler()
         if processes.is_alone():
             group.enter_context(stop)
-        start_run(_cli.path(str(WORKDIR.value)).absolute(), stop)
+        start_run(Job(config, options.workdir.absolute(), stop, options.quiet))
         if stop.requested():
             stop.leave()
 
 
-def start_run(folder: pathlib.Path, stop: preemption.PreemptionHandler) -> None:
+def start_run(job: Job) -> None:
     """Builds; restores and trains, again where the run is rolled back."""
+    folder = job.folder
     with (
         _cli.input_errors((DataError, OSError)),  # a full disk, above all
         contextlib.ExitStack() as held,
     ):
         with _cli.input_errors():
             if processes.is_first():
-                workdir.check_config(folder, CONFIG.value.to_dict())
+                workdir.check_config(folder, job.config)
                 workdir.require_free(folder)
-            experiment = make_experiment(CONFIG.value, make_mesh())
+            experiment = make_experiment(job.config, make_mesh())
             checkpoints = NullLogger()
             if processes.is_first():
                 held.enter_context(workdir.lock_workdir(folder))
-                workdir.claim_workdir(folder, CONFIG.value.to_dict())
+                workdir.claim_workdir(folder, job.config)
                 record_machine(folder, experiment.mesh)
                 checkpoints = held.enter_context(
                     CheckpointManager(folder / "checkpoints")
                 )
         try:
-            while not attempt(experiment, checkpoints, folder, stop):
+            while not attempt(job, experiment, checkpoints):
                 pass
         except CollapseError as collapse:
             print("error:", collapse, file=sys.stderr)
@@ -129,14 +118,13 @@ def start_run(folder: pathlib.Path, stop: preemption.PreemptionHandler) -> None:
 def record_machine(folder: pathlib.Path, mesh: Mesh) -> None:
     """Says in the run's folder what this start of it runs on."""
     text = json.dumps(workdir.describe_machine(mesh), indent=2)
-    write_atomically(folder / workdir.MACHINE_FILE, text + "\n")
+    atomic.write_text(folder / workdir.MACHINE_FILE, text + "\n")
 
 
 def attempt(
+    job: Job,
     experiment: Experiment,
     checkpoints: CheckpointManager | NullLogger,
-    folder: pathlib.Path,
-    stop: preemption.PreemptionHandler,
 ) -> bool:
     """Trains on from the newest checkpoint; False where the run was rolled back.
 
@@ -144,7 +132,9 @@ def attempt(
         CollapseError: where the run has collapsed and is not to try again.
     """
     with _cli.input_errors():
-        times = int(processes.broadcast_from_first(np.int32(len(rollbacks(folder)))))
+        times = int(
+            processes.broadcast_from_first(np.int32(len(rollbacks(job.folder))))
+        )
         experiment = experiment.rolled_back(times)
         state = experiment.init()
         like = jax.eval_shape(experiment.spec.init)
@@ -152,13 +142,13 @@ def attempt(
     start, state = processes.broadcast_from_first(found)
     state = replicate(state, experiment.mesh)
     try:
-        run(experiment, state, int(start), checkpoints, folder, stop)
+        run(job, experiment, state, int(start), checkpoints)
     except CollapseError as collapse:
         if experiment.spec.config.monitor.health != "rollback":
             raise
         number = next_rollback(times, collapse)
         if processes.is_first():
-            record_rollback(folder, collapse.step)
+            record_rollback(job.folder, collapse.step)
             line = f"{collapse}; rollback {number} of {MOST_ROLLBACKS}"
             print(line, file=sys.stderr)
         return False
@@ -166,14 +156,14 @@ def attempt(
 
 
 def run(
+    job: Job,
     experiment: Experiment,
     state: TrainState,
     start: int,
     checkpoints: CheckpointManager | NullLogger,
-    folder: pathlib.Path,
-    stop: preemption.PreemptionHandler,
 ) -> None:
     """Trains from a state to the end, and says what was written where."""
+    folder = job.folder
     schedule, monitor = experiment.spec.schedule, experiment.monitor
     policy = experiment.spec.config.monitor.health
     again = (folder / METRICS_FILE).exists()
@@ -181,10 +171,10 @@ def run(
     image_logger = None
     if processes.is_first():
         with _cli.input_errors():
-            loggers = open_loggers(experiment, folder)
+            loggers = open_loggers(job, experiment)
             writer = MetricWriter(folder, resume_step=start, loggers=loggers)
         image_logger = ImageLogger(writer, folder, experiment, has_crops=start > 0)
-        progress = Progress(schedule.num_steps, initial=start, quiet=QUIET.value)
+        progress = Progress(schedule.num_steps, initial=start, quiet=job.quiet)
     detector = CollapseDetector(policy, schedule.seeds, progress.say, progress.warn)
     log = TrainLog(
         writer,
@@ -212,25 +202,48 @@ def run(
             log=log,
             checkpoints=checkpoints,
             monitor=monitor,
-            preemption=stop,
+            preemption=job.stop,
         )
         if processes.is_first():
             progress.say(f"wrote to {folder}: {', '.join(written(folder))}")
 
 
-def open_loggers(experiment: Experiment, folder: pathlib.Path) -> list[WandbLogger]:
+def open_loggers(job: Job, experiment: Experiment) -> list[WandbLogger]:
     """The loggers that a config asks for, beside TensorBoard."""
     project = experiment.spec.config.monitor.wandb
-    config, quiet = CONFIG.value.to_dict(), QUIET.value
     if not project:
         return []
-    return [WandbLogger(folder, project, config, quiet=quiet)]
+    return [WandbLogger(job.folder, project, job.config, quiet=job.quiet)]
 
 
 def written(folder: pathlib.Path) -> list[str]:
     """Names in the folder, folders with a slash."""
-    return sorted(f"{file.name}{'/' * file.is_dir()}" for file in folder.iterdir())
+    return sorted(
+        f"{file.name}/" if file.is_dir() else file.name for file in folder.iterdir()
+    )
+
+
+def _parser() -> _cli.Parser:
+    parser = _cli.Parser("main", __doc__, has_fields=True)
+    parser.add_config("what to train", required=True)
+    parser.add_workdir("folder of the run; made if absent")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="address of process 0; needed only where the cluster is not detected",
+    )
+    parser.add_argument(
+        "--num_processes",
+        metavar="N",
+        type=int,
+        help="processes in all; 1: train alone, whatever started this process",
+    )
+    parser.add_argument(
+        "--process_id", metavar="I", type=int, help="number of this process, from 0"
+    )
+    return parser
 
 
 if __name__ == "__main__":
-    _cli.run(main, required=("config", "workdir"))
+    _cli.run(main)

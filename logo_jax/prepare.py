@@ -9,7 +9,6 @@ Run again after an interruption, it goes on from the files downloaded whole. Exi
 0 prepared, now or before; 2 bad input, told in one line on stderr.
 """
 
-import argparse
 import functools
 import importlib.util
 from collections.abc import Sequence
@@ -41,7 +40,7 @@ _DOWNLOADED_BY_US = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse(arguments)
     with _cli.input_errors():
         if options.list:
             print(table())
@@ -160,9 +159,8 @@ def _write_stock(dataset: datasets.Dataset, folder: Path) -> Path:
     return write(dataset.name, make_builder, folder, dataset.examples)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _cli.OneLineParser(prog="python -m logo_jax.prepare", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+def _parser() -> _cli.Parser:
+    parser = _cli.Parser("prepare", __doc__)
     chosen = parser.add_mutually_exclusive_group(required=True)
     chosen.add_argument("name", nargs="?", metavar="NAME", help="see --list")
     chosen.add_argument(
@@ -170,23 +168,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--data_dir",
+        metavar="DIR",
         default="",
         help="where to write; default $TFDS_DATA_DIR, else ~/tensorflow_datasets",
     )
     parser.add_argument(
         "--from_arrays",
-        default="",
         metavar="DIR",
+        default="",
         help="folder of train.npz and test.npz with uint8 'images' and 'labels'",
     )
     parser.add_argument(
         "--classes",
-        default="",
         metavar="FILE",
+        default="",
         help="WordNet ids for imagenet100, one a line; default the paper's",
     )
     return parser
 
 
 if __name__ == "__main__":
-    main()
+    _cli.run(main)

@@ -6,8 +6,8 @@
 DIR/index.html needs nothing but itself; its figures are beside it too, as PNG. Several
 runs share their curves, in the order given, and are compared field by field. With
 --config, each is compared with what that file says. Pictures that need images or a
-checkpoint are left out where these are missing, and the page says why. `similarity`:
-logo_jax/visualization/similarity.py.
+checkpoint are left out where these are missing, and the page says why. `report
+similarity --help` tells of the second form.
 
 Exit codes: 0 written; 2 bad input, told in one line on stderr.
 """
@@ -21,16 +21,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from absl import flags
 
 from logo_jax import _cli
-from logo_jax import main as training
 from logo_jax.data.load import load_images
 from logo_jax.experiment import parse, pretrained
 from logo_jax.experiment.experiment import some_of
 from logo_jax.experiment.spec import make_spec
 from logo_jax.parallel.mesh import make_mesh
-from logo_jax.training import workdir
+from logo_jax.training import atomic, workdir
 from logo_jax.training.logging.metric_writer import (
     METRICS_FILE,
     Row,
@@ -66,25 +64,58 @@ class Run(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["similarity"]:
-        similarity.main(arguments[1:])
-        return
-    options = _parser().parse_args(arguments)
+        write_similarity(arguments[1:])
+    else:
+        write_report(arguments)
+
+
+def write_report(arguments: Sequence[str]) -> None:
+    """Runs the command line of a page about runs."""
+    options = _parser().parse(arguments)
     _cli.keep_compiled_code()
     out = options.out or options.workdirs[0] / "report"
     with _cli.input_errors():
         _cli.require_new(out, options.overwrite)
         runs = read_runs(options.workdirs)
-        recipe = read_recipe(options.config) if options.config else None
+        recipe = None if options.config is None else read_recipe(options)
         sections = [overview(runs, recipe), measured(runs)]
         if not options.no_images:
-            several = len(runs) > 1
-            prefixes = [f"run{i}-" * several for i in range(1, len(runs) + 1)]
-            sections += list(map(seen, runs, prefixes))
+            sections += [
+                seen(run, prefix=f"run{i}-" if len(runs) > 1 else "")
+                for i, run in enumerate(runs, 1)
+            ]
         names = ", ".join(run.name for run in runs)
-        _cli.write_folder(out, files(f"Training report: {names}", sections))
+        _write_page(out, f"Training report: {names}", sections)
     print(f"wrote {out / 'index.html'}")
+
+
+def write_similarity(arguments: Sequence[str]) -> None:
+    """Runs the command line of `report similarity`."""
+    options = _similarity_parser().parse(arguments)
+    _cli.keep_compiled_code()
+    with _cli.input_errors():
+        _cli.require_new(options.out, options.overwrite)
+        about, figures = similarity.make_figures(
+            options.workdir,
+            images=options.images,
+            seed=options.seed,
+            draw=options.draw,
+        )
+        title = f"Learned affinity and cosine: {options.workdir.absolute().name}"
+        _write_page(options.out, title, [Section("Similarity", [about, *figures])])
+    for figure in figures:
+        print(f"{figure.title}: {figure.alt}")
+    print(f"wrote {options.out / 'index.html'}")
+
+
+def _write_page(out: Path, title: str, sections: Sequence[Section]) -> None:
+    """Writes the page and its figures: all of them or none."""
+    with atomic.replace(out) as partial:
+        partial.mkdir()
+        for name, content in files(title, sections).items():
+            (partial / name).write_bytes(content)
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
@@ -114,15 +145,14 @@ def read_run(folder: Path, name: str) -> Run:
     )
 
 
-def read_recipe(name: str) -> Config:
-    """What a config says; NAME or NAME:VARIANT, as `--config` takes it.
+def read_recipe(options: argparse.Namespace) -> Config:
+    """What the file of `--config` says, as a run's config.json has it.
 
     Raises:
         FileNotFoundError: where there is no such file.
         ValueError: where it has no such variant.
     """
-    flag: Any = flags.FLAGS[training.CONFIG.name]
-    said = flag.parser.parse(name).to_dict()
+    said = _cli.load_config(options).to_dict()
     return workdir.as_tuples(json.loads(json.dumps(said)))
 
 
@@ -230,9 +260,11 @@ def seen(run: Run, prefix: str) -> Section:
         return run_figures.feature_figures(prefix, subject, data)
 
     seeds = run.config["seeds"]
-    which = [f"Of seed {run.config['seed']}, the first of {seeds}."] * (seeds > 1)
-    pictures = [*_or_why_not("crops", crops), *_or_why_not("features", features)]
-    return Section(f"What {run.name} sees", [*which, *pictures])
+    blocks: list[Block] = []
+    if seeds > 1:
+        blocks.append(f"Of seed {run.config['seed']}, the first of {seeds}.")
+    blocks += [*_or_why_not("crops", crops), *_or_why_not("features", features)]
+    return Section(f"What {run.name} sees", blocks)
 
 
 def _or_why_not(what: str, make: Callable[[], list[RenderedFigure]]) -> Sequence[Block]:
@@ -243,22 +275,51 @@ def _or_why_not(what: str, make: Callable[[], list[RenderedFigure]]) -> Sequence
         return [f"No pictures of {what}: {' '.join(str(error).split()).rstrip('.')}."]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _cli.OneLineParser(
-        prog="python -m logo_jax.report", description=__doc__, allow_abbrev=False
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("workdirs", metavar="WORKDIR", type=_cli.path, nargs="+")
+def _parser() -> _cli.Parser:
+    parser = _cli.Parser("report", __doc__)
     parser.add_argument(
-        "--out", type=_cli.path, help="default: report in the first WORKDIR"
+        "workdirs", metavar="WORKDIR", type=_cli.path, nargs="+", help="folder of a run"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace its files")
-    parser.add_argument("--config", default="", help="the recipe: FILE.py[:VARIANT]")
+    parser.add_out("folder of the page; default report in WORKDIR", required=False)
+    parser.add_overwrite()
+    parser.add_config("the recipe to compare with")
     parser.add_argument(
         "--no_images", action="store_true", help="read no data and no checkpoint"
     )
     return parser
 
 
+SIMILARITY = f"""{similarity.__doc__}
+    python -m logo_jax.report similarity --workdir=WORKDIR --out=DIR [--images=DIR]
+
+Images are the run's test images, or its training images where it has none, or those of
+--images. --draw draws other crops.
+
+Exit codes: 0 written; 2 bad input, told in one line on stderr.
+"""
+
+
+def _similarity_parser() -> _cli.Parser:
+    parser = _cli.Parser("report similarity", SIMILARITY)
+    parser.add_workdir("folder of a run")
+    parser.add_out("folder of the page")
+    parser.add_overwrite()
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        type=_cli.path,
+        help="a folder of images; its sub-folders are classes",
+    )
+    parser.add_seed()
+    parser.add_argument(
+        "--draw",
+        metavar="N",
+        type=int,
+        default=0,
+        help="number of the random draw; default 0",
+    )
+    return parser
+
+
 if __name__ == "__main__":
-    main()
+    _cli.run(main)

@@ -1,6 +1,6 @@
 """Trains the cells of a sweep that are missing, and tabulates what all of them reach.
 
-python -m logo_jax.sweep --sweep=configs/sweeps/stl10_crop_ratio.py --out=runs/ratio
+    python -m logo_jax.sweep --sweep=configs/sweeps/stl10_crop_ratio.py --out=runs/ratio
 
 Flags --config.FIELD=VALUE go to every run, over what the sweep says. Each run is a
 `logo_jax.main` in a folder of its own, CELL_seed_SEED; its output is in that name's
@@ -29,23 +29,16 @@ from logo_jax import _cli
 from logo_jax.sweeps import markdown, spec, table
 from logo_jax.sweeps.runs import Run, make_runs, missing_of, reached_by, records_of
 from logo_jax.sweeps.spec import Sweep
-from logo_jax.training import workdir
-from logo_jax.training.logging.metric_writer import METRICS_FILE, write_atomically
+from logo_jax.training import atomic, workdir
+from logo_jax.training.logging.metric_writer import METRICS_FILE
 from logo_jax.training.preemption import STOPPED
 from logo_jax.training.workdir import MACHINE_FILE
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what is missing and prints the table; returns the exit code."""
-    parser = _cli.OneLineParser(
-        prog="logo_jax.sweep", description=__doc__, allow_abbrev=False
-    )
-    parser.add_argument("--sweep", required=True)
-    parser.add_argument("--out", required=True, type=_cli.path)
-    parser.add_argument("--seeds", type=int, help="so many, from 0; default the file's")
-    parser.add_argument("--table", action="store_true", help="run nothing")
-    parser.add_argument("--results", type=_cli.path, help="a page that tells of it")
-    options, flags = parser.parse_known_args(argv)
+    options = _parser().parse(arguments)
+    flags = [f"--config.{name}={value}" for name, value in options.fields.items()]
     succeeded = True
     with _cli.input_errors():
         sweep = spec.read(options.sweep)
@@ -58,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with workdir.lock_workdir(options.out / "claims" / "table", wait=True):
             records = records_of(runs, sweep.metrics)
             print(write_table(options.out, sweep, records))
-            if options.results:
+            if options.results is not None:
                 name = pathlib.Path(options.sweep).stem
                 said = told(options, flags)
                 markdown.write(options.results, name, sweep, records, said)
@@ -106,7 +99,7 @@ def train(run: Run, metrics: Sequence[str], which: str) -> bool:
         "commit": code_version,
         "machine": json.loads((run.folder / MACHINE_FILE).read_text()),
     }
-    write_atomically(run.record, json.dumps(record, indent=2) + "\n")
+    atomic.write_text(run.record, json.dumps(record, indent=2) + "\n")
     return True
 
 
@@ -146,8 +139,8 @@ def write_table(out: pathlib.Path, sweep: Sweep, records: table.Records) -> str:
     """The table of the runs that are finished, which is written too, whole or not."""
     rows = table.rows(sweep, records)
     text = table.markdown(sweep, rows)
-    write_atomically(out / "table.md", text + "\n")
-    write_atomically(out / "table.json", json.dumps(rows, indent=2) + "\n")
+    atomic.write_text(out / "table.md", text + "\n")
+    atomic.write_text(out / "table.json", json.dumps(rows, indent=2) + "\n")
     return text
 
 
@@ -161,10 +154,32 @@ def told(options: argparse.Namespace, flags: Sequence[str]) -> str:
     return shlex.join(["python", "-m", "logo_jax.sweep", *given, "--out=OUT"])
 
 
+def _parser() -> _cli.Parser:
+    parser = _cli.Parser("sweep", __doc__, has_fields=True)
+    parser.add_argument(
+        "--sweep",
+        metavar="NAME",
+        required=True,
+        help="what to train: a file, or a name in logo_jax's configs/",
+    )
+    parser.add_out("folder of the runs and the table; made if absent")
+    parser.add_argument(
+        "--seeds",
+        metavar="N",
+        type=int,
+        help="seeds of each cell, from 0; default the file's",
+    )
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument(
+        "--results",
+        metavar="PAGE.md",
+        type=_cli.path,
+        help="a page to write the table into",
+    )
+    return parser
+
+
 if __name__ == "__main__":
     # as Ctrl-C does, it unwinds, and so stops the run that is being waited for
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    _cli.run(main)

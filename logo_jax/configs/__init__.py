@@ -4,9 +4,154 @@
 the command is run; a clone shows this folder as `configs/` too.
 """
 
+import ast
+import difflib
+import numbers
 import pathlib
+import runpy
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
 
 FOLDER = pathlib.Path(__file__).parent
+
+
+def load(name: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
+    """The config of a file and variant, with some fields changed.
+
+    >>> load("cifar10_moco:logo", {"train.num_epochs": 50}).train.num_epochs
+    50
+
+    Args:
+        name: FILE or FILE:VARIANT, with the file as `find` takes it; its function
+            `get_config` is called with the variant, where one is given.
+        overrides: new values by dotted field name, such as "data.batch_size". A value
+            is of the type that the field has, or a string that is read as that type: a
+            bool as true, false, 1 or 0, and a tuple as a Python literal. An integer is
+            taken for a float, and a list for a tuple.
+
+    Returns:
+        A new config; it is locked, so that no field can be added.
+
+    Raises:
+        FileNotFoundError: where no file has the name.
+        ValueError: where the file raises an error, does not know the variant, or has no
+            field of an override's name; where a string is not of the field's type.
+        TypeError: where `get_config` returns no ConfigDict, and where another value is
+            not of the field's type.
+    """
+    path, colon, variant = name.partition(":")
+    config = _run(find(path), [variant] if colon else [])
+    groups = dict(_groups(config))
+    for field, value in (overrides or {}).items():
+        _require_field(groups, field)
+        group, _, key = field.rpartition(".")
+        groups[group][key] = _converted(f"config.{field}", value, groups[group][key])
+    return config
+
+
+def _run(file: pathlib.Path, arguments: list[str]) -> ConfigDict:
+    """What the file's `get_config` returns, locked."""
+    try:
+        get_config = runpy.run_path(str(file)).get("get_config")
+        if get_config is None:
+            raise AttributeError("it has no attribute 'get_config'; see configs/")
+        config = get_config(*arguments)
+    except Exception as error:  # a config file is a program, and may raise anything
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file}: {type(error).__name__}: {reason}") from error
+    if not isinstance(config, ConfigDict):
+        raise TypeError(
+            f"{file}: get_config() must return a ConfigDict, not {config!r}; see "
+            "configs/"
+        )
+    return config.lock()
+
+
+def _groups(config: ConfigDict, name: str = "") -> list[tuple[str, ConfigDict]]:
+    """The config and the groups in it, by dotted name; the config's own is ""."""
+    found = [(name, config)]
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            found += _groups(value, f"{name}.{key}" if name else key)
+    return found
+
+
+def _require_field(groups: Mapping[str, ConfigDict], field: str) -> None:
+    """Refuses a name that is none of a field, with the nearest that is one."""
+    fields = [
+        f"{name}.{key}" if name else key
+        for name, group in groups.items()
+        for key in group
+    ]
+    if field and field in groups:
+        inner = [f"config.{name}" for name in fields if name.startswith(f"{field}.")]
+        raise ValueError(
+            f"config.{field} is a group of fields; set one of {', '.join(inner)}"
+        )
+    if field not in fields:
+        known = [name for name in fields if name not in groups]
+        nearest = difflib.get_close_matches(field, known, n=1, cutoff=0)
+        raise ValueError(
+            f"unknown field config.{field}; the nearest is config.{''.join(nearest)}; "
+            "see configs/base.py"
+        )
+
+
+_RULES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    tuple: "a tuple",
+}
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+
+
+def _converted(field: str, value: Any, present: Any) -> Any:
+    """A value as one of the type of the field's present one."""
+    kind = type(present)
+    rule = f"{_RULES.get(kind, f'of type {kind.__name__}')}, such as {present!r}"
+    try:
+        return _of_text(value, kind) if isinstance(value, str) else _of(value, kind)
+    except ValueError as error:
+        raise ValueError(f"{field}={value} must be {rule}") from error
+    except TypeError as error:
+        raise TypeError(f"{field}={value!r} must be {rule}") from error
+
+
+def _of_text(text: str, kind: type) -> Any:
+    if kind is bool:
+        if text.lower() not in _TRUTH:
+            raise ValueError(text)
+        return _TRUTH[text.lower()]
+    if kind is tuple:
+        value = _literal(text)
+        return _of(value if isinstance(value, tuple | list) else (value,), kind)
+    return kind(text) if kind in _RULES else _of(_literal(text), kind)
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text.strip())
+    except (SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise ValueError(text) from error
+
+
+def _of(value: Any, kind: type) -> Any:
+    if kind is tuple and isinstance(value, tuple | list):
+        return _as_tuple(value)
+    if isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
+        return value
+    number = kind in (int, float) and not isinstance(value, bool)
+    if number and isinstance(value, numbers.Integral if kind is int else numbers.Real):
+        return kind(value)  # numpy's numbers too
+    raise TypeError(value)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, tuple | list) else value
 
 
 def find(name: str) -> pathlib.Path:
@@ -19,7 +164,7 @@ def find(name: str) -> pathlib.Path:
     Raises:
         FileNotFoundError: where neither has it.
     """
-    file = pathlib.Path(name)
+    file = pathlib.Path(name).expanduser()  # shells leave the ~ of `--config=~/x.py`
     if file.is_file():
         return file
     known = _known()

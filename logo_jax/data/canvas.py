@@ -1,10 +1,10 @@
 """Many stored images at once: on a canvas to train on, or as squares to evaluate on."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import logging
 
 from logo_jax.data.decode import (
     DecodeError,

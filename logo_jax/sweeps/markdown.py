@@ -7,7 +7,7 @@ from typing import Any
 
 from logo_jax.sweeps import table
 from logo_jax.sweeps.spec import Sweep
-from logo_jax.training.logging.metric_writer import write_atomically
+from logo_jax.training import atomic
 from logo_jax.visualization import effects
 from logo_jax.visualization.effects import Difference
 
@@ -43,7 +43,7 @@ def write(
     if sweep.claims:
         tables.append(table.claims(sweep, records))
     found = text(tables, list(records.values()), command, figure)
-    write_atomically(page, placed(old, name, found))
+    atomic.write_text(page, placed(old, name, found))
 
 
 def _write_figure(

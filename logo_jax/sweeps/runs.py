@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from logo_jax.sweeps.spec import Setting, Sweep
-from logo_jax.training.logging.metric_writer import (
-    METRICS_FILE,
-    read_rows,
-    write_atomically,
-)
+from logo_jax.training import atomic
+from logo_jax.training.logging.metric_writer import METRICS_FILE, read_rows
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ class Run:
         finally:
             if self.folder.is_dir():  # it began
                 seconds = self.seconds + time.monotonic() - begin
-                write_atomically(self._seconds_file, f"{seconds:.1f}\n")
+                atomic.write_text(self._seconds_file, f"{seconds:.1f}\n")
 
     @property
     def _seconds_file(self) -> pathlib.Path:
@@ -91,12 +88,9 @@ def make_runs(sweep: Sweep, out: pathlib.Path, flags: Sequence[str]) -> list[Run
     """All runs, seed by seed: all cells have one before any has two.
 
     Raises:
-        ValueError: where a flag is none of a config's fields, or says the seed, which
-            is the sweep's to say.
+        ValueError: where a flag says the seed, which is the sweep's to say.
     """
     for flag in flags:
-        if not flag.startswith("--config."):
-            raise ValueError(f"{flag!r} is not a flag; see --help, configs/base.py")
         if _field(flag) in ("--config.seed", "--config.seeds"):
             raise ValueError(
                 f"{flag} would give every run the same seeds; say --seeds=N, or the "

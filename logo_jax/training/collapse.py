@@ -16,11 +16,11 @@ steps, had a std of 0.98 and a rank of 4.1 to 8.3; SimSiam without its stop-grad
 import collections
 import enum
 import json
-import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from logo_jax.training import atomic
 from logo_jax.training.logging.metric_writer import by_each_seed
 
 Row = Mapping[str, float]
@@ -228,6 +228,4 @@ def record_rollback(folder: pathlib.Path, step: int) -> None:
     The record survives a kill, so that a resumed run draws as the rolled-back one.
     """
     steps = [*rollbacks(folder), step]
-    partial = folder / f"{ROLLBACKS_FILE}.partial"
-    partial.write_text(json.dumps(steps) + "\n")
-    os.replace(partial, folder / ROLLBACKS_FILE)
+    atomic.write_text(folder / ROLLBACKS_FILE, json.dumps(steps) + "\n")

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 from jax.sharding import Mesh
 
 from logo_jax.configs.base import complete
+from logo_jax.training import atomic
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = "lock"
@@ -161,9 +162,7 @@ def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     if file.exists():
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    os.replace(partial, file)
+    atomic.write_text(file, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:

@@ -1,21 +1,14 @@
 """Learned affinity of a run's crops beside their cosine similarity: two figures.
 
-    python -m logo_jax.report similarity --workdir=WORKDIR --out=DIR [--images=DIR]
-
 One crop against 40 others, ten of each of four classes: the paper's figure; where
 images have no classes, ten of each of four images. And both measures over the overlap
 (IoU) of the boxes of two local crops of an image, for 512 pairs. Crops are cut as the
 run's local ones, without changes of color and without mirroring; embeddings and
-scores are by running statistics. Images are the run's test images, or its training
-images where it has none, or those of --images. --draw draws other crops.
-
-Exit codes: 0 written; 2 bad input, told in one line on stderr.
+scores are by running statistics.
 """
 
-import argparse
 import dataclasses
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from logo_jax import _cli
 from logo_jax.augment import CropSpec, crop_boxes, make_views
 from logo_jax.data.canvas import canvas_size, read_canvases
 from logo_jax.data.eval_crops import evenly_spaced
@@ -36,10 +28,9 @@ from logo_jax.losses import cosine_affinity
 from logo_jax.methods import LearnedAffinity
 from logo_jax.methods.base import ENCODER
 from logo_jax.parallel.mesh import make_mesh
-from logo_jax.training import workdir
+from logo_jax.training.workdir import read_config
 from logo_jax.visualization import similarity_plot
-from logo_jax.visualization.figure import class_name
-from logo_jax.visualization.html_page import Section, files
+from logo_jax.visualization.figure import RenderedFigure, class_name
 from logo_jax.visualization.run_figures import to_pixels
 from logo_jax.visualization.similarity_plot import Comparison, Scores
 
@@ -61,31 +52,32 @@ class LocalCrops(NamedTuple):
     boxes: np.ndarray
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Runs the command line, without its first word."""
-    options = _parser().parse_args(arguments)
-    _cli.keep_compiled_code()
-    with _cli.input_errors():
-        _cli.require_new(options.out, options.overwrite)
-        config = workdir.read_config(options.workdir)
-        mesh = make_mesh(jax.devices()[:1])
-        run = pretrained.from_run(options.workdir.absolute(), config, mesh)
-        judge = AffinityScorer(run.of_seed(options.seed))
-        images = _images(run, options.images)
-        keys = jax.random.split(jax.random.key(options.draw))
-        comparison = compare(judge, images, keys[0])
-        pairs = over_overlaps(judge, images, keys[1])
-        pictures = [
-            similarity_plot.compared("similarity", comparison),
-            similarity_plot.over_overlap("overlap", *pairs),
-        ]
-        title = f"Learned affinity and cosine: {options.workdir.absolute().name}"
-        about = f"{run.source}, crops of {images.origin}"
-        section = Section("Similarity", [about, *pictures])
-        _cli.write_folder(options.out, files(title, [section]))
-    for picture in pictures:
-        print(f"{picture.title}: {picture.alt}")
-    print(f"wrote {options.out / 'index.html'}")
+def make_figures(
+    workdir: Path, *, images: Path | None = None, seed: int | None = None, draw: int = 0
+) -> tuple[str, list[RenderedFigure]]:
+    """Both figures of a run, and a line that says what they were made of.
+
+    Args:
+        workdir: folder of the run.
+        images: a folder of other images than the run's; its sub-folders are classes.
+        seed: which one, of a run of several.
+        draw: number of the random draw of crops.
+
+    Raises:
+        FileNotFoundError: where there is no run.
+        ValueError: where it has learned no affinity, or images cannot be read.
+    """
+    config = read_config(workdir)
+    mesh = make_mesh(jax.devices()[:1])
+    run = pretrained.from_run(workdir.absolute(), config, mesh)
+    judge = AffinityScorer(run.of_seed(seed))
+    source = _images(run, images)
+    keys = jax.random.split(jax.random.key(draw))
+    figures = [
+        similarity_plot.compared("similarity", compare(judge, source, keys[0])),
+        similarity_plot.over_overlap("overlap", *over_overlaps(judge, source, keys[1])),
+    ]
+    return f"{run.source}, crops of {source.origin}", figures
 
 
 class AffinityScorer:
@@ -219,27 +211,7 @@ def over_overlaps(
 
 
 def _images(run: FrozenEncoder, given: Path | None) -> ImageSource:
-    if given:
+    if given is not None:
         return load_unsplit_folder(given)
     data = load_images(run.spec.config.data.location)
     return data.train if data.queries is None else data.queries
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _cli.OneLineParser(
-        prog="python -m logo_jax.report similarity",
-        description=__doc__,
-        allow_abbrev=False,
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--workdir", required=True, type=_cli.path, help="of a run")
-    parser.add_argument(
-        "--out", required=True, type=_cli.path, help="folder of the page"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace its files")
-    parser.add_argument(
-        "--images", type=_cli.path, help="a folder; sub-folders are classes"
-    )
-    parser.add_argument("--seed", type=int, help="which, of a run of several seeds")
-    parser.add_argument("--draw", type=int, default=0, help="number of the random draw")
-    return parser

@@ -4,14 +4,13 @@ import importlib
 import json
 import math
 import pathlib
-import sys
+import re
 
 import jax
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 
-from logo_jax import _cli, main
+from logo_jax import main
 from logo_jax.configs import base
 from logo_jax.experiment import make_experiment, schema
 from logo_jax.parallel.mesh import make_mesh
@@ -19,9 +18,6 @@ from logo_jax.training import workdir
 from tests.commands.test_main import TINY, tiny_config
 from tests.data.pictures import write_folder
 from tests.run_commands import evaluated
-
-# ml_collections loads config files so
-pytestmark = pytest.mark.filterwarnings("ignore:.*load_module")
 
 SIMSIAM = "configs/cifar10_simsiam.py:logo"
 MOCO = "configs/cifar10_moco.py:logo"
@@ -43,7 +39,7 @@ def fixture_arrays(tmp_path):
 
 
 @pytest.fixture(name="start")
-def fixture_start(arrays, tmp_path, monkeypatch, capsys):
+def fixture_start(arrays, tmp_path, capsys):
     """Runs main on the arrays up to its compiled step; returns code and error lines."""
 
     def start(*changes, config=SIMSIAM, workdir=tmp_path / "run"):
@@ -52,14 +48,10 @@ def fixture_start(arrays, tmp_path, monkeypatch, capsys):
             tiny |= {"method.queue_size": 64, "batch_norm": "split:2"}
         given = {f"--config.{name}": value for name, value in tiny.items()}
         given = {} if config not in (SIMSIAM, MOCO) else given
-        for change in changes:  # a tuple that is given twice would be added up
-            given.pop(change.partition("=")[0], None)
         argv = [f"{name}={value}" for name, value in given.items()]
-        argv = ["main", f"--config={config}", f"--workdir={workdir}", *argv, *changes]
-        monkeypatch.setattr(sys, "argv", argv)
-        monkeypatch.delitem(sys.modules, "config_config", raising=False)
-        with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
-            main.main(_cli.parse(argv, ("config", "workdir")))
+        argv = [f"--config={config}", f"--workdir={workdir}", *argv, *changes]
+        with pytest.raises(SystemExit) as ended:
+            main.main(argv)
         return ended.value.code, capsys.readouterr().err.splitlines()
 
     return start
@@ -215,6 +207,13 @@ FLAGS = [
     (("--config.data.batch_size",), "batch_size"),
     (("--config.data=1",), "config.data"),
     (("--config.monitor.projector=maybe",), "maybe"),
+    (
+        ("--config.optimizer.learning_rat=1",),
+        "nearest is config.optimizer.learning_rate",
+    ),
+    (("--config.data.path",), "config.data.path=True must be a string"),
+    (("--work=other",), "'--work=other' is not a flag; see --help"),
+    (("--process_id=x",), "--process_id: invalid int value: 'x'"),
     ((f"--config={MOCO}",), "--config=... must be given once"),
     (("--workdir=other",), "--workdir=... must be given once"),
 ]
@@ -227,10 +226,20 @@ def test_a_bad_flag_is_told_in_one_line(arguments, fragment, start, tmp_path):
 
 
 def test_a_missing_flag_and_an_unknown_variant_are_told(start, tmp_path):
-    require_refused(start(config=""), "--config: FileNotFoundError: '' is neither")
+    require_refused(start(config=""), "--config: '' is neither")
     require_refused(start(config="configs/folder.py:nosuch"), "variant 'nosuch' must")
-    require_refused(start(workdir=""), "--workdir=... is missing")
+    require_refused(start(workdir=""), "--workdir: the path is missing; see --help")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["main", "evaluate", "prepare", "doctor", "sweep"])
+def test_a_command_without_arguments_says_which_are_required(name, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        importlib.import_module(f"logo_jax.{name}").main([])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        "error: .* required: .*; see --help|error: .* required; .*", line
+    )
 
 
 def test_a_workdir_that_is_no_folder_or_lies_in_a_file_is_told(start, tmp_path):

@@ -5,15 +5,13 @@ The healthy run compiles the step of a small MoCo once; no other check needs it.
 
 import itertools
 import shutil
-import sys
 from collections import namedtuple
 
 import jax
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 
-from logo_jax import _cli, doctor
+from logo_jax import configs, doctor
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
@@ -26,9 +24,6 @@ TINY_MOCO = TINY | {
     "encoder.backbone": "resnet10",
 }
 Usage = namedtuple("Usage", "total used free")
-
-# ml_collections loads config files so
-pytestmark = pytest.mark.filterwarnings("ignore:.*load_module")
 
 
 @pytest.fixture(name="arrays")
@@ -44,16 +39,14 @@ def fixture_arrays(tmp_path):
 
 
 @pytest.fixture(name="run")
-def fixture_run(arrays, tmp_path, monkeypatch, capsys):
+def fixture_run(arrays, tmp_path, capsys):
     """Runs the command line; returns the exit code and the findings by subject."""
 
     def run(*changes):
         fields = TINY_MOCO | {"data.path": arrays}
-        argv = ["doctor", f"--config={CONFIG}", f"--workdir={tmp_path / 'the run'}"]
+        argv = [f"--config={CONFIG}", f"--workdir={tmp_path / 'the run'}"]
         argv += [f"--config.{name}={value}" for name, value in fields.items()]
-        monkeypatch.setattr(sys, "argv", [*argv, *changes])
-        with flagsaver.flagsaver():
-            code = doctor.main(_cli.parse(sys.argv, ("config",)))
+        code = doctor.main([*argv, *changes])
         lines = capsys.readouterr().out.splitlines()
         assert not (tmp_path / "the run").exists()
         told = {line[5:14].strip(): line for line in lines if line[0] != " "}
@@ -154,6 +147,18 @@ def test_memory_beyond_the_devices_fails(needed, verdict):
     finding = doctor._memory(needed, 2**31, "the device's")
     assert finding.verdict == verdict
     assert ("smaller config.data.batch_size" in finding.text) == (verdict == "FAIL")
+
+
+def test_the_config_is_printed_as_a_file_would_have_it(capsys):
+    changes = {"crops.global_crops": "(2, 16, (0.4, 1))", "train.num_epochs": "7"}
+    fields = [f"--config.{name}={value}" for name, value in changes.items()]
+    assert doctor.main([f"--config={CONFIG}", *fields, "--print"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "config.train.num_epochs = 7" in lines
+    assert "config.data.source = 'tfds'" in lines
+    config = configs.load("cifar10_moco:logo")
+    exec("\n".join(lines), {"config": config})
+    assert config == configs.load(CONFIG, changes)
 
 
 def test_the_time_is_the_steps_left_at_the_median_step():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from logo_jax import _cli, evaluate
+from logo_jax import evaluate
 from logo_jax.experiment import make_experiment, make_spec
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.parallel.mesh import make_mesh
@@ -24,9 +24,6 @@ CONFIG = "configs/cifar10_simsiam.py:baseline"
 FIELDS = {"encoder.backbone": "resnet10", "monitor.crop": 0}
 PHOTOGRAPHS = {"data.source": "photographs", "data.path": ""}
 KNN = ["knn/k3_t0.1/top1", "knn/k3_t0.1/top5"]
-
-# ml_collections loads config files so
-pytestmark = pytest.mark.filterwarnings("ignore:.*load_module")
 
 
 @pytest.fixture(name="arrays", scope="module")
@@ -263,6 +260,16 @@ def test_a_file_of_another_network_is_refused_in_one_line(
         (["--protocol=linear", "--learning_rate=-1"], "learning_rate=-1"),
         (["--num_epochs=3"], "--num_epochs is not read by --protocol=knn"),
         (["--dataset=nowhere"], "nowhere is not prepared"),
+        (
+            ["--recipe=moco"],
+            "--recipe is not read by --protocol=knn with --recipe=moco",
+        ),
+        (["--protocol=linear", "--num_epochs=0"], "whole number, 1 or more"),
+        (
+            ["--config.seed=1"],
+            "--weights=FILE and --config=FILE.py must be given together",
+        ),
+        (["--flagfile=nowhere"], "--flagfile=nowhere cannot be read"),
     ],
 )
 def test_wrong_flags_end_with_one_line(flags, message, folder, capsys):
@@ -273,11 +280,18 @@ def test_wrong_flags_end_with_one_line(flags, message, folder, capsys):
 
 
 def test_table_6_is_a_file_of_flags():
-    from absl.testing import flagsaver
-
     flagfile = "--flagfile=configs/evaluation/imagenet1k_linear.flags"
-    with flagsaver.flagsaver():
-        _cli.parse(["evaluate", "--workdir=x", flagfile], ("workdir",))
-        assert evaluate.PROTOCOL.value == "linear"
-        assert evaluate.DATASET.value == "imagenet2012"
-        assert chosen_recipe(evaluate.options()) == RECIPES["moco"]
+    for given in ([flagfile], flagfile.split("=")):
+        options = evaluate._parser().parse(["--workdir=x", *given])
+        assert options.protocol == "linear"
+        assert options.dataset == "imagenet2012"
+        assert chosen_recipe(evaluate.given_options(options)) == RECIPES["moco"]
+
+
+def test_flags_after_a_file_of_flags_win_over_it(tmp_path):
+    file = tmp_path / "my flags"
+    file.write_text("# a comment\n\n  --protocol=linear\n--config.data.path=/a b\n")
+    arguments = ["--workdir=x", f"--flagfile={file}", "--protocol=svm"]
+    options = evaluate._parser().parse(arguments)
+    assert options.protocol == "svm"
+    assert options.fields == {"data.path": "/a b"}

@@ -2,39 +2,36 @@
 
 import json
 import os
+import pathlib
 import resource
 import shutil
 import signal
 import socket
+import tempfile
 import threading
 
 import jax
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 from logo_jax import main
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from tests.commands.test_main import fixture_arrays, records, run, tiny_config
+from tests.run_commands import write_config
 
 __all__ = ["fixture_arrays"]
 
 
 def run_main(config, folder):
     """The command in this process; returns its exit code, 0 where it ends."""
-    with flagsaver.flagsaver(config=config, workdir=str(folder)):
+    with tempfile.TemporaryDirectory() as scratch:
+        file = write_config(pathlib.Path(scratch) / "config.py", config)
         try:
-            main.main([])
+            main.main([f"--config={file}", f"--workdir={folder}"])
         except SystemExit as end:
             return end.code
     return 0
-
-
-@pytest.fixture(name="parsed_flags", autouse=True)
-def fixture_parsed_flags():
-    flags.FLAGS.mark_as_parsed()
 
 
 def damage(folder, step):

@@ -37,9 +37,6 @@ MEASURED = {
     "images_per_second": 10.0,
 }
 
-# ml_collections loads config files so
-pytestmark = pytest.mark.filterwarnings("ignore:.*load_module")
-
 
 def make_run(folder, arrays, variant="logo", **changes):
     """A run's folder, as main leaves it after three steps; it has not trained."""

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from logo_jax import report
 from logo_jax.data.sources.base import ArraySource
 from logo_jax.data.sources.folder import load_unsplit_folder
 from logo_jax.experiment import make_spec, pretrained
@@ -53,7 +54,7 @@ def test_both_figures_are_drawn_of_the_runs_images_or_of_others(
         ([f"--images={pictures}"], "groups: cat, dog, eel, fox;"),
     ):
         out = tmp_path / f"out{len(given)}"
-        similarity.main([*flags[1:], f"--out={out}", *given])
+        report.main([*flags, f"--out={out}", *given])
         page = Page(out)
         assert page.figures == ["similarity", "overlap"]
         assert groups in page.images[0][1]

@@ -8,9 +8,8 @@ import sys
 import zipfile
 
 import pytest
-from absl import flags
 
-from logo_jax import configs, main
+from logo_jax import configs
 from logo_jax.sweeps import spec
 
 QUICKSTART = configs.FOLDER / "quickstart.py"
@@ -46,17 +45,6 @@ def test_what_is_neither_is_told_with_the_names_there_are(name, tmp_path, monkey
         configs.find(name)
     assert "quickstart, stl10_moco" in str(told.value)
     assert "\n" not in str(told.value)
-
-
-# ml_collections loads config files so
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-def test_the_flag_takes_a_name_with_a_variant(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    parser = flags.FLAGS[main.CONFIG.name].parser
-    config = parser.parse("cifar10_moco:baseline")
-    assert config.logo.update_kind == "none"
-    assert config == parser.parse("configs/cifar10_moco.py:baseline")
-    assert parser.parse("cifar10_moco").logo.update_kind != "none"
 
 
 def test_a_sweep_is_found_from_any_folder(tmp_path, monkeypatch):

@@ -11,19 +11,13 @@ import tokenize
 import tomllib
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from logo_jax import _cli, configs, evaluate, main
+from logo_jax import _cli, configs
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CONFIGS = sorted(configs.FOLDER.rglob("*.py"))
 PREFIXES = ("taskset", "-c", "0", ".venv/bin/python", "python")
-REQUIRED = {"main": ["config", "workdir"], "doctor": ["config"], "evaluate": []}
-
-# ml_collections loads config files so
-pytestmark = pytest.mark.filterwarnings("ignore:.*load_module")
 
 
 def lines_of(text):
@@ -62,25 +56,22 @@ TOLD = list(dict.fromkeys(line for _, line in told()))
 
 
 class ParsedError(Exception):
-    """A command line has been parsed; what its parser left is the argument."""
+    """A command line has been parsed; the options are the argument."""
 
 
 @pytest.fixture(name="only_parse", autouse=True)
 def fixture_only_parse(monkeypatch):
     """Programs end where their arguments have been parsed."""
-    parse = argparse.ArgumentParser.parse_known_args
+    for parser, name in (
+        (argparse.ArgumentParser, "parse_args"),
+        (_cli.Parser, "parse"),
+    ):
+        parse = getattr(parser, name)
 
-    def parse_known(self, args=None, namespace=None):
-        raise ParsedError(parse(self, args, namespace)[1])
+        def parse_only(self, arguments=None, parse=parse):
+            raise ParsedError(parse(self, arguments))
 
-    def parse_all(self, args=None, namespace=None):
-        left = parse(self, args, namespace)[1]
-        if left:
-            self.error(f"unknown: {left}")
-        raise ParsedError([])
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_known)
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_all)
+        monkeypatch.setattr(parser, name, parse_only)
 
 
 def check(line, monkeypatch):
@@ -105,35 +96,26 @@ def check(line, monkeypatch):
 
 def check_module(module, arguments, monkeypatch):
     package, _, name = module.partition(".")
-    if package == "logo_jax" and name in REQUIRED:
-        return check_flags(name, arguments, monkeypatch)
     program = importlib.import_module(module)
     monkeypatch.setattr(sys, "argv", [module, *arguments])
     with pytest.raises(ParsedError) as parsed:
         program.main()
-    (left,) = parsed.value.args
-    if name == "sweep":
-        (file,) = (x.partition("=")[2] for x in arguments if x.startswith("--sweep="))
-        assert configs.find(file).is_file()
-        base = "--config=configs/cifar10_simsiam.py"
-        return check_flags("main", [base, "--workdir=RUN", *left], monkeypatch)
-    assert not left
+    (options,) = parsed.value.args
+    if package == "logo_jax":
+        with _cli.input_errors():
+            check_files(options)
     if name == "compare" and "--" in arguments:
         inner = arguments[arguments.index("--") + 1 :]
         check(shlex.join(inner), monkeypatch)
-    return None
 
 
-def check_flags(name, arguments, monkeypatch):
-    """Parses with the flags that the program has, and those alone."""
-    defined = flags.FLAGS.flags_by_module_dict()
-    own = [main.__name__, importlib.import_module(f"logo_jax.{name}").__name__]
-    known = {flag.name for module in own for flag in defined[module]}
-    given = {x.lstrip("-").partition("=")[0].partition(".")[0] for x in arguments}
-    assert given <= known
-    monkeypatch.setattr(sys, "argv", [name, *arguments])
-    with flagsaver.flagsaver():
-        _cli.parse(sys.argv, REQUIRED[name])
+def check_files(options):
+    """Reads the sweep or the config that is named, with the fields that are set."""
+    if "sweep" in options:
+        assert configs.find(options.sweep).is_file()
+        configs.load("cifar10_simsiam", options.fields)
+    elif getattr(options, "config", None) is not None:
+        _cli.load_config(options)
 
 
 def check_extras(words):
@@ -156,7 +138,9 @@ def test_a_command_that_is_told_is_taken(line, monkeypatch):
         "python -m logo_jax.main --config=quickstart:new --workdir=RUN",
         "python -m logo_jax.main --config=quickstart --workdir=RUN --protocol=knn",
         "python -m logo_jax.evaluate --workdir=RUN --protocol=new",
+        "python -m logo_jax.report RUN --config=new",
         "python -m logo_jax.sweep --sweep=sweeps/new --out=OUT",
+        "python -m logo_jax.sweep --sweep=study/cifar10_cpu --out=OUT --config.sed=1",
         "python -m benchmarks.knn --peer=new",
         "python -m benchmarks.new",
         "python -m benchmarks.compare main HEAD -- -m benchmarks.knn --new=1",
@@ -177,6 +161,3 @@ def test_commands_are_found_on_every_page_that_has_some():
     pages = {"README.md", "docs/performance.md", "docs/results.md"}
     assert pages | {"docs/robustness.md"} <= files
     assert len(TOLD) > 50
-
-
-assert evaluate  # defines its flags

@@ -4,19 +4,19 @@ metrics.jsonl is the record and the others are views of it: one object a line, `
 and then flat names such as `loss` or `knn/k20_t0.07/top1`.
 """
 
-import contextlib
 import csv
 import io
 import json
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self, SupportsFloat
 
 import numpy as np
 from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
+
+from logo_jax.training import atomic
 
 METRICS_FILE = "metrics.jsonl"
 Row = dict[str, Any]
@@ -101,7 +101,7 @@ class MetricWriter:
         self._jsonl = workdir / METRICS_FILE
         self._csv = workdir / "metrics.csv"
         rows = _kept(read_rows(self._jsonl), resume_step)
-        write_atomically(self._jsonl, "".join(map(_json_line, rows)))
+        atomic.write_text(self._jsonl, "".join(map(_json_line, rows)))
         self._columns = _write_table(self._csv, rows)
         self._loggers = (TensorBoardLogger(workdir, resume_step), *loggers)
 
@@ -243,7 +243,7 @@ def _write_table(path: Path, rows: list[Row]) -> list[str]:
     """Writes rows as a CSV file with the union of their columns, and returns those."""
     columns = list(dict.fromkeys(["step", *(name for row in rows for name in row)]))
     header = dict(zip(columns, columns, strict=True))
-    write_atomically(path, _csv_lines(columns, [header, *rows]))
+    atomic.write_text(path, _csv_lines(columns, [header, *rows]))
     return columns
 
 
@@ -254,22 +254,8 @@ def _csv_lines(columns: list[str], rows: Iterable[Row]) -> str:
 
 
 def _append(path: Path, line: str) -> None:
-    with _naming(path), path.open("a", encoding="utf-8", newline="") as file:
+    with (
+        atomic.name_in_errors(path),
+        path.open("a", encoding="utf-8", newline="") as file,
+    ):
         file.write(line)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with _naming(path):
-        partial.write_text(text, encoding="utf-8", newline="")
-        os.replace(partial, path)
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Names the file that cannot be written; a full disk does not."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, f"{path}: {error.strerror}") from error

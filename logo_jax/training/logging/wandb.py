@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from logo_jax.training.logging.metric_writer import write_atomically
+from logo_jax.training import atomic
 
 ID_FILE = "wandb_id"
 
@@ -50,7 +50,7 @@ class WandbLogger:
                 f"config.monitor.wandb={project!r}: {error}; say `wandb login`, or set "
                 "WANDB_MODE=offline, or leave the field empty"
             ) from error
-        write_atomically(known, f"{self._run.id}\n")
+        atomic.write_text(known, f"{self._run.id}\n")
         self._run.define_metric("*", step_metric="step")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
