@@ -10,7 +10,7 @@ import pytest
 
 from logo_jax.data.loader import Examples
 from logo_jax.experiment import make_spec
-from logo_jax.experiment.experiment import train_step
+from logo_jax.experiment.experiment import compiled_step
 from logo_jax.methods import LoGo, OnlineLinear
 from logo_jax.methods.base import LINEAR
 from logo_jax.parallel.mesh import batch_sharding, make_mesh
@@ -112,7 +112,7 @@ def flops(num_classes):
             for name, shape in shapes.items()
         }
     )
-    compiled = train_step(spec, make_mesh(jax.devices()[:1]))
+    compiled = compiled_step(spec, make_mesh(jax.devices()[:1]))
     state = jax.eval_shape(spec.init)
     lowered = compiled.trace(state, examples, np.int32(0)).lower()
     return lowered.cost_analysis()["flops"]
