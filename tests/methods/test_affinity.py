@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from logo_jax.losses import jensen_shannon
 from logo_jax.methods import CosineAffinity
-from logo_jax.methods.affinity import NEGATIVES
+from logo_jax.methods.affinity import CHOICES
 from logo_jax.methods.base import TrainState
 from logo_jax.networks import heads
 from logo_jax.networks.batch_norm import LayerNorm
@@ -215,7 +215,7 @@ def test_cosine_affinity_is_the_mean_cosine_of_the_pairs():
     np.testing.assert_allclose(loss, (z[0] * z[1]).sum(-1).mean(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("negatives", CHOICES["negatives"])
 def test_learning_is_the_same_on_one_device_and_on_four(negatives):
     affinity = cases.learned(negatives=negatives, loss=squared)
     one, four = (learn(affinity, num_devices=n) for n in (1, 4))
