@@ -125,9 +125,9 @@ print("everything goes to", HOME.absolute())
 # %% [markdown]
 # ## Train, until something happens
 #
-# MoCo with LoGo on 4,500 patches. First come the floors: what kNN reaches on raw
-# pixels, on mean colours, and with the network before it has learned. Once the trained
-# network's own kNN is there, we stop the run from outside, as a lost machine would.
+# MoCo with LoGo on 4,500 patches. First come baselines without training: what kNN reaches
+# on raw pixels, on mean colors, and with the untrained network. Once the trained network's
+# own kNN is there, we stop the run from outside, as a lost machine would.
 
 # %%
 FLAGS = [f"--config.{name}={value}" for name, value in CHANGES.items()]
@@ -184,7 +184,7 @@ show(*((HOME / "affinity" / f"{name}.png").read_bytes() for name in FIGURES))
 # %% [markdown]
 # ## Evaluate
 #
-# The encoder is frozen. Nearest neighbours, beside the floors; then a linear classifier
+# The encoder is frozen. Nearest neighbors, beside these baselines; then a linear classifier
 # on its features, with learning rate and decay chosen on held-out images.
 
 # %%

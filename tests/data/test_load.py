@@ -122,8 +122,8 @@ def test_a_source_without_its_name_or_path_is_refused():
 
 def test_reading_arrays_does_not_import_tfds(arrays_dir):
     code = (
-        "import sys; from logo_jax.data.load import load_images; "
-        f"load_images('npz', path={str(arrays_dir)!r}); "
+        "import sys; from logo_jax.data.load import DataLocation, load_images; "
+        f"load_images(DataLocation('npz', path={str(arrays_dir)!r})); "
         "sys.exit('tensorflow_datasets' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
