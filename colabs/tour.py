@@ -125,9 +125,9 @@ print("everything goes to", HOME.absolute())
 # %% [markdown]
 # ## Train, until something happens
 #
-# MoCo with LoGo on 4,500 patches. First come baselines without training: what kNN reaches
-# on raw pixels, on mean colors, and with the untrained network. Once the trained network's
-# own kNN is there, we stop the run from outside, as a lost machine would.
+# MoCo with LoGo on 4,500 patches. First come baselines without training: what kNN
+# reaches on raw pixels, on mean colors, and with the untrained network. Once the trained
+# network's own kNN is there, we stop the run from outside, as a lost machine would.
 
 # %%
 FLAGS = [f"--config.{name}={value}" for name, value in CHANGES.items()]
@@ -184,8 +184,8 @@ show(*((HOME / "affinity" / f"{name}.png").read_bytes() for name in FIGURES))
 # %% [markdown]
 # ## Evaluate
 #
-# The encoder is frozen. Nearest neighbors, beside these baselines; then a linear classifier
-# on its features, with learning rate and decay chosen on held-out images.
+# The encoder is frozen. Nearest neighbors, beside these baselines; then a linear
+# classifier on its features, with learning rate and decay chosen on held-out images.
 
 # %%
 logo("evaluate", f"--workdir={RUN}", "--protocol=knn", "--trivial_baselines")
