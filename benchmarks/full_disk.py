@@ -18,7 +18,7 @@ from benchmarks import kill_soak, processes
 
 CONFIG = "cifar10_moco.py:logo"
 FIELDS = processes.FIELDS | {"train.num_steps": 40, "train.checkpoint_every_steps": 1}
-MIB = 3  # room for a checkpoint, but not for the four that are there while one is saved
+MIB = 1  # room for a checkpoint, but not for the four that are there while one is saved
 ROOMY_MIB = 64
 
 

@@ -83,10 +83,14 @@ def read_leaves(folder: epath.Path, wanted: Mapping[str, Any]) -> Leaves:
 
 @contextlib.contextmanager
 def _durable(path: epath.Path) -> Iterator[IO[bytes]]:
-    """A new file, which is on the disk at the end."""
-    with path.open("wb") as file:
-        yield file
-        file.flush()
-        # a stream to an object store has no descriptor, and closing it is what commits
-        with contextlib.suppress(AttributeError, io.UnsupportedOperation):
-            os.fsync(file.fileno())
+    """A new file, which is on the disk at the end, or gone if that fails."""
+    try:
+        with path.open("wb") as file:
+            yield file
+            file.flush()
+            # a stream to an object store has no descriptor; closing it commits
+            with contextlib.suppress(AttributeError, io.UnsupportedOperation):
+                os.fsync(file.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)  # a full disk needs the room for metrics
+        raise

@@ -378,6 +378,7 @@ def test_after_a_save_that_failed_nothing_is_under_way_and_its_step_saves_again(
             checkpoints.save(1, state)
             with pytest.raises(SaveError, match="File too large"):
                 checkpoints.wait()
+            assert not list(tmp_path.rglob("arrays.safetensors"))  # gives the room back
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         checkpoints.save(1, state)
