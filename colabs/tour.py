@@ -126,8 +126,9 @@ print("everything goes to", HOME.absolute())
 # ## Train, until something happens
 #
 # MoCo with LoGo on 4,500 patches. First come baselines without training: what kNN
-# reaches on raw pixels, on mean colors, and with the untrained network. Once the trained
-# network's own kNN is there, we stop the run from outside, as a lost machine would.
+# reaches on raw pixels, on mean colors, and with the untrained network. Once the
+# trained network's own kNN is there, we stop the run from outside, as a lost machine
+# would.
 
 # %%
 FLAGS = [f"--config.{name}={value}" for name, value in CHANGES.items()]

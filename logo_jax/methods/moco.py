@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -165,6 +166,7 @@ def enqueue(memory: dict, keys: jax.Array) -> dict:
     """
     size, dim = memory["queue"].shape
     rows = gather(keys, axis=1).reshape(-1, dim)
+    chex.assert_is_divisible(size, len(rows))
     cursor = memory["cursor"]
     queue = jax.lax.dynamic_update_slice_in_dim(memory["queue"], rows, cursor, axis=0)
     return {"queue": queue, "cursor": (cursor + len(rows)) % size}

@@ -7,6 +7,7 @@ so that the learning rate means the same for every pairing; the paper's own sum,
 `summed`, is the exception.
 """
 
+import chex
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -86,6 +87,7 @@ def pair_loss(
         weights: of the pairs.
         num_global: global views of an image; they are the first of both axes.
     """
+    chex.assert_shape(losses, (*weights.shape, None))
     losses = losses.mean(-1)
     return jnp.sum(weights * losses), pair_metrics(weights, losses, num_global)
 

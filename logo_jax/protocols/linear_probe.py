@@ -255,7 +255,7 @@ def train_and_test(
         first = probe.init(keys[0])
         start, found = checkpoints.restore_latest(first) or (0, first)
         trained = replicate(found, frozen.mesh)
-        if start < probe.plan.num_steps:
+        if start < probe.schedule.num_steps:
             trained = _trained(
                 trained,
                 train_step(probe, frozen.mesh, keys[1:]),
@@ -266,7 +266,7 @@ def train_and_test(
                     recipe.batch_size,
                     (SEED,),
                 ),
-                probe.plan,
+                probe.schedule,
                 folder,
                 quiet=quiet,
                 checkpoints=checkpoints,
@@ -286,13 +286,13 @@ class Probe:
         method: trains the classifier.
         crop: of each image.
         augment: a flip, and the run's own mean and deviation of channels.
-        plan: of the loop.
+        schedule: of the training.
     """
 
     method: LinearProbe
     crop: CropSpec
     augment: AugmentSpec
-    plan: TrainingSchedule
+    schedule: TrainingSchedule
 
     def init(self, key: jax.Array) -> TrainState:
         """The state before the first step."""
@@ -350,7 +350,7 @@ def make_probe(
             grayscale_prob=0.0,
             blur_prob=0.0,
         ),
-        plan=TrainingSchedule(
+        schedule=TrainingSchedule(
             num_steps=recipe.num_epochs * steps_per_epoch,
             steps_per_epoch=steps_per_epoch,
             log_every_steps=min(steps_per_epoch, 100),
@@ -366,26 +366,26 @@ def _trained(
     stepped: Callable[..., Any],
     loader: Loader,
     line: str,
-    plan: TrainingSchedule,
+    schedule: TrainingSchedule,
     folder: pathlib.Path,
     *,
     quiet: bool,
     clock: Callable[[], float],
     **how: Any,
 ) -> TrainState:
-    """The state at the plan's end, or where it was stopped; says `line` first."""
+    """The state at the end, or where training was stopped; prints `line` first."""
     start = int(state.step)
     with (
         MetricWriter(folder, resume_step=start) as writer,
-        Progress(plan.num_steps, initial=start, quiet=quiet) as progress,
+        Progress(schedule.num_steps, initial=start, quiet=quiet) as progress,
     ):
         progress.say(line)
         return train(
             state,
             stepped,
             loader,
-            plan,
-            log=TrainLog(writer, progress, plan, clock=clock),
+            schedule,
+            log=TrainLog(writer, progress, schedule, clock=clock),
             **how,
         )
 
