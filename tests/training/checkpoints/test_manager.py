@@ -490,3 +490,18 @@ def test_a_checkpoint_of_a_newer_format_is_neither_read_nor_thrown_away(folder: 
     with pytest.raises(ValueError, match="has format 2, must be at most 1; update"):
         restore(folder)
     assert (folder / "300").exists()
+
+
+def test_a_classifier_that_learned_beside_the_network_may_stay_in_the_checkpoint(
+    tmp_path: Path,
+):
+    network = {"params": {"encoder": np.arange(3.0)}, "step": np.int32(1)}
+    params = network["params"] | {"linear": {"bias": np.ones(2)}}
+    with CheckpointManager(tmp_path) as checkpoints:
+        checkpoints.save(1, network | {"params": params})
+        found = checkpoints.restore_latest(network)
+        assert found is not None
+        assert found[1].keys() == network.keys()
+        assert found[1]["params"].keys() == {"encoder"}
+        with pytest.raises(ValueError, match="params/encoder is float64"):
+            checkpoints.restore_latest({"params": {}, "step": np.int32(1)})
