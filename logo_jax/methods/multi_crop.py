@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +47,7 @@ def encode(
         num_moving: how many of the views, the first ones, update the running
             statistics; None: all.
     """
+    chex.assert_equal_shape_prefix(views, 1)
     num_moving = len(views) if num_moving is None else num_moving
     stats = variables["batch_stats"]
     embeddings: list[jax.Array] = []
