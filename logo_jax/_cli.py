@@ -8,6 +8,7 @@ stderr); 1 anything else.
 import argparse
 import contextlib
 import faulthandler
+import logging
 import os
 import pathlib
 import sys
@@ -20,10 +21,17 @@ from logo_jax import configs
 def run(main: Callable[[], Any]) -> NoReturn:
     """Runs a command and ends the process with the exit code that it returns."""
     faulthandler.enable()  # a crash in compiled code shows the lines of Python
+    logging.basicConfig(format="{levelname}: {message}", style="{")  # from warnings on
     try:
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+_FIELDS_HELP = """\
+--config.FIELD=VALUE sets a field, such as --config.train.num_epochs=50. A tuple is a
+Python literal, such as --config.crops.global_crops="(2, 16, (0.4, 1.0))". All fields:
+configs/base.py, or python -m logo_jax.doctor --config=NAME --print."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,6 +57,8 @@ class Parser(argparse.ArgumentParser):
         )
         self._has_fields = has_fields
         self.add_argument("--flagfile", metavar="FILE", help="more flags, one a line")
+        if has_fields:
+            self.add_argument_group("fields of the config", _FIELDS_HELP)
 
     def add_config(self, help: str, *, required: bool = False) -> None:
         """Adds `--config`, which is given once."""

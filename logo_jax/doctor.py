@@ -3,9 +3,9 @@
     python -m logo_jax.doctor --config=configs/quickstart.py [--workdir=runs/quickstart]
     python -m logo_jax.doctor --config=configs/quickstart.py --print
 
---config.FIELD=VALUE sets a field of the config. One line a check: ok, warn or FAIL.
-Nothing is written, but for compiled code in its cache, where the training will find it.
-With --print: every field of the config, a line each as in a config file, and no check.
+One line a check: ok, warn or FAIL. Nothing is written, but for compiled code in its
+cache, where the training will find it. With --print: every field of the config, a line
+each as in a config file, and no check.
 
 Exit codes: 0 it will run, or --print; 2 it will not, or bad input.
 """

@@ -4,8 +4,7 @@
     python -m logo_jax.evaluate --workdir=DIR --weights=FILE --config=NAME
 
 Prints a table and writes it, with everything that tells the protocol, to
-WORKDIR/evaluations/NAME.json. With --weights, --config.FIELD=VALUE sets a field of the
-config.
+WORKDIR/evaluations/NAME.json.
 
 Exit codes: 0 done, or stopped by SIGTERM; 2 bad input, told in one line on stderr; 130
 stopped by Ctrl-C. The same command resumes a linear probe.

@@ -2,10 +2,6 @@
 
     python -m logo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
---config.FIELD=VALUE sets a field of the config, such as --config.train.num_epochs=50;
-configs/base.py has every field. A tuple is a Python literal:
---config.crops.global_crops="(2, 16, (0.4, 1.0))". `doctor --print` prints them all.
-
 Exit codes: 0 done, or stopped by SIGTERM and resumable; 1 the run has collapsed, or an
 error of the program; 2 bad input, damaged data or a full disk, told in one line on
 stderr; 130 stopped by Ctrl-C and resumable.

@@ -78,7 +78,7 @@ def prepare(
     folder = tfds_source.directory(data_dir)
     classes: tuple[str, ...] = ()
     if dataset.name == "imagenet100":
-        file = Path(classes_file or imagenet100.DEFAULT_CLASSES)
+        file = Path(classes_file or imagenet100.DEFAULT_CLASSES).expanduser()
         classes = imagenet100.read_classes(file)
     if written := _prepared(dataset, folder, classes):
         return f"{dataset.name} is already prepared in {written}"

@@ -8,7 +8,6 @@ from tests.xla_flags import DEVICES
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES.format(4)}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import grain  # noqa: F401 its flags: flagsaver would forget those of a later import
 import jax
 
 jax.config.update("jax_disable_most_optimizations", True)  # compile time dominates

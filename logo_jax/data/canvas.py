@@ -16,6 +16,8 @@ from logo_jax.data.decode import (
 )
 from logo_jax.data.sources.base import ImageSource, Record, Stored, class_of
 
+_LOGGER = logging.getLogger(__name__)
+
 
 class Canvases(NamedTuple):
     """Images of any size as one array.
@@ -163,7 +165,7 @@ class CorruptCounter:
                 continue
             self._seen.add(i)
             what = f"{self._source.name(i)}: {decode_failure(self._source, i)}"
-            logging.warning("skipped image %d, %s", len(self._seen), what)
+            _LOGGER.warning("skipped image %d, %s", len(self._seen), what)
             if len(self._seen) > self._most:
                 raise ValueError(
                     f"{len(self._seen)} images cannot be decoded, more than "

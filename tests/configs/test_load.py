@@ -7,6 +7,7 @@ import pytest
 
 from logo_jax import configs
 from logo_jax.configs import cifar10_moco
+from logo_jax.training.workdir import flatten
 
 
 def test_a_name_with_a_variant_is_what_its_file_returns(tmp_path, monkeypatch):
@@ -62,6 +63,14 @@ def test_a_value_takes_the_type_that_the_field_has(field, given, expected):
     assert type(value) is type(expected)
     if isinstance(expected, tuple):
         assert repr(value) == repr(expected)
+
+
+@pytest.mark.parametrize("name", ["simsiam", "moco", "byol", "swav"])
+def test_every_field_takes_its_own_value_as_text(name):
+    config = configs.load(f"cifar10_{name}")
+    texts = {field: str(x) for field, x in flatten(config.to_dict())}
+    assert len(texts) > 70
+    assert configs.load(f"cifar10_{name}:released", texts) == config
 
 
 REFUSED = [
