@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     process_id=options.process_id,
                 )
             )
-        # one of several cannot save alone: a signal ends it, and the others, at once
+        # one of several processes cannot save alone: a signal ends all of them at once
         stop = preemption.PreemptionHandler()
         if processes.is_alone():
             group.enter_context(stop)
@@ -122,19 +122,19 @@ def attempt(
     experiment: Experiment,
     checkpoints: CheckpointManager | NullLogger,
 ) -> bool:
-    """Trains on from the newest checkpoint; False where the run was rolled back.
+    """Trains from the newest checkpoint; returns False if the run was rolled back.
 
     Raises:
-        CollapseError: where the run has collapsed and is not to try again.
+        CollapseError: if the run has collapsed and must not start again.
     """
     with _cli.input_errors():
         times = int(
             processes.broadcast_from_first(np.int32(len(rollbacks(job.folder))))
         )
         experiment = experiment.rolled_back(times)
-        state = experiment.init()
         like = jax.eval_shape(experiment.spec.init)
-        found = checkpoints.restore_latest(like) or (0, state)
+        restored = checkpoints.restore_latest(like)
+        found = restored or (0, experiment.spec.first_state())
     start, state = processes.broadcast_from_first(found)
     state = replicate(state, experiment.mesh)
     try:
