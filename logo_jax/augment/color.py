@@ -310,4 +310,4 @@ def _random_blur(
 
 def _require_probability(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise ValueError(f"{name}={value} must be in [0, 1]; use e.g. 0.5")
+        raise ValueError(f"{name}={value} must be a number from 0 to 1; use e.g. 0.5")

@@ -119,10 +119,10 @@ def make_spec(
     """
     config = parse(config)
     counts = [spec.count for spec in config.crops.specs.values()]
+    norm = networks.make_norm(config.batch_norm)
     _require_one_size(config)
     _require_divisible(config, num_devices)
     schedule = _schedule(config, steps_per_epoch)
-    norm = networks.make_norm(config.batch_norm)
     encoder = networks.make_encoder(config.encoder, norm)
     parts = MethodParts(
         config=config,

@@ -112,7 +112,7 @@ VALUES = [
     ("monitor.knn=()", "config.monitor.knn=() must be pairs"),
     ("monitor.knn=((0,.1),)", "config.monitor.knn=((0, 0.1),) must be pairs"),
     ("monitor.knn=((3,0.01),)", "temperature >= 0.0125), at least one"),
-    ("monitor.knn=((99,.1),)", "k=99 neigh, more than the bank's 24"),
+    ("monitor.knn=((99,.1),)", "k=99 neighbors, more than the bank's 24"),
     ("monitor.crop=9", "config.monitor.crop=9 must be between"),
     ("method.predictor_hidden=0", "config.method.predictor_hidden=0"),
     ("method.queue=8", "queue"),
@@ -130,8 +130,8 @@ def test_a_bad_value_is_told_in_one_line(change, fragment, start, tmp_path):
 MOCO_VALUES = [
     ("method.queue_size=60", "queue_size=60 must be a multiple of the"),
     ("method.queue_size=0", "queue_size=0 must be > 0"),
-    ("method.temperature=0", "config.method.temperature=0.0 must be a finite number"),
-    ("method.momentum=1.1", "config.method.momentum=1.1 must be a number from 0 to 1"),
+    ("method.temperature=0", "config.method.temperature=0.0 must be > 0; try 0.1"),
+    ("method.momentum=1.1", "config.method.momentum=1.1 must lie in [0, 1]; try"),
     ("data.batch_size=12", "batch_size=12 must be a multiple of 8"),
 ]
 
