@@ -69,8 +69,8 @@ def test_colour_is_jittered_before_it_is_dropped():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"flip_prob": 1.5}, "flip_prob=1.5 must be in"),
-        ({"blur_prob": -0.1}, "blur_prob=-0.1 must be in"),
+        ({"flip_prob": 1.5}, "flip_prob=1.5 must be a number from 0"),
+        ({"blur_prob": -0.1}, "blur_prob=-0.1 must be a number from 0"),
         ({"jitter": (0.4, 0.4, -0.4, 0.1)}, "jitter=.* must be four strengths"),
         ({"jitter": (0.4, 0.4, 0.4, 0.6)}, "hue at most 0.5"),
         ({"blur_sigma": (0.0, 2.0)}, "blur_sigma=.* must satisfy 0 < min <= max"),
