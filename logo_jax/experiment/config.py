@@ -28,11 +28,13 @@ from logo_jax.augment.random_crop import CropSpec
 from logo_jax.configs import base
 from logo_jax.data.load import DataLocation
 from logo_jax.evaluation.knn import COLDEST
+from logo_jax.methods.affinity import CHOICES
 from logo_jax.methods.pairing import PAIRINGS
 from logo_jax.training.collapse import POLICIES
 
 INT_MAX = int(np.iinfo(np.int32).max)
 FLOAT_MAX = float(np.finfo(np.float32).max)
+SCHEDULES = ("cosine", "step", "constant")
 Group = TypeVar("Group")
 
 
@@ -201,15 +203,15 @@ class LoGoConfig:
     regressor_loss: str
     regressor_width: AtLeast1
     regressor_depth: AtLeast1
-    regressor_norm: str
+    regressor_norm: Annotated[str, one_of(CHOICES["regressor_norm"])]
     regressor_learning_rate: NotNegative
-    regressor_schedule: str
+    regressor_schedule: Annotated[str, one_of(SCHEDULES)]
     weight: float
     clip_ratio: NotNegative
     reset_norm: bool
     noise: NotNegative
-    noise_on: str
-    negatives: str
+    noise_on: Annotated[str, one_of(CHOICES["noise_on"])]
+    negatives: Annotated[str, one_of(CHOICES["negatives"])]
     both_orders: bool
     normalize: bool
     update_momentum_before_repel: bool
@@ -223,7 +225,7 @@ class OptimizerConfig:
     learning_rate: NotNegative
     momentum: Annotated[float, BELOW_1]
     weight_decay: NotNegative
-    schedule: str
+    schedule: Annotated[str, one_of(SCHEDULES)]
     milestones: Annotated[tuple[float, ...], MILESTONES]
     warmup_epochs: NotNegative
 

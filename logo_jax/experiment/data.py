@@ -37,13 +37,15 @@ def decode_in_memory(config: DataConfig, data: ExperimentData) -> ExperimentData
     Raises:
         ValueError: if more images are corrupt than `max_corrupt` allows.
     """
-    train, bank, queries = data
-    kept = _in_memory(train, config)
-    return ExperimentData(
-        train=kept,
-        bank=kept if bank is train else bank and _in_memory(bank, config),
-        queries=queries and _in_memory(queries, config),
-    )
+    train = _in_memory(data.train, config)
+    bank, queries = data.bank, data.queries
+    if bank is data.train:
+        bank = train
+    elif bank is not None:
+        bank = _in_memory(bank, config)
+    if queries is not None:
+        queries = _in_memory(queries, config)
+    return ExperimentData(train, bank, queries)
 
 
 def _in_memory(images: ImageSource, config: DataConfig) -> ImageSource:

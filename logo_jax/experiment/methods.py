@@ -31,7 +31,6 @@ from logo_jax.methods import (
     OnlineLinear,
     SimSiam,
     SwAV,
-    affinity,
 )
 from logo_jax.methods.affinity import Affinity
 from logo_jax.methods.base import BaseMethod, Method
@@ -221,7 +220,6 @@ def _with_online_linear(parts: MethodParts, base: BaseMethod) -> BaseMethod:
 def _with_logo(parts: MethodParts, base: BaseMethod) -> Method:
     """The base method, or LoGo around it if local crops repel each other."""
     config = parts.config.logo
-    made = _affinity(parts)  # wrong fields are refused without LoGo too
     if config.update_kind == "none":
         return base
     if config.update_kind == "released" and parts.config.optimizer.name != "sgd":
@@ -231,7 +229,7 @@ def _with_logo(parts: MethodParts, base: BaseMethod) -> Method:
         )
     return LoGo(
         base=base,
-        affinity=made,
+        affinity=_affinity(parts),
         repel_tx=parts.tx(make=optim.clipped_sgd),
         update_kind=config.update_kind,
         weight=config.weight,
@@ -245,11 +243,11 @@ def _with_logo(parts: MethodParts, base: BaseMethod) -> Method:
 def _affinity(parts: MethodParts) -> Affinity:
     """The measure of similarity of two local crops."""
     config, optimizer = parts.config.logo, parts.config.optimizer
+    if config.affinity == "cosine":
+        return CosineAffinity()
     peak = config.regressor_learning_rate * parts.config.data.batch_size / 256
     rate = learning_rate(optimizer, peak, parts.training, config.regressor_schedule)
-    for name, choices in affinity.CHOICES.items():
-        lookup(dict.fromkeys(choices), getattr(config, name), f"config.logo.{name}")
-    learned = LearnedAffinity(
+    return LearnedAffinity(
         regressor=networks.make_regressor(config, parts.norm),
         tx=make_optimizer(optimizer, rate, optim.sgd),
         loss=lookup(
@@ -263,4 +261,3 @@ def _affinity(parts: MethodParts) -> Affinity:
         both_orders=config.both_orders,
         normalize=config.normalize,
     )
-    return CosineAffinity() if config.affinity == "cosine" else learned

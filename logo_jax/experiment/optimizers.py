@@ -24,7 +24,7 @@ def learning_rate(
         kind: "cosine", "step" or "constant"; the group's `schedule` if empty.
 
     Raises:
-        ValueError: if the kind is unknown, or the warm-up does not fit.
+        ValueError: if the warm-up does not fit.
     """
     epochs = training.num_steps / training.steps_per_epoch
     if config.warmup_epochs >= epochs and config.warmup_epochs:
@@ -40,15 +40,14 @@ def learning_rate(
             "config.optimizer.warmup_epochs=0, or schedule='cosine'"
         )
     milestones = [round(part * training.num_steps) for part in config.milestones]
-    schedules: dict[str, Callable[[], optax.Schedule]] = {
+    makers: dict[str, Callable[[], optax.Schedule]] = {
         "cosine": lambda: optim.cosine_schedule(
             rate, num_steps=training.num_steps, warmup_steps=warmup
         ),
         "step": lambda: optim.step_schedule(rate, milestones=milestones),
         "constant": lambda: optax.constant_schedule(rate),
     }
-    field = "config.logo.regressor_schedule" if kind else "config.optimizer.schedule"
-    return lookup(schedules, kind or config.schedule, field)()
+    return makers[kind or config.schedule]()
 
 
 def make_optimizer(
