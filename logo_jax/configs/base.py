@@ -88,10 +88,13 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     # one_way, symmetric, global_targets, all_pairs or summed: who predicts whom
     config.pairing = "global_targets"
     config.batch_norm = "global"  # global, per_device, or split:N groups a device
-    config.running_stats = "all"  # of the encoder: moved by all views, or globals
+    # views that update the encoder's batch-norm running statistics: all, or globals
+    config.running_stats = "all"
 
     config.logo = ConfigDict()
-    config.logo.update_kind = "released"  # released, joint, or none: no repulsion
+    # released: a clipped step on the repulsion before the base's step; joint: a term of
+    # the base's loss; none: no repulsion. The variant :released sets every switch
+    config.logo.update_kind = "released"
     config.logo.affinity = "regressor"  # what repels: regressor, random or cosine
     config.logo.regressor_loss = "jensen_shannon"  # difference or donsker_varadhan
     config.logo.regressor_width = 256
@@ -128,7 +131,7 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     config.train.num_epochs = 200
     config.train.num_steps = 0  # wins over num_epochs where it is not 0
     config.train.log_every_steps = 20
-    config.train.checkpoint_every_steps = 1000
+    config.train.checkpoint_every_steps = 1000  # also before each kNN and at the end
 
     config.monitor = ConfigDict()
     config.monitor.knn_every_steps = 1000  # 0: only at the end

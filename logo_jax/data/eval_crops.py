@@ -1,4 +1,4 @@
-"""Whole data sets in memory: decoded once, by several threads."""
+"""Center crops to evaluate on, and whole data sets decoded into memory."""
 
 import contextlib
 import dataclasses

@@ -3,8 +3,8 @@
 `parse` turns a config, from a config file or from a run's config.json, into a `Config`,
 and refuses unknown, missing and wrong fields. A new knob is one line in
 `configs/base.py`, its default and meaning, and one line here, its type and range. Knobs
-of a method and of the augmentation are fields of their own classes instead
-(`methods/`, `augment/color.py`).
+of the augmentation are typed in `augment/color.py`; those of a base method in its class
+or, if a field is computed from the knob, in `experiment/methods.py`.
 """
 
 import dataclasses

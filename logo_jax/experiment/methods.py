@@ -74,9 +74,12 @@ class MethodParts:
 
     @property
     def rate(self) -> float:
-        """The learning rate at its peak, for the config's batch size."""
-        config = self.config
-        return config.optimizer.learning_rate * config.data.batch_size / 256
+        """The learning rate at its peak, at the config's batch size."""
+        return self.scaled(self.config.optimizer.learning_rate)
+
+    def scaled(self, rate: float) -> float:
+        """A learning rate for 256 images a step, at the config's batch size."""
+        return rate * self.config.data.batch_size / 256
 
     def tx(self, **more: Any) -> optax.GradientTransformationExtraArgs:
         """The config's optimizer on its schedule."""
@@ -131,8 +134,9 @@ class BaseEntry(NamedTuple):
     """How a base method is built.
 
     Attributes:
-        kind: its class. The fields of `MethodParts` that it has are given; its other
-            fields are the knobs of the config's group `method`.
+        kind: its class. It gets `encoder`, `pair_weights`, `running_stats`, and as `tx`
+            the config's optimizer. Its other fields, unless `derive` returns them, are
+            knobs in the config's group `method`.
         derive: from the parts, and from further knobs by keyword, to fields of the
             class that are no knobs themselves.
     """
@@ -245,7 +249,7 @@ def _affinity(parts: MethodParts) -> Affinity:
     config, optimizer = parts.config.logo, parts.config.optimizer
     if config.affinity == "cosine":
         return CosineAffinity()
-    peak = config.regressor_learning_rate * parts.config.data.batch_size / 256
+    peak = parts.scaled(config.regressor_learning_rate)
     rate = learning_rate(optimizer, peak, parts.training, config.regressor_schedule)
     return LearnedAffinity(
         regressor=networks.make_regressor(config, parts.norm),

@@ -226,7 +226,7 @@ class LearnedAffinity:
         params = state.params[REGRESSOR]
         if self.regressor_norm == "eval":
             return self._evaluate(state, pairs), state
-        if self.regressor_norm not in ("joint", "eval"):
+        if self.regressor_norm != "joint":
             return self._score(state, params, pairs)
         together = jnp.concatenate([pairs, self._negatives(first, second, key)])
         scores, state = self._score(state, params, together)

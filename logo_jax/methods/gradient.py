@@ -128,7 +128,10 @@ class GradientMethod(abc.ABC):
         """
 
     def update_momentum_encoder(self, state: TrainState) -> TrainState:
-        """The state itself: by default there is no momentum encoder."""
+        """State before the gradient step, after a momentum encoder has moved.
+
+        By default there is none, and the state stays as it is.
+        """
         return state
 
     def update(
@@ -167,11 +170,15 @@ class GradientMethod(abc.ABC):
 
 
 def embedding_health(embeddings: jax.Array) -> Metrics:
-    """Diagnostics of the predicting views' embeddings [s, b, d] on all devices.
+    """Diagnostics of the first two predicting views, over all devices.
 
-    At most about `diagnostics.MOST_ROWS` images are used, evenly spaced among each
-    device's rows. They are the same on any number of devices if the spacing divides the
-    number of rows of a device.
+    Args:
+        embeddings: this device's, [s, b, d].
+
+    Returns:
+        The metrics. At most about `diagnostics.MOST_ROWS` images are used, evenly
+        spaced among each device's rows; they are the same on any number of devices if
+        the spacing divides the number of rows of a device.
     """
     spacing = -(-global_size(embeddings.shape[1]) // diagnostics.MOST_ROWS)
     rows = jax.lax.stop_gradient(embeddings[:2, ::spacing])

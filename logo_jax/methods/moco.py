@@ -94,23 +94,32 @@ class MoCo(GradientMethod):
         return state.replace(memory=state.memory | {KEY_ENCODER: moved})
 
     def loss(self, state: TrainState, batch: Batch, key: jax.Array):
-        """Weighted InfoNCE of queries against other views' keys and the queue."""
+        """Weighted InfoNCE of queries against other views' keys and the queue.
+
+        The new queue, with this step's keys, is in `Forward.memory`.
+        """
         views, num_global = split_views(batch), batch.global_crops.shape[1]
-        rows, columns = self._encoded(len(views))
+        query_views, key_views = self._query_and_key_views(len(views))
         encoded = encode_views(
-            self.encoder, state.variables(ENCODER), batch, rows, self.running_stats
+            self.encoder,
+            state.variables(ENCODER),
+            batch,
+            query_views,
+            self.running_stats,
         )
-        keys, key_stats = self._encode_keys(state, [views[t] for t in columns], key)
-        columns = [t for t in columns if t < self.pair_weights.shape[1]]
+        keys, key_stats = self._encode_keys(state, [views[t] for t in key_views], key)
+        # local views are no targets; their keys exist only with encode_unused_views
+        key_views = [t for t in key_views if t < self.pair_weights.shape[1]]
         losses = info_nce(
             l2_normalize(encoded.embeddings),
-            keys[: len(columns)],
+            keys[: len(key_views)],
             state.memory["queue"],
             temperature=self.temperature,
         )
-        weights = self.pair_weights[np.ix_(rows, columns)]
+        weights = self.pair_weights[np.ix_(query_views, key_views)]
         loss, metrics = pair_loss(losses, weights, num_global)
-        enqueued = keys[: len(self._enqueued(num_global))]
+        enqueued = keys[: len(self._enqueued_views(num_global))]
+        # keys enqueued before this step, as a fraction of the queue
         filled = state.step * global_size(enqueued[..., 0].size) / self.queue_size
         return loss, Forward(
             embeddings=encoded.embeddings,
@@ -120,7 +129,7 @@ class MoCo(GradientMethod):
             features=encoded.features,
         )
 
-    def _encoded(self, num_views):
+    def _query_and_key_views(self, num_views):
         """Views that become queries, and views that become keys."""
         if self.encode_unused_views:
             return list(range(num_views)), list(range(num_views))
@@ -141,7 +150,7 @@ class MoCo(GradientMethod):
 
     def _check_queue(self, batch_size, num_global):
         """Raises if the queue does not hold a whole number of steps' keys."""
-        count = len(self._enqueued(num_global))
+        count = len(self._enqueued_views(num_global))
         added = count * batch_size
         if self.queue_size % added:
             raise ValueError(
@@ -150,10 +159,10 @@ class MoCo(GradientMethod):
                 f"use {max(1, round(self.queue_size / added)) * added}"
             )
 
-    def _enqueued(self, num_global):
+    def _enqueued_views(self, num_global):
         """Views whose keys are stored: the global ones among those encoded."""
-        _, columns = self._encoded(len(self.pair_weights))
-        return [t for t in columns if t < num_global]
+        _, key_views = self._query_and_key_views(len(self.pair_weights))
+        return [t for t in key_views if t < num_global]
 
 
 def enqueue(memory: dict, keys: jax.Array) -> dict:

@@ -32,7 +32,7 @@ def encode(
     variables: dict[str, Any],
     views: Sequence[jax.Array],
     *,
-    num_moving: int | None = None,
+    num_updating_stats: int | None = None,
 ) -> Encoded:
     """Applies a network to views in training mode.
 
@@ -44,11 +44,12 @@ def encode(
         network: is called as `network.apply(variables, x, train=True)`.
         variables: its "params" and "batch_stats".
         views: arrays [b, ...], at least one.
-        num_moving: how many of the views, the first ones, update the running
+        num_updating_stats: how many views, the first ones, update the running
             statistics; None: all.
     """
     chex.assert_equal_shape_prefix(views, 1)
-    num_moving = len(views) if num_moving is None else num_moving
+    if num_updating_stats is None:
+        num_updating_stats = len(views)
     stats = variables["batch_stats"]
     embeddings: list[jax.Array] = []
     features = None
@@ -57,7 +58,7 @@ def encode(
         stop = start + 1
         while (
             stop < len(views)
-            and stop != num_moving
+            and stop != num_updating_stats
             and views[stop].shape == views[start].shape
         ):
             stop += 1
@@ -69,7 +70,7 @@ def encode(
         )
         if not start and "features" in (sown := updated.get("intermediates", {})):
             features = sown["features"][0][0]
-        if start < num_moving:
+        if start < num_updating_stats:
             stats = updated.get("batch_stats", stats)
         embeddings.append(output)
         start = stop
@@ -104,9 +105,9 @@ def encode_views(
     """
     views, num_global = split_views(batch), batch.global_crops.shape[1]
     num_globals_chosen = sum(i < num_global for i in chosen)
-    num_moving = num_globals_chosen if running_stats == "globals" else None
+    updating = num_globals_chosen if running_stats == "globals" else None
     chosen_views = [views[i] for i in chosen]
-    return encode(encoder, variables, chosen_views, num_moving=num_moving)
+    return encode(encoder, variables, chosen_views, num_updating_stats=updating)
 
 
 def encode_pairs(
@@ -126,7 +127,8 @@ def encode_pairs(
         running_stats: as for `encode_views`.
 
     Returns:
-        The views that predict, and the embeddings [t, b, d] of the target views.
+        `Encoded` with the embeddings [s, b, d] of the predicting views only, and the
+        embeddings [t, b, d] of the target views.
     """
     predicting, targets = predicting_views(weights), target_views(weights)
     used = sorted({*predicting, *targets})

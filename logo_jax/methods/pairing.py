@@ -1,4 +1,4 @@
-"""Pairings of views as matrices of weights, and encoding over views.
+"""Pairings of views as matrices of weights, and the loss over pairs.
 
 A view is an augmented crop; views are numbered with the global ones first. A pairing is
 a matrix: row s is a view that predicts (MoCo: a query), column t a view that is the

@@ -1,4 +1,4 @@
-"""What an evaluation protocol is given, returns, and says of itself."""
+"""Request, result and table row of an evaluation protocol."""
 
 import dataclasses
 import pathlib
@@ -56,7 +56,8 @@ class Protocol:
         evaluate: from an encoder and a request to the result; None where it was
             stopped before its end. The encoder is of one seed, unless `all_seeds`.
         reads: names of the options that it reads.
-        recipes: values of the option `recipe` that choose it among those of its name.
+        recipes: values of the option `recipe` that select this row among those of the
+            same name.
         all_seeds: whether `evaluate` takes the encoder of all seeds at once.
     """
 

@@ -53,7 +53,7 @@ def train(
     """Trains from the state's step to the last step; returns the final state.
 
     A state is saved before it is evaluated, so that an evaluation that fails costs no
-    step. If the evaluation of the first state is missing, it is done first.
+    step. A resumed state whose evaluation is due and not recorded is evaluated first.
 
     Args:
         state: to start from; donated.

@@ -20,6 +20,7 @@ from logo_jax.experiment.experiment import make_eval_crops
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.experiment.spec import ExperimentSpec
 from logo_jax.losses import l2_normalize
+from logo_jax.parallel.mesh import replicate
 from logo_jax.visualization.embedding_map import feature_map
 from logo_jax.visualization.figure import RenderedFigure
 from logo_jax.visualization.image_grids import (
@@ -145,7 +146,7 @@ def nearest(
     """
     count = min(NUM_NEIGHBORS, len(bank.images) - in_bank)
     searched = nearest_neighbors.make_bank(Features(bank.features, bank.labels), mesh)
-    features = nearest_neighbors.replicate(queries.features, mesh)
+    features = replicate(queries.features, mesh)
     find = jax.jit(
         lambda features: nearest_neighbors.nearest(
             l2_normalize(features), searched, count + in_bank

@@ -32,7 +32,7 @@ def fixture_images(tmp_path):
     return root
 
 
-def folder_config(images, loader="streamed", **changes):
+def folder_config(images, loader="streaming", **changes):
     changes = {
         "data.source": "folder",
         "data.canvas": 16,
@@ -52,7 +52,7 @@ def damage(file):
 
 
 def test_streamed_and_resident_runs_are_bit_equal_also_when_resumed(images, tmp_path):
-    resident = run(folder_config(images, "resident"), tmp_path / "resident")
+    resident = run(folder_config(images, "on_device"), tmp_path / "resident")
     config = folder_config(images, **{"data.threads": 3})
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path / "streamed", until=3)
@@ -71,11 +71,11 @@ def test_what_comes_streamed_and_what_resident_is_decided_by_size(images, monkey
     small = experiment(folder_config(images, "auto"))
     assert isinstance(small.loader, OnDeviceLoader)
     assert "21 images of" in small.loading
-    assert "resident at 16x16 px" in small.loading
+    assert "held in device memory at 16x16 px" in small.loading
     monkeypatch.setattr(data, "SHARE", 21 * 16 * 16 * 3 / 2**50)
     large = experiment(folder_config(images, "auto"))
     assert isinstance(large.loader, StreamingLoader)
-    assert "streamed at 16x16 px" in large.loading
+    assert "decoded while training at 16x16 px" in large.loading
 
 
 def test_the_streamed_share_of_time_spent_waiting_is_recorded(images, tmp_path):
@@ -115,7 +115,7 @@ def test_a_run_is_evaluated_on_other_data_sets_too(images, tmp_path):
 def test_without_a_test_split_there_is_no_knn_and_it_is_said(images):
     found = experiment(folder_config(images / "val", **{"data.batch_size": 4}))
     assert found.monitor is None
-    assert "no labelled test set: no kNN" in found.loading
+    assert "no labeled test set: no kNN" in found.loading
 
 
 def test_images_of_any_size_need_a_size_to_be_evaluated_at(images):

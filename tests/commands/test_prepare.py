@@ -9,6 +9,7 @@ from logo_jax import prepare
 from logo_jax.data import datasets
 from logo_jax.data.builders import imagenet100
 from logo_jax.data.sources import tfds as tfds_source
+from tests.data import prepared
 from tests.data.pictures import decoded
 from tests.data.tar import jpeg, tar_bytes, write_tar
 
@@ -139,7 +140,7 @@ def test_imagenet_is_prepared_with_a_list_of_classes_and_keeps_to_it(tmp_path, c
     assert "wrote imagenet100" in capsys.readouterr().out
     prepare.main(own)
     assert "already prepared" in capsys.readouterr().out
-    loaded = tfds_source.load("imagenet100", "validation", tmp_path)
+    loaded = prepared.load("imagenet100", "validation", tmp_path)
     assert len(loaded) == 50
     assert loaded.class_names == (wnid,)
     assert "other classes" in error_of(capsys, "imagenet100", f"--data_dir={tmp_path}")

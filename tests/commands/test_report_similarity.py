@@ -78,7 +78,7 @@ def test_a_run_without_a_learned_affinity_is_refused(variant, fields):
 
 
 def test_scores_do_not_depend_on_the_order_or_on_the_company(judge, monkeypatch):
-    monkeypatch.setattr(similarity, "AT_ONCE", 4)
+    monkeypatch.setattr(similarity, "BATCH_SIZE", 4)
     images = ArraySource(
         np.stack([smooth(12, 12, seed=i) for i in range(8)]), origin="x"
     )

@@ -14,6 +14,10 @@ from tests.contracts import cases
 
 every_method = pytest.mark.parametrize("name", cases.METHODS)
 
+# after three steps of 1 and of 4 devices, whose sums have another order; of this method
+# a start changed by half a unit in the last place ends up to 4.1e-5 away
+ROUNDING = {"logo_byol_joint": 1e-4}
+
 
 def assert_equal(a, b, tolerance=0.0):
     assert jax.tree.structure(a) == jax.tree.structure(b)
@@ -59,7 +63,7 @@ def test_four_devices_do_what_one_does_with_global_batch_norm(name):
         cases.Trainer(cases.METHODS[name](), num_devices) for num_devices in (1, 4)
     )
     (a, a_metrics), (b, b_metrics) = (t.run(t.init(), 3) for t in (one, four))
-    assert_equal(jax.device_get(a), jax.device_get(b), tolerance=2e-5)
+    assert_equal(jax.device_get(a), jax.device_get(b), ROUNDING.get(name, 2e-5))
     for key in a_metrics:
         np.testing.assert_allclose(a_metrics[key], b_metrics[key], atol=1e-4)
 

@@ -100,7 +100,7 @@ def test_caltech_s_background_is_in_no_part():
 
 def test_the_label_left_out_of_caltech_is_its_background(tmp_path):
     features = tfds.builder("caltech101", data_dir=tmp_path).info.features
-    left_out = DATASETS["caltech101"].cut.left_out
+    left_out = DATASETS["caltech101"].split.left_out
     assert features["label"].int2str(left_out) == "background_google"
 
 
