@@ -10,13 +10,16 @@ from jaxtyping import Float, Int
 Array: TypeAlias = jax.Array | np.ndarray
 Metric: TypeAlias = Callable[[np.ndarray, np.ndarray], float]
 
+UNRANKED = 2**31 - 1  # rank of a label that is unknown or cannot be ranked
+
 
 def label_rank(scores: Float[Array, "*s n c"], labels: Int[Array, " n"]) -> Any:
-    """How many classes are ranked before the label's, [*s, n].
+    """Number of classes that are ranked before the label's, [*s, n].
 
-    0 where the label is the predicted class, below k where it is among the first k. Of
-    equal scores the earlier class comes first. An unknown label (-1), or any label
-    where scores are not finite, as of a classifier that diverged, is ranked last: c.
+    It is 0 if the label is the predicted class, and below k if it is among the first k.
+    Of equal scores the earlier class comes first. `UNRANKED`, which is above every k,
+    stands for an unknown label (-1), and for any label if scores are not finite, as of
+    a classifier that diverged.
 
     Args:
         scores: of classes; NumPy's arrays give NumPy's, JAX's give JAX's.
@@ -30,7 +33,7 @@ def label_rank(scores: Float[Array, "*s n c"], labels: Int[Array, " n"]) -> Any:
     score = xp.take_along_axis(scores, own, axis=-1)
     before = (scores > score) | ((scores == score) & (classes < own))
     ranked = (own[..., 0] >= 0) & xp.isfinite(scores).all(-1)
-    return xp.where(ranked, before.sum(-1), count)
+    return xp.where(ranked, before.sum(-1), UNRANKED)
 
 
 def top_hits(scores: Float[Array, "*s n c"], labels: Int[Array, " n"]) -> Any:

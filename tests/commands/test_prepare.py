@@ -8,8 +8,12 @@ import pytest
 from logo_jax import prepare
 from logo_jax.data import datasets
 from logo_jax.data.builders import imagenet100
-from logo_jax.data.sources import tfds as tfds_source
 from tests.data import prepared
+from tests.data.conftest import (
+    fixture_arrays,  # noqa: F401
+    fixture_arrays_dir,  # noqa: F401
+    fixture_data_dir,  # noqa: F401
+)
 from tests.data.pictures import decoded
 from tests.data.tar import jpeg, tar_bytes, write_tar
 
@@ -31,7 +35,7 @@ def test_arrays_are_prepared_without_tensorflow(arrays, arrays_dir, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert f"wrote cifar10 to {tmp_path / 'cifar10' / '3.0.2'}" in done.stdout
-    _, labels = decoded(tfds_source.load("cifar10", "test", tmp_path))
+    _, labels = decoded(prepared.load("cifar10", "test", tmp_path))
     np.testing.assert_array_equal(np.sort(labels), np.sort(arrays["test"][1]))
 
 

@@ -8,8 +8,8 @@ from logo_jax.data.builders import cifar10
 SIZES = {"train": 23, "test": 11}
 
 
-@pytest.fixture(scope="session")
-def arrays():
+@pytest.fixture(name="arrays", scope="session")
+def fixture_arrays():
     """Random images and labels of each split."""
     rng = np.random.default_rng(0)
     return {
@@ -21,8 +21,8 @@ def arrays():
     }
 
 
-@pytest.fixture(scope="session")
-def arrays_dir(arrays, tmp_path_factory):
+@pytest.fixture(name="arrays_dir", scope="session")
+def fixture_arrays_dir(arrays, tmp_path_factory):
     """Folder of train.npz and test.npz."""
     folder = tmp_path_factory.mktemp("arrays")
     for split, (images, labels) in arrays.items():
@@ -30,8 +30,8 @@ def arrays_dir(arrays, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def data_dir(arrays_dir, tmp_path_factory):
+@pytest.fixture(name="data_dir", scope="session")
+def fixture_data_dir(arrays_dir, tmp_path_factory):
     """A TFDS data_dir in which cifar10 is prepared from arrays_dir."""
     folder = tmp_path_factory.mktemp("tfds")
     cifar10.from_arrays(folder, arrays_dir)

@@ -7,8 +7,10 @@ from logo_jax.evaluation.metrics import (
     METRICS,
     ONE_LABEL,
     SEVERAL_LABELS,
+    UNRANKED,
     find_metric,
     label_rank,
+    top_hits,
 )
 
 CLASSES = 8
@@ -69,7 +71,7 @@ def test_unknown_labels_and_scores_that_are_no_numbers_are_never_hits(array):
     scores[0, 1], scores[1, 2] = np.nan, np.inf
     labels = np.array([0, 2, -1, 2], np.int32)
     ranks = label_rank(array(scores), array(labels))
-    np.testing.assert_array_equal(ranks, [3, 3, 3, 2])
+    np.testing.assert_array_equal(ranks, [UNRANKED, UNRANKED, UNRANKED, 2])
 
 
 def test_scores_in_float64_are_compared_in_float64():
@@ -119,3 +121,10 @@ def test_a_recall_of_three_tenths_reaches_the_threshold_of_three_tenths():
 def test_an_image_of_label_0_is_not_counted(name):
     scores, labels = np.array([[0.95], *RANKED]), np.array([[0], *SHOWN])
     assert METRICS[name](scores, labels) == METRICS[name](RANKED, SHOWN)
+
+
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+def test_an_unknown_label_is_no_hit_among_fewer_classes_than_five(array):
+    scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.0, 0.0]])
+    hits = top_hits(array(scores), array(np.array([0, 0, -1])))
+    np.testing.assert_array_equal(hits, [1, 2])
