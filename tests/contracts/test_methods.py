@@ -14,9 +14,10 @@ from tests.contracts import cases
 
 every_method = pytest.mark.parametrize("name", cases.METHODS)
 
-# after three steps of 1 and of 4 devices, whose sums have another order; of this method
-# a start changed by half a unit in the last place ends up to 4.1e-5 away
-ROUNDING = {"logo_byol_joint": 1e-4}
+# From batch 0 on, an activation of logo_byol_joint is so close to a ReLU's kink that a
+# start changed by half a unit in the last place ends 8e-4 away after three steps; from
+# batch 3 on it ends 6e-7 away, which leaves the tolerance below room for other CPUs.
+FIRST_BATCH = 3
 
 
 def assert_equal(a, b, tolerance=0.0):
@@ -62,8 +63,10 @@ def test_four_devices_do_what_one_does_with_global_batch_norm(name):
     one, four = (
         cases.Trainer(cases.METHODS[name](), num_devices) for num_devices in (1, 4)
     )
-    (a, a_metrics), (b, b_metrics) = (t.run(t.init(), 3) for t in (one, four))
-    assert_equal(jax.device_get(a), jax.device_get(b), ROUNDING.get(name, 2e-5))
+    (a, a_metrics), (b, b_metrics) = (
+        t.run(t.init(), 3, start=FIRST_BATCH) for t in (one, four)
+    )
+    assert_equal(jax.device_get(a), jax.device_get(b), tolerance=2e-5)
     for key in a_metrics:
         np.testing.assert_allclose(a_metrics[key], b_metrics[key], atol=1e-4)
 
