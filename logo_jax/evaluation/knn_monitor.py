@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -131,7 +131,12 @@ def _reduced(images: np.ndarray) -> np.ndarray:
     return squares.mean((2, 4))
 
 
-def make_encode_with(encoder, prepare, sharding, layers) -> Callable:
+def make_encode_with(
+    encoder: Any,
+    prepare: Callable[[jax.Array], jax.Array],
+    sharding: NamedSharding,
+    layers: Sequence[str],
+) -> Callable[[TrainState], Encode]:
     """A function from a state to `encode`, compiled once for all states.
 
     Args:
