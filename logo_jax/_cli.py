@@ -181,6 +181,17 @@ def load_config(options: argparse.Namespace) -> configs.ConfigDict:
         raise FileNotFoundError(f"--config: {error}") from error
 
 
+def default_workdir(config: str) -> pathlib.Path:
+    """The folder of a run for which no `--workdir` is given.
+
+    >>> default_workdir("configs/cifar10_simsiam.py:baseline").as_posix()
+    'runs/cifar10_simsiam_baseline'
+    """
+    name, colon, variant = config.partition(":")
+    stem = pathlib.PurePath(name).stem
+    return pathlib.Path("runs") / (f"{stem}_{variant}" if colon else stem)
+
+
 def path(given: str) -> pathlib.Path:
     """The path that a flag gives; shells leave the ~ of `--workdir=~/runs` to us.
 
@@ -188,7 +199,7 @@ def path(given: str) -> pathlib.Path:
     True
 
     Raises:
-        ArgumentTypeError: where it is empty.
+        ArgumentTypeError: if it is empty.
     """
     if not given:
         raise argparse.ArgumentTypeError("the path is missing")
@@ -232,8 +243,8 @@ def require_new(path: pathlib.Path, overwrite: bool) -> None:
     """Refuses to write where something is, or nothing can be, before work is done.
 
     Raises:
-        ValueError: where it is there and is not to be overwritten.
-        FileNotFoundError: where its folder is missing.
+        ValueError: if the path exists and `overwrite` is False.
+        FileNotFoundError: if the folder that it is to be written to is missing.
     """
     if path.exists() and not overwrite:
         raise ValueError(f"{path} is there already; say --overwrite, or another --out")

@@ -1,16 +1,22 @@
-"""Trains what a config describes; the same command resumes where it stopped.
+"""Trains the experiment that a config describes; the same command resumes a run.
 
-    python -m logo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+    python -m logo_jax.main --config=configs/cifar10_simsiam.py
 
-Exit codes: 0 done, or stopped by SIGTERM and resumable; 1 the run has collapsed, or an
-error of the program; 2 bad input, damaged data or a full disk, told in one line on
-stderr; 130 stopped by Ctrl-C and resumable.
+The run is written to runs/<config>, or runs/<config>_<variant>, unless --workdir names
+another folder. CIFAR-10, CIFAR-100, STL-10, MIT-67 and FGVC-Aircraft are downloaded and
+prepared first if they are missing.
+
+Exit codes: 0 if the run is complete, or was stopped by SIGTERM and can be resumed; 1 if
+the run has collapsed, or for an error in the program; 2 for bad input, corrupt data or
+a full disk, which is reported in one line on stderr; 130 if the run was stopped by
+Ctrl-C and can be resumed.
 """
 
 import contextlib
 import json
 import os
 import pathlib
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +26,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from logo_jax import _cli
-from logo_jax.experiment import Experiment, make_experiment
+from logo_jax.data.load import prepare_missing
+from logo_jax.experiment import Experiment, ExperimentSpec, make_experiment
+from logo_jax.experiment.config import parse
 from logo_jax.methods.base import TrainState
 from logo_jax.parallel import processes
 from logo_jax.parallel.mesh import make_mesh, replicate
@@ -44,13 +52,13 @@ from logo_jax.visualization.train_images import ImageLogger
 
 
 class Job(NamedTuple):
-    """What the command line asks for.
+    """A run to train, as the command line describes it.
 
     Attributes:
-        config: nested mappings of plain values.
-        folder: of the run.
-        stop: tells when to stop.
-        quiet: whether nothing but errors is printed.
+        config: the experiment's config as nested mappings of plain values.
+        folder: the run's folder, an absolute path.
+        stop: receives the signals that stop the run.
+        quiet: whether only errors and collapses are printed.
     """
 
     config: Mapping[str, Any]
@@ -60,8 +68,9 @@ class Job(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Joins the other processes, where there are any, and trains."""
+    """Runs the command line; joins the cluster's other processes, if any, first."""
     options = _parser().parse(arguments)
+    folder = options.workdir or _cli.default_workdir(options.config)
     with contextlib.ExitStack() as group:
         with _cli.input_errors():
             config = _cli.load_config(options).to_dict()
@@ -74,27 +83,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     process_id=options.process_id,
                 )
             )
-        # one of several processes cannot save alone: a signal ends all of them at once
+        # one of several processes cannot save alone: a signal ends all of them
         stop = preemption.PreemptionHandler()
         if processes.is_alone():
             group.enter_context(stop)
-        start_run(Job(config, options.workdir.absolute(), stop, options.quiet))
+        start_run(Job(config, folder.absolute(), stop, options.quiet))
         if stop.requested():
             stop.leave()
 
 
 def start_run(job: Job) -> None:
-    """Builds; restores and trains, again where the run is rolled back."""
+    """Builds the experiment and trains it, again after each rollback."""
     folder = job.folder
     with (
-        _cli.input_errors((DataError, OSError)),  # a full disk, above all
+        _cli.input_errors((DataError, OSError)),  # such as a full disk
         contextlib.ExitStack() as held,
     ):
         with _cli.input_errors():
             if processes.is_first():
                 workdir.check_config(folder, job.config)
                 workdir.require_free(folder)
-            experiment = make_experiment(job.config, make_mesh())
+            config = parse(job.config)
+            if processes.is_alone():  # several may have one disk, or one each
+                prepare_missing(config.data.location, quiet=job.quiet)
+            mesh = make_mesh()
+            experiment = make_experiment(
+                config, mesh, announce=lambda spec: announce(job, spec, mesh)
+            )
             checkpoints = NullLogger()
             if processes.is_first():
                 held.enter_context(workdir.lock_workdir(folder))
@@ -112,7 +127,7 @@ def start_run(job: Job) -> None:
 
 
 def record_machine(folder: pathlib.Path, mesh: Mesh) -> None:
-    """Says in the run's folder what this start of it runs on."""
+    """Writes the machine that this start of the run uses to the run's folder."""
     text = json.dumps(workdir.describe_machine(mesh), indent=2)
     atomic.write_text(folder / workdir.MACHINE_FILE, text + "\n")
 
@@ -125,7 +140,7 @@ def attempt(
     """Trains from the newest checkpoint; returns False if the run was rolled back.
 
     Raises:
-        CollapseError: if the run has collapsed and must not start again.
+        CollapseError: if the run has collapsed and is not to be started again.
     """
     with _cli.input_errors():
         times = int(
@@ -158,7 +173,7 @@ def run(
     start: int,
     checkpoints: CheckpointManager | NullLogger,
 ) -> None:
-    """Trains from a state to the end, and says what was written where."""
+    """Trains from a state to the end; prints what was written and what to do next."""
     folder = job.folder
     schedule, monitor = experiment.spec.schedule, experiment.monitor
     policy = experiment.spec.config.monitor.health
@@ -184,13 +199,13 @@ def run(
         if start:
             progress.say(f"resumed from step {start} of {schedule.num_steps}")
         elif again:
-            progress.say(f"no checkpoint in {folder}: started from step 0 again")
+            progress.say(f"no checkpoint in {folder}: starting again from step 0")
         if not start and schedule.trivial_baselines and monitor:
             with _cli.input_errors():  # it reads the images
                 baselines = monitor.trivial_baselines(state)
             for name, value in baselines.items():
                 progress.say(f"baseline without training: {name}, kNN {value:.1f} %")
-        train(
+        trained = train(
             state,
             experiment.train_step,
             experiment.loader,
@@ -200,12 +215,45 @@ def run(
             monitor=monitor,
             preemption=job.stop,
         )
-        if processes.is_first():
-            progress.say(f"wrote to {folder}: {', '.join(written(folder))}")
+        if processes.is_first() and int(np.max(trained.step)) == schedule.num_steps:
+            progress.say(f"done; wrote {', '.join(written(folder))} to {shown(folder)}")
+            for line in next_commands(folder, can_evaluate=monitor is not None):
+                progress.say(line)
+
+
+def announce(job: Job, spec: ExperimentSpec, mesh: Mesh) -> None:
+    """Prints the first line of a run: its images, length, devices and folder."""
+    if job.quiet or not processes.is_first():
+        return
+    schedule, data = spec.schedule, spec.config.data
+    epochs = schedule.num_steps / schedule.steps_per_epoch
+    print(
+        f"training on {data.location.title} for {schedule.num_steps:,} steps of "
+        f"{data.batch_size} images (epochs: {epochs:.4g}), on "
+        f"{workdir.describe_machine(mesh)['devices']}, in {shown(job.folder)}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def next_commands(folder: pathlib.Path, *, can_evaluate: bool) -> list[str]:
+    """Lines that propose commands for a run that is complete."""
+    name = shlex.quote(shown(folder))
+    report = f"next, draw a report: python -m logo_jax.report {name}"
+    if not can_evaluate:  # there are no labels
+        return [report]
+    command = f"python -m logo_jax.evaluate --workdir={name} --protocol=knn"
+    return [f"next, evaluate the encoder: {command}", report]
+
+
+def shown(folder: pathlib.Path) -> str:
+    """The folder relative to the current one, if it is inside that."""
+    here = pathlib.Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 
 def open_loggers(job: Job, experiment: Experiment) -> list[WandbLogger]:
-    """The loggers that a config asks for, beside TensorBoard."""
+    """The loggers that a config asks for in addition to TensorBoard."""
     project = experiment.spec.config.monitor.wandb
     if not project:
         return []
@@ -213,17 +261,22 @@ def open_loggers(job: Job, experiment: Experiment) -> list[WandbLogger]:
 
 
 def written(folder: pathlib.Path) -> list[str]:
-    """Names in the folder, folders with a slash."""
+    """Names of the files and folders of a run; folders end with a slash."""
     return sorted(
-        f"{file.name}/" if file.is_dir() else file.name for file in folder.iterdir()
+        f"{file.name}/" if file.is_dir() else file.name
+        for file in folder.iterdir()
+        if file.name != workdir.LOCK_FILE
     )
 
 
 def _parser() -> _cli.Parser:
     parser = _cli.Parser("main", __doc__, has_fields=True)
-    parser.add_config("what to train", required=True)
-    parser.add_workdir("folder of the run; made if absent")
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_config("the experiment to train", required=True)
+    parser.add_workdir(
+        "folder of the run, created if missing; default runs/<config>[_<variant>]",
+        required=False,
+    )
+    parser.add_argument("--quiet", action="store_true", help="print only errors")
     parser.add_argument(
         "--coordinator",
         metavar="HOST:PORT",
@@ -233,10 +286,10 @@ def _parser() -> _cli.Parser:
         "--num_processes",
         metavar="N",
         type=int,
-        help="processes in all; 1: train alone, whatever started this process",
+        help="number of processes; 1: train alone, even if a cluster is detected",
     )
     parser.add_argument(
-        "--process_id", metavar="I", type=int, help="number of this process, from 0"
+        "--process_id", metavar="I", type=int, help="index of this process, from 0"
     )
     return parser
 

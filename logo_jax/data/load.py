@@ -104,6 +104,25 @@ def _without_test_set(data: ExperimentData, val_size: int) -> ExperimentData:
     return ExperimentData(kept, kept, queries)
 
 
+def prepare_missing(location: DataLocation, *, quiet: bool = False) -> None:
+    """Downloads and prepares a missing TFDS data set, if that needs nothing else.
+
+    Args:
+        location: as for `load_images`, which reports what is still missing.
+        quiet: whether to print nothing.
+
+    Raises:
+        FileNotFoundError: if a file is missing and its host does not answer.
+        ValueError: if a file is not the published one.
+        OSError: if a file cannot be read, downloaded or written.
+    """
+    if location.source == "tfds" and location.name:
+        # TFDS takes most of a second to import; other sources do not need it
+        from logo_jax.data.builders import prepare
+
+        prepare.prepare_missing(location.name, location.data_dir, quiet=quiet)
+
+
 class Split(NamedTuple):
     """Labeled images, and which rows of them a classifier is trained and tested on.
 

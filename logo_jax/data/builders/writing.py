@@ -1,5 +1,6 @@
 """Data sets written whole or not at all: in a folder apart, counted, then moved."""
 
+import contextlib
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -86,7 +87,8 @@ def write_published(
 
 def _download_and_prepare(builder: Any, download_dir: Path) -> None:
     try:
-        builder.download_and_prepare(download_dir=download_dir)
+        with contextlib.redirect_stdout(None):  # TFDS prints the temporary folder
+            builder.download_and_prepare(download_dir=download_dir)
     except (NonMatchingChecksumError, tfds.download.DownloadError) as error:
         raise ValueError(
             f"{builder.name} was not downloaded well: {error}; try again, or put the "

@@ -1,5 +1,8 @@
-"""Progress of a run on the terminal: one live line, or plain lines."""
+"""Progress of a run: one line that is redrawn on a terminal, else a line per update."""
 
+import io
+import itertools
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -7,16 +10,22 @@ from typing import Self, TextIO
 
 from tqdm import tqdm
 
+_BAR = "step {n}/{total} |{bar:10}|  {desc}"
+_BAR_COLUMNS = len("step / |  |  ") + 10  # of _BAR, without its numbers and {desc}
+
 
 class Progress:
-    """A live line on a terminal, plain lines elsewhere; a context manager.
+    """Prints the progress of a run; a context manager.
+
+    On a terminal the progress is one line that is redrawn in place, and other lines are
+    printed above it. Elsewhere every update is a line of its own.
 
     Args:
-        total: updates in the whole run.
-        initial: updates done before this process began.
-        quiet: shows nothing but warnings.
-        stream: where lines go; standard error if None.
-        clock: seconds from any origin, for the time left.
+        total: number of steps of the whole run.
+        initial: number of steps done before this process began.
+        quiet: whether only warnings are printed.
+        stream: stream to print to; standard error if None.
+        clock: returns seconds since any origin; the time left is computed from it.
     """
 
     def __init__(
@@ -33,14 +42,14 @@ class Progress:
         self._clock = clock
         self._since, self._first = clock(), initial
         self._compiled = False
-        # a narrow terminal cuts the end of the line
         self._bar = tqdm(
             total=total,
             initial=initial,
             file=self._stream,
             disable=quiet or not self._stream.isatty(),
             dynamic_ncols=True,
-            bar_format="{percentage:3.0f}%|{bar}|{postfix}",
+            mininterval=0,
+            bar_format=_BAR,
         )
 
     def __enter__(self) -> Self:
@@ -50,37 +59,58 @@ class Progress:
         self._bar.close()
 
     def update(self, step: int, **shown: float | str) -> None:
-        """Shows a step, the latest numbers and the time left.
+        """Shows the step, the time left and the latest numbers.
+
+        A terminal that is too narrow shows only the first of the numbers.
 
         Args:
-            step: updates done so far.
-            **shown: what to show by its name; `**{"images/s": 512.0}` works too.
+            step: number of steps done so far.
+            **shown: numbers by their name; `**{"images/s": 512.0}` works too.
         """
         left = tqdm.format_interval(self._seconds_left(step))
         words = [f"{left} left", *(f"{name} {_short(x)}" for name, x in shown.items())]
         if self._bar.disable:
             self.say("  ".join([f"step {step}/{self._total}", *words]))
         else:
-            self._bar.set_postfix_str("  ".join(words), refresh=False)
+            room = _columns(self._stream) - _BAR_COLUMNS - len(f"{step}{self._total}")
+            self._bar.set_description_str(_first_words(words, room), refresh=False)
             self._bar.update(step - self._bar.n)
 
     def say(self, text: str) -> None:
-        """Prints a line of its own, above the live line where there is one."""
+        """Prints a line, above the line of progress if there is one."""
         if not self._quiet:
             self.warn(text)
 
     def warn(self, text: str) -> None:
-        """Prints a line of its own, also where `quiet`."""
+        """Prints a line, also if `quiet`."""
         tqdm.write(text, file=self._stream)
         self._stream.flush()
 
     def _seconds_left(self, step: int) -> float:
-        """By the speed since the first update; at the first one since the start."""
+        """From the speed since the first update, or since the start at that update."""
         now = self._clock()
         pace = (now - self._since) / max(step - self._first, 1)
         if not self._compiled:  # steps until the first update include compilation
             self._since, self._first, self._compiled = now, step, True
         return pace * (self._total - step)
+
+
+def _columns(stream: TextIO) -> int:
+    """Width of a terminal; unlimited if it is unknown."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or sys.maxsize
+    except (OSError, io.UnsupportedOperation):
+        return sys.maxsize
+
+
+def _first_words(words: list[str], room: int) -> str:
+    """The longest beginning of the joined words that has less than `room` characters.
+
+    >>> _first_words(["00:18 left", "loss 1.2", "kNN 40 %"], room=21)
+    '00:18 left  loss 1.2'
+    """
+    lines = itertools.accumulate(words, "{}  {}".format)
+    return max((line for line in lines if len(line) < room), key=len, default="")
 
 
 def _short(value: float | str) -> str:

@@ -1,6 +1,7 @@
 """Collects the metrics of training steps and writes their means at intervals."""
 
 import collections
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -121,7 +122,8 @@ class TrainLog:
         name, value = next(iter(row.items()))
         self._accuracy = {"kNN": f"{value:.2f} %"}
         spread = f" ± {row[f'{name}/std']:.2f}" if f"{name}/std" in row else ""
-        self._progress.say(f"step {step}: {name} {value:.2f}{spread} %")
+        shown = f"{value:.2f}{spread} %"
+        self._progress.say(f"step {step}: {_evaluation_text(name, shown)}")
         self._log_images(step, row)
         self.restart_clock()
 
@@ -154,11 +156,11 @@ class TrainLog:
         epoch, epochs = step / per_epoch, self._schedule.num_steps / per_epoch
         self._progress.update(
             step,
-            epoch=f"{epoch:.2f}/{epochs:.4g}",
             loss=row["loss"],
             **self._accuracy,
+            epoch=f"{epoch:.2f}/{epochs:.4g}",
             **{"images/s": row["images_per_second"]},
-            waiting=f"{row['data_wait_percent']:.1f} %",
+            **{"data wait": f"{row['data_wait_percent']:.1f} %"},
         )
 
     def _require_finite(self, wait: bool) -> None:
@@ -167,6 +169,21 @@ class TrainLog:
             step, loss = self._unchecked.popleft()
             if not np.isfinite(loss).all():
                 raise FloatingPointError(_advice(step, loss))
+
+
+_METRICS = {"top1": "top-1 accuracy", "map": "mean average precision"}
+
+
+def _evaluation_text(name: str, value: str) -> str:
+    """A metric in words.
+
+    >>> _evaluation_text("knn/k20_t0.07/top1", "78.20 %")
+    'kNN 78.20 %, the top-1 accuracy of the 20 nearest neighbors'
+    """
+    match = re.fullmatch(r"knn/k(\d+)_t[^/]+/(\w+)", name)
+    if not match or match[2] not in _METRICS:
+        return f"{name} {value}"
+    return f"kNN {value}, the {_METRICS[match[2]]} of the {match[1]} nearest neighbors"
 
 
 def _advice(step: int, loss: Any) -> str:

@@ -1,6 +1,11 @@
-"""What a person sees of a run: a live line, plain lines, or only what matters."""
+"""Progress on a terminal, in a pipe and with --quiet."""
 
+import fcntl
 import io
+import os
+import pty
+import struct
+import termios
 
 import pytest
 
@@ -12,14 +17,29 @@ class Terminal(io.StringIO):
         return True
 
 
+def on_terminal(columns, steps):
+    """What a terminal of that width receives from updates of a run of 150 steps."""
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    received = b""
+    with open(writer, "w") as stream:
+        with Progress(150, stream=stream, clock=lambda: 0.0) as progress:
+            for step in steps:
+                progress.update(step, **SHOWN)
+        while not received.endswith(b"\n"):  # printed when the progress ends
+            received += os.read(reader, 65536)
+    os.close(reader)
+    return received.decode()
+
+
 SHOWN = {
-    "epoch": "2.00/5",
     "loss": 1.23456,
     "kNN": "40.00 %",
+    "epoch": "2.00/5",
     "images/s": 54321.6,
-    "waiting": "0.5 %",
+    "data wait": "0.5 %",
 }
-TOLD = "epoch 2.00/5  loss 1.235  kNN 40.00 %  images/s 54322  waiting 0.5 %"
+TEXT = "loss 1.235  kNN 40.00 %  epoch 2.00/5  images/s 54322  data wait 0.5 %"
 
 
 def test_progress_without_a_terminal_is_one_plain_line_a_call():
@@ -28,7 +48,7 @@ def test_progress_without_a_terminal_is_one_plain_line_a_call():
     with Progress(100, 20, stream=stream, clock=lambda: next(seconds)) as progress:
         progress.update(40, **SHOWN)
     # 20 steps in 6 seconds: 60 more take 18.
-    assert stream.getvalue() == f"step 40/100  00:18 left  {TOLD}\n"
+    assert stream.getvalue() == f"step 40/100  00:18 left  {TEXT}\n"
 
 
 def test_the_time_left_forgets_how_long_the_first_line_took():
@@ -45,18 +65,29 @@ def test_progress_on_a_terminal_is_one_live_line():
     with Progress(100, 20, stream=stream, clock=lambda: 0.0) as progress:
         progress.update(40, **SHOWN)
     *_, line = stream.getvalue().split("\r")
-    assert " 40%|" in line
-    assert line.endswith(f"00:00 left  {TOLD}\n")
+    assert line == f"step 40/100 |####      |  00:00 left  {TEXT}\n"
     assert stream.getvalue().count("\n") == 1
 
 
-def test_said_lines_stand_alone_between_live_ones():
+@pytest.mark.parametrize(
+    ("columns", "last"),
+    [(80, "epoch 2.00/5"), (120, "data wait 0.5 %"), (63, "kNN 40.00 %"), (20, "")],
+)
+def test_the_live_line_fits_the_terminal_and_no_number_is_cut(columns, last):
+    received = on_terminal(columns, steps=[5, 150])
+    *drawn, final = received.rstrip("\r\n").split("\r")
+    assert "\n" not in received.rstrip("\r\n")
+    assert max(map(len, [*drawn, final])) <= columns
+    assert final.endswith(last)
+
+
+def test_lines_are_printed_between_those_of_the_progress():
     stream = Terminal()
     with Progress(2, stream=stream) as progress:
         progress.say("resumed from step 1")
     before, after = stream.getvalue().split("resumed from step 1\n")
     assert before.endswith("\r")
-    assert "0%|" in after
+    assert "step 0/2 |" in after
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
