@@ -11,7 +11,7 @@ from typing import Self, TextIO
 from tqdm import tqdm
 
 _BAR = "step {n}/{total} |{bar:10}|  {desc}"
-_BAR_COLUMNS = len("step / |  |  ") + 10  # of _BAR, without its numbers and {desc}
+_BAR_COLUMNS = len("step / ||  ") + 10  # of _BAR, without its numbers and {desc}
 
 
 class Progress:
