@@ -54,8 +54,9 @@ def test_every_config_named_in_the_readme_gives_a_config():
         )
 
 
-def test_every_module_run_by_the_readme_is_there():
-    modules = set(re.findall(r"-m (logo_jax\.\w+)", README))
+def test_readme_and_docs_show_every_command_and_no_other():
+    text = "".join(page.read_text() for page in PAGES)
+    modules = set(re.findall(r"-m (logo_jax\.\w+)", text))
     commands = (
         "convert",
         "doctor",
@@ -68,6 +69,10 @@ def test_every_module_run_by_the_readme_is_there():
     )
     assert modules == {f"logo_jax.{name}" for name in commands}
     assert [name for name in modules if importlib.util.find_spec(name) is None] == []
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 180
 
 
 def test_make_sets_up_as_the_readme_says():
