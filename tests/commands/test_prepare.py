@@ -114,7 +114,7 @@ def place_imagenet(folder, classes, validation):
     ("validation", "message"),
     [
         ([1598], "imagenet100: train has 100 examples, must have 126689"),
-        ([], "imagenet100 cannot be made: .*No examples were yielded"),
+        ([], "imagenet100 cannot be prepared: .*No examples were yielded"),
     ],
 )
 def test_another_number_of_images_is_told_in_one_line_and_leaves_nothing(
