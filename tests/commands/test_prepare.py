@@ -113,7 +113,7 @@ def place_imagenet(folder, classes, validation):
 @pytest.mark.parametrize(
     ("validation", "message"),
     [
-        ([1598], "imagenet100: train has 100 examples, must have 126689"),
+        ([1598], "imagenet100: train must have 126689 examples, got 100"),
         ([], "imagenet100 cannot be prepared: .*No examples were yielded"),
     ],
 )

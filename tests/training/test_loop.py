@@ -56,7 +56,7 @@ class Unreadable(Loader):
     def batches(self, start, stop):
         yield from super().batches(start, min(stop, 3))
         self._act()
-        raise ChildProcessError("a process that reads images: it was terminated")
+        raise ChildProcessError("a process that reads images failed: it was terminated")
 
 
 def run(folder, *, at=None, act=None, preemption=None, loader=None):
@@ -132,7 +132,7 @@ def test_sigterm_saves_the_current_step_and_the_next_run_goes_on_from_it(tmp_pat
 
 
 def test_a_reader_that_ends_has_all_steps_before_it_saved(tmp_path):
-    with pytest.raises(DataError, match="after step 3: a process that reads images"):
+    with pytest.raises(DataError, match="after step 3: a process that reads images failed"):
         run(tmp_path, loader=Unreadable(lambda: None))
     with CheckpointManager(tmp_path / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.steps() == [2, 3]

@@ -78,7 +78,7 @@ class Mit67(Published, tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(
         self, archive: Path, names_file: Path
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yields the images listed in lines such as `gameroom/bt_132294gameroom2.jpg`."""
+        """Yields images from lines such as `gameroom/bt_132294gameroom2.jpg`."""
         members = [
             f"Images/{name}" for name in names_file.read_text().splitlines() if name
         ]

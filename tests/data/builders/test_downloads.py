@@ -40,7 +40,7 @@ def test_a_file_downloaded_whole_is_not_downloaded_again(server, tmp_path):
         name = "fgvc_aircraft"
         url_infos = {url: compute_url_info(file)}
 
-    with pytest.raises(ValueError, match="train has 2 examples, must have 3"):
+    with pytest.raises(ValueError, match="train must have 3 examples, got 2"):
         writing.write_published(Tiny, tmp_path, COUNTS | {"train": 3})
     assert not (tmp_path / "fgvc_aircraft").exists()
     file.unlink()
