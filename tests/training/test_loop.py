@@ -132,7 +132,9 @@ def test_sigterm_saves_the_current_step_and_the_next_run_goes_on_from_it(tmp_pat
 
 
 def test_a_reader_that_ends_has_all_steps_before_it_saved(tmp_path):
-    with pytest.raises(DataError, match="after step 3: a process that reads images failed"):
+    with pytest.raises(
+        DataError, match="after step 3: a process that reads images failed"
+    ):
         run(tmp_path, loader=Unreadable(lambda: None))
     with CheckpointManager(tmp_path / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.steps() == [2, 3]

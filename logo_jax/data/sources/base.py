@@ -95,7 +95,7 @@ class ArraySource:
 
     @property
     def num_classes(self) -> int:
-        """Number of multi-label columns, or the largest label plus one; 0 if unlabeled."""
+        """Number of label columns, or the largest label plus one; 0 if unlabeled."""
         if self.labels is None:
             return 0
         if self.labels.ndim == 2:
