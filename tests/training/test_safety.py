@@ -19,8 +19,8 @@ from logo_jax.training.checkpoints.manager import CheckpointManager
 SOURCES = sorted(pathlib.Path(logo_jax.__file__).parent.rglob("*.py"))
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
 FORBIDDEN_MODULES |= {"subprocess", "pty", "commands", "joblib", "yaml"}
-# svm sends only its own arrays to its own processes. sweep starts commands from lists of
-# arguments; a test below rejects `shell=True`.
+# svm sends only its own arrays to its own processes. sweep starts commands as argument
+# lists; a test below rejects `shell=True`.
 ALLOWED_MODULES = {"svm": {"joblib"}, "sweep": {"subprocess"}}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_METHODS = {"os.system", "os.popen", "os.execv", "os.spawnv", "joblib.load"}
