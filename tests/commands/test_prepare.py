@@ -96,7 +96,7 @@ def test_a_stock_builder_without_tensorflow_names_the_extra(
 @pytest.mark.parametrize("name", ["imagenet2012", "imagenet100"])
 def test_imagenet_s_archives_are_named_with_their_place(name, tmp_path, capsys):
     line = error_of(capsys, name, f"--data_dir={tmp_path}")
-    assert "ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar must be fetched" in line
+    assert "ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar must be downloaded" in line
     assert str(tmp_path / "downloads" / "manual") in line
     assert "https://image-net.org" in line
 
