@@ -209,7 +209,7 @@ def _npz(location: DataLocation) -> ExperimentData:
     if test.labels is None or test.labels.shape[1:] != train.labels.shape[1:]:
         found = "none" if test.labels is None else list(test.labels.shape)
         raise ValueError(
-            f"labels of {test.origin} have shape {found}, those of {train.origin} "
+            f"labels of {test.origin} are {found}, those of {train.origin} are "
             f"{list(train.labels.shape)}; use the same form for both, or remove the "
             "labels of the training set"
         )
