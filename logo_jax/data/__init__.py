@@ -1,1 +1,1 @@
-"""Where images come from: decoded images as arrays, whatever stores them."""
+"""Image data sets: preparing, reading, decoding and batching."""

@@ -1,4 +1,4 @@
-"""Many stored images at once: on a canvas to train on, or as squares to evaluate on."""
+"""Batched decoding: onto canvases for training, or to center crops for evaluation."""
 
 import logging
 from collections.abc import Sequence
@@ -20,16 +20,17 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class Canvases(NamedTuple):
-    """Images of any size as one array.
+    """Images of any size, each on a canvas of the same size.
 
     Attributes:
-        images: uint8 [b, h, w, 3]; each lies in the upper left corner, reduced where it
-            is larger, the rest is black.
-        sizes: int32 [b, 2]: height and width of the originals, in pixels.
-        failed: bool [b]: where the image asked for cannot be decoded and the next
-            sound one of the source stands in its place.
-        labels: int32 [b]: class of the image that is there; NO_LABEL where it has
-            none, or may show several.
+        images: uint8 [b, h, w, 3]; each image is in the upper left corner of its
+            canvas, downscaled along each axis that is longer than the canvas. The rest
+            of the canvas is black.
+        sizes: (height, width) of the original images in pixels, int32 [b, 2].
+        failed: bool [b]; True if the requested image cannot be decoded and has been
+            replaced by the next decodable image of the source.
+        labels: int32 [b], class of the image on the canvas; NO_LABEL if it is
+            unlabeled or from a multi-label data set.
     """
 
     images: np.ndarray
@@ -39,13 +40,13 @@ class Canvases(NamedTuple):
 
 
 def canvas_size(source: ImageSource, side: int) -> Size:
-    """(height, width) of the canvas: `side`, or less where no image needs as much."""
+    """Returns the canvas (height, width): `side`, or less if all images are smaller."""
     height, width = source.largest or (side, side)
     return min(side, height), min(side, width)
 
 
 def read_canvases(source: ImageSource, ids: np.ndarray, canvas: Size) -> Canvases:
-    """The source's images of these numbers, each on a canvas of that size.
+    """Reads the images with the given numbers, each onto a canvas of the given size.
 
     Raises:
         DecodeError: if no image of the source can be decoded.
@@ -59,13 +60,15 @@ def read_canvases(source: ImageSource, ids: np.ndarray, canvas: Size) -> Canvase
             pixels, sizes[row] = decode_to_canvas(record.image, canvas)
         except DecodeError:
             failed[row] = True
-            record, (pixels, sizes[row]) = _next_sound(source, int(ids[row]), canvas)
+            record, (pixels, sizes[row]) = _next_decodable(
+                source, int(ids[row]), canvas
+            )
         images[row, : pixels.shape[0], : pixels.shape[1]] = pixels
         labels[row] = class_of(record)
     return Canvases(images, sizes, failed, labels)
 
 
-def _next_sound(
+def _next_decodable(
     source: ImageSource, i: int, canvas: Size
 ) -> tuple[Record, tuple[Pixels, Size]]:
     for step in range(1, len(source)):
@@ -78,12 +81,12 @@ def _next_sound(
 
 
 class EvalCropBatch(NamedTuple):
-    """Images to evaluate on.
+    """Batch of images for evaluation.
 
     Attributes:
-        images: uint8 [b, s, s, 3], or [b, h, w, 3] where they were left as they are.
-        labels: int32 [b].
-        failed: bool [b]: where the image cannot be decoded and is black.
+        images: uint8 [b, s, s, 3]; [b, h, w, 3] if the images are not resized.
+        labels: int32 [b]; int32 [b, c] for multi-label data sets.
+        failed: bool [b]; True if the image cannot be decoded and is black.
     """
 
     images: np.ndarray
@@ -94,16 +97,17 @@ class EvalCropBatch(NamedTuple):
 def read_eval_crops(
     source: ImageSource, ids: np.ndarray, *, resize: int, crop: int
 ) -> EvalCropBatch:
-    """The source's images of these numbers, resized and cut to their centers.
+    """Reads the images with the given numbers, resized and center-cropped.
 
     Args:
-        source: of images.
-        ids: numbers of images.
-        resize: short side before the cut, in pixels; 0: images are left as they are.
-        crop: side of the square.
+        source: image source to read from.
+        ids: numbers of the images, [b].
+        resize: short side in pixels to resize to before the center crop; 0 to neither
+            resize nor crop.
+        crop: side of the center crop in pixels.
 
     Raises:
-        ValueError: where images that are left as they are differ in size.
+        ValueError: if `resize` is 0 and the images differ in size.
     """
     records = source.records(ids)
     failed = np.zeros(len(ids), bool)
@@ -130,19 +134,19 @@ def _square(image: Stored, resize: int, crop: int) -> Pixels:
 def _require_same_size(shape: Sequence[int], first: Sequence[int], which: str) -> None:
     if tuple(shape) != tuple(first):
         raise ValueError(
-            f"{which} is {shape[0]}x{shape[1]}, another is {first[0]}x{first[1]}: "
-            "images of several sizes are evaluated with config.monitor.resize and "
-            "config.monitor.crop, e.g. 256 and 224"
+            f"{which} is {shape[0]}x{shape[1]}, another is {first[0]}x{first[1]}; "
+            "set config.monitor.resize and config.monitor.crop, e.g. to 256 and 224, "
+            "to evaluate on images of different sizes"
         )
 
 
 class CorruptCounter:
-    """Counts a source's images that cannot be decoded, and stops beyond a limit.
+    """Counts undecodable images and raises an error above a limit.
 
     Args:
-        source: of the images.
-        max_fraction: of the images that may fail.
-        num_images: that are read of the source; all if None.
+        source: image source that the images are read from.
+        max_fraction: largest allowed fraction of undecodable images.
+        num_images: number of images that are read from the source; None for all.
     """
 
     def __init__(
@@ -155,10 +159,10 @@ class CorruptCounter:
         self._seen: set[int] = set()
 
     def add(self, ids: np.ndarray, failed: np.ndarray) -> None:
-        """Names in the log those of ids that failed for the first time.
+        """Counts the failed ids and logs each the first time that it fails.
 
         Raises:
-            ValueError: when more have failed than may.
+            ValueError: if more images have failed than allowed.
         """
         for i in np.unique(ids[failed]).tolist():
             if i in self._seen:
@@ -169,16 +173,17 @@ class CorruptCounter:
             if len(self._seen) > self._most:
                 raise ValueError(
                     f"{len(self._seen)} images cannot be decoded, more than "
-                    f"{self._limit}; mend them, or train in another workdir without "
-                    f"them or with a larger config.data.max_corrupt; the last is {what}"
+                    f"{self._limit}; repair them, or start a new workdir without "
+                    "them or with a larger config.data.max_corrupt; the last one is "
+                    f"{what}"
                 )
 
 
 def decode_failure(source: ImageSource, i: int) -> str:
-    """Why an image cannot be decoded."""
+    """Returns the reason why image i cannot be decoded."""
     (record,) = source.records([i])
     try:
         decode(record.image)
     except DecodeError as error:
         return str(error)
-    return "it could not be read a moment ago"
+    return "the first attempt to read it failed"

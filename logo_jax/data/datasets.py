@@ -1,7 +1,7 @@
-"""The paper's data sets: where TFDS has them, how many images, how they are split.
+"""Catalog of the paper's data sets: TFDS names, sizes, metrics and splits.
 
-Sizes and metrics are Table 1 of the supplement; CIFAR's are BYOL's
-(https://arxiv.org/abs/2006.07733). Nothing is read here.
+Sizes and metrics are those of Table 1 of the supplement; those of CIFAR are BYOL's
+(https://arxiv.org/abs/2006.07733). This module reads no files.
 """
 
 from collections.abc import Mapping
@@ -24,22 +24,22 @@ class Dataset:
     """One data set of the paper.
 
     Attributes:
-        name: what configs and `prepare` call it.
-        tfds: its TFDS name, with a config where there are several.
-        examples: examples of each TFDS split, or of several joined by `+` where only
-            their sum is fixed; a prepared data set must have exactly these.
-        num_classes: classes of the protocol; 0 where labels are not used.
-        metric: "top1", "mean_per_class" (the mean of the classes' recalls) or "map"
-            (images have several labels); "" where labels are not used.
-        pretrain: split expression to learn representations from.
-        train: labeled split to train a classifier on, or kNN's bank; "" for none.
+        name: name in configs and for `prepare`.
+        tfds: TFDS name, including the TFDS config if the data set has several.
+        examples: number of examples of each TFDS split. The key joins splits by `+` if
+            only their total is fixed. A prepared data set must have these numbers.
+        num_classes: number of classes in the protocol; 0 if labels are not used.
+        metric: "top1", "mean_per_class" (mean recall over classes) or "map" (for
+            multi-label images); "" if labels are not used.
+        pretrain: TFDS split expression to pretrain on.
+        train: labeled split to train a classifier on, also kNN's bank; "" for none.
         test: labeled split to evaluate on; "" for none.
-        split: how the transfer protocol's train, validation and test are made; None if
-            the paper transfers nothing to it.
-        sizes: published numbers of train, validation and test images, where there is
-            a split.
+        split: rule that makes the train, validation and test sets of the transfer
+            protocol; None if the paper does not transfer to this data set.
+        sizes: published numbers of train, validation and test images; None if `split`
+            is None.
         by_hand: files that cannot be downloaded and must be placed by hand.
-        where: where those files are to be had.
+        where: source of the files in `by_hand`.
     """
 
     name: str
@@ -161,9 +161,9 @@ _ALL = (
         split=OfficialSplit(),
         sizes=(1_020, 1_020, 6_149),
     ),
-    # TFDS draws train and test in the file system's order, so they (and the order of
-    # the pool, and our draw) differ between machines; the images do not. Label 4 is
-    # background_google.
+    # TFDS samples train and test in the file system's order. Therefore these splits,
+    # the order of the pool and our own sample differ between machines; the set of all
+    # images does not. Label 4 is background_google.
     Dataset(
         name="caltech101",
         tfds="caltech101",
@@ -185,7 +185,7 @@ _ALL = (
             *("cars_train.tgz", "cars_test.tgz"),
             *("car_devkit.tgz", "cars_test_annos_withlabels.mat"),
         ),
-        where="the authors' site is gone, any copy is checked by its sha256; see "
+        where="the authors' site is offline; any copy with the right sha256 works, see "
         "https://github.com/tensorflow/datasets/issues/5053",
     ),
     Dataset(
@@ -211,7 +211,7 @@ DATASETS: Mapping[str, Dataset] = {dataset.name: dataset for dataset in _ALL}
 
 
 def find(name: str) -> Dataset | None:
-    """The data set called so here or by TFDS; None if it is not one of the paper's."""
+    """Finds a data set by our name or its TFDS name; None if it is not in the paper."""
     for dataset in DATASETS.values():
         if name in (dataset.name, dataset.tfds):
             return dataset
@@ -221,52 +221,53 @@ def find(name: str) -> Dataset | None:
 def require_counts(
     name: str, expected: Mapping[str, int], found: Mapping[str, int]
 ) -> None:
-    """Raises ValueError unless the splits have the examples they must have.
+    """Raises ValueError if a split does not have the expected number of examples.
 
     Args:
-        name: what to call the data set.
-        expected: examples of each split, or of several joined by `+`.
-        found: examples of each split; a split that is missing has none.
+        name: name of the data set, for the error message.
+        expected: number of examples of each split, or of several joined by `+`.
+        found: number of examples of each split; a missing split counts as 0.
     """
     for split, count in expected.items():
         counted = sum(found.get(part, 0) for part in split.split("+"))
         if counted != count:
             raise ValueError(
-                f"{name}: {split} has {counted} examples, must have {count}; "
-                "replace the files it is made from and prepare it again"
+                f"{name}: {split} must have {count} examples, got {counted}; "
+                "replace the source files and prepare the data set again"
             )
 
 
 def partition(
     dataset: Dataset, labels: Labels, *, seed: int = 0
 ) -> dict[str, SplitRows]:
-    """The rows of the transfer protocol's "train", "val" and "test".
+    """Returns the rows of "train", "val" and "test" in the transfer protocol.
 
-    Official splits are taken whole. Where validation, or all three, are drawn at
-    random, the paper publishes only how many: the rows are ours, those of
-    `numpy.random.default_rng(seed)`, and seed 0 is the one to report.
+    Official splits are used whole. If the validation set, or all three sets, are
+    sampled at random, the paper publishes only their sizes. In that case the rows are
+    sampled by `numpy.random.default_rng(seed)`; report results for seed 0.
 
     Args:
-        dataset: one with a `split`.
-        labels: labels of each split in `dataset.split.splits`, in the split's order; of
-            official splits only their number counts.
-        seed: of the draw.
+        dataset: data set whose `split` is not None.
+        labels: labels of each split in `dataset.split.splits`, in the order of the
+            split's examples; for official splits only the number of labels matters.
+        seed: seed of the random sample.
 
     Raises:
-        ValueError: if the data set has no transfer protocol, labels of a split are
-            missing, or a part has another size than `dataset.sizes` says.
+        ValueError: if the data set has no transfer protocol, the labels of a split are
+            missing, or a part does not have its size in `dataset.sizes`.
     """
     if dataset.split is None or dataset.sizes is None:
         raise ValueError(
-            f"{dataset.name} is not transferred to in the paper; choose another"
+            f"the paper has no transfer protocol for {dataset.name}; choose another "
+            "data set"
         )
     if missing := [split for split in dataset.split.splits if split not in labels]:
-        raise ValueError(f"{dataset.name}: give the labels of {missing[0]}, too")
+        raise ValueError(f"{dataset.name}: the labels of {missing[0]} are missing")
     rows = dataset.split.draw(labels, np.random.default_rng(seed))
     for part, size in zip(PARTS, dataset.sizes, strict=True):
         if (drawn := len(rows[part].indices)) != size:
             raise ValueError(
-                f"{dataset.name}: {part} has {drawn} images, must have {size}; "
-                "give all labels of the data set as prepare writes it"
+                f"{dataset.name}: {part} must have {size} images, got {drawn}; "
+                "pass all labels of the data set that `prepare` writes"
             )
     return rows

@@ -1,9 +1,10 @@
-"""From a stored image to RGB pixels: decoded, fitted to a canvas, or cut to a square.
+"""Decoding stored images to RGB pixels, canvases or center crops.
 
-JPEG goes through libjpeg-turbo (simplejpeg), which gives Pillow's pixels in less time;
-all else, and all that is unusual, through Pillow. An orientation in the image's EXIF
-data is applied; transparency is dropped; gray becomes three equal channels; 16 bits a
-channel are scaled down to 8; of an animation, the first frame.
+JPEG files are decoded by libjpeg-turbo (simplejpeg), which returns the same pixels as
+Pillow in less time; other formats and unusual JPEG files are decoded by Pillow. The
+EXIF orientation is applied, transparency is dropped, grayscale becomes three equal
+channels, 16 bits per channel are scaled to 8, and only the first frame of an animation
+is decoded.
 """
 
 import io
@@ -22,8 +23,8 @@ from logo_jax.data.sources.base import Stored
 Pixels = UInt8[np.ndarray, "h w 3"]
 Size = tuple[int, int]  # height, width
 
-_ORIENTATION = 0x0112  # EXIF's tag; 1: upright
-# What Pillow and the libraries under it raise for damaged files.
+_ORIENTATION = 0x0112  # EXIF tag; the value 1 means upright
+# Exceptions that Pillow and its libraries raise for damaged files.
 _DAMAGE = (
     OSError,
     ValueError,
@@ -36,21 +37,24 @@ _DAMAGE = (
 
 
 class DecodeError(ValueError):
-    """An image that cannot be read or decoded; says why."""
+    """An image cannot be read or decoded; the message gives the reason."""
 
 
 def decode_to_canvas(image: Stored, canvas: Size) -> tuple[Pixels, Size]:
-    """The image, reduced where it exceeds the canvas, and its original size.
+    """Decodes an image, downscales it to the canvas and returns its original size.
 
-    Each axis is reduced to the canvas's by itself, so an image's shape may change, and
-    kept as it is where it is no longer than the canvas's.
+    Height and width are downscaled independently, each only if it exceeds the canvas,
+    so the aspect ratio may change.
 
     Args:
-        image: to decode.
-        canvas: (height, width), in pixels.
+        image: stored image.
+        canvas: (height, width) in pixels.
+
+    Returns:
+        Pixels, uint8 [h, w, 3], and the original (height, width).
 
     Raises:
-        DecodeError: if it cannot be decoded.
+        DecodeError: if the image cannot be decoded.
     """
     pixels, size = decode(image, at_least=canvas)
     return shrink(pixels, size, canvas), size
@@ -62,33 +66,35 @@ def shrink(
     canvas: Size,
     resample: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> Pixels:
-    """Decoded pixels of an image of the given original size, reduced to a canvas.
+    """Downscales decoded pixels of an image of original size `size` to a canvas.
 
-    Bicubic by measurement (benchmarks/canvas.py): 1 to 3.5 dB above bilinear for a
-    third more time; Lanczos adds half a decibel for another third.
+    The default is bicubic resampling. As measured by benchmarks/canvas.py, bicubic is
+    1 to 3.5 dB better than bilinear and takes a third more time; Lanczos gains another
+    half decibel for another third.
     """
     height, width = min(size[0], canvas[0]), min(size[1], canvas[1])
     if pixels.shape[:2] == (height, width):
         return pixels
-    # JPEG's own scaling is by eighths and rounds up: the last row may be half a row.
+    # JPEG decoders scale by eighths and round up, so the last row may be fractional.
     eighths = round(8 * pixels.shape[0] / size[0])
     whole = (0, 0, size[1] * eighths / 8, size[0] * eighths / 8)
     return np.asarray(Image.fromarray(pixels).resize((width, height), resample, whole))
 
 
 def center_crop(image: Stored, resize: int, crop: int) -> Pixels:
-    """The center of the image once its short side is `resize`: uint8 [crop, crop, 3].
+    """Resizes an image and cuts its center crop, uint8 [crop, crop, 3].
 
     Args:
-        image: to decode.
-        resize: short side of the whole image, in pixels, resampled by Pillow's bicubic.
-        crop: side of the square, in pixels, <= resize.
+        image: stored image.
+        resize: short side of the resized image in pixels, resampled by Pillow's
+            bicubic filter.
+        crop: side of the center crop in pixels, <= resize.
 
     Raises:
-        DecodeError: if it cannot be decoded.
+        DecodeError: if the image cannot be decoded.
 
     Source: pytorch/vision@torchvision/transforms: Resize(resize, BICUBIC), then
-        CenterCrop(crop), with their rounding.
+        CenterCrop(crop), with the same rounding.
     """
     pixels, (height, width) = decode(image)
     short = min(height, width)
@@ -100,15 +106,16 @@ def center_crop(image: Stored, resize: int, crop: int) -> Pixels:
 
 
 def decode(image: Stored, at_least: Size | None = None) -> tuple[Pixels, Size]:
-    """The image's pixels and its original size.
+    """Decodes an image and returns its pixels and original (height, width).
 
     Args:
-        image: pixels, which are returned as they are, an encoded image, or a file.
-        at_least: (height, width) that will do: a JPEG of twice that or more is decoded
-            at a half of its size or less (eighths, rounded up), no smaller than that.
+        image: pixels (returned unchanged), an encoded image, or the path of a file.
+        at_least: minimal (height, width) of the result. A JPEG whose height and width
+            are at least twice as large is decoded at a reduced scale: a multiple of
+            1/8, at most 1/2, rounded up to whole pixels and not below the minimum.
 
     Raises:
-        DecodeError: if it cannot be read or decoded.
+        DecodeError: if the image cannot be read or decoded.
     """
     if isinstance(image, np.ndarray):
         return image, (image.shape[0], image.shape[1])
@@ -121,7 +128,7 @@ def decode(image: Stored, at_least: Size | None = None) -> tuple[Pixels, Size]:
 
 
 def _by_simplejpeg(encoded: bytes, at_least: Size | None) -> tuple[Pixels, Size] | None:
-    """As decode; None for what simplejpeg cannot do, or would not do as Pillow does."""
+    """Decodes a JPEG; None if simplejpeg fails or its pixels would not be Pillow's."""
     if not encoded.startswith(b"\xff\xd8") or _is_turned(encoded):
         return None
     try:
@@ -133,12 +140,12 @@ def _by_simplejpeg(encoded: bytes, at_least: Size | None) -> tuple[Pixels, Size]
             encoded, **_scaling((height, width), at_least or (height, width))
         )
     except ValueError:
-        return None  # Pillow bears more, or tells what is wrong
+        return None  # Pillow accepts more files, or raises a more precise error
     return pixels, (height, width)
 
 
 def _scaling(size: Size, at_least: Size) -> dict[str, Any]:
-    """What makes simplejpeg decode at a half of `size` or less, where that will do."""
+    """Arguments that make simplejpeg decode at half of `size` or less, if possible."""
     if size[0] < 2 * at_least[0] or size[1] < 2 * at_least[1]:
         return {}
     return {"min_height": at_least[0], "min_width": at_least[1], "min_factor": 2}
@@ -158,7 +165,7 @@ def _by_pillow(encoded: bytes) -> tuple[Pixels, Size]:
 
 
 def _rgb(picture: Image.Image) -> Pixels:
-    if picture.mode.startswith("I"):  # Pillow's own conversion clips 16 bits to white
+    if picture.mode.startswith("I"):  # Pillow's conversion would clip 16 bits to white
         gray = np.clip(np.asarray(picture), 0, 2**16 - 1) // 257
         return np.repeat(gray[..., None].astype(np.uint8), 3, axis=-1)
     if "transparency" in picture.info:

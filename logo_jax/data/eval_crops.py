@@ -1,4 +1,4 @@
-"""Center crops to evaluate on, and whole data sets decoded into memory."""
+"""Center crops for evaluation, and decoding of whole data sets into memory."""
 
 import contextlib
 import dataclasses
@@ -20,18 +20,20 @@ _KEPT_BYTES = 2 * 2**30
 def read_all(
     source: ImageSource, canvas: Size, *, max_corrupt: float, threads: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All images on canvases, uint8 [n, h, w, 3], their sizes and their classes.
-
-    Sizes are int32 [n, 2], classes int32 [n]; see `Canvases`.
+    """Decodes all images of a source onto canvases.
 
     Args:
-        source: of images.
-        canvas: (height, width), in pixels.
-        max_corrupt: fraction of images that may be undecodable.
-        threads: that decode at once; 0: one a core.
+        source: image source to read from.
+        canvas: (height, width) in pixels.
+        max_corrupt: largest allowed fraction of undecodable images.
+        threads: number of decoding threads; 0 for one per core.
+
+    Returns:
+        Canvases uint8 [n, h, w, 3], original sizes int32 [n, 2] and classes int32 [n];
+        see `Canvases`.
 
     Raises:
-        ValueError: if more are.
+        ValueError: if more images are undecodable than allowed.
     """
     if isinstance(source, ArraySource) and canvas == source.largest:
         sizes = np.tile(np.array(canvas, np.int32), (len(source), 1))
@@ -48,7 +50,7 @@ def read_all(
 
 
 def _classes(source: ArraySource) -> np.ndarray:
-    """Of all images, as `Canvases` has them."""
+    """Classes of all images, in the form of `Canvases.labels`."""
     if source.labels is None or source.labels.ndim > 1:
         return np.full(len(source), NO_LABEL, np.int32)
     return source.labels
@@ -57,10 +59,10 @@ def _classes(source: ArraySource) -> np.ndarray:
 def decode_all(
     source: ImageSource, *, max_corrupt: float, threads: int = 0
 ) -> ArraySource:
-    """The same images, all of one size, in memory; without those that are corrupt.
+    """Decodes images of equal size into memory, without the undecodable ones.
 
     Raises:
-        ValueError: if too many are, or their sizes differ.
+        ValueError: if more images are undecodable than allowed, or the sizes differ.
     """
     if isinstance(source, ArraySource):
         return source
@@ -76,15 +78,16 @@ def decode_all(
 
 @dataclasses.dataclass(frozen=True)
 class EvalCrops:
-    """Labeled images to evaluate on, each once; decoded again only if they are many.
+    """Labeled images for evaluation; small sets are decoded once and kept in memory.
 
     Attributes:
-        source: of images.
-        ids: of those that count.
-        max_corrupt: fraction of them that may be undecodable, and are left out.
-        resize: short side before the cut, in pixels; 0: images are left as they are.
-        crop: side of the square.
-        threads: that decode at once; 0: one a core.
+        source: image source to read from.
+        ids: numbers of the images to evaluate on.
+        max_corrupt: largest allowed fraction of undecodable images, which are skipped.
+        resize: short side in pixels to resize to before the center crop; 0 to neither
+            resize nor crop.
+        crop: side of the center crop in pixels.
+        threads: number of decoding threads; 0 for one per core.
     """
 
     source: ImageSource
@@ -98,10 +101,11 @@ class EvalCrops:
         return len(self.ids)
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Images, uint8 [b, h, w, 3], and labels, int32 [b].
+        """Yields images, uint8 [b, h, w, 3], and labels, int32 [b].
 
         Raises:
-            ValueError: if more are corrupt than may be, or sizes differ.
+            ValueError: if more images are undecodable than allowed, or the sizes
+                differ.
         """
         whole = self.source.largest or (0, 0)
         height, width = (self.crop, self.crop) if self.crop else whole
@@ -121,12 +125,12 @@ class EvalCrops:
         )
         for ids, part in in_chunks(read, self.ids, self.threads):
             skipped.add(ids, part.failed)
-            if not part.failed.all():  # else not even the size is known
+            if not part.failed.all():  # if all failed, the image size is unknown
                 yield part.images[~part.failed], part.labels[~part.failed]
 
 
 def evenly_spaced(num_images: int, limit: int) -> np.ndarray:
-    """Numbers of `limit` of the images, evenly spread; of all where limit is 0.
+    """Returns `limit` evenly spaced image numbers, or all if limit is 0.
 
     >>> evenly_spaced(10, 4)
     array([0, 2, 5, 7])
@@ -138,7 +142,7 @@ def evenly_spaced(num_images: int, limit: int) -> np.ndarray:
 def in_chunks(
     read: Callable[[np.ndarray], Any], ids: np.ndarray, threads: int
 ) -> Iterator[tuple[np.ndarray, Any]]:
-    """Each chunk of ids, and what read makes of it, in order."""
+    """Yields each chunk of ids together with read(chunk), in order."""
 
     def chunk(i: int) -> np.ndarray:
         return ids[i * _READ_AT_ONCE : (i + 1) * _READ_AT_ONCE]

@@ -1,4 +1,4 @@
-"""The one table from a configuration's `data.source` to the code that reads it."""
+"""Loads the image sources that a configuration's `data` group selects."""
 
 import dataclasses
 import functools
@@ -19,9 +19,9 @@ class ExperimentData(NamedTuple):
     """The images of an experiment.
 
     Attributes:
-        train: to learn from; labels, if there are any, are not looked at.
-        bank: labeled training images, to evaluate with; None without labels.
-        queries: labeled test images; None without labels or a test set.
+        train: training images; any labels are not used in pretraining.
+        bank: labeled training images for evaluation; None if there are no labels.
+        queries: labeled test images; None if there are no labels or no test set.
     """
 
     train: ImageSource
@@ -31,16 +31,17 @@ class ExperimentData(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class DataLocation:
-    """Which images are read.
+    """Location of the images of an experiment.
 
     Attributes:
         source: "tfds", "folder", "npz" or "photographs".
-        name: for tfds, the data set.
-        path: for folder, the folder; for npz, that of `train.npz` and `test.npz`.
-        data_dir: for tfds, where data sets are prepared; TFDS's default if empty.
-        classes: for folder, a file that lists the sub-folders to keep; all if empty.
-        val_size: number of training images, always the same ones, that are not trained
-            on and replace the test set, so that settings can be chosen on them.
+        name: for "tfds", the name of the data set.
+        path: for "folder", the folder; for "npz", the folder of `train.npz` and
+            `test.npz`.
+        data_dir: for "tfds", the folder of prepared data sets; TFDS's default if empty.
+        classes: for "folder", a file that lists the sub-folders to keep; all if empty.
+        val_size: number of training images to hold out. They replace the test set, so
+            that hyperparameters can be chosen on them; they are the same in every run.
     """
 
     source: str
@@ -52,7 +53,7 @@ class DataLocation:
 
     @property
     def title(self) -> str:
-        """Name of the images: the TFDS name or path, or else the source.
+        """Display name of the images: the TFDS name, the path, or the source.
 
         >>> DataLocation("photographs", name="cifar10").title
         'photographs'
@@ -62,12 +63,12 @@ class DataLocation:
 
 
 def load_images(location: DataLocation) -> ExperimentData:
-    """The images of a location, not decoded.
+    """Opens the images of a location without decoding them.
 
     Raises:
-        ValueError: if the source is unknown, lacks its name or path, or holds data
-            that are not as its loader describes.
-        FileNotFoundError: if the data are not there.
+        ValueError: if the source is unknown, its name or path is missing, or the data
+            do not have the form that the source requires.
+        FileNotFoundError: if the data are missing.
     """
     source, classes = location.source, location.classes
     if source not in _LOADERS:
@@ -75,7 +76,7 @@ def load_images(location: DataLocation) -> ExperimentData:
     if classes and source != "folder":
         raise ValueError(
             f"config.data.classes={classes!r} needs source='folder', not {source!r}; "
-            "a TFDS data set is reduced when it is prepared: "
+            "to select classes of ImageNet with TFDS, run "
             "python -m logo_jax.prepare imagenet100 --classes=FILE"
         )
     data = _LOADERS[source](location)
@@ -83,23 +84,25 @@ def load_images(location: DataLocation) -> ExperimentData:
 
 
 def _without_test_set(data: ExperimentData, val_size: int) -> ExperimentData:
-    """A part of the training images in the test set's place."""
+    """Holds out val_size training images, which replace the test set."""
     images = data.train
     labeled = data.bank is images or (data.bank is None and images.num_classes)
     if not labeled:
         raise ValueError(
-            f"config.data.val_size={val_size} needs labeled images that are learned "
-            f"from, and those of {images.origin} are not; set it to 0"
+            f"config.data.val_size={val_size} needs labeled training images, but those "
+            f"of {images.origin} are not all labeled; set it to 0"
         )
     if val_size >= len(images):
         raise ValueError(
-            f"config.data.val_size={val_size} must be below the {len(images)} training "
-            f"images of {images.origin}"
+            f"config.data.val_size={val_size} must be less than the {len(images)} "
+            f"training images of {images.origin}"
         )
     rows = splits.ValidationSplit(val_size).draw(
         {"train": np.empty(len(images)), "test": np.empty(0)}, np.random.default_rng(0)
     )
-    kept = Subset(images, rows["train"].indices, f"{images.origin} but those held out")
+    kept = Subset(
+        images, rows["train"].indices, f"{images.origin}, without those held out"
+    )
     queries = Subset(images, rows["val"].indices, f"{images.origin}, held out")
     return ExperimentData(kept, kept, queries)
 
@@ -124,12 +127,13 @@ def prepare_missing(location: DataLocation, *, quiet: bool = False) -> None:
 
 
 class Split(NamedTuple):
-    """Labeled images, and which rows of them a classifier is trained and tested on.
+    """Labeled images and their division into train, validation and test sets.
 
     Attributes:
-        images: by split.
-        draw: from the labels of each split to the rows of "train", "val" and "test".
-        metric: the data set's, "top1" where it is none of the paper's.
+        images: image source of each split.
+        draw: function from the labels of each split to the rows of "train", "val" and
+            "test".
+        metric: metric of the data set; "top1" if the data set is not in the paper.
     """
 
     images: Mapping[str, ImageSource]
@@ -138,13 +142,15 @@ class Split(NamedTuple):
 
 
 def load_split(location: DataLocation) -> Split:
-    """The split that the paper transfers to, or else a fifth of the bank held out.
+    """Loads the split on which a classifier is trained, validated and tested.
 
-    With `val_size`, these images are tested on, and the test set is not read.
+    This is the paper's split if the paper transfers to the data set. For other data
+    sets, a fifth of the bank is held out for validation. If `val_size` is set, the
+    held-out images replace the test set, which is not read.
 
     Raises:
-        ValueError: as `load_images`, and if there are no labels.
-        FileNotFoundError: if the data are not there.
+        ValueError: as in `load_images`, and if there are no labels.
+        FileNotFoundError: if the data are missing.
     """
     is_tfds = location.source == "tfds"
     entry = datasets.find(location.name) if is_tfds else None
@@ -160,8 +166,8 @@ def load_split(location: DataLocation) -> Split:
     data = load_images(location)
     if data.bank is None or data.queries is None:
         raise ValueError(
-            f"{data.train.origin} has no labeled training and test set; a classifier "
-            "needs both: give another --dataset"
+            f"{data.train.origin} has no labeled training and test set, which a "
+            "classifier needs; choose another --dataset"
         )
     held_out = splits.ValidationSplit(round(len(data.bank) / 5))
     draw = functools.partial(held_out.draw, rng=np.random.default_rng(0))
@@ -170,7 +176,7 @@ def load_split(location: DataLocation) -> Split:
 
 
 def locate_dataset(dataset: str) -> dict[str, str]:
-    """Fields of a config's data group for a folder, or else for a TFDS name."""
+    """Returns the fields of a config's data group for a folder or a TFDS name."""
     path = Path(dataset).expanduser()
     if not path.is_dir():
         return {"source": "tfds", "name": dataset}
@@ -179,7 +185,7 @@ def locate_dataset(dataset: str) -> dict[str, str]:
 
 
 def _tfds(location: DataLocation) -> ExperimentData:
-    # TFDS takes most of a second to import; other sources do not need it
+    # Imported only when needed: importing TFDS takes almost a second.
     from logo_jax.data.sources import tfds as tfds_source
 
     name = location.name
@@ -206,7 +212,7 @@ def _of_splits(builder, pretrain: str, train: str, test: str) -> ExperimentData:
 
 def _folder(location: DataLocation) -> ExperimentData:
     if not location.path:
-        raise ValueError("source='folder' needs path, the folder that holds images")
+        raise ValueError("source='folder' needs path, the folder that contains images")
     train, test = load_folder(location.path, classes=location.classes)
     return ExperimentData(train, train, test) if test else ExperimentData(train)
 
@@ -214,7 +220,7 @@ def _folder(location: DataLocation) -> ExperimentData:
 def _npz(location: DataLocation) -> ExperimentData:
     path = location.path
     if not path:
-        raise ValueError("source='npz' needs path, the folder that holds train.npz")
+        raise ValueError("source='npz' needs path, the folder that contains train.npz")
     train = load_npz(path, "train")
     if train.labels is None:
         return ExperimentData(train)
@@ -222,9 +228,9 @@ def _npz(location: DataLocation) -> ExperimentData:
     if test.labels is None or test.labels.shape[1:] != train.labels.shape[1:]:
         found = "none" if test.labels is None else list(test.labels.shape)
         raise ValueError(
-            f"labels of {test.origin} are {found}, of {train.origin} "
-            f"{list(train.labels.shape)}; give both the same form, or the training set "
-            "none"
+            f"labels of {test.origin} are {found}, those of {train.origin} are "
+            f"{list(train.labels.shape)}; use the same form for both, or remove the "
+            "labels of the training set"
         )
     return ExperimentData(train, train, test)
 

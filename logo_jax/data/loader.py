@@ -1,4 +1,4 @@
-"""Batches by step number: from device memory, or decoded while training."""
+"""Loaders of training batches: from device memory, or decoded during training."""
 
 import contextlib
 import dataclasses
@@ -17,14 +17,15 @@ from logo_jax.parallel.mesh import place
 
 
 class Examples(NamedTuple):
-    """Images of a batch as they are stored, before crops are cut.
+    """Batch of images before augmentation.
 
     Attributes:
-        images: canvases, uint8 [b, h, w, 3]; an image lies in the upper left corner of
-            its own, reduced along each axis where it is longer than the canvas.
-        sizes: (height, width) of the originals in pixels, int32 [b, 2].
-        ids: numbers of the images in their data set, int32 [b].
-        labels: their classes, int32 [b], -1 where unknown; None: of none.
+        images: canvases, uint8 [b, h, w, 3]; each image is in the upper left corner of
+            its canvas, downscaled along each axis that is longer than the canvas.
+        sizes: (height, width) of the original images in pixels, int32 [b, 2].
+        ids: numbers of the images in the data set, int32 [b].
+        labels: classes of the images, int32 [b], -1 if unknown; None if no image has a
+            label.
     """
 
     images: Any
@@ -35,15 +36,17 @@ class Examples(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class OnDeviceLoader:
-    """Batches of a data set of which every device holds a copy.
+    """Loader for a data set that is replicated in the memory of every device.
 
     Attributes:
-        images: uint8 [n, h, w, c], on every device.
-        sizes: of the originals, int32 [n, 2], on every device.
-        labels: int32 [n], on every device.
-        batch_size: images a batch, over all devices; an epoch's remainder is dropped.
-        seeds: of the order; each of several has a batch of its own.
-        sharding: of a batch over devices.
+        images: canvases of all images, uint8 [n, h, w, c], on every device.
+        sizes: (height, width) of the original images in pixels, int32 [n, 2], on every
+            device.
+        labels: classes of the images, int32 [n], on every device.
+        batch_size: images per batch over all devices; the incomplete last batch of an
+            epoch is dropped.
+        seeds: seeds of the image order; each seed has its own batch.
+        sharding: sharding of a batch over devices.
     """
 
     images: jax.Array
@@ -56,13 +59,13 @@ class OnDeviceLoader:
 
     @property
     def images_per_step(self) -> int:
-        """Images of a batch, over all devices and seeds."""
+        """Number of images per step, over all devices and seeds."""
         return self.batch_size * len(self.seeds)
 
     def batches(self, start: int, stop: int) -> Generator[tuple[Examples, np.int32]]:
-        """The examples of each step from start to stop - 1, and its epoch.
+        """Yields the examples and the epoch of each step from start to stop - 1.
 
-        Those of several seeds have a leading axis.
+        With more than one seed, the arrays have a leading seed axis.
         """
         for number in range(start, stop):
             ids, epoch = ids_of_step(
@@ -79,14 +82,16 @@ def _take(images, sizes, labels, rows):
 
 @dataclasses.dataclass(frozen=True)
 class StepReader:
-    """Reads what a process needs of a step: its share of the batch.
+    """Reads this process's share of the batch of a step.
 
     Attributes:
-        source: of images.
-        canvas: (height, width), in pixels.
-        batch_size: images a batch, over all processes; an epoch's remainder is dropped.
-        seeds: of the order; each of several has a batch of its own.
-        process: this one, and of how many; the batch is split over them in order.
+        source: image source to read from.
+        canvas: (height, width) in pixels.
+        batch_size: images per batch over all processes; the incomplete last batch of an
+            epoch is dropped.
+        seeds: seeds of the image order; each seed has its own batch.
+        process: (index of this process, number of processes); the batch is split over
+            the processes in order.
     """
 
     source: ImageSource
@@ -96,7 +101,7 @@ class StepReader:
     process: tuple[int, int] = (0, 1)
 
     def __call__(self, step: int) -> tuple[Canvases, np.ndarray, np.int32]:
-        """Canvases [b, ...], their ids [b], and the epoch; of several seeds [s, b]."""
+        """Returns canvases [b, ...], ids [b] and epoch; [s, b, ...] for s > 1 seeds."""
         ids, epoch = ids_of_step(step, self.seeds, len(self.source), self.batch_size)
         index, count = self.process
         rows = self.batch_size // count
@@ -108,16 +113,17 @@ class StepReader:
 
 @dataclasses.dataclass(frozen=True)
 class StreamingLoader:
-    """Batches of a data set that is decoded again in each epoch.
+    """Loader for a data set that is decoded again in each epoch.
 
-    They are those of `OnDeviceLoader`, for any number of threads, workers or processes.
+    The batches are identical to those of `OnDeviceLoader`, for any number of threads,
+    workers or processes.
 
     Attributes:
-        read: what is read for a step.
-        sharding: of a batch over devices.
-        max_corrupt: fraction of images that may be undecodable.
-        threads: that decode at once, in each worker; 0: one a core.
-        workers: processes that decode; 0: threads of this one.
+        read: reader of this process's share of a batch.
+        sharding: sharding of a batch over devices.
+        max_corrupt: largest allowed fraction of undecodable images.
+        threads: number of decoding threads in each worker; 0 for one per core.
+        workers: number of decoding processes; 0 to decode in threads of this process.
     """
 
     read: StepReader
@@ -129,16 +135,16 @@ class StreamingLoader:
 
     @property
     def images_per_step(self) -> int:
-        """Images of a batch, over all devices and seeds."""
+        """Number of images per step, over all devices and seeds."""
         return self.read.batch_size * len(self.read.seeds)
 
     def batches(self, start: int, stop: int) -> Generator[tuple[Examples, np.int32]]:
-        """The examples of each step from start to stop - 1, and its epoch.
+        """Yields the examples and the epoch of each step from start to stop - 1.
 
-        A batch is on its way to the devices while the one before it is used.
+        The next batch is transferred to the devices while the current one is used.
 
         Raises:
-            ValueError: when more images have failed than may.
+            ValueError: if more images are undecodable than allowed.
         """
         skipped = CorruptCounter(self.read.source, self.max_corrupt)
         reading = read_ahead(

@@ -1,4 +1,4 @@
-"""Prefetching with Grain: threads or processes read while the device computes."""
+"""Prefetching with Grain: threads or processes read ahead of the training loop."""
 
 import contextlib
 import multiprocessing
@@ -16,15 +16,15 @@ def read_ahead(
     """Yields read(i) for each of numbers, in order, read ahead by threads or processes.
 
     Args:
-        read: depends on i alone; must be picklable if `workers`.
-        numbers: consecutive.
-        threads: number of reader threads per process; 0: one per core, at most 16.
-        workers: number of reader processes; 0: threads of this process.
+        read: function that depends only on i; must be picklable if `workers` > 0.
+        numbers: consecutive integers.
+        threads: number of reader threads per process; 0 for one per core, at most 16.
+        workers: number of reader processes; 0 to use threads of this process.
 
     Raises:
         ChildProcessError: if a reader process has died.
     """
-    import grain  # imports jax, which preparing data does not need
+    import grain  # imported late: grain imports jax, which `prepare` does not need
 
     threads = threads or min(16, os.cpu_count() or 1)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
@@ -40,11 +40,13 @@ def read_ahead(
         except RuntimeError as error:
             if not workers:
                 raise
-            raise ChildProcessError(f"a process that reads images: {error}") from error
+            raise ChildProcessError(
+                f"a process that reads images failed: {error}"
+            ) from error
 
 
 def _die_with_the_parent(index: int, count: int) -> None:
-    """Makes this worker exit when its parent has died, even if it was killed."""
+    """Makes this worker exit when its parent process ends, even by SIGKILL."""
     del index, count
     if parent := multiprocessing.parent_process():
         threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
@@ -56,7 +58,7 @@ def _exit_after(parent: Any) -> None:
 
 
 def _mark_flags_parsed() -> None:
-    """Lets Grain start processes in a command that does not parse absl flags."""
+    """Marks absl flags as parsed, which Grain requires to start processes."""
     from absl import flags
 
     if not flags.FLAGS.is_parsed():

@@ -1,6 +1,6 @@
-"""Which rows a transfer protocol trains, validates and tests on: rules and their draw.
+"""Rules that divide a data set into train, validation and test for transfer.
 
-Labels are given by split; a rule answers with rows of those splits.
+A rule maps the labels of each split to rows of these splits.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ Indices = Int[np.ndarray, " m"]
 
 
 class SplitRows(NamedTuple):
-    """Rows of one TFDS split, or of several joined by `+`."""
+    """Rows of one TFDS split, or of several splits joined by `+`."""
 
     split: str
     indices: Indices
@@ -24,7 +24,7 @@ class SplitRows(NamedTuple):
 
 @dataclass(frozen=True)
 class OfficialSplit:
-    """Train, validation and test as the data set's authors publish them."""
+    """The train, validation and test splits that the data set's authors publish."""
 
     train: str = "train"
     val: str = "validation"
@@ -32,11 +32,11 @@ class OfficialSplit:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits whose labels `draw` asks for."""
+        """Splits whose labels `draw` needs."""
         return self.train, self.val, self.test
 
     def draw(self, labels: Labels, rng: np.random.Generator) -> dict[str, SplitRows]:
-        """Every row of each split."""
+        """Returns all rows of each split."""
         del rng
         return {
             part: SplitRows(split, np.arange(len(labels[split])))
@@ -46,15 +46,16 @@ class OfficialSplit:
 
 @dataclass(frozen=True)
 class ValidationSplit:
-    """Validation is held out of the training split; test is a split of its own.
+    """Holds out validation rows from the training split; tests on a separate split.
 
-    The paper gives how many rows are held out, not which: which ones is our draw.
+    The paper publishes the number of rows that are held out, but not which ones; we
+    sample them at random.
 
     Attributes:
-        count: rows held out, of each class or in all.
-        per_class: whether they are counted by class.
-        train: split held out of.
-        test: split tested on.
+        count: number of validation rows, per class if `per_class`, otherwise in total.
+        per_class: whether `count` is per class.
+        train: split from which validation rows are held out.
+        test: split to test on.
     """
 
     count: int
@@ -64,11 +65,11 @@ class ValidationSplit:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits whose labels `draw` asks for."""
+        """Splits whose labels `draw` needs."""
         return self.train, self.test
 
     def draw(self, labels: Labels, rng: np.random.Generator) -> dict[str, SplitRows]:
-        """What is left of the training split, what is held out, the test split."""
+        """Returns the remaining training rows, the held-out rows and all test rows."""
         rows = rng.permutation(len(labels[self.train]))
         if self.per_class:
             val = _first_of_each_class(rows, labels[self.train], self.count)
@@ -85,15 +86,15 @@ class ValidationSplit:
 
 @dataclass(frozen=True)
 class PerClassSplit:
-    """So many rows of each class to train and validate on, the rest to test on.
+    """Fixed numbers of train and validation rows per class; the rest is for testing.
 
-    The paper gives the numbers, not the rows: which ones is our draw.
+    The paper publishes the numbers, but not which rows; we sample them at random.
 
     Attributes:
-        train: rows of each class to train on.
-        val: rows of each class to validate on.
-        pool: all images.
-        left_out: a label that is no class of the protocol.
+        train: number of training rows per class.
+        val: number of validation rows per class.
+        pool: split expression with all images.
+        left_out: label that is not a class of the protocol; its rows are not used.
     """
 
     train: int
@@ -103,11 +104,11 @@ class PerClassSplit:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits whose labels `draw` asks for."""
+        """Splits whose labels `draw` needs."""
         return (self.pool,)
 
     def draw(self, labels: Labels, rng: np.random.Generator) -> dict[str, SplitRows]:
-        """Disjoint rows, together all rows but those of the label left out."""
+        """Returns disjoint rows that cover all rows except those labeled `left_out`."""
         of_pool = labels[self.pool]
         rows = rng.permutation(np.flatnonzero(of_pool != self.left_out))
         train = _first_of_each_class(rows, of_pool, self.train)
@@ -124,7 +125,7 @@ class PerClassSplit:
 def _first_of_each_class(
     rows: Indices, labels: Int[np.ndarray, " n"], count: int
 ) -> Indices:
-    """The first `count` rows of each class, sorted."""
+    """Returns the first `count` rows of each class, sorted."""
     of_rows = labels[rows]
     firsts = [rows[of_rows == label][:count] for label in np.unique(of_rows)]
     return np.sort(np.concatenate(firsts))

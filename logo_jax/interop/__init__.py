@@ -1,1 +1,1 @@
-"""Backbones in other libraries' files, and as compiled code that needs no library."""
+"""Backbones in the file formats of other libraries, and as compiled code."""

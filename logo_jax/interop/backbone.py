@@ -1,4 +1,4 @@
-"""A backbone with its weights, whatever it was read from."""
+"""A backbone with its weights, independent of the file format."""
 
 from typing import Any, NamedTuple
 
@@ -11,15 +11,15 @@ class Backbone(NamedTuple):
     """A network without its head, and its weights.
 
     Attributes:
-        module: a flax module, called with images and `train`.
-        variables: "params" and "batch_stats" of it.
+        module: Flax module, called with images and `train`.
+        variables: variables of the module: "params" and "batch_stats".
     """
 
     module: Any
     variables: Any
 
     def features(self, images: Float[Array, "b h w 3"]) -> Float[np.ndarray, "b f"]:
-        """Features of normalised images in evaluation mode, in strict float32."""
+        """Computes features of normalized images in evaluation mode, in float32."""
         module = self.module.clone(dtype=np.float32)
         with jax.default_matmul_precision("highest"):
             encode = jax.jit(lambda v, x: module.apply(v, x, train=False))

@@ -1,4 +1,4 @@
-"""ResNets as folders for Hugging Face's transformers: config.json, model.safetensors.
+"""ResNets as Hugging Face transformers folders (config.json and model.safetensors).
 
 Source: transformers.models.resnet (ResNetConfig, ResNetModel), for fields and names.
 """
@@ -25,14 +25,14 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 def write(backbone: Backbone, folder: Path) -> None:
-    """Writes config.json and model.safetensors, as `ResNetModel` reads them.
+    """Writes config.json and model.safetensors for `ResNetModel`.
 
     Args:
         backbone: a ResNet with the ImageNet stem.
-        folder: to make.
+        folder: new folder to create.
 
     Raises:
-        ValueError: for another network.
+        ValueError: if the backbone is not a ResNet with the ImageNet stem.
     """
     tensors = tensors_of(backbone)
     config = config_of(backbone.module)
@@ -47,16 +47,18 @@ def write(backbone: Backbone, folder: Path) -> None:
 
 
 def read(folder: Path) -> dict[str, np.ndarray]:
-    """The tensors of a folder by torchvision's names; its classifier is left out.
+    """Reads the tensors of a folder, by torchvision's names, without the classifier.
 
     Raises:
-        FileNotFoundError: where a file is missing.
-        ValueError: where it is no ResNet that this library has.
+        FileNotFoundError: if a file is missing.
+        ValueError: if the model is not a ResNet that this library supports.
     """
     given = read_config(folder)
     depths = given.get("depths")
     if not isinstance(depths, list) or not all(isinstance(n, int) for n in depths):
-        raise ValueError(f"{folder / CONFIG_FILE}: depths={depths} must be 4 numbers")
+        raise ValueError(
+            f"{folder / CONFIG_FILE}: depths must be 4 integers, got {depths}"
+        )
     ours = dict(layers(depths))
     tensors = {}
     for name, tensor in read_safetensors(folder / WEIGHTS_FILE).items():
@@ -68,51 +70,52 @@ def read(folder: Path) -> dict[str, np.ndarray]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What config.json says.
+    """Reads config.json.
 
     Raises:
-        FileNotFoundError: where there is none.
-        ValueError: where it is not a ResNet's.
+        FileNotFoundError: if config.json is missing.
+        ValueError: if config.json is damaged or is not of a ResNet.
     """
     file = folder / CONFIG_FILE
     if not file.is_file():
         raise FileNotFoundError(
-            f"{folder} has no {CONFIG_FILE}; give a ResNet's folder"
+            f"{folder} has no {CONFIG_FILE}; give the folder of a ResNet"
         )
     try:
         config = json.loads(file.read_text("utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}); put back a copy") from error
+        raise ValueError(
+            f"{file} is damaged ({error}); restore it from a copy"
+        ) from error
     if not isinstance(config, dict) or config.get("model_type") != "resnet":
         raise ValueError(
-            f"{file} must have model_type 'resnet': no other model is a ResNet here; "
-            "give such a folder, or that of a run"
+            f"{file} must have model_type 'resnet', the only supported model; give "
+            "the folder of a ResNet or of a run"
         )
     return config
 
 
 def _require_same(given: dict[str, Any], tensors: Tensors, folder: Path) -> None:
-    """Refuses a config whose network ours is not, though tensors have its shapes."""
+    """Raises ValueError if the config differs from our ResNet of the same shapes."""
     module = backbone_of(tensors, folder / WEIGHTS_FILE).module
     for name, value in config_of(module).items():
         if name != "architectures" and given.get(name, value) != value:
             raise ValueError(
-                f"{folder / CONFIG_FILE}: {name}={given[name]} must be {value}, as its "
-                "weights are and as ResNets are here; give another model"
+                f"{folder / CONFIG_FILE}: {name}={given[name]} must be {value} for "
+                "these weights and this library's ResNets; give another model"
             )
 
 
 def config_of(module: ResNet) -> dict[str, Any]:
-    """Fields of ResNetConfig.
+    """Returns the fields of transformers' ResNetConfig.
 
     Raises:
-        ValueError: for the CIFAR stem, which ResNetModel has not.
+        ValueError: if the ResNet has the CIFAR stem, which ResNetModel does not have.
     """
     if module.stem != "imagenet":
         raise ValueError(
-            "transformers' ResNetModel begins with a 7x7 convolution and a "
-            "max-pooling, which a ResNet with the CIFAR stem has not; use "
-            "--to=torchvision"
+            "transformers' ResNetModel begins with a 7x7 convolution and max-pooling, "
+            "which a ResNet with the CIFAR stem does not have; use --to=torchvision"
         )
     bottleneck = module.block is Bottleneck
     return {
@@ -133,7 +136,7 @@ def config_of(module: ResNet) -> dict[str, Any]:
 
 
 def layers(depths: Sequence[int]) -> Iterator[tuple[str, str]]:
-    """Transformers' and torchvision's name of each layer that a ResNet may have.
+    """Yields transformers' and torchvision's names of every possible ResNet layer.
 
     >>> dict(layers([1]))["encoder.stages.0.layers.0.layer.1.normalization"]
     'layer1.0.bn2'

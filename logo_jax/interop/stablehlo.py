@@ -1,7 +1,8 @@
-"""An encoder as compiled code: images to features, with nothing else to install.
+"""Exporting an encoder as compiled code that maps images to features.
 
-What is written is read by `jax.export.deserialize`, within the time for which JAX keeps
-its exports readable; the StableHLO in it by whatever runs that.
+The exported bytes are read by `jax.export.deserialize`, without this library, for as
+long as JAX guarantees compatibility of its exports. The StableHLO program in them can
+be run by any StableHLO runtime.
 """
 
 from typing import Any
@@ -20,14 +21,15 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def serialize(backbone: Backbone, augment: AugmentSpec, side: int) -> bytes:
-    """The function from uint8 images [b, side, side, 3], any b, to features [b, f].
+    """Exports the function from uint8 images [b, side, side, 3] to features [b, f].
 
-    Weights and normalisation are in it; it computes in float32.
+    The batch size b is symbolic. The function includes the weights and the
+    normalization of the images, and computes in float32.
 
     Args:
-        backbone: to export.
-        augment: how images are normalised.
-        side: of the images, in pixels.
+        backbone: backbone to export.
+        augment: augmentation settings, used for the normalization of the images.
+        side: side of the images in pixels.
     """
     module = backbone.module.clone(dtype=jnp.float32)
     variables = jax.tree.map(jnp.asarray, backbone.variables)
@@ -43,5 +45,5 @@ def serialize(backbone: Backbone, augment: AugmentSpec, side: int) -> bytes:
 
 
 def features(serialized: bytes, images: UInt8[np.ndarray, "b s s 3"]) -> np.ndarray:
-    """What the exported function gives."""
+    """Runs an exported function on images and returns the features [b, f]."""
     return np.asarray(export.deserialize(bytearray(serialized)).call(images))

@@ -1,4 +1,4 @@
-"""ResNets in torchvision's names and layout, and in ours."""
+"""Conversion of ResNets between torchvision's parameter names and layout and ours."""
 
 import re
 from collections.abc import Mapping
@@ -18,33 +18,34 @@ from logo_jax.networks.resnet import BasicBlock, Bottleneck, ResNet
 Tensors = Mapping[str, np.ndarray]
 
 STEM = "conv1.weight"
-STEMS = {7: "imagenet", 3: "cifar"}  # by the side of the first kernels
+STEMS = {7: "imagenet", 3: "cifar"}  # side of the first convolution's kernel -> stem
 STAGES = (1, 2, 3, 4)
 
 
 def tensors_of(backbone: Backbone) -> dict[str, np.ndarray]:
-    """A state dict without `fc`.
+    """Returns the backbone's torchvision state dict, without the classifier `fc`.
 
     Raises:
-        ValueError: for another network than a ResNet.
+        ValueError: if the backbone is not a ResNet.
     """
     if not isinstance(backbone.module, ResNet):
         raise ValueError(
-            f"{type(backbone.module).__name__} is no ResNet, and has no names in "
-            "torchvision; use --to=stablehlo"
+            f"{type(backbone.module).__name__} is not a ResNet, so torchvision has no "
+            "names for it; use --to=stablehlo"
         )
     return to_torchvision(backbone.variables)
 
 
 def backbone_of(tensors: Tensors, origin: str | Path) -> Backbone:
-    """The ResNet that a state dict is of.
+    """Builds the ResNet that a torchvision state dict belongs to.
 
     Args:
-        tensors: `fc` is left out.
-        origin: what they were read from, to name in errors.
+        tensors: state dict; `fc` is ignored.
+        origin: file of the tensors, for error messages.
 
     Raises:
-        ValueError: where they are no ResNet of this library, naming a tensor.
+        ValueError: if the tensors are not those of a ResNet of this library; the
+            message names a tensor.
     """
     module = architecture(tensors, origin)
     image = jnp.zeros((1, 32, 32, 3))
@@ -53,20 +54,20 @@ def backbone_of(tensors: Tensors, origin: str | Path) -> Backbone:
 
 
 def architecture(tensors: Tensors, origin: str | Path) -> ResNet:
-    """The network that the names, and the shape of the first kernels, belong to.
+    """Infers the ResNet from the tensor names and the first kernel's shape.
 
     Raises:
-        ValueError: where there is none.
+        ValueError: if no ResNet of this library fits.
     """
     needed = [STEM, *(f"layer{i}.0.conv1.weight" for i in STAGES)]
     for name in needed:
         if name not in tensors:
-            raise ValueError(f"{origin} has no {name}: it holds no ResNet; give one")
+            raise ValueError(f"{origin} has no {name}, so it is not a ResNet")
     shape = tensors[STEM].shape
     if len(shape) != 4 or shape[-1] not in STEMS:
         raise ValueError(
-            f"{origin}: {STEM} has shape {shape}, must be (width, 3, 7, 7) or, with "
-            "the CIFAR stem, (width, 3, 3, 3); give a ResNet"
+            f"{origin}: {STEM} must have shape (width, 3, 7, 7) or, with the CIFAR "
+            f"stem, (width, 3, 3, 3), got {shape}"
         )
     return ResNet(
         stage_sizes=tuple(_count_blocks(tensors, i) for i in STAGES),
@@ -86,11 +87,11 @@ def _count_blocks(tensors: Tensors, stage: int) -> int:
 def features(
     tensors: Tensors, images: Float[Array, "b h w 3"]
 ) -> Float[np.ndarray, "b f"]:
-    """What PyTorch computes from a state dict in evaluation mode, up to the pooling.
+    """Computes a ResNet's pooled features as torchvision does in evaluation mode.
 
     Args:
-        tensors: of a ResNet, valid.
-        images: normalised.
+        tensors: valid torchvision state dict of a ResNet.
+        images: normalized images.
 
     Source: torchvision.models.resnet: ResNet._forward_impl.
     """
@@ -116,7 +117,7 @@ def _pooled(tensors: Any, images: jax.Array) -> jax.Array:
 
 
 def _block(tensors: Any, name: str, x: jax.Array, stride: int) -> jax.Array:
-    """Two convolutions, the first with the stride, or three, the second with it."""
+    """Basic block (stride in its first convolution) or bottleneck (in its second)."""
     strides = (1, stride, 1) if f"{name}.conv3.weight" in tensors else (stride, 1)
     y = x
     for i, step in enumerate(strides, 1):
@@ -161,7 +162,7 @@ _IGNORED = re.compile(r"fc\.(weight|bias)|.*\.num_batches_tracked")
 
 
 def torchvision_name(path: str) -> str:
-    """Torchvision's name of a leaf of our ResNets.
+    """Returns torchvision's name of a leaf of our ResNets.
 
     >>> torchvision_name("layer2_0/downsample_bn/mean")
     'layer2.0.downsample.1.running_mean'
@@ -172,18 +173,18 @@ def torchvision_name(path: str) -> str:
 
 
 def read_backbone(path: str | Path, like: Any) -> Any:
-    """A backbone's variables from a safetensors file with torchvision's names.
+    """Reads a backbone's variables from a safetensors file with torchvision's names.
 
-    Its classifier, `fc`, is left out.
+    The classifier `fc` is ignored.
 
     Args:
-        path: of the file.
-        like: "params" and "batch_stats" of the backbone, as arrays or shapes; what is
-            returned has their structure.
+        path: path of the safetensors file.
+        like: "params" and "batch_stats" of the backbone, as arrays or shapes; the
+            result has the same structure.
 
     Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: where it is no safetensors file, or holds another network.
+        FileNotFoundError: if the file is missing.
+        ValueError: if the file is not a safetensors file or is of another network.
 
     Source: torchvision.models.resnet, for the names.
     """
@@ -191,14 +192,14 @@ def read_backbone(path: str | Path, like: Any) -> Any:
 
 
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file.
+    """Reads the tensors of a safetensors file.
 
     Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: where it is another, or not of float16 or float32.
+        FileNotFoundError: if the file is missing.
+        ValueError: if the file is not a safetensors file of float16 or float32.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} is not a file; give a safetensors")
+        raise FileNotFoundError(f"{path} is not a file; give a safetensors file")
     try:
         return load_file(path)
     except (SafetensorError, KeyError, TypeError) as error:
@@ -209,9 +210,10 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def to_torchvision(variables: Any) -> dict[str, np.ndarray]:
-    """A ResNet's variables by torchvision's names, in its layout, float32.
+    """Converts a ResNet's variables to torchvision's names and layout, in float32.
 
-    Without a classifier; `num_batches_tracked`, which nothing here counts, is 0.
+    There is no classifier, and `num_batches_tracked` is 0, because this library does
+    not count batches.
 
     Args:
         variables: "params" and "batch_stats" of the backbone.
@@ -230,15 +232,16 @@ def to_torchvision(variables: Any) -> dict[str, np.ndarray]:
 def from_torchvision(
     tensors: Mapping[str, np.ndarray], like: Any, origin: str | Path
 ) -> Any:
-    """A backbone's variables from tensors with torchvision's names.
+    """Converts tensors with torchvision's names to a backbone's variables.
 
     Args:
-        tensors: by name; `fc` and `num_batches_tracked` are left out.
-        like: as in `read_backbone`.
-        origin: what the tensors were read from, to name in errors.
+        tensors: tensors by name; `fc` and `num_batches_tracked` are ignored.
+        like: "params" and "batch_stats" of the backbone, as arrays or shapes.
+        origin: file of the tensors, for error messages.
 
     Raises:
-        ValueError: for the first tensor that is missing, misshapen or not expected.
+        ValueError: if a tensor is missing, has another shape or is unexpected; the
+            message names the tensor.
     """
     left = {name for name in tensors if not _IGNORED.fullmatch(name)}
 
@@ -246,38 +249,38 @@ def from_torchvision(
         name = _name(path)
         if name not in tensors:
             raise ValueError(
-                f"{origin} has no {name}, which the encoder has; give the whole file "
-                "of one ResNet, to evaluate with its own config"
+                f"{origin} has no {name}, which the encoder needs; use a complete file "
+                "and the config of the same ResNet"
             )
         left.discard(name)
         value = _our_layout(tensors[name])
         if value.shape != shape.shape:
             raise ValueError(
-                f"{origin}: {name} has shape {tensors[name].shape}, which would be "
-                f"{value.shape} here, where the encoder has {shape.shape}; give the "
-                "file of one ResNet, to evaluate with its own config"
+                f"{origin}: {name} has shape {tensors[name].shape}, in our layout "
+                f"{value.shape}, but the encoder has {shape.shape}; use the file and "
+                "the config of the same ResNet"
             )
         return value.astype(np.float32)
 
     filled = jax.tree.map_with_path(leaf, like)
     if left:
         raise ValueError(
-            f"{origin} has {min(left)}, which the encoder has not; give the file of "
-            "one ResNet, to evaluate with its own config"
+            f"{origin} has {min(left)}, which the encoder does not have; use the file "
+            "and the config of the same ResNet"
         )
     return filled
 
 
 def _name(path: Any) -> str:
-    """Torchvision's name of a leaf below "params" or "batch_stats"."""
+    """Returns torchvision's name of a leaf below "params" or "batch_stats"."""
     return torchvision_name("/".join(entry.key for entry in path[1:]))
 
 
 def _our_layout(tensor: np.ndarray) -> np.ndarray:
-    """[out, in, h, w] as [h, w, in, out]; anything else as it is."""
+    """Transposes [out, in, h, w] to [h, w, in, out]; other shapes are unchanged."""
     return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
 
 
 def _their_layout(tensor: np.ndarray) -> np.ndarray:
-    """[h, w, in, out] as [out, in, h, w]; anything else as it is."""
+    """Transposes [h, w, in, out] to [out, in, h, w]; other shapes are unchanged."""
     return tensor.transpose(3, 2, 0, 1) if tensor.ndim == 4 else tensor

@@ -1,1 +1,1 @@
-"""The training loop, the compiled step, optimizers, checkpoints and logs."""
+"""Training loop, compiled step, optimizers, checkpoints and logging."""

@@ -1,6 +1,6 @@
-"""Files and folders that take their name only once they are whole.
+"""Atomic writes: files and folders get their final name only when complete.
 
-A process that is killed, or a disk that is full, leaves what was there before.
+If the process is killed or the disk is full, the previous content is unchanged.
 """
 
 import contextlib
@@ -12,19 +12,22 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replace(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it at the end of the block.
+    """Yields a temporary path next to `path`, renamed to `path` after the block.
 
-    The block writes a file or a folder there. A file at `path` is replaced. Of a folder
-    at `path` the files of the same names are replaced, and the others stay. Where the
-    block raises, nothing has changed.
+    The block writes a file or a folder to the temporary path. An existing file at
+    `path` is replaced. In an existing folder at `path`, files with the same names are
+    replaced and other files stay. If the block raises an exception, `path` is
+    unchanged.
 
     Args:
-        path: of the file or folder; its parent exists.
+        path: path of the file or folder; its parent folder must exist.
 
     Raises:
-        OSError: where it cannot be written; names `path`.
+        OSError: if the path cannot be written; the message names `path`.
     """
-    partial = path.with_name(f"partial.{path.name}")  # at the front: suffixes count
+    partial = path.with_name(
+        f"partial.{path.name}"
+    )  # a prefix: NumPy and others look at the suffix
     with name_in_errors(path):
         _remove(partial)
         try:
@@ -39,10 +42,10 @@ def replace(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 file, all of it or nothing; its line ends are those of the text.
+    """Writes a UTF-8 file atomically, without changing the line endings of the text.
 
     Raises:
-        OSError: where it cannot be written; names `path`.
+        OSError: if the file cannot be written; the message names `path`.
     """
     with replace(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
@@ -50,7 +53,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def name_in_errors(path: Path) -> Iterator[None]:
-    """Adds the file's name to the system's errors; a full disk does not say it."""
+    """Adds the path to OSErrors; that of a full disk does not include it."""
     try:
         yield
     except OSError as error:

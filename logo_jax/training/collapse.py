@@ -1,16 +1,18 @@
-"""Detects collapsed embeddings from rows of metrics, and acts by a policy.
+"""Detects collapsed embeddings from logged metrics and reacts according to a policy.
 
-`log` reports findings. `stop` ends a run that has collapsed. `rollback` restarts it
+`log` only reports findings. `stop` ends a collapsed run. `rollback` restarts the run
 from its last healthy checkpoint with other crops and noise, at most `MOST_ROLLBACKS`
-times; with the same crops it would collapse again, because a run is deterministic.
-Source: PaLM's restarts on other batches, Chowdhery et al. 2022, section 5.1,
-https://arxiv.org/abs/2204.02311.
+times. With the same crops the run would collapse again, because training is
+deterministic. Source: PaLM's restarts on other batches, Chowdhery et al. 2022,
+section 5.1, https://arxiv.org/abs/2204.02311.
 
-The thresholds lie between measured values. Healthy SimSiam-LoGo on photographs, 1,000
-steps, had a std of 0.98 and a rank of 4.1 to 8.3; SimSiam without its stop-gradient
-0.65 to 0.89 and 0.9 to 1.1; MoCo that collapsed on noise had a std that falls from
-0.05 to 0.03. Healthy MoCo on CIFAR-10 begins as a narrow cone that widens: from step
-100 to 420 its std was 0.06 to 0.25, and its rank 1.03 to 2.
+The thresholds are between the values of healthy and collapsed runs that we measured:
+
+- Healthy SimSiam-LoGo on photographs, 1,000 steps: std 0.98, rank 4.1 to 8.3.
+- SimSiam without its stop-gradient: std 0.65 to 0.89, rank 0.9 to 1.1.
+- MoCo that collapsed on noise: std falls from 0.05 to 0.03.
+- Healthy MoCo on CIFAR-10 starts with embeddings in a narrow cone that widens: from
+  step 100 to 420, std 0.06 to 0.25 and rank 1.03 to 2.
 """
 
 import collections
@@ -29,18 +31,18 @@ POLICIES = ("log", "stop", "rollback", "off")
 MOST_ROLLBACKS = 3
 ROLLBACKS_FILE = "rollbacks.json"
 
-WARMUP_STEPS = 100  # embeddings start narrow and spread out: earlier rows are ignored
-OPENING_STEPS = 1000  # until then a narrow cone may be a healthy beginning
-PATIENCE = 3  # rows in sequence: one may be an unlucky batch, or a short dip
-NARROW_STD = 0.4  # below it a low rank may be a healthy beginning
-POINT_STD = 0.1  # 1 is isotropic; images that share 99 % of their direction have 0.1
-LINE_RANK = 1.5  # a line or two clusters have 1, two even directions 2
-FEW_RANK = 2.0  # less than a plane, for hundreds of images; healthy runs have 4 or more
-SATURATED = 0.9  # share of pairs without repulsion: the others cannot make up for it
+WARMUP_STEPS = 100  # earlier rows are ignored: embeddings start in a narrow cone
+OPENING_STEPS = 1000  # until this step a narrow cone may be healthy
+PATIENCE = 3  # consecutive rows: a single one may be an outlier or a short dip
+NARROW_STD = 0.4  # below this std a low rank may be healthy early in training
+POINT_STD = 0.1  # isotropic embeddings have 1; if 99 % of the direction is shared, 0.1
+LINE_RANK = 1.5  # one line or two clusters have rank 1, two equal directions 2
+FEW_RANK = 2.0  # below that of a plane, for hundreds of images; healthy runs have >= 4
+SATURATED = 0.9  # fraction of pairs without repulsion that the others cannot balance
 
 
 class Health(enum.IntEnum):
-    """State of a run; the larger, the worse."""
+    """Health of a run; larger values are worse."""
 
     HEALTHY = 0
     PARTIAL = 1
@@ -48,14 +50,22 @@ class Health(enum.IntEnum):
 
 
 class Assessment(NamedTuple):
-    """State of a run, and a sentence of advice; "" if there is none to give."""
+    """Health of a run and a sentence of advice; "" if there is no advice."""
 
     state: Health
     advice: str = ""
 
 
 class Rule(NamedTuple):
-    """A sign of collapse; until OPENING_STEPS it may be excused."""
+    """A symptom of collapse in one metric.
+
+    Attributes:
+        state: health of a run that shows the symptom.
+        metric: name of the metric.
+        shows: whether a value of the metric shows the symptom.
+        advice: advice to the user.
+        excused: whether recent rows excuse the symptom; only until OPENING_STEPS.
+    """
 
     state: Health
     metric: str
@@ -64,7 +74,7 @@ class Rule(NamedTuple):
     excused: Callable[[Sequence[Row]], bool] = lambda rows: False
 
     def holds(self, rows: Sequence[Row], recent: Sequence[Row]) -> bool:
-        """Whether all rows show the sign, and recent ones do not excuse it."""
+        """Whether all rows show the symptom and recent rows do not excuse it."""
         values = [row.get(self.metric) for row in rows]
         if not all(value is not None and self.shows(value) for value in values):
             return False
@@ -82,26 +92,26 @@ def _is_narrow(rows: Sequence[Row]) -> bool:
 
 
 POINT = (
-    "all images are embedded as one point; check that targets pass no gradient, and "
-    "lower optimizer.learning_rate or add a warm-up"
+    "all images are embedded as one point; check that the targets have a "
+    "stop-gradient, and lower optimizer.learning_rate or add a warm-up"
 )
 LINE = (
-    "all embeddings lie on one line; check that targets pass no gradient, and lower "
-    "optimizer.learning_rate or add a warm-up"
+    "all embeddings lie on one line; check that the targets have a stop-gradient, and "
+    "lower optimizer.learning_rate or add a warm-up"
 )
 FEW = (
-    "embeddings use few of their dimensions; stronger crops or color changes, or a "
-    "lower optimizer.learning_rate, ask more of them"
+    "embeddings use few of their dimensions; try stronger crop or color augmentation, "
+    "or a lower optimizer.learning_rate"
 )
 SATURATION = (
-    "LoGo's softplus is saturated, so that local crops feel no repulsion; lower "
+    "LoGo's softplus is saturated, so the loss does not repel local crops; lower "
     "logo.regressor_learning_rate"
 )
 QUEUE_FILLS = (
-    "the loss rises because the queue fills with keys that are harder to tell apart "
-    "than the random ones it began with: that is normal"
+    "the loss rises because the queue fills with keys, which are harder to distinguish "
+    "than its initial random vectors; this is normal"
 )
-RULES = (  # the first that holds decides
+RULES = (  # the first matching rule decides
     Rule(Health.COLLAPSED, "health/std", lambda x: x < POINT_STD, POINT, _widens),
     Rule(Health.COLLAPSED, "health/rank", lambda x: x < LINE_RANK, LINE, _is_narrow),
     Rule(Health.PARTIAL, "health/rank", lambda x: x < FEW_RANK, FEW, _is_narrow),
@@ -110,11 +120,12 @@ RULES = (  # the first that holds decides
 
 
 def assess(rows: Sequence[Row]) -> Assessment:
-    """The state of one seed by its latest rows.
+    """Assesses one seed by its latest rows.
 
     Args:
-        rows: as in metrics.jsonl, with `step`, oldest first. The last `PATIENCE` with
-            health metrics count, if all come after `WARMUP_STEPS`.
+        rows: rows of metrics.jsonl, including `step`, oldest first. The last `PATIENCE`
+            rows with health metrics are assessed, if all of them are after
+            `WARMUP_STEPS`.
 
     >>> assess([{"step": s, "health/std": 0.01} for s in (120, 140, 160)]).state.name
     'COLLAPSED'
@@ -133,14 +144,14 @@ def assess(rows: Sequence[Row]) -> Assessment:
 
 
 def suspicious(rows: Sequence[Row]) -> bool:
-    """Whether the last row shows a sign of collapse, even if it is the only one."""
+    """Whether the last row, even if it is the only one, shows a symptom of collapse."""
     return rows[-1]["step"] > WARMUP_STEPS and any(
         rule.holds(rows[-1:], rows) for rule in RULES if rule.state is Health.COLLAPSED
     )
 
 
 class CollapseError(RuntimeError):
-    """A run has collapsed and must not continue; `step` updates were done by then."""
+    """A run has collapsed and must not continue; `step` is its number of updates."""
 
     def __init__(self, step: int, advice: str):
         super().__init__(f"collapsed at step {step}: {advice}")
@@ -148,13 +159,13 @@ class CollapseError(RuntimeError):
 
 
 class CollapseDetector:
-    """Assesses a run row by row; reports each finding once.
+    """Assesses a run row by row and reports each finding once.
 
     Args:
         policy: one of `POLICIES`.
-        seeds: trained at once; the seed in the worst state decides.
-        say: prints a finding, one line.
-        warn: prints a collapse; None: `say` does.
+        seeds: seeds that are trained in parallel; the worst health of all seeds counts.
+        say: function that prints a finding, one line.
+        warn: function that prints a collapse, one line; `say` if None.
     """
 
     def __init__(
@@ -175,8 +186,8 @@ class CollapseDetector:
     def allows_checkpoint(self) -> bool:
         """Whether the state of the newest row may be saved.
 
-        Under `stop` and `rollback` not if it is suspicious, so that all checkpoints are
-        healthy ones.
+        With the policies `stop` and `rollback`, suspicious states are not saved, so
+        that all checkpoints are healthy.
         """
         if self._policy in ("log", "off"):
             return True
@@ -186,7 +197,8 @@ class CollapseDetector:
         """Assesses the run after a row of training metrics.
 
         Raises:
-            CollapseError: if the run has collapsed and the policy is not `log`.
+            CollapseError: if the run has collapsed and the policy is `stop` or
+                `rollback`.
         """
         if self._policy == "off":
             return
@@ -206,16 +218,20 @@ class CollapseDetector:
 
 
 def rollbacks(folder: pathlib.Path) -> list[int]:
-    """Steps at which the run of a folder has been rolled back, in order."""
+    """Returns the steps at which the run of a folder was rolled back, in order."""
     file = folder / ROLLBACKS_FILE
     return json.loads(file.read_text()) if file.exists() else []
 
 
 def next_rollback(times: int, collapse: CollapseError) -> int:
-    """The number of the rollback that follows so many, counted from 1.
+    """Returns the number of the next rollback, counted from 1.
+
+    Args:
+        times: number of rollbacks so far.
+        collapse: error that reports the collapse.
 
     Raises:
-        CollapseError: the one given, after `MOST_ROLLBACKS`.
+        CollapseError: `collapse`, if there were already `MOST_ROLLBACKS` rollbacks.
     """
     if times >= MOST_ROLLBACKS:
         raise collapse
@@ -223,9 +239,10 @@ def next_rollback(times: int, collapse: CollapseError) -> int:
 
 
 def record_rollback(folder: pathlib.Path, step: int) -> None:
-    """Adds a rollback from a step to the run's record.
+    """Appends a rollback at the given step to the record in the run's folder.
 
-    The record survives a kill, so that a resumed run draws as the rolled-back one.
+    The record is on disk, so that a run that is killed and resumed uses the same crops
+    and noise as the rolled-back run.
     """
     steps = [*rollbacks(folder), step]
     atomic.write_text(folder / ROLLBACKS_FILE, json.dumps(steps) + "\n")

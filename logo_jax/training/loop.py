@@ -1,4 +1,4 @@
-"""The training loop: step, log, save, evaluate."""
+"""Training loop: trains, logs, saves checkpoints and evaluates."""
 
 import contextlib
 from collections.abc import Callable, Generator, Mapping
@@ -15,24 +15,24 @@ from logo_jax.training.schedule import TrainingSchedule
 
 
 class DataError(ValueError):
-    """Images cannot be read, for training or for an evaluation."""
+    """Images cannot be read for training or for an evaluation."""
 
 
 class Loader(Protocol):
-    """Batches by step number."""
+    """Interface of loaders, which return batches by step number."""
 
     @property
     def waits(self) -> bool:
-        """Whether a batch may have to be waited for."""
+        """Whether the loop may have to wait for a batch."""
         ...
 
     @property
     def images_per_step(self) -> int:
-        """Images of a batch, over all devices and seeds."""
+        """Number of images per step, over all devices and seeds."""
         ...
 
     def batches(self, start: int, stop: int) -> Generator[tuple[Any, Any]]:
-        """The examples and the epoch of each step from start to stop - 1."""
+        """Yields the examples and the epoch of each step from start to stop - 1."""
         ...
 
 
@@ -50,31 +50,32 @@ def train(
     monitor: Monitor | None = None,
     preemption: PreemptionHandler | None = None,
 ) -> TrainState:
-    """Trains from the state's step to the last step; returns the final state.
+    """Trains from the state's step to the last step and returns the final state.
 
-    A state is saved before it is evaluated, so that an evaluation that fails costs no
-    step. A resumed state whose evaluation is due and not recorded is evaluated first.
+    A state is saved before it is evaluated, so no training step is lost if the
+    evaluation fails. If the evaluation of a resumed state is due but not recorded, the
+    state is evaluated first.
 
     Args:
-        state: to start from; donated.
-        train_step: `(state, examples, epoch) -> (state, metrics)`.
-        loader: of examples.
+        state: initial state; donated.
+        train_step: function `(state, examples, epoch) -> (state, metrics)`.
+        loader: loader of the examples.
         schedule: number of steps; logging, checkpoint and evaluation intervals.
-        log: of metrics and evaluations. A state at which its collapse detector allows
-            no checkpoint is saved only as the run's last.
-        checkpoints: where states are saved.
-        monitor: evaluates a state by kNN, percent by name such as
-            `knn/k20_t0.07/top1`; None: no evaluations.
-        preemption: read after each step. On a request the state is saved and returned
-            early. None: never.
+        log: log of metrics and evaluations. A state for which its collapse detector
+            does not allow a checkpoint is saved only if it is the last of the run.
+        checkpoints: manager that saves the states.
+        monitor: function that evaluates a state by kNN and returns percentages by name,
+            such as `knn/k20_t0.07/top1`; None for no evaluations.
+        preemption: handler that is checked after each step. If it requests a stop, the
+            state is saved and returned early. None never requests a stop.
 
     Raises:
-        FloatingPointError: if a loss is not finite, as soon as it has been computed;
-            names the last step with a finite loss.
+        FloatingPointError: if a loss is not finite, as soon as it is computed; the
+            message names the last step with a finite loss.
         CollapseError: if the collapse detector of the log ends the run.
-        DataError: if the loader or the monitor cannot read images; the state has been
-            saved by then.
-        SaveError: if a checkpoint cannot be written; those before it are whole.
+        DataError: if the loader or the monitor cannot read images; the state has
+            already been saved.
+        SaveError: if a checkpoint cannot be written; earlier checkpoints remain valid.
     """
     start, preemption = int(np.max(state.step)), preemption or PreemptionHandler()
     saver = _Saver(checkpoints, log, schedule.num_steps, preemption)
@@ -89,7 +90,7 @@ def train(
             except (ValueError, OSError) as error:
                 saver.save_and_wait(step - 1, state)
                 if preemption.requested():
-                    break  # the signal has ended the processes that read, too
+                    break  # the signal also stopped the reader processes
                 raise DataError(f"after step {step - 1}: {error}") from error
             state, metrics = train_step(state, examples, epoch)
             preemption.unsaved()
@@ -116,9 +117,9 @@ def _evaluate(monitor: Monitor, step: int, state: TrainState, log: TrainLog) -> 
 
 
 class _Saver:
-    """Saves states whose losses are finite, and of which the log allows a checkpoint.
+    """Saves states with finite losses for which the log allows a checkpoint.
 
-    The state after the last step is saved in any case.
+    The state after the last step is always saved.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class _Saver:
         self._preemption = preemption
 
     def save(self, step: int, state: TrainState) -> bool:
-        """Starts to write a checkpoint; returns whether the state may be saved."""
+        """Starts writing a checkpoint; returns whether the state may be saved."""
         self._log.flush()  # raises if a loss is not finite
         if step < self._num_steps and not self._log.allows_checkpoint:
             return False
@@ -143,7 +144,7 @@ class _Saver:
         return True
 
     def save_and_wait(self, step: int, state: TrainState) -> None:
-        """Saves a state, and returns once the newest checkpoint is on disk."""
+        """Saves a state and waits until the newest checkpoint is on disk."""
         saved = self.save(step, state)
         self._checkpoints.wait()
         newest = max(self._checkpoints.steps(), default=0)

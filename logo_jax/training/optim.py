@@ -1,4 +1,4 @@
-"""Optimizers and schedules: SGD in PyTorch's order, LARS, clipping to a given norm."""
+"""Optimizers and schedules: SGD in PyTorch's order, LARS and gradient clipping."""
 
 from collections.abc import Hashable, Mapping, Sequence
 
@@ -12,10 +12,10 @@ ScalarOrSchedule = float | optax.Schedule
 def cosine_schedule(
     peak: float, *, num_steps: int, warmup_steps: int = 0
 ) -> optax.Schedule:
-    """Learning rate of each step: linear from 0 to peak, then half a cosine to 0.
+    """Learning rate that rises linearly from 0 to peak, then decays to 0 by a cosine.
 
-    Source: facebookresearch/simsiam@main_simsiam.py (adjust_learning_rate), by the step
-        instead of by the epoch.
+    Source: facebookresearch/simsiam@main_simsiam.py (adjust_learning_rate), computed
+        per step instead of per epoch.
 
     >>> print(f"{cosine_schedule(0.1, num_steps=100)(50).item():.4f}")
     0.0500
@@ -23,14 +23,14 @@ def cosine_schedule(
     schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, num_steps)
     if warmup_steps == 0:
         schedule = optax.cosine_decay_schedule(peak, num_steps)
-    # optax divides the integer count, which strict promotion refuses
+    # optax divides the integer count, an error under strict dtype promotion
     return lambda count: schedule(jnp.asarray(count, jnp.float32))
 
 
 def step_schedule(
     peak: float, *, milestones: Sequence[int], factor: float = 0.1
 ) -> optax.Schedule:
-    """Learning rate of each step: peak, multiplied by factor at each milestone.
+    """Learning rate that starts at peak and is multiplied by factor at each milestone.
 
     Source: facebookresearch/moco@main_moco.py, whose default milestones are 60 % and
         80 % of training.
@@ -38,22 +38,23 @@ def step_schedule(
     >>> print(f"{step_schedule(1.0, milestones=[10, 20])(15).item():.4f}")
     0.1000
     """
-    # milestones of a short run may round to the same step, which then counts twice
+    # In a short run, milestones may round to the same step; both factors apply.
     scales = {step: factor ** milestones.count(step) for step in milestones}
     schedule = optax.piecewise_constant_schedule(peak, scales)
-    # optax compares the integer count with 0.0, which strict promotion refuses
+    # optax compares the count with 0.0, an error under strict dtype promotion
     return lambda count: schedule(jnp.asarray(count, jnp.float32))
 
 
 def momentum_schedule(base: float, *, num_steps: int) -> optax.Schedule:
-    """Momentum of BYOL's target network at each step: half a cosine from base to 1.
+    """Momentum of BYOL's target network, which rises from base to 1 by a cosine.
 
     Args:
-        base: the first step's, in [0, 1].
-        num_steps: steps until the momentum is 1 and the target no longer changes.
+        base: momentum of the first step, in [0, 1].
+        num_steps: number of steps after which the momentum is 1 and the target network
+            no longer changes.
 
     Raises:
-        ValueError: if base lies outside [0, 1].
+        ValueError: if base is not in [0, 1].
 
     Source: Grill et al. 2020, section 3.2, https://arxiv.org/abs/2006.07733;
         google-deepmind/deepmind-research@byol/utils/schedules.py (target_ema).
@@ -76,16 +77,16 @@ def sgd(
 ) -> optax.GradientTransformationExtraArgs:
     """SGD in PyTorch's order: weight decay, then momentum, then the learning rate.
 
-    Weight decay applies to every parameter, also to biases and batch-norm scales, as in
-    the released MoCo, SimSiam and LoGo.
+    Weight decay applies to every parameter, including biases and batch-norm scales, as
+    in the released code of MoCo, SimSiam and LoGo.
 
     Args:
-        learning_rate: a number, or a schedule, which counts frozen steps too.
-        momentum: factor of the accumulated direction, in [0, 1).
-        weight_decay: factor of the parameter that is added to its gradient.
-        frozen_steps: number of first steps that change no parameter and accumulate no
-            momentum, as PyTorch does without a gradient (SwAV's prototypes). None: no
-            frozen steps, and no step counter in the state.
+        learning_rate: a number or a schedule; the schedule also counts frozen steps.
+        momentum: decay factor of the accumulated gradients, in [0, 1).
+        weight_decay: multiple of each parameter that is added to its gradient.
+        frozen_steps: number of initial steps that change no parameter and accumulate no
+            momentum, like parameters without a gradient in PyTorch (used for SwAV's
+            prototypes). None means no frozen steps and no step counter in the state.
 
     Source: torch.optim.SGD.
     """
@@ -100,7 +101,7 @@ def lars(
     weight_decay: float,
     frozen_steps: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """LARS as in SwAV: SGD after `layerwise_rates`; arguments as in `sgd`.
+    """LARS as in SwAV: `layerwise_rates` followed by SGD, with the arguments of `sgd`.
 
     Source: facebookresearch/swav@main_swav.py; You et al. 2017,
         https://arxiv.org/abs/1708.03888.
@@ -112,11 +113,11 @@ def lars(
 def layerwise_rates(
     weight_decay: float, trust_coefficient: float = 1e-3
 ) -> optax.GradientTransformation:
-    """Decayed gradients scaled to trust_coefficient times their parameter's norm.
+    """Adds weight decay and scales gradients in proportion to their parameter's norm.
 
-    Unlike `optax.lars` it divides by the sum of the norms of gradient and decay, not by
-    the norm of their sum. Where parameter or gradient is zero, the gradient stays
-    unscaled and undecayed.
+    The factor is trust_coefficient times the parameter's norm, divided by the sum of
+    the norms of gradient and decay; `optax.lars` divides by the norm of their sum. If a
+    parameter or its gradient is zero, the gradient is neither scaled nor decayed.
 
     Source: NVIDIA/apex@apex/parallel/LARC.py with clip=False.
     """
@@ -136,7 +137,7 @@ def _descent(
     momentum: float,
     frozen_steps: int | None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Decay, momentum and rate in PyTorch's order; only the rate while frozen."""
+    """Chains decay, momentum and learning rate; frozen steps skip the first two."""
     direction = [decay, optax.trace(momentum)]
     if frozen_steps is not None:
         direction = [
@@ -153,16 +154,17 @@ def _descent(
 def by_network(
     transforms: Mapping[Hashable, optax.GradientTransformation],
 ) -> optax.GradientTransformationExtraArgs:
-    """A separate optimizer for each network of a dictionary of parameters."""
+    """Combines separate optimizers for the networks in a dictionary of parameters."""
     return optax.multi_transform(dict(transforms), {name: name for name in transforms})
 
 
 def clip_to_norm() -> optax.GradientTransformationExtraArgs:
     """Clips gradients to the global norm `max_norm`, an argument of every update.
 
-    `optax.clip_by_global_norm` takes a constant.
+    In contrast, the norm of `optax.clip_by_global_norm` is constant.
 
-    Source: torch.nn.utils.clip_grad_norm_, whose 1e-6 keeps a zero gradient at zero.
+    Source: torch.nn.utils.clip_grad_norm_, including the 1e-6 in the denominator, which
+        keeps a zero gradient at zero.
     """
 
     def update(updates, state, params=None, **extra):
@@ -178,7 +180,7 @@ def clip_to_norm() -> optax.GradientTransformationExtraArgs:
 def clipped_sgd(
     learning_rate: ScalarOrSchedule, *, momentum: float, weight_decay: float
 ) -> optax.GradientTransformationExtraArgs:
-    """`sgd` after `clip_to_norm`: clipping, then decay, momentum and rate.
+    """`clip_to_norm` followed by `sgd`.
 
     Source: ztt1024/LoGo-SSL@trainers.py, the update on the local crops.
     """

@@ -1,15 +1,16 @@
-"""Preemption: at SIGTERM or Ctrl-C the run saves its state, prints a line and exits.
+"""Preemption: on SIGTERM or Ctrl-C the run saves its state, prints a line and exits.
 
-The signal handler only sets a flag, which the training loop reads between steps. But
-Python runs handlers between its own instructions, and compilation is a single call of
-minutes; so is an evaluation for the loop. Therefore a thread gets the signal too. It
-ends the process if the loop does not answer within `GRACE` seconds and the newest state
-is on disk: before the first step, and in an evaluation, which begins only after its
-state is saved.
+The signal handler only sets a flag, which the training loop checks between steps.
+However, Python runs signal handlers only between its bytecode instructions, and
+compilation is a single native call that may take minutes; the loop also does not check
+the flag during an evaluation. Therefore a thread receives the signal, too. If the loop
+does not respond within `GRACE` seconds and the newest state is on disk, the thread ends
+the process. This happens before the first step and in evaluations, which start only
+after the state has been saved.
 
-Exit codes: 0 after SIGTERM, because a scheduler that stops a run is no failure of the
-run; 130 after Ctrl-C, as shells expect, so that a script around the command stops too.
-A second Ctrl-C ends the process at once.
+Exit codes: 0 after SIGTERM, because a run that a scheduler stops has not failed; 130
+after Ctrl-C, as shells expect, so that a script that calls the command stops, too. A
+second Ctrl-C ends the process immediately.
 """
 
 import multiprocessing
@@ -21,18 +22,18 @@ from types import FrameType
 from typing import NoReturn, Self
 
 GRACE = 3.0
-STOPPED = "stopped by"  # the last line of a stopped run begins with it
+STOPPED = "stopped by"  # beginning of the last line that a stopped run prints
 _EXIT_CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}
 
 
 class PreemptionHandler:
-    """Receives SIGTERM and Ctrl-C, and knows whether the newest state is saved.
+    """Handles SIGTERM and Ctrl-C, and tracks whether the newest state is saved.
 
-    A context manager that installs handlers of the two signals, in the main thread. If
-    it is never entered, a stop is never requested.
+    This is a context manager that installs handlers of the two signals in the main
+    thread. If it is never entered, a stop is never requested.
 
     Args:
-        grace: seconds for the main thread to call `requested` after a signal.
+        grace: time in seconds for the main thread to call `requested` after a signal.
     """
 
     def __init__(self, grace: float = GRACE):
@@ -65,7 +66,7 @@ class PreemptionHandler:
         os.close(self._reader)
 
     def requested(self) -> bool:
-        """Whether to stop; if so, the caller must save the state and end the run."""
+        """Whether a stop is requested; if so, the caller must save and end the run."""
         with self._changed:
             self._answered = self._signal is not None
             self._changed.notify()
@@ -84,7 +85,7 @@ class PreemptionHandler:
 
     def leave(self) -> NoReturn:
         """Prints the last line and exits with the signal's code."""
-        print(self._last_words(), file=sys.stderr, flush=True)
+        print(self._last_line(), file=sys.stderr, flush=True)
         sys.exit(self._exit_code())
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -94,19 +95,19 @@ class PreemptionHandler:
 
     def _watch(self) -> None:
         while (received := os.read(self._reader, 1)) and received[0] not in _EXIT_CODES:
-            pass  # every signal with a Python handler arrives here
+            pass  # all signals with a Python handler are written to the pipe
         if not received:
             return
         with self._changed:
-            # while the main thread is in native code no handler has run yet
+            # The handler has not run yet if the main thread is in native code.
             self._signal = signal.Signals(received[0])
             self._changed.wait_for(lambda: self._answered, self._grace)
             self._changed.wait_for(lambda: self._answered or not self._unsaved)
             if not self._answered:
-                self._leave_at_once()
+                self._leave_now()
 
-    def _leave_at_once(self) -> NoReturn:
-        print(self._last_words(), file=sys.stderr, flush=True)
+    def _leave_now(self) -> NoReturn:
+        print(self._last_line(), file=sys.stderr, flush=True)
         for child in multiprocessing.active_children():
             child.terminate()
         os._exit(self._exit_code())
@@ -114,7 +115,7 @@ class PreemptionHandler:
     def _exit_code(self) -> int:
         return _EXIT_CODES[self._signal or signal.SIGTERM]
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         name = (self._signal or signal.SIGTERM).name
         saved = f"after step {self._step}, which is saved"
         where = saved if self._step else "before anything was saved"

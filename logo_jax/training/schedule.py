@@ -5,16 +5,18 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSchedule:
-    """How long a run trains, and after which steps it logs, saves and evaluates.
+    """Number of training steps, and intervals of logging, checkpoints and evaluations.
 
     Attributes:
-        num_steps: number of updates in all.
-        steps_per_epoch: for the epoch on the progress line.
-        log_every_steps: interval of rows of metrics, each the mean since the last.
-        checkpoint_every_steps: interval of checkpoints; the last state is saved too.
-        knn_every_steps: interval of kNN evaluations; 0: only after the last step.
-        trivial_baselines: whether to evaluate baselines without training first.
-        seeds: trained at once.
+        num_steps: total number of updates.
+        steps_per_epoch: number of steps per epoch, for the progress line.
+        log_every_steps: interval of rows of metrics; each row is the mean over the
+            steps since the previous row.
+        checkpoint_every_steps: interval of checkpoints; the last state is also saved.
+        knn_every_steps: interval of kNN evaluations; 0 to evaluate only after the last
+            step.
+        trivial_baselines: whether to first evaluate baselines without training.
+        seeds: seeds that are trained in parallel.
     """
 
     num_steps: int
@@ -30,7 +32,7 @@ class TrainingSchedule:
         return self._is_due(step, self.log_every_steps)
 
     def evaluates(self, step: int) -> bool:
-        """Whether the state after this step is evaluated, and saved before."""
+        """Whether the state after this step is saved and then evaluated."""
         return self._is_due(step, self.knn_every_steps)
 
     def saves(self, step: int) -> bool:
@@ -38,5 +40,5 @@ class TrainingSchedule:
         return self._is_due(step, self.checkpoint_every_steps)
 
     def _is_due(self, step, every):
-        """Due after the last step, and at multiples of `every` unless it is 0."""
+        """Whether step is the last one or, if `every` > 0, a multiple of `every`."""
         return step == self.num_steps or (every > 0 and step > 0 and step % every == 0)

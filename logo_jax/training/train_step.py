@@ -1,4 +1,4 @@
-"""The compiled training step of any method, on a mesh of devices."""
+"""Compiled training step of any method on a mesh of devices."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,14 +12,14 @@ from logo_jax.parallel.mesh import AXIS, batch_spec, replicate
 
 
 class TrainStep(NamedTuple):
-    """A compiled step `(state, examples, epoch) -> (state, metrics)` of one run.
+    """Compiled step `(state, examples, epoch) -> (state, metrics)` of one run.
 
-    The run's random keys are an argument of the compiled program, not constants in it,
-    so that runs of different seeds share one entry of the compile cache.
+    The random keys of the run are an argument of the compiled program, not constants,
+    so that runs with different seeds share one entry of the compilation cache.
 
     Attributes:
-        compiled: `(state, examples, epoch, keys)`, made by `jax.jit`.
-        keys: of the run, as raw key data, replicated on all devices.
+        compiled: function of `(state, examples, epoch, keys)`, compiled by `jax.jit`.
+        keys: random keys of the run, as raw key data, replicated on all devices.
     """
 
     compiled: Any
@@ -28,11 +28,11 @@ class TrainStep(NamedTuple):
     def __call__(
         self, state: TrainState, examples: Any, epoch: Any
     ) -> tuple[TrainState, Metrics]:
-        """One step; donates the state."""
+        """Runs one step; donates the state."""
         return self.compiled(state, examples, epoch, self.keys)
 
     def trace(self, state: Any, examples: Any, epoch: Any) -> Any:
-        """The traced program, as `jax.jit`'s `trace` returns it."""
+        """Returns the traced program, as the `trace` method of a `jax.jit` function."""
         return self.compiled.trace(state, examples, epoch, self.keys)
 
 
@@ -42,18 +42,19 @@ def make_train_step(
     mesh: Mesh,
     keys: jax.Array,
 ) -> TrainStep:
-    """The compiled step `(state, examples, epoch) -> (state, metrics)` of any method.
+    """Makes the compiled step `(state, examples, epoch) -> (state, metrics)`.
 
     Args:
-        update: of a method; averages its gradients over devices itself.
-        make_batch: `(key, examples, epoch)`: crops of this device's examples.
-        mesh: of devices; examples are split over them by `batch_sharding`.
-        keys: of the run: one for crops and one for steps, [2]; or [n, 2] of n seeds,
-            which are then the leading axis of state, examples and metrics.
+        update: update function of a method; must average its gradients over devices.
+        make_batch: function of `(key, examples, epoch)` that returns the crops of this
+            device's examples.
+        mesh: mesh of devices; examples are split over the devices by `batch_sharding`.
+        keys: random keys of the run, one for crops and one for steps, [2]; or [n, 2]
+            for n seeds, which are the leading axis of state, examples and metrics.
 
     Returns:
-        The step. It donates the state, keeps it equal on all devices, and averages
-        running statistics and metrics over devices.
+        The step. It donates the state, keeps the state equal on all devices, and
+        averages running statistics and metrics over devices.
     """
 
     def train_step(state, examples, epoch, keys):

@@ -1,4 +1,4 @@
-"""The folder of a run: its lock, its config, and the machine it runs on."""
+"""Folder of a run: its lock, its config and a description of the machine."""
 
 import contextlib
 import fcntl
@@ -26,20 +26,23 @@ class WorkdirInUseError(ValueError):
 
 @contextlib.contextmanager
 def lock_workdir(workdir: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
-    """Locks a folder for this process; readers need no lock.
+    """Locks a folder for this process; reading the folder does not need the lock.
 
-    The kernel releases the lock when the process ends, however it ends, so there are no
-    stale locks. A file with host and pid alone would not do: pids are reused, and those
-    of another host cannot be looked up. The file holds them for people to read. On NFS
-    the server keeps the lock (flock(2), Linux >= 2.6.12), so it works between hosts.
+    The kernel releases the lock whenever the process ends, even by a kill, so locks
+    are never stale. The host and pid in the lock file are only for error messages. They
+    would not suffice as a lock, because pids are reused and pids of other hosts cannot
+    be checked. On NFS the lock is kept by the server (flock(2), Linux >= 2.6.12) and
+    therefore works between hosts.
 
     Args:
-        workdir: made if absent.
-        wait: whether to wait until another process releases it.
+        workdir: folder to lock; created if it does not exist.
+        wait: whether to wait until another process releases the lock.
 
     Raises:
-        WorkdirInUseError: if another process holds the folder; names host and pid.
-        ValueError: if the folder cannot be written, or its file system has no locks.
+        WorkdirInUseError: if another process holds the lock; the message names its host
+            and pid.
+        ValueError: if the folder cannot be written, or its file system does not support
+            locks.
     """
     with _refused(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
@@ -53,10 +56,10 @@ def lock_workdir(workdir: pathlib.Path, *, wait: bool = False) -> Iterator[None]
 
 
 def require_free(workdir: pathlib.Path) -> None:
-    """Checks that no other process has locked a folder, before anything is loaded.
+    """Raises an error if another process has locked a folder.
 
     Raises:
-        ValueError: as `lock_workdir`.
+        ValueError: as in `lock_workdir`.
     """
     if (workdir / LOCK_FILE).exists():
         with (workdir / LOCK_FILE).open("a+") as file, _taken(file, workdir):
@@ -65,10 +68,10 @@ def require_free(workdir: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _taken(file: TextIO, workdir: pathlib.Path, wait: bool = False) -> Iterator[None]:
-    """Locks the file, and unlocks it explicitly.
+    """Locks the file and unlocks it explicitly.
 
-    Closing it would leave the lock to a process forked meanwhile, until that one ends
-    or executes another program.
+    Closing the file would not be enough: a process forked in the meantime would keep
+    the lock until it ends or executes another program.
     """
     try:
         with _refused(workdir):
@@ -77,8 +80,8 @@ def _taken(file: TextIO, workdir: pathlib.Path, wait: bool = False) -> Iterator[
         file.seek(0)
         holder = file.read().strip() or "another process"
         raise WorkdirInUseError(
-            f"{workdir} is in use by {holder}: wait for it or stop it, or use another "
-            "--workdir"
+            f"{workdir} is in use by {holder}; wait for that process, stop it, or use "
+            "another --workdir"
         ) from None
     try:
         yield
@@ -88,7 +91,7 @@ def _taken(file: TextIO, workdir: pathlib.Path, wait: bool = False) -> Iterator[
 
 @contextlib.contextmanager
 def _refused(workdir: pathlib.Path) -> Iterator[None]:
-    """Names folder and remedy in errors of the system."""
+    """Raises OSErrors as ValueErrors that name the folder and the remedy."""
     try:
         yield
     except BlockingIOError:
@@ -96,21 +99,21 @@ def _refused(workdir: pathlib.Path) -> Iterator[None]:
     except OSError as error:
         raise ValueError(
             f"workdir {workdir} must be writable and allow locks ({error.strerror}); "
-            "change that, or use another --workdir"
+            "use another --workdir, or change its permissions or file system"
         ) from error
 
 
 def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
-    """Checks that the folder is empty or holds a run of this config; writes nothing.
+    """Raises an error if the folder has a run of another config; writes nothing.
 
     Args:
-        workdir: of a run to resume, or of a new one.
-        config: nested mappings of plain values.
+        workdir: folder of a run to resume, or of a new run.
+        config: config as nested mappings of plain values.
 
     Raises:
-        ValueError: if it holds a run of another config, with the differences, or is no
-            folder.
-        OSError: if it cannot be read.
+        ValueError: if the folder has a run of another config (the message lists the
+            differences), has checkpoints but no config, or cannot be written.
+        OSError: if the config cannot be read.
     """
     require_writable(workdir)
     if (workdir / CONFIG_FILE).exists():
@@ -118,8 +121,8 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         changed = differences(read_config(workdir), as_tuples(json.loads(text)))
         if changed:
             raise ValueError(
-                f"{workdir} holds a run of another config ({'; '.join(changed)}): "
-                "give the old values, or another --workdir"
+                f"{workdir} holds a run of another config ({'; '.join(changed)}); "
+                "use the old values, or another --workdir"
             )
     elif (workdir / "checkpoints").exists():
         raise ValueError(
@@ -128,34 +131,35 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
 
 
 def require_writable(workdir: pathlib.Path) -> None:
-    """Checks that a path is, or can become, a folder that can be written.
+    """Raises an error if a path neither is nor can become a writable folder.
 
     Raises:
-        ValueError: if not.
+        ValueError: if the path or its nearest existing parent is a file or is
+            write-protected.
     """
     there = existing(workdir)
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ValueError(
             f"--workdir={workdir} must be a folder that can be written, and {there} is "
-            f"{'write-protected' if there.is_dir() else 'a file'}; give another"
+            f"{'write-protected' if there.is_dir() else 'a file'}; use another one"
         )
 
 
 def existing(path: pathlib.Path) -> pathlib.Path:
-    """The path itself, or the nearest parent that exists."""
+    """Returns the path itself, or its nearest existing parent."""
     return next(place for place in (path, *path.parents) if place.exists())
 
 
 def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
-    """Writes the config to a new folder, or checks the config that it has.
+    """Writes the config to a new folder, or compares it with an existing config.
 
     Args:
-        workdir: made if absent.
-        config: nested mappings of plain values.
+        workdir: folder of the run; created if it does not exist.
+        config: config as nested mappings of plain values.
 
     Raises:
-        ValueError: as `check_config`.
-        OSError: if it cannot be read or written.
+        ValueError: as in `check_config`.
+        OSError: if the config cannot be read or written.
     """
     check_config(workdir, config)
     file = workdir / CONFIG_FILE
@@ -166,33 +170,34 @@ def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
-    """The config that the folder's run was started with, under today's names.
+    """Reads the config of a folder's run, with the current names of its fields.
 
-    Fields that the run's version of the library did not have get their defaults.
+    Fields that did not exist in the library version of the run get their defaults.
 
     Raises:
-        FileNotFoundError: if there is no run.
-        ValueError: if its config is not readable.
+        FileNotFoundError: if the folder is not that of a run.
+        ValueError: if the config is damaged.
     """
     file = workdir / CONFIG_FILE
     if not file.is_file():
         raise FileNotFoundError(
-            f"{workdir} has no {CONFIG_FILE}: it is not the folder of a run; give "
-            "--workdir=DIR of one that logo_jax.main has trained"
+            f"{workdir} has no {CONFIG_FILE}, so it is not the folder of a run; give "
+            "the --workdir of a run that logo_jax.main has trained"
         )
     try:
         config = as_tuples(json.loads(file.read_text()))
-    except ValueError as error:  # not JSON, or not even text
+    except ValueError as error:  # not JSON or not text
         raise ValueError(
-            f"{file} is damaged ({error}); put back a copy, or use another --workdir"
+            f"{file} is damaged ({error}); restore it from a copy, or use another "
+            "--workdir"
         ) from error
     if not isinstance(config, dict):
-        raise ValueError(f"{file} must hold a config; use another --workdir")
+        raise ValueError(f"{file} must contain a config; use another --workdir")
     return complete(config)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Differences between two configs, a line each.
+    """Returns the differences between two configs, one line per field.
 
     >>> differences({"a": {"b": 1}, "c": 0}, {"a": {"b": 2}, "c": 0})
     ['a.b: 1 -> 2']
@@ -206,7 +211,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Fields by dotted name."""
+    """Returns (dotted name, value) of all fields."""
     fields = []
     for name, value in config.items():
         path = f"{prefix}{name}"
@@ -216,7 +221,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
 
 
 def as_tuples(value: Any) -> Any:
-    """A JSON value with tuples in place of lists, as in configs."""
+    """Converts the lists of a JSON value to tuples, as in configs."""
     if isinstance(value, Mapping):
         return {name: as_tuples(field) for name, field in value.items()}
     if isinstance(value, list):
@@ -224,12 +229,12 @@ def as_tuples(value: Any) -> Any:
     return value
 
 
-MACHINE_FILE = "machine.json"  # in a run's folder: of its latest start
+MACHINE_FILE = "machine.json"  # in the folder of a run, about its latest start
 PACKAGES = ("logo_jax", "jax", "flax", "optax", "scikit-learn", "numpy", "Pillow")
 
 
 def describe_machine(mesh: Mesh) -> dict[str, Any]:
-    """Devices, system and versions, ready for JSON."""
+    """Returns devices, operating system and package versions as a JSON object."""
     kinds = sorted({device.device_kind for device in mesh.devices.flat})
     return {
         "devices": f"{mesh.devices.size} x {', '.join(kinds)}",
@@ -243,5 +248,7 @@ def describe_machine(mesh: Mesh) -> dict[str, Any]:
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # a checkout on the path
+    except (
+        importlib.metadata.PackageNotFoundError
+    ):  # source checkout on the Python path
         return "not installed"

@@ -146,8 +146,8 @@ ARRAYS = [
     (lambda d: (d / "train.npz").unlink(), "train.npz is missing"),
     (lambda d: (d / "test.npz").unlink(), "test.npz is missing"),
     (lambda d: (d / "train.npz").write_bytes(b""), "is not an npz archive"),
-    (lambda d: save(d, dtype=np.float32), "images are float32"),
-    (lambda d: save(d, images=np.full((8, 8, 8, 3), np.nan)), "images are float64"),
+    (lambda d: save(d, dtype=np.float32), "got float32"),
+    (lambda d: save(d, images=np.full((8, 8, 8, 3), np.nan)), "got float64 [8,"),
     (lambda d: save(d, images=np.zeros((9, 8, 8, 1), np.uint8)), "must be uint8 [n,"),
     (lambda d: save(d, count=0), "are empty"),
     (lambda d: save(d, side=0), "are empty"),
@@ -155,7 +155,7 @@ ARRAYS = [
     (lambda d: save(d, labels=np.arange(25)), "25 labels for 24 images"),
     (lambda d: save(d, labels=np.full(24, -1)), "label -1 is negative"),
     (lambda d: save(d, labels=np.full(24, 2**40)), "too large"),
-    (lambda d: save(d, labels=np.zeros(24)), "labels are float64"),
+    (lambda d: save(d, labels=np.zeros(24)), "got float64 [24]"),
     (lambda d: save(d, "test", labels=None), "test.npz are none"),
     (lambda d: save(d, "test", 4, labels=np.ones((4, 3), int)), "the same form"),
     (lambda d: save(d, "test", 4, side=9), "test.npz (9, 9)"),
@@ -244,7 +244,7 @@ def test_a_workdir_that_is_no_folder_or_lies_in_a_file_is_told(start, tmp_path):
     file = tmp_path / "a file"
     file.write_text("kept")
     for place in (file, file / "run"):
-        require_refused(start(workdir=place), f"and {file} is a file; give another")
+        require_refused(start(workdir=place), f"and {file} is a file; use another")
     assert file.read_text() == "kept"
 
 

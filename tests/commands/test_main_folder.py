@@ -145,7 +145,7 @@ def test_too_many_damaged_files_stop_the_run_and_what_was_learned_is_saved(
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (lambda root: root.mkdir(), "holds no images"),
+        (lambda root: root.mkdir(), "contains no images"),
         (lambda root: root.write_text("a file"), "is not a folder"),
         (lambda root: write_folder(root, {".": 1}), "batch_size=8 exceeds the 1"),
         (lambda root: None, "is not a folder"),

@@ -96,7 +96,7 @@ def test_a_stock_builder_without_tensorflow_names_the_extra(
 @pytest.mark.parametrize("name", ["imagenet2012", "imagenet100"])
 def test_imagenet_s_archives_are_named_with_their_place(name, tmp_path, capsys):
     line = error_of(capsys, name, f"--data_dir={tmp_path}")
-    assert "ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar must be fetched" in line
+    assert "ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar must be downloaded" in line
     assert str(tmp_path / "downloads" / "manual") in line
     assert "https://image-net.org" in line
 
@@ -113,8 +113,8 @@ def place_imagenet(folder, classes, validation):
 @pytest.mark.parametrize(
     ("validation", "message"),
     [
-        ([1598], "imagenet100: train has 100 examples, must have 126689"),
-        ([], "imagenet100 cannot be made: .*No examples were yielded"),
+        ([1598], "imagenet100: train must have 126689 examples, got 100"),
+        ([], "imagenet100 cannot be prepared: .*No examples were yielded"),
     ],
 )
 def test_another_number_of_images_is_told_in_one_line_and_leaves_nothing(

@@ -1,4 +1,4 @@
-"""A CIFAR-10 of a few random images: as arrays in a folder, and prepared for TFDS."""
+"""A small CIFAR-10 of random images, as array files and as a prepared TFDS data set."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def fixture_arrays():
 
 @pytest.fixture(name="arrays_dir", scope="session")
 def fixture_arrays_dir(arrays, tmp_path_factory):
-    """Folder of train.npz and test.npz."""
+    """Folder with train.npz and test.npz."""
     folder = tmp_path_factory.mktemp("arrays")
     for split, (images, labels) in arrays.items():
         np.savez(folder / f"{split}.npz", images=images, labels=labels)
@@ -32,7 +32,7 @@ def fixture_arrays_dir(arrays, tmp_path_factory):
 
 @pytest.fixture(name="data_dir", scope="session")
 def fixture_data_dir(arrays_dir, tmp_path_factory):
-    """A TFDS data_dir in which cifar10 is prepared from arrays_dir."""
+    """TFDS data_dir with cifar10, prepared from arrays_dir."""
     folder = tmp_path_factory.mktemp("tfds")
     cifar10.from_arrays(folder, arrays_dir)
     return folder

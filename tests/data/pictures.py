@@ -1,4 +1,4 @@
-"""Small picture files for tests, as users have them."""
+"""Small image files in several formats for tests."""
 
 import io
 
@@ -7,18 +7,20 @@ from PIL import Image
 
 from logo_jax.data.decode import decode
 
-EXIF_ROTATED = 6  # the camera was held upright: turn a quarter clockwise to see it so
+EXIF_ROTATED = (
+    6  # value of the EXIF orientation tag: rotate by 90 degrees clockwise for display
+)
 
 
 def smooth(height, width, seed=0):
-    """Smooth random colours, uint8 [height, width, 3], which JPEG keeps nearly."""
+    """Smooth random image, uint8 [h, w, 3], with a small JPEG compression error."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     bicubic = Image.Resampling.BICUBIC
     return np.asarray(Image.fromarray(coarse).resize((width, height), bicubic))
 
 
 def encoded(pixels, picture_format="PNG", mode=None, **options):
-    """The bytes of a picture file."""
+    """Returns the bytes of an image file."""
     picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     file = io.BytesIO()
     (picture.convert(mode) if mode else picture).save(file, picture_format, **options)
@@ -26,7 +28,7 @@ def encoded(pixels, picture_format="PNG", mode=None, **options):
 
 
 def rotated_by_exif(pixels, picture_format):
-    """A file whose pixels lie on their side and whose EXIF data say so."""
+    """Returns an image file with rotated pixels and the matching EXIF orientation."""
     exif = Image.Exif()
     exif[0x0112] = EXIF_ROTATED
     options = {"quality": 95} if picture_format == "JPEG" else {"lossless": True}
@@ -36,14 +38,14 @@ def rotated_by_exif(pixels, picture_format):
 
 
 def decoded(images):
-    """Pixels [n, h, w, 3] and labels of a source whose images are of one size."""
+    """Returns pixels [n, h, w, 3] and labels of a source of images of equal size."""
     records = images.records(range(len(images)))
     pixels = np.stack([decode(record.image)[0] for record in records])
     return pixels, [record.label for record in records]
 
 
 def write_folder(root, counts, size=(24, 32), picture_format="PNG"):
-    """Files DIR/CLASS/i.png of smooth pixels, `counts` of each class."""
+    """Writes smooth images to root/CLASS/i.png, counts[CLASS] images of each class."""
     for label, (name, count) in enumerate(counts.items()):
         folder = root / name
         folder.mkdir(parents=True, exist_ok=True)

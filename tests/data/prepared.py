@@ -1,4 +1,4 @@
-"""Reads a prepared data set as the library does, by name and split."""
+"""Opens a prepared data set by name and split, as the library does."""
 
 from logo_jax.data.sources import tfds as tfds_source
 

@@ -1,4 +1,4 @@
-"""Tar archives of a few bytes, and pictures to put in them."""
+"""Small tar archives, and JPEG files to store in them."""
 
 import io
 import tarfile
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def tar_bytes(contents, mode="w"):
-    """A tar archive of files, from their names and contents."""
+    """Returns the bytes of a tar archive of files, given as {name: content}."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode=mode) as tar:
         for name, content in contents.items():
@@ -19,14 +19,14 @@ def tar_bytes(contents, mode="w"):
 
 
 def write_tar(file, contents):
-    """Writes them where they belong; compressed if the name says so."""
+    """Writes a tar archive of {name: content}; compressed if `file` ends in .gz."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(tar_bytes(contents, "w:gz" if file.suffix == ".gz" else "w"))
     return file
 
 
-def jpeg(grey, size=(8, 8)):
-    """A JPEG file of one grey."""
+def jpeg(gray, size=(8, 8)):
+    """Returns the bytes of a JPEG file of uniform gray."""
     file = io.BytesIO()
-    Image.fromarray(np.full((*size, 3), grey, np.uint8)).save(file, "JPEG")
+    Image.fromarray(np.full((*size, 3), gray, np.uint8)).save(file, "JPEG")
     return file.getvalue()

@@ -23,7 +23,7 @@ BACKGROUND_IMAGES = 467
 
 
 def labels_of(dataset):
-    """Labels of the right number, each class equally often but for the remainder."""
+    """Returns the right number of labels, balanced over classes up to the remainder."""
     labels = {}
     for split in dataset.split.splits:
         count = dataset.examples[split]
@@ -82,7 +82,7 @@ def test_parts_have_the_published_sizes_and_share_no_row(dataset):
         *(("caltech101", "train", 25), ("caltech101", "val", 5)),
     ],
 )
-def test_what_is_drawn_per_class_has_as_many_of_each_class(name, part, each):
+def test_sampled_parts_are_balanced_over_classes(name, part, each):
     dataset = DATASETS[name]
     labels = labels_of(dataset)
     split, indices = partition(dataset, labels)[part]
@@ -115,12 +115,12 @@ def test_the_draw_is_decided_by_the_seed_alone():
     assert set(first) != set(range(len(first)))
 
 
-def test_labels_of_another_number_are_refused_with_both_numbers():
+def test_a_wrong_number_of_labels_is_an_error_with_both_numbers():
     dataset = DATASETS["pets"]
     labels = labels_of(dataset) | {"test": np.zeros(3668, int)}
-    with pytest.raises(ValueError, match="pets: test has 3668 images, must have 3669"):
+    with pytest.raises(ValueError, match="pets: test must have 3669 images, got 3668"):
         partition(dataset, labels)
-    with pytest.raises(ValueError, match="pets: give the labels of test, too"):
+    with pytest.raises(ValueError, match="pets: the labels of test are missing"):
         partition(dataset, {"train": labels["train"]})
 
 
@@ -129,12 +129,14 @@ def test_a_class_with_too_few_images_is_refused():
     labels = labels_of(dataset)
     pool = labels["train+test"]
     pool[np.flatnonzero(pool == 0)[24:]] = 1
-    with pytest.raises(ValueError, match="caltech101: train has 2524 images"):
+    with pytest.raises(
+        ValueError, match="caltech101: train must have 2525 images, got 2524"
+    ):
         partition(dataset, labels)
 
 
 def test_a_data_set_without_transfer_protocol_is_refused():
-    with pytest.raises(ValueError, match="coco is not transferred to"):
+    with pytest.raises(ValueError, match="no transfer protocol for coco"):
         partition(DATASETS["coco"], {})
 
 
@@ -149,11 +151,11 @@ def test_a_data_set_is_found_by_our_name_and_by_that_of_tfds():
     [
         ({"train": 3, "test": 4}, None),
         ({"train": 2, "test": 5, "other": 9}, None),
-        ({"train": 3, "test": 3}, r"x: train\+test has 6 examples, must have 7"),
-        ({"train": 3}, r"x: train\+test has 3 examples, must have 7"),
+        ({"train": 3, "test": 3}, r"x: train\+test must have 7 examples, got 6"),
+        ({"train": 3}, r"x: train\+test must have 7 examples, got 3"),
     ],
 )
-def test_counts_that_differ_are_refused_with_both(found, error):
+def test_wrong_counts_are_an_error_with_both_numbers(found, error):
     if error is None:
         require_counts("x", {"train+test": 7}, found)
     else:
@@ -161,7 +163,7 @@ def test_counts_that_differ_are_refused_with_both(found, error):
             require_counts("x", {"train+test": 7}, found)
 
 
-def test_reading_the_catalogue_imports_neither_tfds_nor_jax():
+def test_importing_the_catalog_imports_neither_tfds_nor_jax():
     code = (
         "import sys, logo_jax.data.datasets; "
         "sys.exit(sum(m in sys.modules for m in ('tensorflow_datasets', 'jax')))"

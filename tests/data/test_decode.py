@@ -29,19 +29,19 @@ def test_lossless_files_give_back_their_pixels(picture_format):
     np.testing.assert_array_equal(decode(data)[0], PIXELS)
 
 
-def test_a_file_is_read_where_its_path_is_given(tmp_path):
-    file = tmp_path / "a picture.jpeg"  # its suffix lies
+def test_a_path_is_read_as_a_file(tmp_path):
+    file = tmp_path / "a picture.jpeg"  # the suffix does not match the format
     file.write_bytes(encoded(PIXELS, "PNG"))
     np.testing.assert_array_equal(decode(file)[0], PIXELS)
 
 
 @pytest.mark.parametrize("picture_format", ["PNG", "JPEG"])
-def test_grey_becomes_three_equal_channels(picture_format):
-    grey = np.asarray(Image.fromarray(PIXELS).convert("L"))
+def test_gray_becomes_three_equal_channels(picture_format):
+    gray = np.asarray(Image.fromarray(PIXELS).convert("L"))
     pixels, _ = decode(encoded(PIXELS, picture_format, mode="L"))
     assert pixels.shape == (30, 46, 3)
     assert np.ptp(pixels, axis=-1).max() == 0
-    assert np.abs(pixels[..., 0].astype(int) - grey).max() <= 4
+    assert np.abs(pixels[..., 0].astype(int) - gray).max() <= 4
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped_to_white():
@@ -50,7 +50,7 @@ def test_sixteen_bits_are_scaled_and_not_clipped_to_white():
     np.testing.assert_array_equal(decode(data)[0][..., 1], deep // 257)
 
 
-def test_cmyk_comes_out_in_its_colours():
+def test_cmyk_is_converted_to_the_same_colors():
     data = encoded(PIXELS, "JPEG", mode="CMYK", quality=95)
     pixels, _ = decode(data)
     assert np.abs(pixels.astype(int) - PIXELS).mean() < 5
@@ -66,21 +66,21 @@ def test_transparency_is_dropped(mode):
     np.testing.assert_array_equal(pixels, wanted)
 
 
-def test_a_palette_with_a_transparent_colour_is_read():
+def test_a_palette_with_a_transparent_color_is_read():
     picture = Image.fromarray(PIXELS).quantize(16)
     data = encoded(picture, "PNG", transparency=3)
     np.testing.assert_array_equal(decode(data)[0], np.asarray(picture.convert("RGB")))
 
 
 @pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP"])
-def test_what_exif_data_call_rotated_is_turned_upright(picture_format):
+def test_the_exif_orientation_is_applied(picture_format):
     pixels, size = decode(rotated_by_exif(PIXELS, picture_format))
     assert size == (30, 46)
     assert np.abs(pixels.astype(int) - PIXELS).max() < 40
     assert np.abs(pixels.astype(int) - PIXELS).mean() < 3
 
 
-def test_of_an_animation_the_first_frame_is_taken():
+def test_the_first_frame_of_an_animation_is_decoded():
     frames = [Image.fromarray(smooth(8, 9, seed)) for seed in range(3)]
     data = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:])
     np.testing.assert_array_equal(decode(data)[0], by_pillow(data))
@@ -98,7 +98,7 @@ def test_of_an_animation_the_first_frame_is_taken():
         encoded(PIXELS, "PNG").replace(b"IHDR", b"IHDX"),
     ],
 )
-def test_what_is_damaged_is_refused_with_a_reason_of_one_line(data):
+def test_a_damaged_file_is_an_error_with_a_reason_of_one_line(data):
     with pytest.raises(DecodeError) as error:
         decode(data)
     assert str(error.value)
@@ -120,7 +120,7 @@ def test_an_image_no_larger_than_the_canvas_is_stored_exactly(picture_format):
 
 
 @pytest.mark.parametrize("shape", [(200, 300), (90, 700), (64, 65), (1, 300)])
-def test_each_axis_is_reduced_to_the_canvas_where_it_is_longer(shape):
+def test_each_axis_longer_than_the_canvas_is_downscaled(shape):
     original = smooth(*shape)
     pixels, size = decode_to_canvas(encoded(original), (64, 64))
     assert size == shape
@@ -129,7 +129,7 @@ def test_each_axis_is_reduced_to_the_canvas_where_it_is_longer(shape):
     assert np.abs(pixels.astype(int) - np.asarray(wanted)).mean() < 2
 
 
-def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size_and_says_its_own():
+def test_a_large_jpeg_is_decoded_downscaled_with_its_original_size():
     original = smooth(500, 700)
     data = encoded(original, "JPEG", quality=95)
     scaled, size = decode(data, at_least=(100, 130))
@@ -146,13 +146,14 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size_and_says_its_own():
 @pytest.mark.parametrize(
     ("shape", "whole"), [((30, 47), (20, 31)), ((47, 30), (31, 20))]
 )
-def test_the_centre_square_is_torchvisions(shape, whole):
+def test_the_center_crop_is_that_of_torchvision(shape, whole):
     original = smooth(*shape)
     square = center_crop(encoded(original), resize=20, crop=15)
     resized = np.asarray(
         Image.fromarray(original).resize(whole[::-1], Image.Resampling.BICUBIC)
     )
-    # int(31.33) = 31 px long; round((20 - 15) / 2) = 2 to even, (31 - 15) / 2 = 8
+    # long side int(31.33) = 31 px; offsets round((20 - 15) / 2) = 2 (rounds to even)
+    # and (31 - 15) / 2 = 8
     rows, columns = (2, 8) if shape[0] < shape[1] else (8, 2)
     wanted = resized[rows : rows + 15, columns : columns + 15]
     np.testing.assert_array_equal(square, wanted)
@@ -162,8 +163,8 @@ def test_a_line_of_one_pixel_becomes_a_square():
     assert center_crop(encoded(smooth(1, 40)), resize=8, crop=8).shape == (8, 8, 3)
 
 
-def test_a_jpeg_decoded_at_a_fraction_of_its_size_is_not_shifted():
-    phase = np.arange(1411) / 5  # 3/8 of 1411 px are 529.1, and libjpeg makes 530
+def test_a_downscaled_jpeg_is_not_shifted():
+    phase = np.arange(1411) / 5  # 3/8 of 1411 px are 529.1; libjpeg rounds up to 530
     waves = 128 + 100 * np.sin(phase[:, None]) * np.cos(phase[None])
     data = encoded(np.repeat(waves[..., None], 3, axis=-1).astype(np.uint8), "JPEG")
     scaled, _ = decode_to_canvas(data, (500, 500))

@@ -40,16 +40,16 @@ def test_arrays_that_fit_are_not_copied():
     assert labels.tolist() == [i % 7 for i in range(600)]
 
 
-def test_arrays_are_reduced_where_the_canvas_is_smaller():
+def test_arrays_are_downscaled_to_a_smaller_canvas():
     images, sizes, labels = read_all(ARRAYS, (3, 2), max_corrupt=0)
     assert images.shape == (600, 3, 2, 3)
     assert (sizes == (3, 4)).all()
     assert labels.tolist() == [i % 7 for i in range(600)]
 
 
-@pytest.mark.parametrize("side", [3, 2])  # as they are, and reduced
+@pytest.mark.parametrize("side", [3, 2])  # not resized, and downscaled
 @pytest.mark.parametrize("labels", [None, np.ones((5, 4), np.int32)])
-def test_images_without_one_class_each_are_marked_so(labels, side):
+def test_unlabeled_and_multi_label_images_have_no_class(labels, side):
     pixels = np.zeros((5, 3, 3, 3), np.uint8)
     source = ArraySource(pixels, labels, origin="here")
     assert read_all(source, (side, side), max_corrupt=0)[2].tolist() == [-1] * 5
@@ -71,7 +71,7 @@ def test_a_second_pass_gives_the_same_without_decoding_again(files, tmp_path):
         np.testing.assert_array_equal(before, after)
 
 
-def test_what_is_too_much_to_keep_is_decoded_again(files, tmp_path, monkeypatch):
+def test_sets_too_large_to_keep_are_decoded_again(files, tmp_path, monkeypatch):
     monkeypatch.setattr(eval_crops, "_KEPT_BYTES", 7 * 8 * 8 * 3 - 1)
     squares = EvalCrops(files, np.arange(7), max_corrupt=0.5, resize=8, crop=8)
     assert len(collected(squares)[0]) == 7
@@ -90,7 +90,9 @@ def test_a_damaged_image_is_left_out_of_evaluations(files, tmp_path):
         decode_all(files, max_corrupt=0.1)
 
 
-def test_images_that_are_left_whole_are_too_much_to_keep_too(files, monkeypatch):
+def test_the_memory_limit_also_applies_to_images_that_are_not_cropped(
+    files, monkeypatch
+):
     class Sized:
         largest = (24, 32)
 
@@ -109,13 +111,13 @@ def test_images_that_are_left_whole_are_too_much_to_keep_too(files, monkeypatch)
     assert "_kept" in vars(squares)
 
 
-def test_a_chunk_without_a_sound_image_is_passed_over(files, tmp_path, monkeypatch):
+def test_a_chunk_without_decodable_images_is_skipped(files, tmp_path, monkeypatch):
     monkeypatch.setattr(eval_crops, "_READ_AT_ONCE", 3)
-    (tmp_path / "b" / "2.png").write_bytes(b"damaged")  # alone in its chunk
+    (tmp_path / "b" / "2.png").write_bytes(b"damaged")  # the only image in its chunk
     assert len(decode_all(files, max_corrupt=0.5)) == 6
 
 
-def test_the_limit_is_of_the_images_that_count(files, tmp_path):
+def test_the_limit_is_a_fraction_of_the_selected_images(files, tmp_path):
     (tmp_path / "a" / "1.png").write_bytes(b"damaged")
     squares = EvalCrops(files, np.arange(2), max_corrupt=0.4)
     with pytest.raises(ValueError, match="more than 40.00% of 2; "):
@@ -130,10 +132,10 @@ def test_numbers_are_spread_over_all_images(n, limit, count):
     assert n - numbers[-1] <= -(-n // count)
 
 
-def test_images_without_a_label_keep_that_they_have_none(files):
-    """As STL-10's, most of whose training images are unlabelled."""
+def test_unlabeled_images_stay_unlabeled(files):
+    """STL-10 is an example: most of its training images are unlabeled."""
 
-    class Unlabelled:
+    class Unlabeled:
         origin, largest, num_classes = "x", (4, 4), 3
         __len__ = files.__len__
 
@@ -143,5 +145,5 @@ def test_images_without_a_label_keep_that_they_have_none(files):
         def name(self, i):
             return str(i)
 
-    found = decode_all(Unlabelled(), max_corrupt=0.0)
+    found = decode_all(Unlabeled(), max_corrupt=0.0)
     np.testing.assert_array_equal(found.labels, np.arange(len(files)) % 3 - 1)

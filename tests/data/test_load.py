@@ -10,7 +10,7 @@ from tests.data.pictures import decoded, write_folder
 
 
 def examples(images):
-    """All examples of a source, in no order."""
+    """Returns all examples of a source, sorted to compare them in any order."""
     pixels, labels = decoded(images)
     return sorted(
         (image.tobytes(), label) for image, label in zip(pixels, labels, strict=True)
@@ -29,7 +29,7 @@ def test_tfds_and_npz_hold_the_same_examples(arrays, arrays_dir, data_dir):
         assert first == second
 
 
-def test_the_bank_is_the_training_set_itself_where_they_are_one(arrays_dir, data_dir):
+def test_the_bank_is_the_same_object_as_the_training_set(arrays_dir, data_dir):
     for data in (
         load_images(DataLocation("npz", path=str(arrays_dir))),
         load_images(DataLocation("tfds", name="cifar10", data_dir=str(data_dir))),
@@ -39,7 +39,7 @@ def test_the_bank_is_the_training_set_itself_where_they_are_one(arrays_dir, data
         assert data.queries is not data.train
 
 
-def test_images_held_out_are_no_longer_learned_from_and_stand_in_for_the_test_set(
+def test_images_held_out_leave_the_training_set_and_replace_the_test_set(
     arrays_dir, data_dir
 ):
     whole = load_images(DataLocation("npz", path=str(arrays_dir)))
@@ -60,7 +60,7 @@ def test_images_held_out_are_no_longer_learned_from_and_stand_in_for_the_test_se
     }
 
 
-def test_a_classifier_is_tested_on_the_images_held_out_too(data_dir):
+def test_a_classifier_is_also_tested_on_the_images_held_out(data_dir):
     where = DataLocation("tfds", name="cifar10", data_dir=str(data_dir))
     images, draw, metric = load_split(dataclasses.replace(where, val_size=5))
     assert images["test"].origin.endswith("train, held out")
@@ -70,16 +70,18 @@ def test_a_classifier_is_tested_on_the_images_held_out_too(data_dir):
     assert load_split(where).images["test"].origin.endswith("test")
 
 
-def test_as_many_held_out_as_there_are_is_refused(arrays_dir, tmp_path):
+def test_holding_out_all_or_unlabeled_images_is_an_error(arrays_dir, tmp_path):
     images = len(load_images(DataLocation("npz", path=str(arrays_dir))).train)
-    with pytest.raises(ValueError, match=f"must be below the {images} training images"):
+    with pytest.raises(
+        ValueError, match=f"must be less than the {images} training images"
+    ):
         load_images(DataLocation("npz", path=str(arrays_dir), val_size=images))
     np.savez(tmp_path / "train.npz", images=np.zeros((2, 4, 4, 3), np.uint8))
-    with pytest.raises(ValueError, match="needs labeled images that are learned from"):
+    with pytest.raises(ValueError, match="needs labeled training images"):
         load_images(DataLocation("npz", path=str(tmp_path), val_size=1))
 
 
-def test_images_are_held_out_where_there_is_no_test_set_too(tmp_path):
+def test_images_are_held_out_without_a_test_set_too(tmp_path):
     write_folder(tmp_path, {"train/a": 3, "train/b": 2})
     data = load_images(DataLocation("folder", path=str(tmp_path), val_size=2))
     assert (len(data.train), len(data.bank), len(data.queries)) == (3, 3, 2)
@@ -95,7 +97,7 @@ def test_without_labels_there_is_nothing_to_evaluate_on(tmp_path):
     )
 
 
-def test_a_labelled_folder_with_a_test_split_is_evaluated_on(tmp_path):
+def test_a_labeled_folder_with_a_test_split_is_evaluated_on(tmp_path):
     write_folder(tmp_path / "train", {"a": 2})
     write_folder(tmp_path / "val", {"a": 1})
     data = load_images(DataLocation("folder", path=str(tmp_path)))

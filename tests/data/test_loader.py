@@ -1,4 +1,4 @@
-"""What is dealt out is a function of seed and step, however it is read."""
+"""Batches depend only on seed and step, not on how they are read."""
 
 import multiprocessing
 import os
@@ -21,7 +21,7 @@ from tests.data.pictures import write_folder
 
 CANVAS = (16, 20)  # smaller than the images
 BATCH = 4
-STEPS = 6  # of 11 images: three epochs of two steps
+STEPS = 6  # with 11 images: three epochs of two steps
 
 
 @pytest.fixture(name="source", scope="module")
@@ -46,7 +46,7 @@ def resident(source, seeds=(3,)):
     return OnDeviceLoader(*replicate(stored, mesh), BATCH, seeds, sharding(seeds))
 
 
-def dealt(loader, start=0, stop=STEPS):
+def batches_of(loader, start=0, stop=STEPS):
     return jax.device_get(list(loader.batches(start, stop)))
 
 
@@ -58,28 +58,28 @@ def assert_same(found, wanted):
 
 @pytest.mark.parametrize("seeds", [(3,), (3, 4)])
 def test_streamed_and_resident_batches_are_the_same(source, seeds):
-    found = dealt(streamed(source, seeds))
-    assert_same(found, dealt(resident(source, seeds)))
+    found = batches_of(streamed(source, seeds))
+    assert_same(found, batches_of(resident(source, seeds)))
     examples, epoch = found[4]
     assert epoch == 2
     shape = (BATCH,) if len(seeds) == 1 else (2, BATCH)
     assert examples.images.shape == (*shape, *CANVAS, 3)
     assert examples.sizes.shape == (*shape, 2)
-    np.testing.assert_array_equal(examples.labels, examples.ids >= 6)  # of b
+    np.testing.assert_array_equal(examples.labels, examples.ids >= 6)  # class b
 
 
 @pytest.mark.parametrize("how", [{"threads": 1}, {"threads": 5}, {"workers": 2}])
 def test_threads_and_processes_change_nothing(source, how):
-    assert_same(dealt(streamed(source, **how)), dealt(streamed(source)))
+    assert_same(batches_of(streamed(source, **how)), batches_of(streamed(source)))
 
 
 def test_any_step_can_be_the_first(source):
-    whole = dealt(streamed(source))
+    whole = batches_of(streamed(source))
     for start in (1, 2, 5):
-        assert_same(dealt(streamed(source), start), whole[start:])
+        assert_same(batches_of(streamed(source), start), whole[start:])
 
 
-def test_an_epoch_holds_every_image_once_but_its_remainder():
+def test_an_epoch_has_every_image_once_except_for_the_remainder():
     for epoch in range(3):
         steps = [ids_of_step(2 * epoch + i, (3,), 11, BATCH) for i in range(2)]
         ids = np.concatenate([ids for ids, _ in steps])
@@ -106,9 +106,9 @@ def end_at_five(i):
     return i
 
 
-def test_a_process_that_is_ended_is_told_as_an_error_of_reading():
+def test_the_end_of_a_reader_process_is_raised_as_an_error():
     numbers = read_ahead(end_at_five, range(1000), workers=1)
-    with pytest.raises(ChildProcessError, match="a process that reads images: "):
+    with pytest.raises(ChildProcessError, match="a process that reads images failed: "):
         list(numbers)
     assert not multiprocessing.active_children()
 
@@ -131,12 +131,12 @@ def test_a_damaged_file_is_named_and_skipped_up_to_the_limit(tmp_path, caplog, h
     source = load_folder(write_folder(tmp_path, {"a": 6, "b": 5}))[0]
     damaged = tmp_path / "b" / "1.png"
     damaged.write_bytes(damaged.read_bytes()[:200])
-    found = dealt(streamed(source, max_corrupt=0.1, **how))
+    found = batches_of(streamed(source, max_corrupt=0.1, **how))
     assert len(found) == STEPS
     (line,) = [record.getMessage() for record in caplog.records]
     assert f"{damaged}: " in line
     with pytest.raises(ValueError, match=r"1 images .*more than 5.00% of 11.*1\.png"):
-        dealt(streamed(source, max_corrupt=0.05, **how))
+        batches_of(streamed(source, max_corrupt=0.05, **how))
     assert not multiprocessing.active_children()
 
 
@@ -146,7 +146,7 @@ from logo_jax.data.prefetch import read_ahead
 
 if __name__ == "__main__":
     for pid in read_ahead(pid_of, range(10_000), workers=2):
-        print(pid, flush=True)  # of a worker
+        print(pid, flush=True)  # pid of a worker
         os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -164,7 +164,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
         text=True,
         check=False,
         env=os.environ | {"PYTHONPATH": path},
-        timeout=60,  # passes where a worker lives on, which holds the pipes open
+        timeout=60,  # expires if a worker survives, because it keeps the pipes open
     )
     assert done.returncode == -signal.SIGKILL
     assert int(done.stdout.split()[0]) != os.getpid()

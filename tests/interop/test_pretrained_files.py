@@ -1,4 +1,4 @@
-"""Which tensors of a published file are the backbone's."""
+"""Selecting the backbone's tensors in published files."""
 
 import sys
 
@@ -12,7 +12,7 @@ from logo_jax.networks import resnet
 from tests.golden import test_backbones as golden
 
 ONE = np.ones(2, np.float32)
-BESIDE = {
+OTHER_TENSORS = {
     "": {"fc.weight": ONE, "fc.bias": ONE},
     "module.": {"module.fc.weight": ONE},
     "module.encoder_q.": {
@@ -43,12 +43,12 @@ def fixture_tensors(small):
     return torchvision.tensors_of(small)
 
 
-@pytest.mark.parametrize("prefix", BESIDE)
+@pytest.mark.parametrize("prefix", OTHER_TENSORS)
 def test_published_files_give_their_query_encoder_without_its_head(
     prefix, small, tensors, tmp_path
 ):
     file = tmp_path / "w.safetensors"
-    save_file({prefix + k: v for k, v in tensors.items()} | BESIDE[prefix], file)
+    save_file({prefix + k: v for k, v in tensors.items()} | OTHER_TENSORS[prefix], file)
     found = pretrained_files.read(file)
     assert found.module == small.module
     for name, tensor in torchvision.tensors_of(found).items():
@@ -64,7 +64,11 @@ def test_published_files_give_their_query_encoder_without_its_head(
         ("", {"layer1.0.conv9.weight": ONE}, "has layer1.0.conv9.weight, which"),
         ("", {"layer2.1.bn1.bias": ONE}, "has layer2.1.bn1.bias, which"),
         ("", {"bn1.bias": ONE}, r"bn1.bias has shape \(2,\).*encoder has \(4,\)"),
-        ("", {"conv1.weight": np.ones((4, 3, 5, 5))}, r"\(4, 3, 5, 5\), must be"),
+        (
+            "",
+            {"conv1.weight": np.ones((4, 3, 5, 5))},
+            r"must have shape .*got \(4, 3, 5, 5\)",
+        ),
         ("module.encoder_q.", {"module.scale": ONE}, "has module.scale, which"),
         ("module.encoder.", {"module.queue": ONE}, "has module.queue, which"),
     ],
@@ -73,14 +77,16 @@ def test_a_tensor_missing_misshapen_or_unknown_is_named(
     prefix, change, message, tensors, tmp_path
 ):
     file = tmp_path / "w.safetensors"
-    changed = {prefix + k: v for k, v in tensors.items()} | BESIDE[prefix] | change
+    changed = (
+        {prefix + k: v for k, v in tensors.items()} | OTHER_TENSORS[prefix] | change
+    )
     save_file({k: v for k, v in changed.items() if v is not None}, file)
     with pytest.raises(ValueError, match=message):
         pretrained_files.read(file)
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.pth.tar"])
-def test_a_pickle_is_not_read_unless_it_is_said(name, tmp_path):
+def test_a_pickle_is_not_read_without_unpickle(name, tmp_path):
     (tmp_path / name).write_bytes(b"never looked at")
     with pytest.raises(ValueError, match="convert with --unpickle"):
         pretrained_files.read(tmp_path / name)
@@ -103,7 +109,7 @@ def test_a_classifier_of_transformers_is_read_without_its_last_layer(
     folder = tmp_path / "x"
     huggingface.write(small, folder)
     theirs = huggingface.read_safetensors(folder / huggingface.WEIGHTS_FILE)
-    assert {  # as transformers.models.resnet.modeling_resnet has them
+    assert {  # names in transformers.models.resnet.modeling_resnet
         "embedder.embedder.convolution.weight",
         "embedder.embedder.normalization.running_var",
         "encoder.stages.0.layers.0.layer.1.convolution.weight",
@@ -122,7 +128,7 @@ def test_a_classifier_of_transformers_is_read_without_its_last_layer(
         ('"model_type"', "", "is damaged"),
         ("false", "true", "downsample_in_first_stage=True must be False"),
         ('"relu"', '"gelu"', "hidden_act=gelu must be relu"),
-        ('"depths"', '"heights"', "depths=None must be"),
+        ('"depths"', '"heights"', "depths must be 4 integers, got None"),
         ('"embedding_size": 4', '"embedding_size": 8', "embedding_size=8 must be 4"),
     ],
 )

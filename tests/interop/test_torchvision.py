@@ -1,4 +1,4 @@
-"""State dicts of torchvision's ResNets give the features that torchvision gives."""
+"""State dicts in torchvision's format have the same features as in torchvision."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ NETWORKS = ("resnet18_cifar", "resnet18", "resnet50")
 
 @pytest.fixture(name="backbone", scope="module", params=NETWORKS)
 def fixture_backbone(request):
-    """(its name in the golden file, a ResNet with the formula's weights)."""
+    """(name in the golden file, ResNet with the deterministic test weights)."""
     return request.param, golden_backbone(request.param)
 
 
@@ -32,7 +32,9 @@ def test_a_converted_resnet_gives_torchvisions_features(backbone):
     golden.assert_close(features, file[f"{name}/eval"])
 
 
-def test_the_network_is_known_from_its_tensors_and_they_come_back_bit_by_bit(backbone):
+def test_the_network_is_inferred_from_its_tensors_which_round_trip_bit_for_bit(
+    backbone,
+):
     _, resnet = backbone
     tensors = torchvision.tensors_of(resnet)
     again = torchvision.backbone_of(tensors, "x")
@@ -41,7 +43,7 @@ def test_the_network_is_known_from_its_tensors_and_they_come_back_bit_by_bit(bac
         np.testing.assert_array_equal(tensor, tensors[name])
 
 
-def test_transformers_names_of_all_tensors_differ_and_lead_back(backbone, tmp_path):
+def test_tensors_round_trip_through_transformers_names(backbone, tmp_path):
     name, resnet = backbone
     folder = tmp_path / "folder"
     if name.endswith("cifar"):
@@ -56,6 +58,6 @@ def test_transformers_names_of_all_tensors_differ_and_lead_back(backbone, tmp_pa
     assert not again
 
 
-def test_a_network_that_torchvision_has_not_is_refused():
-    with pytest.raises(ValueError, match="SmallAlexNet is no ResNet"):
+def test_a_network_that_torchvision_does_not_have_is_an_error():
+    with pytest.raises(ValueError, match="SmallAlexNet is not a ResNet"):
         torchvision.tensors_of(Backbone(alexnet.SmallAlexNet(), {}))

@@ -1,20 +1,20 @@
-"""A file or folder takes its name once it is whole; an error leaves what was there."""
+"""Files and folders are replaced only when complete; errors leave them unchanged."""
 
 import pytest
 
 from logo_jax.training import atomic
 
 
-def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path):
+def test_a_file_is_replaced_completely_and_no_other_file_is_left(tmp_path):
     file = tmp_path / "a.txt"
     atomic.write_text(file, "old\n")
-    (tmp_path / "partial.a.txt").write_text("of a process that was killed")
+    (tmp_path / "partial.a.txt").write_text("left by a killed process")
     atomic.write_text(file, "ü\r\nnew\n")
     assert file.read_bytes() == "ü\r\nnew\n".encode()
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_an_error_in_the_block_leaves_what_was_there(tmp_path):
+def test_an_error_in_the_block_leaves_the_file_unchanged(tmp_path):
     file = tmp_path / "a.npz"
     file.write_text("old")
 
@@ -46,7 +46,7 @@ def test_a_folder_keeps_its_other_files(tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_an_error_of_the_system_names_the_file(tmp_path):
+def test_an_oserror_names_the_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"^.*{tmp_path}/no/a: No such file"):
         atomic.write_text(tmp_path / "no" / "a", "x")
     (tmp_path / "b").mkdir()

@@ -1,4 +1,4 @@
-"""The collapse detector on losses and embeddings that collapse on demand."""
+"""Collapse detector on synthetic metrics and on networks made to collapse."""
 
 import itertools
 import json
@@ -31,25 +31,25 @@ POINT = WELL | {"health/std": 0.01}
 FEW = WELL | {"health/rank": 1.8}
 
 
-def told(policy, *each, seeds=(0,)):
-    """A detector that has seen rows from step 120 on, and what it reported."""
-    said = []
-    detector = CollapseDetector(policy, seeds, said.append)
+def run_detector(policy, *each, seeds=(0,)):
+    """Returns a detector that has seen rows from step 120 on, and its reports."""
+    reports = []
+    detector = CollapseDetector(policy, seeds, reports.append)
     for i, values in enumerate(each):
         detector(120 + 20 * i, values)
-    return detector, said
+    return detector, reports
 
 
-def test_log_says_a_collapse_once_and_goes_on():
-    detector, said = told("log", *[POINT] * 5)
-    (line,) = said
+def test_log_reports_a_collapse_once_and_continues():
+    detector, reports = run_detector("log", *[POINT] * 5)
+    (line,) = reports
     assert line.startswith("step 160: collapsed: all images are embedded as one point")
     assert detector.allows_checkpoint
 
 
-def test_recovery_and_relapse_are_both_said():
-    _, said = told("log", *[FEW] * 3, WELL, *[FEW] * 3)
-    states = [line.split(": ")[:2] for line in said]
+def test_recovery_and_relapse_are_both_reported():
+    _, reports = run_detector("log", *[FEW] * 3, WELL, *[FEW] * 3)
+    states = [line.split(": ")[:2] for line in reports]
     assert states == [
         ["step 160", "partial"],
         ["step 180", "healthy"],
@@ -57,42 +57,42 @@ def test_recovery_and_relapse_are_both_said():
     ]
 
 
-def test_a_filling_queue_is_said_to_be_normal_once():
+def test_a_filling_queue_is_reported_as_normal_once():
     rises = [WELL | {"loss": x, "health/queue_fill": 0.5} for x in (2, 3, 2.5, 4, 5)]
-    _, said = told("stop", *rises, WELL)
-    (line,) = said
+    _, reports = run_detector("stop", *rises, WELL)
+    (line,) = reports
     assert line.startswith("step 140: healthy: the loss rises because the queue fills")
 
 
 @pytest.mark.parametrize("policy", ["stop", "rollback"])
-def test_stop_and_rollback_end_the_run_and_trust_no_suspicious_line(policy):
-    detector, said = told(policy, POINT, POINT)
+def test_stop_and_rollback_end_the_run_and_save_no_suspicious_state(policy):
+    detector, reports = run_detector(policy, POINT, POINT)
     assert not detector.allows_checkpoint
     with pytest.raises(CollapseError, match="at step 160: all images") as caught:
         detector(160, POINT)
     assert caught.value.step == 160
-    assert not said
-    assert told(policy, POINT, FEW)[0].allows_checkpoint
+    assert not reports
+    assert run_detector(policy, POINT, FEW)[0].allows_checkpoint
 
 
-def test_off_judges_nothing():
-    detector, said = told("off", *[POINT] * 5)
+def test_off_reports_nothing():
+    detector, reports = run_detector("off", *[POINT] * 5)
     assert detector.allows_checkpoint
-    assert not said
+    assert not reports
 
 
-def test_of_several_seeds_the_worst_speaks():
+def test_the_worst_of_several_seeds_decides():
     def line(*stds):
         each = {f"health/std/seed_{seed}": x for seed, x in enumerate(stds, 4)}
         return {"loss": 0.0, "health/std": float(np.mean(stds))} | each
 
     sick = line(0.9, 0.01)
-    detector, _ = told("stop", sick, sick, seeds=(4, 5))
+    detector, _ = run_detector("stop", sick, sick, seeds=(4, 5))
     assert not detector.allows_checkpoint
     with pytest.raises(CollapseError):
         detector(160, sick)
-    told("stop", *[line(0.9, 0.9)] * 4, seeds=(4, 5))
-    told("stop", line(0.9, 0.01), *[line(0.01, 0.9)] * 2, seeds=(4, 5))
+    run_detector("stop", *[line(0.9, 0.9)] * 4, seeds=(4, 5))
+    run_detector("stop", line(0.9, 0.01), *[line(0.01, 0.9)] * 2, seeds=(4, 5))
 
 
 def test_rollbacks_are_counted_on_disk_and_end_after_three(tmp_path):
@@ -108,7 +108,7 @@ def test_rollbacks_are_counted_on_disk_and_end_after_three(tmp_path):
 
 
 class Numbered:
-    """A loader whose batches are their steps."""
+    """Loader whose batches are the step numbers."""
 
     waits = False
     images_per_step = 1
@@ -119,7 +119,7 @@ class Numbered:
 
 
 def trained(folder, metrics_of, policy="stop", log_every_steps=20, num_steps=300):
-    """Trains a state that only counts, with metrics made up from its step."""
+    """Trains a state that only counts steps, with synthetic metrics of each step."""
 
     def counted(state, examples, _epoch):
         return state.replace(step=state.step + 1), metrics_of(examples + 1)
@@ -162,7 +162,7 @@ def collapses_after(last_healthy):
     return metrics_of
 
 
-def test_a_stopped_run_keeps_no_checkpoint_from_its_decline(tmp_path):
+def test_a_stopped_run_keeps_no_suspicious_checkpoint(tmp_path):
     with pytest.raises(CollapseError, match="at step 200"):
         trained(tmp_path, collapses_after(140))
     assert kept(tmp_path) == [100, 120, 140]
@@ -170,12 +170,12 @@ def test_a_stopped_run_keeps_no_checkpoint_from_its_decline(tmp_path):
     assert last["step"] == 200
 
 
-def test_under_log_a_collapsed_run_is_kept_to_its_end(tmp_path):
+def test_with_log_a_collapsed_run_is_saved_until_its_end(tmp_path):
     trained(tmp_path, collapses_after(140), policy="log")
     assert kept(tmp_path) == [260, 280, 300]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_long_before_its_line(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_next_row(tmp_path):
     seen = []
 
     def metrics_of(number):
@@ -183,13 +183,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_long_before_its_line(tmp_path):
         loss = jnp.float32(math.nan if number >= 7 else 1.0)
         return {"loss": jax.block_until_ready(loss)}
 
-    with pytest.raises(FloatingPointError, match=r"step 7 is nan, that of step 6 was"):
+    with pytest.raises(
+        FloatingPointError, match=r"step 7 is nan, while the loss of step 6 was"
+    ):
         trained(tmp_path, metrics_of, log_every_steps=1000, num_steps=1000)
     assert seen[-1] == 7
 
 
 def lines_of(trainer, num_lines, every=20):
-    """Means over so many steps each, on random images."""
+    """Yields (step, mean metrics of `every` steps) of training on random images."""
     state = trainer.init()
     batches = [
         jax.device_put(cases.batch(i), batch_sharding(trainer.mesh)) for i in range(8)
@@ -204,13 +206,13 @@ def lines_of(trainer, num_lines, every=20):
 
 
 def judged(num_lines):
-    """What a detector reports of SimSiam on noise, and if it allowed checkpoints."""
-    said, trusted = [], []
-    detector = CollapseDetector("stop", (0,), said.append)
+    """Trains SimSiam on noise; returns reports and if checkpoints were allowed."""
+    reports, trusted = [], []
+    detector = CollapseDetector("stop", (0,), reports.append)
     for line in lines_of(cases.Trainer(cases.simsiam(axis_name=None)), num_lines):
         detector(*line)
         trusted.append(detector.allows_checkpoint)
-    return said, trusted
+    return reports, trusted
 
 
 def test_simsiam_without_its_stop_gradient_is_caught_within_200_steps(monkeypatch):
@@ -221,6 +223,6 @@ def test_simsiam_without_its_stop_gradient_is_caught_within_200_steps(monkeypatc
 
 
 def test_simsiam_with_its_stop_gradient_is_trusted_throughout():
-    said, trusted = judged(num_lines=20)
-    assert not said
+    reports, trusted = judged(num_lines=20)
+    assert not reports
     assert all(trusted)

@@ -1,4 +1,4 @@
-"""Collapse rules on rows of metrics."""
+"""Collapse rules on synthetic rows of metrics."""
 
 import pytest
 
@@ -25,35 +25,35 @@ def lines(*changes, first=120, every=20):
         ({}, Health.HEALTHY, ""),
     ],
 )
-def test_a_sign_in_three_lines_is_a_verdict_with_advice(sign, state, word):
+def test_a_symptom_in_three_rows_is_reported_with_advice(sign, state, word):
     found = assess(lines(sign, sign, sign))
     assert found.state is state
     assert word in found.advice
     assert bool(found.advice) == (state is not Health.HEALTHY)
 
 
-def test_two_lines_or_an_interruption_prove_nothing():
+def test_two_rows_or_an_interruption_are_not_enough():
     sign = {"health/std": 0.0}
     assert assess(lines(sign, sign)).state is Health.HEALTHY
     assert assess(lines(sign, sign, {}, sign)).state is Health.HEALTHY
     assert assess(lines({}, sign, sign, sign)).state is Health.COLLAPSED
 
 
-def test_lines_of_the_first_hundred_steps_prove_nothing():
+def test_rows_of_the_first_hundred_steps_are_ignored():
     sign = {"health/std": 0.0}
     assert assess(lines(*[sign] * 3, first=100)).state is Health.HEALTHY
     assert assess(lines(*[sign] * 4, first=100)).state is Health.COLLAPSED
 
 
-def test_a_narrow_cone_that_opens_has_a_thousand_steps_for_it():
-    """As MoCo's on CIFAR-10 at steps 110 to 130."""
+def test_a_widening_narrow_cone_is_excused_for_a_thousand_steps():
+    """The values are those of MoCo on CIFAR-10 at steps 110 to 130."""
     cone = [{"health/std": std, "health/rank": 1.1} for std in (0.059, 0.063, 0.065)]
     assert assess(lines(*cone)).state is Health.HEALTHY
     assert assess(lines(*cone[::-1])).state is Health.COLLAPSED
     assert assess(lines(*cone, first=980)).state is Health.COLLAPSED
 
 
-def test_few_directions_of_a_narrow_cone_have_a_thousand_steps_too():
+def test_a_low_rank_of_a_narrow_cone_is_excused_for_a_thousand_steps():
     narrow, wide = ({"health/std": std, "health/rank": 1.1} for std in (0.2, 0.65))
     assert assess(lines(*[narrow] * 3)).state is Health.HEALTHY
     assert assess(lines(*[narrow] * 3, first=980)).state is Health.COLLAPSED
@@ -61,12 +61,12 @@ def test_few_directions_of_a_narrow_cone_have_a_thousand_steps_too():
     assert not collapse.suspicious(lines(narrow))
 
 
-def test_three_different_signs_are_no_verdict():
+def test_three_different_symptoms_are_not_enough():
     mixed = [{"health/std": 0.0}, {"health/rank": 1.9}, {"health/saturation": 1.0}]
     assert assess(lines(*mixed)).state is Health.HEALTHY
 
 
-def test_lines_of_evaluations_and_missing_numbers_are_passed_over():
+def test_rows_of_evaluations_and_missing_numbers_are_skipped():
     sign = {"health/std": 0.0}
     knn = {"step": 140, "knn/k20_t0.07/top1": 80.0}
     bad = lines(sign, sign, sign)
@@ -74,7 +74,7 @@ def test_lines_of_evaluations_and_missing_numbers_are_passed_over():
     assert assess(lines(*[{"health/rank": None}] * 3)).state is Health.HEALTHY
 
 
-def test_a_loss_that_rises_while_the_queue_fills_is_said_to_be_normal():
+def test_a_loss_that_rises_while_the_queue_fills_is_reported_as_normal():
     filling = {"health/queue_fill": 0.5}
     rising = lines({"loss": 2.0} | filling, {"loss": 3.0} | filling, first=20)
     found = assess(rising)
@@ -86,7 +86,7 @@ def test_a_loss_that_rises_while_the_queue_fills_is_said_to_be_normal():
     assert not assess(lines({"loss": 2.0} | full, {"loss": 3.0} | full)).advice
 
 
-def test_one_line_is_suspicious_by_signs_of_collapse_alone():
+def test_one_row_is_suspicious_only_by_symptoms_of_collapse():
     (dim, flat, few) = lines(
         {"health/std": 0.0}, {"health/rank": 1.0}, {"health/rank": 1.9}
     )
@@ -95,7 +95,7 @@ def test_one_line_is_suspicious_by_signs_of_collapse_alone():
     assert not collapse.suspicious([dim, few])
 
 
-def test_what_may_be_a_healthy_beginning_is_not_suspicious():
+def test_a_possibly_healthy_start_is_not_suspicious():
     sick = {"health/std": 0.0}
     assert not collapse.suspicious(lines(sick, first=100))
     assert collapse.suspicious(lines(sick, first=101))

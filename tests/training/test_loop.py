@@ -1,4 +1,4 @@
-"""The loop by itself, on a state that only counts: stops, gaps, doubles."""
+"""The loop on a state that only counts: interruptions, missing and repeated rows."""
 
 import itertools
 import json
@@ -48,7 +48,7 @@ def train_step(state, examples, epoch):
 
 
 class Unreadable(Loader):
-    """After its third batch; the processes that read may have had a signal."""
+    """Loader that fails after its third batch, e.g. as its readers receive a signal."""
 
     def __init__(self, act):
         self._act = act
@@ -56,11 +56,11 @@ class Unreadable(Loader):
     def batches(self, start, stop):
         yield from super().batches(start, min(stop, 3))
         self._act()
-        raise ChildProcessError("a process that reads images: it was terminated")
+        raise ChildProcessError("a process that reads images failed: it was terminated")
 
 
 def run(folder, *, at=None, act=None, preemption=None, loader=None):
-    """Trains on in a folder; `act` is called where step `at` is evaluated."""
+    """Trains or resumes in a folder; calls `act` when step `at` is evaluated."""
 
     def evaluate(state):
         if int(state.step) == at:
@@ -89,7 +89,7 @@ def run(folder, *, at=None, act=None, preemption=None, loader=None):
 
 
 def recorded(folder):
-    """(step, name) of what is on record, a loss or a kNN a line."""
+    """Returns (step, "loss" or "knn") of each row of metrics.jsonl."""
     rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [(row["step"], "loss" if "loss" in row else "knn") for row in rows]
 
@@ -108,13 +108,13 @@ def terminate():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_every_evaluated_state_is_saved_and_every_step_is_on_record(tmp_path):
+def test_every_evaluated_state_is_saved_and_every_step_is_recorded(tmp_path):
     assert run(tmp_path) == (6, [2, 4, 6])
     assert recorded(tmp_path) == WHOLE
 
 
 @pytest.mark.parametrize("at", [2, 4, 6])
-def test_an_evaluation_cut_short_costs_no_step_and_is_made_up_for(at, tmp_path):
+def test_an_interrupted_evaluation_loses_no_step_and_is_repeated(at, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, at=at, act=interrupt)
     with CheckpointManager(tmp_path / "checkpoints", read_only=True) as checkpoints:
@@ -123,7 +123,7 @@ def test_an_evaluation_cut_short_costs_no_step_and_is_made_up_for(at, tmp_path):
     assert recorded(tmp_path) == WHOLE
 
 
-def test_sigterm_saves_the_current_step_and_the_next_run_goes_on_from_it(tmp_path):
+def test_sigterm_saves_the_current_step_and_the_next_run_resumes_from_it(tmp_path):
     with PreemptionHandler() as preemption:
         assert run(tmp_path, at=2, act=terminate, preemption=preemption) == (3, [2, 3])
     assert recorded(tmp_path)[-1] == (3, "loss")
@@ -131,20 +131,22 @@ def test_sigterm_saves_the_current_step_and_the_next_run_goes_on_from_it(tmp_pat
     assert recorded(tmp_path) == WHOLE
 
 
-def test_a_reader_that_ends_has_all_steps_before_it_saved(tmp_path):
-    with pytest.raises(DataError, match="after step 3: a process that reads images"):
+def test_if_a_reader_fails_all_earlier_steps_are_saved(tmp_path):
+    with pytest.raises(
+        DataError, match="after step 3: a process that reads images failed"
+    ):
         run(tmp_path, loader=Unreadable(lambda: None))
     with CheckpointManager(tmp_path / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.steps() == [2, 3]
 
 
-def test_a_signal_to_the_readers_too_stops_the_run_in_order(tmp_path):
+def test_a_signal_that_also_ends_the_readers_stops_the_run_cleanly(tmp_path):
     with PreemptionHandler() as preemption:
         found = run(tmp_path, preemption=preemption, loader=Unreadable(terminate))
     assert found == (3, [2, 3])
 
 
-def test_images_that_cannot_be_evaluated_end_the_run_with_its_state_saved(tmp_path):
+def test_a_failed_evaluation_ends_the_run_with_its_state_saved(tmp_path):
     def fail():
         raise ValueError("2 images cannot be decoded")
 
@@ -154,7 +156,7 @@ def test_images_that_cannot_be_evaluated_end_the_run_with_its_state_saved(tmp_pa
         assert checkpoints.steps()[-1] == 4
 
 
-def test_a_state_is_on_disk_before_the_process_may_be_abandoned(tmp_path):
+def test_a_state_is_on_disk_when_it_is_reported_as_saved(tmp_path):
     class Recorded(PreemptionHandler):
         def saved(self, step):
             names = os.listdir(tmp_path / "checkpoints")

@@ -7,7 +7,7 @@ from logo_jax.training import optim
 
 
 def steps(tx, params, gradients, **extra):
-    """The parameters after each step."""
+    """Yields the parameters after each step."""
     state = tx.init(params)
     for gradient in gradients:
         updates, state = tx.update(gradient, state, params, **extra)
@@ -15,17 +15,17 @@ def steps(tx, params, gradients, **extra):
         yield params
 
 
-def test_sgd_decays_then_gathers_momentum_then_applies_the_rate():
+def test_sgd_applies_decay_then_momentum_then_the_rate():
     rates = jnp.array([0.1, 0.2, 0.1])
     tx = optim.sgd(lambda count: rates[count], momentum=0.5, weight_decay=0.1)
     gradients = [jnp.array(g) for g in (1.0, 0.0, -1.0)]
-    # buffers 1 + .1 x 1 = 1.1; .55 + .089 = .639; .3195 - 1 + .07622 = -.60428
+    # momentum: 1 + .1 x 1 = 1.1; .55 + .089 = .639; .3195 - 1 + .07622 = -.60428
     expected = [1 - 0.1 * 1.1, 0.89 - 0.2 * 0.639, 0.7622 + 0.1 * 0.60428]
     followed = list(steps(tx, jnp.array(1.0), gradients))
     np.testing.assert_allclose(followed, expected, rtol=1e-6)
 
 
-def test_cosine_schedule_goes_from_peak_through_half_to_zero():
+def test_cosine_schedule_decays_from_peak_through_half_to_zero():
     rate = optim.cosine_schedule(0.4, num_steps=10)
     rates = [float(rate(i)) for i in (0, 5, 10)]
     np.testing.assert_allclose(rates, [0.4, 0.2, 0.0], atol=1e-7)
@@ -57,14 +57,14 @@ def clip(gradients, max_norm):
 GRADIENTS = {"a": jnp.array([3.0]), "b": jnp.array([[0.0, 4.0]])}
 
 
-def test_gradients_beyond_the_norm_shrink_to_it_and_keep_their_direction():
+def test_gradients_above_the_norm_are_scaled_to_it():
     clipped = clip(GRADIENTS, 2.5)
     np.testing.assert_allclose(clipped["a"], [1.5], rtol=1e-5)
     np.testing.assert_allclose(clipped["b"], [[0.0, 2.0]], rtol=1e-5)
 
 
 @pytest.mark.parametrize("max_norm", [5.1, 1000.0])
-def test_gradients_within_the_norm_are_left_alone(max_norm):
+def test_gradients_below_the_norm_are_unchanged(max_norm):
     clipped = clip(GRADIENTS, max_norm)
     assert all((clipped[name] == GRADIENTS[name]).all() for name in GRADIENTS)
 
@@ -80,7 +80,7 @@ def test_decay_is_not_clipped_with_the_gradient():
     np.testing.assert_allclose(moved, [2 - 0.5 * 0.1 * 2], rtol=1e-6)
 
 
-def test_momentum_gathers_clipped_gradients():
+def test_momentum_accumulates_clipped_gradients():
     tx = optim.clipped_sgd(1.0, momentum=0.5, weight_decay=0.0)
     gradients = [jnp.array([100.0]), jnp.array([0.0])]
     followed = list(steps(tx, jnp.array([0.0]), gradients, max_norm=jnp.array(1.0)))
@@ -102,7 +102,7 @@ def test_each_network_has_its_own_rate():
     np.testing.assert_allclose(moved["predictor"]["fc"]["kernel"], [2.0], rtol=1e-6)
 
 
-def test_targets_momentum_goes_from_base_through_its_middle_to_one_and_stays():
+def test_target_momentum_rises_from_base_to_one_and_stays():
     momentum = optim.momentum_schedule(0.9, num_steps=8)
     values = [float(momentum(jnp.int32(i))) for i in (0, 2, 4, 8, 9)]
     quarter = 1 - 0.1 * (np.cos(np.pi / 4) + 1) / 2
@@ -120,7 +120,7 @@ RATES = jnp.array([0.1, 0.2, 0.3, 0.4])
 
 
 @KINDS
-def test_frozen_parameters_then_move_as_if_training_began_but_for_the_rate(make):
+def test_after_frozen_steps_training_starts_except_for_the_schedule(make):
     fields = {"momentum": 0.5, "weight_decay": 0.1}
     frozen = make(lambda count: RATES[count], frozen_steps=2, **fields)
     fresh = make(lambda count: RATES[count + 2], **fields)
@@ -133,7 +133,7 @@ def test_frozen_parameters_then_move_as_if_training_began_but_for_the_rate(make)
 
 
 def larc_in_numpy(param, gradients, rate, momentum, weight_decay):
-    """The apex wrapper and torch.optim.SGD inside it, in float64."""
+    """apex's LARC wrapper around torch.optim.SGD, in float64 NumPy."""
     buffer = np.zeros_like(param)
     for gradient in gradients:
         size, slope = np.linalg.norm(param), np.linalg.norm(gradient)
@@ -148,7 +148,7 @@ def larc_in_numpy(param, gradients, rate, momentum, weight_decay):
 PARAMS = {"kernel": np.array([[3.0, -4.0], [1.0, 2.0]]), "bias": np.zeros(2)}
 
 
-def test_lars_adapts_each_array_then_gathers_momentum_then_applies_the_rate():
+def test_lars_scales_each_array_then_applies_momentum_and_the_rate():
     fields = {"momentum": 0.9, "weight_decay": 0.1}
     random = np.random.default_rng(0)
     gradients = [

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end a run in order, also where no Python runs."""
+"""SIGTERM and Ctrl-C end a run cleanly, even during calls of native code."""
 
 import os
 import signal
@@ -18,13 +18,13 @@ with PreemptionHandler(grace=0.1) as stop:
         stop.unsaved()
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", int(sys.argv[2]))
-    print("answered" if stop.requested() else "not told", flush=True)
+    print("answered" if stop.requested() else "no signal", flush=True)
     stop.leave()
 """
 
 
-def told_in_native_code(saved, rounds, number=signal.SIGTERM):
-    """Exit code and output of a process in one long call that is sent a signal."""
+def signal_in_native_code(saved, rounds, number=signal.SIGTERM):
+    """Sends a signal to a process in a native call; returns exit code and output."""
     command = [sys.executable, "-c", NATIVE, saved, str(rounds)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
@@ -35,19 +35,19 @@ def told_in_native_code(saved, rounds, number=signal.SIGTERM):
 
 
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", 0), ("SIGINT", 130)])
-def test_with_all_saved_a_call_of_minutes_does_not_keep_the_process(number, code):
+def test_if_the_state_is_saved_a_long_native_call_is_ended(number, code):
     minutes = 10**9
-    ended = told_in_native_code("saved", minutes, signal.Signals[number])
+    ended = signal_in_native_code("saved", minutes, signal.Signals[number])
     words = f"stopped by {number} after step 5, which is saved; "
     assert ended == (code, "", words + "run the same command to resume\n")
 
 
-def test_with_something_unsaved_the_main_thread_is_waited_for():
-    assert told_in_native_code("unsaved", 10**6)[:2] == (0, "answered\n")
+def test_if_the_state_is_not_saved_the_main_thread_can_finish():
+    assert signal_in_native_code("unsaved", 10**6)[:2] == (0, "answered\n")
 
 
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", 0), ("SIGINT", 130)])
-def test_the_main_thread_learns_of_a_signal_and_leaves(number, code, capsys):
+def test_the_main_thread_receives_a_signal_and_exits(number, code, capsys):
     with PreemptionHandler() as stop:
         stop.unsaved()
         assert not stop.requested()
@@ -60,7 +60,7 @@ def test_the_main_thread_learns_of_a_signal_and_leaves(number, code, capsys):
     assert f"stopped by {number} after step 7" in capsys.readouterr().err
 
 
-def test_handlers_are_put_back(capsys):
+def test_signal_handlers_are_restored(capsys):
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
     with PreemptionHandler() as stop:
         os.kill(os.getpid(), signal.SIGINT)

@@ -1,4 +1,4 @@
-"""What is read is data: nothing is unpickled, run, or written elsewhere."""
+"""Files are read as data: nothing is unpickled, executed or written elsewhere."""
 
 import ast
 import io
@@ -19,12 +19,15 @@ from logo_jax.training.checkpoints.manager import CheckpointManager
 SOURCES = sorted(pathlib.Path(logo_jax.__file__).parent.rglob("*.py"))
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
 FORBIDDEN_MODULES |= {"subprocess", "pty", "commands", "joblib", "yaml"}
-# one sends its own arrays to its own processes; the other starts argument lists, and
-# `shell=` is looked for below
+# svm sends only its own arrays to its own processes. sweep starts commands as argument
+# lists; a test below rejects `shell=True`.
 ALLOWED_MODULES = {"svm": {"joblib"}, "sweep": {"subprocess"}}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_METHODS = {"os.system", "os.popen", "os.execv", "os.spawnv", "joblib.load"}
-EXTRACTING = {"extractall", "unpack_archive"}  # extractfile writes nothing
+EXTRACTING = {
+    "extractall",
+    "unpack_archive",
+}  # extractfile is allowed: it writes nothing
 
 
 class Bomb:
@@ -39,11 +42,11 @@ class Bomb:
 
 @pytest.fixture(name="mark")
 def fixture_mark(tmp_path):
-    """A file that is there once something has been unpickled."""
+    """File that exists only if an object has been unpickled."""
     return tmp_path / "mark"
 
 
-def test_the_bomb_of_these_tests_goes_off(mark):
+def test_unpickling_the_bomb_writes_the_file(mark):
     pickle.loads(pickle.dumps(Bomb(mark)))
     assert mark.exists()
 
@@ -94,7 +97,7 @@ def test_links_of_an_archive_are_not_followed(kind, name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../outside", "/outside", "a/../../outside"])
-def test_reading_an_archive_writes_nothing_wherever_its_names_lead(name, tmp_path):
+def test_reading_an_archive_writes_nothing_for_any_member_name(name, tmp_path):
     folder = tmp_path / "inside"
     folder.mkdir()
     with tarfile.open(folder / "x.tar", "w") as tar:

@@ -14,10 +14,10 @@ def due(when):
     return [step for step in range(11) if when(step)]
 
 
-def test_things_are_due_every_so_many_steps_and_after_the_last():
+def test_actions_are_due_at_their_intervals_and_after_the_last_step():
     assert due(SCHEDULE.logs) == [4, 8, 10]
     assert due(SCHEDULE.saves) == [3, 6, 9, 10]
 
 
-def test_every_0_steps_is_after_the_last_alone():
+def test_interval_0_is_due_only_after_the_last_step():
     assert due(SCHEDULE.evaluates) == [10]

@@ -1,4 +1,4 @@
-"""The lock on a run's folder."""
+"""Lock of a run's folder."""
 
 import contextlib
 import fcntl
@@ -40,7 +40,7 @@ sys.stdin.read()
 
 @contextlib.contextmanager
 def _started(program, folder):
-    """A process that has held the folder; it waits until its standard input ends."""
+    """Process that has locked the folder and waits until its standard input closes."""
     command = [sys.executable, "-c", program, str(folder)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
@@ -50,7 +50,7 @@ def _started(program, folder):
 
 @pytest.fixture(name="holder")
 def fixture_holder(tmp_path):
-    """A process that holds the folder until its standard input ends."""
+    """Process that holds the lock until its standard input closes."""
     with _started(HOLD, tmp_path) as process:
         yield process
 
@@ -61,7 +61,7 @@ def test_a_held_folder_is_refused_with_host_and_pid(holder, tmp_path):
             take(tmp_path)
 
 
-def test_the_lock_of_a_killed_process_is_stale_at_once(holder, tmp_path):
+def test_the_lock_of_a_killed_process_is_released(holder, tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     require_free(tmp_path)
@@ -71,12 +71,12 @@ def test_the_lock_of_a_killed_process_is_stale_at_once(holder, tmp_path):
 
 def test_a_process_that_the_holder_starts_does_not_inherit_the_lock(tmp_path):
     with _started(START, tmp_path) as holder:
-        holder.kill()  # its child lives on, with the files that it inherited
+        holder.kill()  # its child keeps running, with the inherited files
         holder.wait()
         require_free(tmp_path)
 
 
-def test_letting_go_does_not_wait_for_a_process_that_shares_the_file(tmp_path):
+def test_a_lock_is_released_although_another_process_shares_the_file(tmp_path):
     with _started(FORK, tmp_path):
         require_free(tmp_path)
 

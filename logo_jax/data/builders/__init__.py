@@ -1,1 +1,1 @@
-"""TFDS builders of ours: data sets that stock TFDS cannot write without TensorFlow."""
+"""TFDS builders for data sets that stock TFDS cannot prepare without TensorFlow."""

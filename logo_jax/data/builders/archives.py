@@ -1,4 +1,4 @@
-"""Files in tar archives, read in one pass from front to back and never extracted."""
+"""Reading files from tar archives in one pass, without extracting them to disk."""
 
 import tarfile
 import zlib
@@ -10,30 +10,32 @@ from typing import IO
 
 @contextmanager
 def opened(archive: Path) -> Iterator[tarfile.TarFile]:
-    """A tar archive, compressed or not, to be read.
+    """Opens a tar archive, compressed or not, for reading.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is no tar archive, or cut short.
+        FileNotFoundError: if the archive does not exist.
+        ValueError: if the file is not a tar archive or is truncated.
     """
     try:
         with tarfile.open(archive) as tar:
             yield tar
     except (tarfile.TarError, EOFError, zlib.error) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{archive} is damaged ({reason}); get it again") from error
+        raise ValueError(
+            f"{archive} is damaged ({reason}); download it again"
+        ) from error
 
 
 @contextmanager
 def open_member(archive: Path, name: str) -> Iterator[IO[bytes]]:
-    """One file of an archive, to be read in pieces.
+    """Opens one file of an archive, to read it in chunks.
 
     Raises:
-        ValueError: if the archive has no such file.
+        ValueError: if the archive does not contain the file.
     """
     with opened(archive) as tar:
         for member in tar:
-            # a link could lead out of the archive
+            # Only regular files: a link could point to a file outside the archive.
             if member.name == name and member.isfile():
                 yield _content(tar, member)
                 return
@@ -43,10 +45,10 @@ def open_member(archive: Path, name: str) -> Iterator[IO[bytes]]:
 def stream_members(
     archive: Path, names: Collection[str]
 ) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of files of an archive, in the archive's order.
+    """Yields the names and contents of the given files, in the archive's order.
 
     Raises:
-        ValueError: at the end, if the archive lacks one of them.
+        ValueError: at the end, if one of the files is not in the archive.
     """
     wanted = set(names)
     with opened(archive) as tar:
@@ -61,15 +63,15 @@ def stream_members(
 
 
 def read_members(archive: Path, names: Collection[str]) -> dict[str, bytes]:
-    """Contents of files of an archive, by name; errors are `stream_members`'."""
+    """Returns the contents of files by name; raises the errors of `stream_members`."""
     return dict(stream_members(archive, names))
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     file = tar.extractfile(member)
-    assert file is not None  # as of every regular file
+    assert file is not None  # None only for members that are not regular files
     return file
 
 
 def _missing(archive: Path, name: str) -> ValueError:
-    return ValueError(f"{archive} has no file {name}; get it again")
+    return ValueError(f"{archive} has no file {name}; download it again")

@@ -1,8 +1,9 @@
-"""CIFAR as stock TFDS lays it out on disk, written without TensorFlow.
+"""CIFAR in stock TFDS's on-disk layout, written without TensorFlow.
 
-Name, version, features, order and checksum are those of stock TFDS's builders, so what
-is written here and what stock TFDS writes with `file_format="array_record"` are read
-alike, slices such as `train[:10%]` included.
+Name, version, features, order and checksum are those of stock TFDS's builders.
+Therefore the data sets written here and those that stock TFDS writes with
+`file_format="array_record"` are read in the same way, including slices such as
+`train[:10%]`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,12 +22,12 @@ Row = tuple[UInt8[np.ndarray, "32 32 3"], Sequence[int]]
 
 
 def split_generators(builder: Any, archive: Path) -> dict[str, Iterator[Any]]:
-    """The examples of each split; the classes are named on the way.
+    """Returns the examples of each split and sets the class names of the builder.
 
     Args:
-        builder: stock TFDS's, whose own reading and extraction need TensorFlow:
+        builder: a stock TFDS builder. Its own reading and extraction need TensorFlow:
             tensorflow/datasets@tensorflow_datasets/image_classification/cifar.py.
-        archive: of binary files, as CIFAR's authors publish it.
+        archive: the tar archive of binary files that CIFAR's authors publish.
     """
     layout = builder._cifar_info
     members = [layout.prefix + file for file in layout.label_files]
@@ -46,21 +47,22 @@ def split_generators(builder: Any, archive: Path) -> dict[str, Iterator[Any]]:
 def read_rows(
     archive: Path, members: Sequence[str], *, labels: int = 1
 ) -> Iterator[Row]:
-    """Pixels and labels of each image in CIFAR's binary files.
+    """Yields the pixels and labels of each image in CIFAR's binary files.
 
-    A row is a byte for each label, then the red, the green and the blue plane, each 32
-    rows of 32 bytes: https://www.cs.toronto.edu/~kriz/cifar.html.
+    Each image is stored as one byte for each label, followed by the red, the green and
+    the blue plane, each 32 rows of 32 bytes:
+    https://www.cs.toronto.edu/~kriz/cifar.html.
 
     Raises:
-        ValueError: if a file is missing or holds no whole number of rows.
+        ValueError: if a file is missing, or its size is not a multiple of an image's.
     """
     contents = read_members(archive, members)
     row_bytes = labels + _IMAGE_BYTES
     for member in members:
         if len(contents[member]) % row_bytes:
             raise ValueError(
-                f"{archive}: {member} has {len(contents[member])} bytes, must be a "
-                f"multiple of {row_bytes}; get it again"
+                f"{archive}: the size of {member} must be a multiple of {row_bytes} "
+                f"bytes, got {len(contents[member])}; download it again"
             )
         for row in np.frombuffer(contents[member], np.uint8).reshape(-1, row_bytes):
             pixels = row[labels:].reshape(3, 32, 32).transpose(1, 2, 0)
@@ -70,8 +72,8 @@ def read_rows(
 def examples(
     split: str, rows: Iterable[Row], label_keys: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """What TFDS is to store, in stock TFDS's order."""
+    """Yields the TFDS key and example of each image, in stock TFDS's order."""
     for i, (pixels, labels) in enumerate(rows):
-        # TFDS encodes a PIL image with Pillow, an array with TensorFlow.
+        # TFDS encodes PIL images with Pillow but arrays with TensorFlow.
         example = {"id": f"{split}_{i:05d}", "image": Image.fromarray(pixels)}
         yield i, example | dict(zip(label_keys, labels, strict=True))

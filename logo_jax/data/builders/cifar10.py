@@ -1,4 +1,4 @@
-"""CIFAR-10 in stock TFDS's layout, from its authors' archive or from arrays."""
+"""CIFAR-10 in stock TFDS's layout, from its authors' archive or NumPy arrays."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,7 +27,7 @@ class Cifar10(Published, _Stock, skip_registration=True):
 
     name = "cifar10"
     url_infos: Any = _Stock.url_infos  # a subclass does not inherit the checksum
-    otherwise = " or give arrays with --from_arrays=DIR"
+    otherwise = ", or pass NumPy arrays with --from_arrays=DIR"
 
     def _split_generators(self, dl_manager: Any) -> dict[Any, Any]:
         (url,) = self.url_infos
@@ -35,13 +35,13 @@ class Cifar10(Published, _Stock, skip_registration=True):
 
 
 class Cifar10FromArrays(Cifar10, skip_registration=True):
-    """Writes the same data set from arrays.
+    """Writes CIFAR-10 from NumPy arrays.
 
     Args:
-        arrays: the images and labels of each split, as `read_arrays` gives them.
-        origin: folder of the arrays' files; recorded in dataset_info.json, under
+        arrays: the images and labels of each split, as `read_arrays` returns them.
+        origin: folder of the array files; recorded in dataset_info.json under
             `dataSourceAccesses`.
-        **kwargs: of every TFDS builder.
+        **kwargs: arguments of `tfds.core.GeneratorBasedBuilder`.
     """
 
     name = "cifar10"
@@ -63,16 +63,16 @@ class Cifar10FromArrays(Cifar10, skip_registration=True):
 
 
 def from_arrays(folder: Path, arrays_dir: Path) -> Path:
-    """Prepares the data set from `train.npz` and `test.npz` in arrays_dir.
+    """Prepares CIFAR-10 from `train.npz` and `test.npz` in arrays_dir.
 
-    However many images they have, they are taken.
+    Any number of images is accepted.
 
     Returns:
-        The folder written.
+        The folder of the prepared data set.
 
     Raises:
         FileNotFoundError: if one of the files is missing.
-        ValueError: if their arrays are not as `read_arrays` says.
+        ValueError: if the arrays do not have the form that `read_arrays` requires.
     """
     arrays = {split: read_arrays(arrays_dir, split) for split in SPLITS}
     origin = arrays_dir.expanduser().absolute()
@@ -84,22 +84,26 @@ def from_arrays(folder: Path, arrays_dir: Path) -> Path:
 
 
 def read_arrays(arrays_dir: Path, split: str) -> _Arrays:
-    """Images and labels of one split: uint8 [n, 32, 32, 3], integers in [0, 10).
+    """Reads one split: images uint8 [n, 32, 32, 3] and labels [n] in [0, 10).
 
     Raises:
         FileNotFoundError: if `<split>.npz` is missing.
-        ValueError: for another shape or type, and for missing or other labels.
+        ValueError: if the images have another shape or dtype, or the labels are
+            missing or out of range.
     """
     rows = load_npz(arrays_dir, split)
     file = arrays_dir / f"{split}.npz"
     if rows.images.shape[1:] != (32, 32, 3):
         raise ValueError(
-            f"{file}: images {list(rows.images.shape)} must be [n, 32, 32, 3]"
+            f"{file}: images must have shape [n, 32, 32, 3], got "
+            f"{list(rows.images.shape)}"
         )
     if rows.labels is None:
-        raise ValueError(f"{file} has no labels; add 'labels', integers in [0, 10)")
+        raise ValueError(
+            f"{file} has no labels; add an array 'labels' of integers in [0, 10)"
+        )
     if rows.labels.max() >= len(CLASS_NAMES):
-        raise ValueError(f"{file}: label {rows.labels.max()} must be in [0, 10)")
+        raise ValueError(f"{file}: labels must be in [0, 10), got {rows.labels.max()}")
     return rows.images, rows.labels
 
 

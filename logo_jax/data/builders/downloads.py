@@ -1,7 +1,7 @@
-"""The published files that a builder reads: placed by hand, downloaded, or to be had.
+"""Locating the published files of a data set: placed by hand or downloaded.
 
-Files placed by hand lie in `downloads/manual` under the data folder. What TFDS has
-downloaded lies in `downloads`, and a file that is there complete is not fetched again.
+Files placed by hand are in `downloads/manual` under the data folder. Files downloaded
+by TFDS are in `downloads`; a complete file is not downloaded again.
 """
 
 import queue
@@ -15,15 +15,15 @@ from tensorflow_datasets.core.download.checksums import UrlInfo, compute_url_inf
 
 
 class Published:
-    """What a builder of ours says of the files it reads.
+    """Mixin for TFDS builders that declares the published files they read.
 
     Attributes:
-        name: of the data set.
-        url_infos: size, checksum and file name of the file behind each URL, which TFDS
-            checks after a download.
-        unchecked_urls: of files whose checksum is not known; of these only the examples
-            are counted.
-        otherwise: what one can do instead of placing a file by hand.
+        name: name of the data set.
+        url_infos: size, checksum and file name for each URL, which TFDS checks after a
+            download.
+        unchecked_urls: URLs of files with unknown checksum. For these files only the
+            number of examples is checked.
+        otherwise: alternative to placing a file by hand, appended to error messages.
     """
 
     name: str
@@ -33,13 +33,13 @@ class Published:
 
     @classmethod
     def published(cls) -> dict[str, UrlInfo | None]:
-        """What is known of each file."""
+        """Returns the size, checksum and name for each URL; None if unknown."""
         return cls.url_infos | dict.fromkeys(cls.unchecked_urls)
 
     def fetch(self, dl_manager: Any, url: str) -> Path:
-        """The file behind url, placed by hand or downloaded now or before.
+        """Returns the local file for url and downloads it if necessary.
 
-        TFDS itself looks only for files placed by hand whose checksum it knows.
+        TFDS itself finds files placed by hand only if it knows their checksums.
         """
         placed = Path(dl_manager.download_dir) / "manual" / _file_name(url, None)
         if url in self.unchecked_urls and placed.is_file():
@@ -50,18 +50,19 @@ class Published:
 def require_files(
     folder: Path, builder_class: type[Published], *, timeout_s: float
 ) -> None:
-    """Raises unless every file that the builder reads is there or its host answers.
+    """Raises an error if a file that the builder reads is neither local nor online.
 
-    TFDS itself retries an unreachable host for some 200 seconds.
+    Without this check, TFDS retries an unreachable host for about 200 seconds.
 
     Args:
-        folder: data_dir, under which files are looked for.
-        builder_class: what knows the files.
-        timeout_s: seconds to wait for a host to answer.
+        folder: TFDS data_dir, which contains the `downloads` folder.
+        builder_class: class that declares the files.
+        timeout_s: time to wait for a host to answer, in seconds.
 
     Raises:
         FileNotFoundError: if a file is missing and its host does not answer.
-        ValueError: if a file placed by hand has another size or checksum.
+        ValueError: if a file placed by hand does not have the published size and
+            checksum.
     """
     downloads = folder / "downloads"
     for url, info in builder_class.published().items():
@@ -73,40 +74,42 @@ def require_files(
             downloads / builder_class.name, url, info
         ) and not answers(url, timeout_s=timeout_s):
             raise FileNotFoundError(
-                f"{placed} is missing and {url} does not answer: put the file there"
+                f"{placed} is missing and {url} does not answer; copy the file to that "
+                "path"
                 + (f" ({_described(info)})" if info else "")
                 + builder_class.otherwise
             )
 
 
 def require_placed(folder: Path, files: tuple[str, ...], where: str) -> None:
-    """Raises FileNotFoundError unless all files have been placed by hand.
+    """Raises FileNotFoundError if a file has not been placed by hand.
 
     Args:
-        folder: data_dir, under which files are looked for.
-        files: names of files that cannot be downloaded.
-        where: where they are to be had.
+        folder: TFDS data_dir, which contains the `downloads` folder.
+        files: names of files that cannot be downloaded automatically.
+        where: source of the files, for the error message.
     """
     manual = folder / "downloads" / "manual"
     missing = [file for file in files if not (manual / file).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{', '.join(missing)} must be fetched by hand and put in {manual}: {where}"
+            f"{', '.join(missing)} must be downloaded manually to {manual}: {where}"
         )
 
 
 def is_downloaded(cache: Path, url: str, info: UrlInfo | None) -> bool:
-    """Whether TFDS has the whole file behind url in its cache for the data set."""
+    """Whether TFDS has the complete file for url in the data set's cache."""
     name = resource.get_dl_fname(url, info.checksum if info else None)
-    # TFDS takes for whole what has its INFO file, which it writes after checking.
+    # TFDS considers a file complete if it has an INFO file, which TFDS writes after
+    # it has checked the checksum.
     return (cache / name).is_file() and (cache / f"{name}.INFO").is_file()
 
 
 def answers(url: str, *, timeout_s: float) -> bool:
-    """Whether url can be had, as far as is known after timeout_s seconds.
+    """Whether the host answers a HEAD request for url within timeout_s seconds.
 
-    The question is asked by the client that TFDS downloads with, so that proxies and
-    certificates count alike.
+    The request uses the HTTP client of TFDS, so proxies and certificates have the same
+    effect as in a download.
     """
     answer = queue.SimpleQueue()
 
@@ -117,7 +120,7 @@ def answers(url: str, *, timeout_s: float) -> bool:
         except requests.RequestException:
             answer.put(False)
 
-    # Name resolution heeds no timeout, so the thread may have to be left behind.
+    # DNS resolution ignores the timeout, so the daemon thread may outlive this call.
     threading.Thread(target=ask, daemon=True).start()
     try:
         return answer.get(timeout=timeout_s)
@@ -133,7 +136,7 @@ def _require_same(file: Path, url: str, expected: UrlInfo) -> None:
     found = compute_url_info(file)
     if found != expected:
         raise ValueError(
-            f"{file} has {_described(found)}; must have {_described(expected)}: "
+            f"{file} must have {_described(expected)}, got {_described(found)}; "
             f"replace it with {url}"
         )
 

@@ -1,6 +1,7 @@
-"""FGVC-Aircraft, which stock TFDS lacks: 10,000 photographs of 100 variants.
+"""FGVC-Aircraft, which stock TFDS does not have: 10,000 photos of 100 variants.
 
-The banner of 20 pixels below each image, which names its photographer, is kept.
+The banner of 20 pixels at the bottom of each image, which names its photographer, is
+not removed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -32,12 +33,12 @@ _CITATION = r"""@techreport{maji13fine-grained,
 
 
 class FgvcAircraft(Published, tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes FGVC-Aircraft in its official splits; JPEG files are kept unchanged."""
+    """Writes FGVC-Aircraft with its official splits and unchanged JPEG files."""
 
     name = "fgvc_aircraft"
     VERSION = tfds.core.Version("1.0.0")
-    # The authors publish an MD5 alone, of an older archive. This sha256 is what several
-    # public repositories found when they downloaded it.
+    # The authors publish only an MD5 checksum, and it is of an older archive. Several
+    # public repositories list this SHA-256 for the file that they downloaded.
     url_infos: Any = {
         "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/"
         "fgvc-aircraft-2013b.tar.gz": UrlInfo(
@@ -56,8 +57,8 @@ class FgvcAircraft(Published, tfds.core.GeneratorBasedBuilder, skip_registration
         return tfds.core.DatasetInfo(
             builder=self,
             description=(
-                "10,000 photographs of aircraft of 100 variants, "
-                "a third each to train, to validate and to test."
+                "10,000 photographs of 100 aircraft variants, "
+                "a third each for training, validation and test."
             ),
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
@@ -86,6 +87,6 @@ class FgvcAircraft(Published, tfds.core.GeneratorBasedBuilder, skip_registration
 
 
 def _variants(text: str) -> dict[str, str]:
-    """The variant of each image file, from lines such as `0034309 A340-600`."""
+    """Parses lines such as `0034309 A340-600` to a map from image file to variant."""
     lines = (line.split(maxsplit=1) for line in text.splitlines())
     return {f"{_DATA}images/{image}.jpg": variant for image, variant in lines}

@@ -1,7 +1,7 @@
 """ImageNet-100: a hundred classes of ImageNet-1k, written without TensorFlow.
 
-The classes are those of Contrastive Multiview Coding (https://arxiv.org/abs/1906.05849)
-unless others are given: `imagenet100_wnids.txt`, beside this module.
+The default classes, in `imagenet100_wnids.txt` next to this module, are those of
+Contrastive Multiview Coding (https://arxiv.org/abs/1906.05849).
 """
 
 import tarfile
@@ -15,7 +15,7 @@ from logo_jax.data.builders import archives
 
 DEFAULT_CLASSES = Path(__file__).with_name("imagenet100_wnids.txt")
 _Example = tuple[str, dict[str, Any]]
-# One WordNet id an image, in the order of the images' numbers.
+# One WordNet id per validation image, in the order of the image numbers.
 _VALIDATION_LABELS = "datasets/imagenet2012/validation_labels.txt"
 _CITATION = r"""@article{ILSVRC15,
   title={{ImageNet Large Scale Visual Recognition Challenge}},
@@ -34,13 +34,13 @@ _CITATION = r"""@article{ILSVRC15,
 
 
 class ImageNet100(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes chosen classes of ImageNet-1k from its two archives placed by hand.
+    """Writes chosen classes of ImageNet-1k from its two manually placed archives.
 
-    Files are kept unchanged, the few that are CMYK or PNG included.
+    Image files are stored unchanged, including the few that are CMYK or PNG.
 
     Args:
-        classes: WordNet ids, one a class; a label is an index of them.
-        **kwargs: of every TFDS builder.
+        classes: WordNet id of each class; labels are indices into this sequence.
+        **kwargs: arguments of `tfds.core.GeneratorBasedBuilder`.
     """
 
     name = "imagenet100"
@@ -84,25 +84,28 @@ class ImageNet100(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def read_classes(file: Path) -> tuple[str, ...]:
-    """The WordNet ids of a text file, one a line.
+    """Reads WordNet ids from a text file with one id per line.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if there is no class, one twice, or one that ImageNet-1k has not.
+        FileNotFoundError: if the file is missing.
+        ValueError: if the file is empty, lists a class twice, or lists an id that is
+            not a class of ImageNet-1k.
     """
     classes = tuple(file.read_text().split())
     if not classes or len(set(classes)) < len(classes):
-        raise ValueError(f"{file} must name classes, one a line, each once")
+        raise ValueError(
+            f"{file} must list one or more classes, one per line, each once"
+        )
     if unknown := set(classes).difference(validation_labels()):
         raise ValueError(
-            f"{file}: {min(unknown)} is not a class of ImageNet-1k; give WordNet ids "
+            f"{file}: {min(unknown)} is not a class of ImageNet-1k; use WordNet ids "
             "such as n01558993"
         )
     return classes
 
 
 def _train_examples(archive: Path, classes: Sequence[str]) -> Iterator[_Example]:
-    """The images of an archive of one archive a class, named such as n01558993.tar."""
+    """Yields images of the training archive, which has a `<wnid>.tar` per class."""
     wanted = set(classes)
     with archives.opened(archive) as tar:
         for member in tar:
@@ -112,11 +115,11 @@ def _train_examples(archive: Path, classes: Sequence[str]) -> Iterator[_Example]
                 with tarfile.open(fileobj=tar.extractfile(member)) as images:
                     yield from _examples(images, dict.fromkeys(images.getnames(), wnid))
     if wanted:
-        raise ValueError(f"{archive} lacks the class {min(wanted)}; get it again")
+        raise ValueError(f"{archive} has no class {min(wanted)}; download it again")
 
 
 def _validation_examples(archive: Path, classes: Sequence[str]) -> Iterator[_Example]:
-    """The images of chosen classes, named such as ILSVRC2012_val_00000001.JPEG."""
+    """Yields images of the validation archive (ILSVRC2012_val_00000001.JPEG, ...)."""
     labels = {
         f"ILSVRC2012_val_{i:08d}.JPEG": label
         for i, label in enumerate(validation_labels(), 1)
@@ -137,5 +140,5 @@ def _examples(tar: tarfile.TarFile, labels: Mapping[str, str]) -> Iterator[_Exam
 
 
 def validation_labels() -> list[str]:
-    """The WordNet id of each of ImageNet-1k's 50,000 validation images, by number."""
+    """Returns the WordNet ids of ImageNet-1k's 50,000 validation images, in order."""
     return tfds.core.tfds_path(_VALIDATION_LABELS).read_text().split()

@@ -1,4 +1,4 @@
-"""MIT-67 indoor scenes, which stock TFDS lacks: 6,700 photographs of 67 scenes."""
+"""MIT-67 indoor scenes, which stock TFDS does not have: 6,700 photos, 67 scenes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,9 +39,9 @@ _CITATION = r"""@inproceedings{quattoni2009indoor,
 
 
 class Mit67(Published, tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes the images that MIT-67's official lists name; files are kept unchanged.
+    """Writes the images of MIT-67's official train and test lists, unchanged.
 
-    No checksum of its files is published: their images are counted instead.
+    No checksums of the files are published; the number of images is checked instead.
     """
 
     name = "mit67"
@@ -57,8 +57,9 @@ class Mit67(Published, tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(
             builder=self,
             description=(
-                "Photographs of 67 indoor scenes. The authors name 5,360 images, some "
-                "80 a scene, to train, and 1,340, some 20 a scene, to test."
+                "Photographs of 67 indoor scenes: 5,360 training images (about 80 per "
+                "scene) and 1,340 test images (about 20 per scene), as the authors "
+                "list them."
             ),
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
@@ -77,7 +78,7 @@ class Mit67(Published, tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(
         self, archive: Path, names_file: Path
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The images of lines such as `gameroom/bt_132294gameroom2.jpg`."""
+        """Yields images from lines such as `gameroom/bt_132294gameroom2.jpg`."""
         members = [
             f"Images/{name}" for name in names_file.read_text().splitlines() if name
         ]

@@ -1,4 +1,4 @@
-"""STL-10 as stock TFDS lays it out on disk, written without TensorFlow.
+"""STL-10 in stock TFDS's on-disk layout, written without TensorFlow.
 
 Name, version, features, order and checksum are those of stock TFDS's builder:
 tensorflow/datasets@tensorflow_datasets/datasets/stl10.
@@ -27,7 +27,7 @@ _IMAGES = {
 }
 _LABELS = {"train": f"{_PREFIX}train_y.bin", "test": f"{_PREFIX}test_y.bin"}
 _IMAGE_BYTES = 3 * 96 * 96
-_CHUNK = 256  # 7 MB of the 2.7 GB of unlabeled images
+_CHUNK = 256  # images read at a time: 7 MB of the 2.7 GB of unlabeled images
 _CITATION = r"""@inproceedings{coates2011stl10,
   title={An Analysis of Single Layer Networks in Unsupervised Feature Learning},
   author={Coates, Adam and Ng, Andrew and Lee, Honglak},
@@ -38,7 +38,7 @@ _CITATION = r"""@inproceedings{coates2011stl10,
 
 
 class Stl10(Published, tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes STL-10: train, test and unlabelled, whose label is -1."""
+    """Writes STL-10; the images of its unlabeled split have the label -1."""
 
     name = "stl10"
     VERSION = tfds.core.Version("1.0.0")
@@ -58,8 +58,9 @@ class Stl10(Published, tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(
             builder=self,
             description=(
-                "Photographs of 96x96 pixels from ImageNet: 5,000 to train and 8,000 "
-                "to test, of ten classes, and 100,000 unlabelled, also of others."
+                "Photographs of 96x96 pixels from ImageNet: 5,000 training and 8,000 "
+                "test images of ten classes, and 100,000 unlabeled images of these "
+                "and other classes."
             ),
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
@@ -84,27 +85,27 @@ class Stl10(Published, tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self, archive: Path, member: str, labels: bytes | None
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         for i, pixels in enumerate(read_images(archive, member)):
-            # TFDS encodes a PIL image with Pillow, an array with TensorFlow.
+            # TFDS encodes PIL images with Pillow but arrays with TensorFlow.
             image = Image.fromarray(np.ascontiguousarray(pixels))
-            # Classes are counted from one in the file.
+            # The file numbers the classes from 1.
             yield i, {"image": image, "label": labels[i] - 1 if labels else -1}
 
 
 def read_images(archive: Path, member: str) -> Iterator[UInt8[np.ndarray, "96 96 3"]]:
-    """Pixels of each image in one of STL-10's binary files, read piece by piece.
+    """Yields the pixels of each image in a binary file of STL-10, read in chunks.
 
-    An image is its red, its green and its blue plane, each 96 columns of 96 bytes:
-    http://ai.stanford.edu/~acoates/stl10/.
+    Each image is stored as its red, its green and its blue plane, each 96 columns of
+    96 bytes: http://ai.stanford.edu/~acoates/stl10/.
 
     Raises:
-        ValueError: if the file is missing or holds no whole number of images.
+        ValueError: if the file is missing, or its size is not a multiple of an image's.
     """
     with open_member(archive, member) as file:
         while piece := file.read(_CHUNK * _IMAGE_BYTES):
             if len(piece) % _IMAGE_BYTES:
                 raise ValueError(
-                    f"{archive}: {member} has no multiple of {_IMAGE_BYTES} bytes; "
-                    "get it again"
+                    f"{archive}: the size of {member} must be a multiple of "
+                    f"{_IMAGE_BYTES} bytes; download it again"
                 )
             planes = np.frombuffer(piece, np.uint8).reshape(-1, 3, 96, 96)
             yield from planes.transpose(0, 3, 2, 1)

@@ -1,4 +1,4 @@
-"""Data sets written whole or not at all: in a folder apart, counted, then moved."""
+"""Atomic preparation: data sets are written to a temporary folder, then moved."""
 
 import contextlib
 import shutil
@@ -22,26 +22,27 @@ def write(
     folder: Path,
     expected: Mapping[str, int],
 ) -> Path:
-    """Prepares a data set under folder, unless its counts are wrong.
+    """Prepares a data set under folder if its splits have the expected sizes.
 
-    What is interrupted leaves no data set. Prepared again, it starts anew, from the
-    files that had been downloaded whole, which stay in `<folder>/downloads`.
+    An interrupted preparation leaves no data set behind. The next one starts from the
+    beginning but reuses the completely downloaded files in `<folder>/downloads`.
 
     Args:
-        name: of the data set.
-        make_builder: makes the TFDS builder, given `data_dir` and `file_format`.
-        folder: data_dir to write under.
-        expected: examples of each split, as in `catalogue.Dataset`; empty to take any.
+        name: name of the data set.
+        make_builder: returns the TFDS builder, given `data_dir` and `file_format`.
+        folder: TFDS data_dir to write to.
+        expected: number of examples of each split, as in `datasets.Dataset`; if empty,
+            any numbers are accepted.
 
     Returns:
-        The folder written.
+        The folder of the prepared data set.
 
     Raises:
         OSError: if a file cannot be read, downloaded or written.
-        ValueError: if a file is not the published one, or a split has another number
-            of examples than expected.
+        ValueError: if a file is not the published one, or the number of examples of a
+            split is not the expected one.
     """
-    apart = folder / f".preparing_{name}"  # on one disk with folder: moved in one step
+    apart = folder / f".preparing_{name}"  # same disk as `folder`: the move is atomic
     shutil.rmtree(apart, ignore_errors=True)
     apart.mkdir(parents=True)
     try:
@@ -65,21 +66,21 @@ def write_published(
     *,
     timeout_s: float = 5.0,
 ) -> Path:
-    """The same for a builder of ours, once the files that it reads can be had.
+    """Prepares a data set as `write` does, after checking that its files are available.
 
     Args:
-        builder_class: a `downloads.Published` TFDS builder.
-        folder: as in `write`.
-        expected: as in `write`.
-        timeout_s: seconds to wait for a host to answer.
+        builder_class: a TFDS builder class that inherits from `downloads.Published`.
+        folder: TFDS data_dir to write to.
+        expected: number of examples of each split, as in `write`.
+        timeout_s: time to wait for a host to answer, in seconds.
 
     Returns:
-        The folder written.
+        The folder of the prepared data set.
 
     Raises:
         FileNotFoundError: if a file is missing and its host does not answer.
-        OSError: as `write`.
-        ValueError: as `write`.
+        OSError: as in `write`.
+        ValueError: as in `write`.
     """
     downloads.require_files(folder, builder_class, timeout_s=timeout_s)
     return write(builder_class.name, builder_class, folder, expected)
@@ -91,8 +92,8 @@ def _download_and_prepare(builder: Any, download_dir: Path) -> None:
             builder.download_and_prepare(download_dir=download_dir)
     except (NonMatchingChecksumError, tfds.download.DownloadError) as error:
         raise ValueError(
-            f"{builder.name} was not downloaded well: {error}; try again, or put the "
-            f"file in {download_dir / 'manual'}"
+            f"download of {builder.name} failed: {error}; try again, or copy the "
+            f"file to {download_dir / 'manual'}"
         ) from error
-    except AssertionError as error:  # so TFDS calls input that it cannot use
-        raise ValueError(f"{builder.name} cannot be made: {error}") from error
+    except AssertionError as error:  # TFDS raises it for unusable input files
+        raise ValueError(f"{builder.name} cannot be prepared: {error}") from error

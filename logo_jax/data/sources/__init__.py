@@ -1,1 +1,1 @@
-"""Image sources, one module per kind."""
+"""Image sources, one module per storage format."""

@@ -1,4 +1,4 @@
-"""Interface of image sources, and sources in memory with validated arrays."""
+"""Interface of image sources, and a source of validated arrays in memory."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,18 +8,19 @@ import numpy as np
 
 SPLITS = ("train", "test")
 NO_LABEL = -1
-_LABEL_MAX = 2**20  # kNN allocates a vote for every class
+_LABEL_MAX = 2**20  # limits the memory of kNN, which allocates a vote per class
 
 Stored: TypeAlias = bytes | Path | np.ndarray
 
 
 class Record(NamedTuple):
-    """One image as it is stored, and its class.
+    """One stored image and its label.
 
     Attributes:
-        image: an encoded image, the file that holds one, or pixels, uint8 [h, w, 3].
-        label: its class, or NO_LABEL; of multi-label data 1, 0 or -1 for each class,
-            [c].
+        image: an encoded image, the path of an image file, or pixels, uint8 [h, w, 3].
+        label: class of the image, or NO_LABEL if unknown. For multi-label data, an
+            integer array [c] with 1 (shown), 0 (not counted) or -1 (not shown) for
+            each class.
     """
 
     image: Stored
@@ -27,53 +28,54 @@ class Record(NamedTuple):
 
 
 def class_of(record: Record) -> int:
-    """The class of an image; NO_LABEL if it is unknown or multi-label."""
+    """Returns the class of an image; NO_LABEL if unknown or multi-label."""
     return NO_LABEL if np.ndim(record.label) else int(record.label)
 
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """Undecoded images by number, 0 to n - 1; picklable for reader processes."""
+    """Undecoded images, numbered 0 to n - 1; picklable for reader processes."""
 
     @property
     def origin(self) -> str:
-        """Where the images are read from, for messages."""
+        """Description of the location of the images, for error messages."""
         ...
 
     @property
     def num_classes(self) -> int:
-        """Number of classes; 0 without labels."""
+        """Number of classes; 0 if the images are unlabeled."""
         ...
 
     @property
     def largest(self) -> tuple[int, int] | None:
-        """Upper bound of the images' (height, width) in pixels; None if unknown."""
+        """Upper bound of the image (height, width) in pixels; None if unknown."""
         ...
 
     def __len__(self) -> int: ...
 
     def records(self, ids: Sequence[int] | np.ndarray) -> list[Record]:
-        """The images of these numbers, in this order."""
+        """Returns the images with the given numbers, in the given order."""
         ...
 
     def name(self, i: int) -> str:
-        """Name of image i, for messages."""
+        """Name of image i, for error messages."""
         ...
 
 
 class ArraySource:
-    """Decoded images of one size in memory: an `ImageSource`.
+    """`ImageSource` of decoded images of equal size in memory.
 
     Args:
         images: uint8 array [n, h, w, 3], n >= 1, in [0, 255]; it is not copied.
-        labels: array of any integer type, or None; becomes int32. [n]: the class of
-            each image, NO_LABEL if unknown. [n, c]: multi-label, 1 if the image shows
-            a class, -1 if not, 0 if it is not counted.
-        origin: where the arrays were read from, for errors.
-        class_names: name of each class, indexed by label; may be empty.
+        labels: integer array, converted to int32, or None. Shape [n]: the class of
+            each image, NO_LABEL if unknown. Shape [n, c], multi-label: 1 if the image
+            shows the class, -1 if it does not, 0 if the class is not counted.
+        origin: file or folder of the arrays, for error messages.
+        class_names: names of the classes, indexed by label; may be empty.
 
     Raises:
-        ValueError: if type, shape or count is wrong, or a label is negative.
+        ValueError: if a dtype, a shape or the number of labels is wrong, or a label is
+            out of range.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class ArraySource:
 
     @property
     def num_classes(self) -> int:
-        """Number of columns of multi-labels; else the largest label plus one."""
+        """Number of label columns, or the largest label plus one; 0 if unlabeled."""
         if self.labels is None:
             return 0
         if self.labels.ndim == 2:
@@ -109,7 +111,7 @@ class ArraySource:
         return len(self.images)
 
     def records(self, ids: Sequence[int] | np.ndarray) -> list[Record]:
-        """The images of these numbers, in this order."""
+        """Returns the images with the given numbers, in the given order."""
         labels = self.labels
         return [
             Record(self.images[i], NO_LABEL if labels is None else labels[i])
@@ -117,17 +119,17 @@ class ArraySource:
         ]
 
     def name(self, i: int) -> str:
-        """Name of image i, for messages."""
+        """Name of image i, for error messages."""
         return f"image {i} of {self.origin}"
 
 
 class Subset:
-    """Some of the images of a source: an `ImageSource`.
+    """`ImageSource` of some of the images of another source.
 
     Args:
-        source: of images.
-        ids: numbers of the images, in this order, [n].
-        origin: name of the subset, for messages.
+        source: the other source.
+        ids: numbers of the images in the other source, in order, [n].
+        origin: name of the subset, for error messages.
     """
 
     def __init__(self, source: ImageSource, ids: np.ndarray, origin: str):
@@ -141,29 +143,29 @@ class Subset:
         return len(self._ids)
 
     def records(self, ids: Sequence[int] | np.ndarray) -> list[Record]:
-        """The images of these numbers, in this order."""
+        """Returns the images with the given numbers, in the given order."""
         return self._source.records(self._ids[np.asarray(ids, np.intp)])
 
     def name(self, i: int) -> str:
-        """Name of image i in the source, for messages."""
+        """Name of image i in the other source, for error messages."""
         return self._source.name(int(self._ids[i]))
 
 
 def require_split(split: str) -> None:
-    """Raises ValueError unless split is one of SPLITS."""
+    """Raises ValueError if split is not one of SPLITS."""
     if split not in SPLITS:
-        raise ValueError(f"split={split!r} must be one of {', '.join(SPLITS)}")
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
 
 
 def _checked_images(images: np.ndarray, origin: str) -> np.ndarray:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
-            f"{origin}: images are {images.dtype} {list(images.shape)}, "
-            "must be uint8 [n, h, w, 3]; convert them, 0 for black, 255 for white"
+            f"{origin}: images must be uint8 [n, h, w, 3] with 0 for black and 255 for "
+            f"white, got {images.dtype} {list(images.shape)}"
         )
     if images.size == 0:
         raise ValueError(
-            f"{origin}: images {list(images.shape)} are empty; give at least one"
+            f"{origin}: images {list(images.shape)} are empty; at least one is needed"
         )
     return images
 
@@ -171,17 +173,18 @@ def _checked_images(images: np.ndarray, origin: str) -> np.ndarray:
 def _checked_labels(labels: np.ndarray, num_images: int, origin: str) -> np.ndarray:
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim not in (1, 2):
         raise ValueError(
-            f"{origin}: labels are {labels.dtype} {list(labels.shape)}, "
-            "must be integers [n], or [n, classes]; number the classes from 0"
+            f"{origin}: labels must be integers [n] or [n, classes], numbered from 0, "
+            f"got {labels.dtype} {list(labels.shape)}"
         )
     if len(labels) != num_images:
         raise ValueError(
-            f"{origin}: {len(labels)} labels for {num_images} images; "
-            "give one label for each image"
+            f"{origin}: {len(labels)} labels for {num_images} images; there must be "
+            "one label per image"
         )
     if labels.ndim == 2 and not np.isin(labels, (-1, 0, 1)).all():
         raise ValueError(
-            f"{origin}: labels [n, classes] must be 1 (shown), 0 (not counted) or -1"
+            f"{origin}: labels [n, classes] must be 1 (shown), 0 (not counted) or -1 "
+            "(not shown)"
         )
     if labels.ndim == 1 and labels.min() < NO_LABEL:
         raise ValueError(

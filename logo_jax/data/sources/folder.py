@@ -1,9 +1,10 @@
 """Images from a folder of image files, labeled by sub-folder or unlabeled.
 
-`DIR/train` and `DIR/test` (or `val`, `validation`) are its splits; without a `train`
-the whole folder is for training. If every image of a split lies in a sub-folder, the
-first sub-folder is its class; otherwise the split is unlabeled. Folders may be nested;
-names that begin with a dot, and files without an image suffix, are skipped.
+The splits are `DIR/train` and `DIR/test` (or `val`, `validation`); without `DIR/train`,
+all images below DIR are for training. If every image of a split is in a sub-folder, the
+first sub-folder of the path is the image's class; otherwise the split is unlabeled.
+Sub-folders may be nested. Names that begin with a dot and files without an image suffix
+are skipped.
 """
 
 import dataclasses
@@ -21,13 +22,14 @@ SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val", "validation")}
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
-    """Image files by number: an `ImageSource`.
+    """`ImageSource` of image files.
 
     Attributes:
         root: folder of the split.
-        files: paths under it, sorted.
+        files: sorted paths of the files, relative to `root`.
         labels: class of each file; empty if unlabeled.
         class_names: names of the sub-folders, indexed by label.
+        largest: upper bound of the image (height, width) in pixels; None if unknown.
     """
 
     root: str
@@ -38,19 +40,19 @@ class FolderSource:
 
     @property
     def origin(self) -> str:
-        """The folder."""
+        """Path of the folder, for error messages."""
         return self.root
 
     @property
     def num_classes(self) -> int:
-        """Number of sub-folders; 0 if unlabeled."""
+        """Number of classes, one per sub-folder; 0 if unlabeled."""
         return len(self.class_names)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def records(self, ids: Sequence[int] | np.ndarray) -> list[Record]:
-        """The files of these numbers, in this order."""
+        """Returns the files with the given numbers, in the given order."""
         return [
             Record(
                 Path(self.root, self.files[i]),
@@ -67,16 +69,17 @@ class FolderSource:
 def load_folder(
     path: str | Path, *, classes: str | Path = ""
 ) -> tuple[FolderSource, FolderSource | None]:
-    """The training images of a folder, and its test images, None if there are none.
+    """Returns the training images of a folder and its labeled test images, or None.
 
     Args:
-        path: the folder.
-        classes: a text file of sub-folders to keep, one per line; "": all.
+        path: path of the folder.
+        classes: text file of the sub-folders to keep, one per line; "" to keep all.
 
     Raises:
-        FileNotFoundError: if the folder or the list of classes is missing.
-        OSError: if a folder below cannot be listed.
-        ValueError: if there are no images, or a class is missing or unknown.
+        FileNotFoundError: if the folder is missing.
+        OSError: if a sub-folder cannot be listed.
+        ValueError: if there are no images, the list of classes cannot be read, a listed
+            class has no images, or a test class is not a training class.
     """
     root = _existing(path)
     kept = _class_list(classes) if classes else None
@@ -91,11 +94,11 @@ def load_folder(
 
 
 def load_unsplit_folder(path: str | Path) -> FolderSource:
-    """All images below a folder, without splits.
+    """Returns all images below a folder, ignoring splits.
 
     Raises:
         FileNotFoundError: if the folder is missing.
-        OSError: if a folder below cannot be listed.
+        OSError: if a sub-folder cannot be listed.
         ValueError: if there are no images.
     """
     return _scan(_existing(path), None)
@@ -104,7 +107,9 @@ def load_unsplit_folder(path: str | Path) -> FolderSource:
 def _existing(path: str | Path) -> Path:
     root = Path(path).expanduser()
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} is not a folder; give one that holds images")
+        raise FileNotFoundError(
+            f"{root} is not a folder; give the path of a folder of images"
+        )
     return root
 
 
@@ -119,8 +124,8 @@ def _scan(root: Path, kept: tuple[str, ...] | None) -> FolderSource:
         files = tuple(file for file in files if _class_of(file) in kept)
     if not files:
         raise ValueError(
-            f"{root} holds no images; give a folder with {', '.join(SUFFIXES)} files"
-            + (" in the sub-folders that config.data.classes lists" if kept else "")
+            f"{root} contains no images ({', '.join(SUFFIXES)} files)"
+            + (" in the sub-folders listed by config.data.classes" if kept else "")
         )
     names = [_class_of(file) for file in files]
     if "" in names:
@@ -128,7 +133,7 @@ def _scan(root: Path, kept: tuple[str, ...] | None) -> FolderSource:
     class_names = tuple(sorted(set(names)))
     if kept is not None and set(kept) - set(class_names):
         missing = sorted(set(kept) - set(class_names))
-        raise ValueError(f"{root} has no images of class {missing[0]}; complete it")
+        raise ValueError(f"{root} has no images of class {missing[0]}; add them")
     label = {name: i for i, name in enumerate(class_names)}
     return FolderSource(
         str(root), files, tuple(label[name] for name in names), class_names
@@ -137,7 +142,7 @@ def _scan(root: Path, kept: tuple[str, ...] | None) -> FolderSource:
 
 def _image_files(root: Path) -> list[str]:
     def fail(error: OSError) -> None:
-        raise error  # os.walk would skip folders that it cannot list
+        raise error  # by default, os.walk skips folders that it cannot list
 
     found = []
     for folder, folders, names in os.walk(root, onerror=fail, followlinks=True):
@@ -151,7 +156,7 @@ def _image_files(root: Path) -> list[str]:
 
 
 def _class_of(file: str) -> str:
-    """The first sub-folder of a path; "" if there is none."""
+    """Returns the first sub-folder of a path; "" if there is none."""
     return file.split(os.sep)[0] if os.sep in file else ""
 
 
@@ -160,23 +165,23 @@ def _class_list(file: str | Path) -> tuple[str, ...]:
         lines = Path(file).expanduser().read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"config.data.classes={file} cannot be read ({error}); give a text file "
-            "that lists one sub-folder a line"
+            f"config.data.classes={file} cannot be read ({error}); it must be a text "
+            "file with one sub-folder per line"
         ) from error
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
-        raise ValueError(f"{file} lists no class; write one sub-folder a line")
+        raise ValueError(f"{file} lists no class; write one sub-folder per line")
     return names
 
 
 def _with_classes_of(train: FolderSource, test: FolderSource) -> FolderSource:
-    """The test set with the training set's numbering of classes."""
+    """Returns the test set with its classes numbered as in the training set."""
     label = {name: i for i, name in enumerate(train.class_names)}
     unknown = sorted(set(test.class_names) - set(label))
     if unknown:
         raise ValueError(
-            f"{test.root} has a class {unknown[0]!r} that {train.root} lacks; "
-            "give both the same sub-folders"
+            f"{test.root} has a class {unknown[0]!r} that {train.root} does not have; "
+            "use the same sub-folders in both"
         )
     labels = tuple(label[test.class_names[old]] for old in test.labels)
     return dataclasses.replace(test, labels=labels, class_names=train.class_names)

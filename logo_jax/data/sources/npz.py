@@ -1,4 +1,4 @@
-"""Images from a folder of two NumPy archives, `train.npz` and `test.npz`."""
+"""Images from a folder with two NumPy archives, `train.npz` and `test.npz`."""
 
 import zipfile
 import zlib
@@ -10,23 +10,24 @@ from logo_jax.data.sources.base import NO_LABEL, ArraySource, require_split
 
 
 def load_npz(path: str | Path, split: str) -> ArraySource:
-    """The images of `<path>/<split>.npz`, and its labels if it has any.
+    """Loads the images of `<path>/<split>.npz` and its labels, if any.
 
     Args:
-        path: folder of `train.npz` and, for evaluation, `test.npz`; each holds
-            `images`, uint8 [n, h, w, 3], and may hold `labels`, integers [n].
+        path: folder of `train.npz` and, for evaluation, `test.npz`. Each contains
+            `images`, uint8 [n, h, w, 3], and optionally `labels`, integers [n] or, for
+            multi-label data, [n, classes].
         split: "train" or "test".
 
     Raises:
         FileNotFoundError: if the folder or the file is missing.
-        ValueError: if the split is unknown, the file is damaged or its arrays are not
-            as described. Pickled objects are never loaded.
+        ValueError: if the split is unknown, the file is damaged, or its arrays do not
+            have this form. Pickled objects are never loaded.
     """
     require_split(split)
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"{folder} is not a folder; give the one that holds {split}.npz"
+            f"{folder} is not a folder; give the folder that contains {split}.npz"
         )
     file = folder / f"{split}.npz"
     if not file.is_file():
@@ -36,7 +37,7 @@ def load_npz(path: str | Path, split: str) -> ArraySource:
     arrays = _read(file)
     if "images" not in arrays:
         raise ValueError(
-            f"{file} holds {sorted(arrays) or 'nothing'}; name the array 'images'"
+            f"{file} must have an array 'images', got {sorted(arrays) or 'none'}"
         )
     labels = arrays.get("labels")
     if labels is not None and labels.ndim == 1 and NO_LABEL in labels:

@@ -1,9 +1,9 @@
-"""The quickstart's data set: patches of ten photographs that need no download.
+"""The quickstart's data set: patches of ten photographs, without a download.
 
-The photographs are inside the wheels of scikit-image and scikit-learn. A patch's class
-is the photograph it was cut from. Each photograph is divided into square cells, one in
-five of them for testing, and a patch lies wholly inside one cell: no pixel is in both
-splits, though both see all parts of every photograph.
+The photographs are included in the wheels of scikit-image and scikit-learn. The class
+of a patch is the photograph that the patch is cut from. Each photograph is divided into
+square cells, and every fifth cell is for testing. Each patch is inside one cell, so the
+splits share no pixel, but both cover all parts of every photograph.
 """
 
 import importlib.util
@@ -40,18 +40,19 @@ def load_photographs(
     test_per_photograph: int = 100,
     seed: int = 0,
 ) -> ArraySource:
-    """Patches of every photograph; photographs alternate row by row.
+    """Cuts patches from every photograph; consecutive rows cycle through the classes.
 
     Args:
         split: "train" or "test".
-        patch: side of a patch, pixels, of a photograph whose short side is SHORT_SIDE.
-        train_per_photograph: distinct training patches cut from each photograph.
-        test_per_photograph: distinct test patches cut from each photograph.
-        seed: decides which patches are cut.
+        patch: side of a patch in pixels, after each photograph has been resized to a
+            short side of SHORT_SIDE.
+        train_per_photograph: number of distinct training patches per photograph.
+        test_per_photograph: number of distinct test patches per photograph.
+        seed: seed of the random choice of patches.
 
     Raises:
-        ValueError: if the split is unknown, patch is not positive, or a photograph has
-            fewer distinct patches than asked for.
+        ValueError: if the split is unknown, `patch` is not positive, or a photograph
+            has fewer distinct patches than requested.
         FileNotFoundError: if a photograph is missing from the installation.
     """
     require_split(split)
@@ -64,8 +65,8 @@ def load_photographs(
         corners = patch_corners(height, width, split, patch=patch)
         if not 0 < count <= len(corners):
             raise ValueError(
-                f"{count} {split} patches of {patch} px from {name}: must be between 1 "
-                f"and {len(corners)}; ask for fewer or smaller ones"
+                f"the number of {split} patches of {patch} px from {name} must be "
+                f"between 1 and {len(corners)}, got {count}"
             )
         patches.append(
             cut_patches(pixels, rng.permutation(corners)[:count], patch=patch)
@@ -78,10 +79,10 @@ def load_photographs(
 
 
 def read_photograph(name: str) -> UInt8[np.ndarray, "h w 3"]:
-    """A photograph, resized to a short side of SHORT_SIDE.
+    """Reads a photograph, resized to a short side of SHORT_SIDE pixels.
 
     Raises:
-        FileNotFoundError: as `locate_photograph`.
+        FileNotFoundError: as in `locate_photograph`.
     """
     with Image.open(locate_photograph(name)) as photograph:
         scale = SHORT_SIDE / min(photograph.size)
@@ -93,11 +94,11 @@ def read_photograph(name: str) -> UInt8[np.ndarray, "h w 3"]:
 def cells(
     height: int, width: int, split: str, *, cell: int
 ) -> Int[np.ndarray, "n row_column"]:
-    """Top left corners of a split's cells of a photograph, pixels.
+    """Returns the top left corners of a split's cells in a photograph, in pixels.
 
-    A test cell is a knight's move away from the next one, so that every five cells in
-    a row or a column hold exactly one. Pixels right of and below the last whole cell
-    belong to no split.
+    Neighboring test cells are a knight's move apart, so that any five consecutive cells
+    of a row or a column contain exactly one test cell. Pixels to the right of and below
+    the last whole cell are in no split.
     """
     is_test = split == "test"
     grid = itertools.product(range(height // cell), range(width // cell))
@@ -108,15 +109,15 @@ def cells(
 def patch_corners(
     height: int, width: int, split: str, *, patch: int
 ) -> Int[np.ndarray, "n row_column"]:
-    """Top left corners of all patches that lie inside one of a split's cells, pixels.
+    """Returns the top left corners of all patches inside a split's cells, in pixels.
 
-    Cells are one and a half patches wide.
+    The side of a cell is one and a half times that of a patch.
 
     Raises:
         ValueError: if patch is not positive.
     """
     if patch < 1:
-        raise ValueError(f"patch={patch} must be a positive number of pixels")
+        raise ValueError(f"patch must be a positive number of pixels, got {patch}")
     cell = patch + patch // 2
     shifts = np.indices([cell - patch + 1] * 2).reshape(2, -1).T
     corners = cells(height, width, split, cell=cell)[:, None] + shifts
@@ -129,18 +130,19 @@ def cut_patches(
     *,
     patch: int,
 ) -> UInt8[np.ndarray, "n {patch} {patch} 3"]:
-    """The patches of pixels at the given top left corners."""
+    """Cuts the patches at the given top left corners."""
     return np.stack([pixels[r : r + patch, c : c + patch] for r, c in corners.tolist()])
 
 
 def locate_photograph(name: str) -> Path:
-    """The file of a photograph in its package.
+    """Returns the path of a photograph in the Python package that includes it.
 
     Raises:
-        FileNotFoundError: if the package is not installed, or lacks the file.
+        FileNotFoundError: if the package is not installed or does not have the file.
     """
     package, path = PHOTOGRAPHS[name]
-    # without importing: scikit-learn alone takes longer than reading all photographs
+    # find_spec does not import the package: importing scikit-learn alone takes longer
+    # than reading all photographs.
     spec = importlib.util.find_spec(package)
     folder = spec and spec.submodule_search_locations
     file = Path(folder[0], path) if folder else Path(package, path)

@@ -1,4 +1,4 @@
-"""Images from data sets prepared by TFDS, read without TensorFlow."""
+"""Images from data sets in TFDS format, read without TensorFlow."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -17,25 +17,26 @@ READABLE_FORMAT = tfds.core.FileFormat.ARRAY_RECORD
 
 
 class TfdsSource:
-    """One split of a prepared data set, in storage order: an `ImageSource`.
+    """`ImageSource` of one split of a prepared data set, in storage order.
 
     Args:
-        builder: of the data set.
-        split: a TFDS split, a slice of one, or a sum ("train[:10%]", "train+test").
+        builder: TFDS builder of the data set.
+        split: a TFDS split, a slice ("train[:10%]") or a sum ("train+test").
 
     Raises:
-        ValueError: if the data set has no such split, or no images.
+        ValueError: if the data set does not have the split, or has no images.
     """
 
     def __init__(self, builder: Any, split: str):
         features: Any = builder.info.features
         if "image" not in features:
             raise ValueError(
-                f"{builder.name} has no 'image' feature, only {sorted(features)}"
+                f"{builder.name} must have an 'image' feature, got {sorted(features)}"
             )
         self.origin = f"{builder.name} {split}"
         undecoded = {"image": tfds.decode.SkipDecoding()}
-        # TFDS reads a sum of splits as one only where it makes a tf.data pipeline
+        # TFDS supports sums of splits only in tf.data pipelines, so each part is
+        # opened separately.
         self._parts: list[Any] = [
             builder.as_data_source(split=part.strip(), decoders=undecoded)
             for part in split.split("+")
@@ -51,14 +52,14 @@ class TfdsSource:
         return int(self._ends[-1])
 
     def records(self, ids: Sequence[int] | np.ndarray) -> list[Record]:
-        """The images of these numbers, in this order."""
+        """Returns the images with the given numbers, in the given order."""
         ids = np.asarray(ids)
         found: list[Any] = [None] * len(ids)
         part_of = np.searchsorted(self._ends, ids, side="right")
         for number, part in enumerate(self._parts):
             rows = np.flatnonzero(part_of == number)
             first = self._ends[number] - len(part)
-            # array_record reads four times as fast in batches
+            # array_record is four times as fast if it reads examples in batches.
             examples = part.__getitems__((ids[rows] - first).tolist())
             for row, example in zip(rows, examples, strict=True):
                 found[row] = Record(example["image"], self._label(example))
@@ -68,17 +69,17 @@ class TfdsSource:
         if not self._several:
             return int(example.get("label", NO_LABEL))
         shown = np.full(self.num_classes, -1, np.int32)
-        shown[example["labels"]] = 0  # VOC's difficult ones; the others follow
+        shown[example["labels"]] = 0  # VOC's difficult objects are not counted
         shown[example.get("labels_no_difficult", example["labels"])] = 1
         return shown
 
     def name(self, i: int) -> str:
-        """Name of image i, for messages."""
+        """Name of image i, for error messages."""
         return f"image {i} of {self.origin}"
 
 
 def _classes(features: Mapping[str, Any]) -> Any:
-    """The ClassLabel of a data set, single-label or multi-label; None if unlabeled."""
+    """Returns the ClassLabel of single- or multi-label data; None if unlabeled."""
     if "label" in features:
         return features["label"]
     return (
@@ -87,31 +88,31 @@ def _classes(features: Mapping[str, Any]) -> Any:
 
 
 def directory(data_dir: str | Path = "") -> Path:
-    """The folder of prepared data sets: data_dir, or the default of TFDS.
+    """Returns the folder of prepared data sets: data_dir, or TFDS's default if empty.
 
-    The default is $TFDS_DATA_DIR if it is set, or else ~/tensorflow_datasets.
+    The default is $TFDS_DATA_DIR if it is set, and ~/tensorflow_datasets otherwise.
     """
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return Path(data_dir or default).expanduser()
 
 
 def require_readable(builder: tfds.core.DatasetBuilder) -> None:
-    """Raises ValueError unless the data set's files can be read without TensorFlow."""
+    """Raises ValueError if reading the data set's files requires TensorFlow."""
     found = builder.info.file_format
     if found != READABLE_FORMAT:
         raise ValueError(
             f"{builder.data_path} is stored as {found and found.value}, which only "
-            f"TensorFlow reads; prepare {builder.name} in another data_dir with "
+            f"TensorFlow can read; prepare {builder.name} in another data_dir with "
             "file_format='array_record'"
         )
 
 
 def prepared(name: str, folder: Path) -> tfds.core.DatasetBuilder:
-    """The builder of a data set that is prepared in folder and readable here.
+    """Returns the builder of a data set prepared in folder.
 
     Raises:
-        FileNotFoundError: if it is not prepared there.
-        ValueError: if it is not stored as array_record.
+        FileNotFoundError: if the data set is not prepared in folder.
+        ValueError: if the data set is not stored as array_record.
     """
     try:
         builder = builder_from_files(name, data_dir=folder)

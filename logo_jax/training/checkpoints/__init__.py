@@ -1,1 +1,1 @@
-"""Training states on disk."""
+"""Saving and restoring training states."""

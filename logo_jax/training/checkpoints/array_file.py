@@ -1,7 +1,8 @@
 """Named arrays in one safetensors file, written and read as a stream.
 
-safetensors' own functions need the name of a local file, and some hold all arrays
-twice. These need a binary stream only and hold one array at a time.
+The functions of the safetensors library need the name of a local file, and some of them
+keep two copies of all arrays in memory. The functions of this module need only a binary
+stream and keep one array in memory at a time.
 """
 
 import json
@@ -11,9 +12,9 @@ from typing import IO, Any
 
 import numpy as np
 
-CHUNK = 2**24  # bytes per read or write; some remote file systems copy what they get
-MAX_HEADER = 10**8  # bytes; safetensors' own limit
-_LENGTH = 8  # bytes of the little-endian length of the header
+CHUNK = 2**24  # bytes per read or write; some remote file systems copy each chunk
+MAX_HEADER = 10**8  # bytes; the limit of the safetensors library
+_LENGTH = 8  # bytes of the header's length, a little-endian integer
 _DTYPES = {
     "bool": "BOOL",
     "int8": "I8",
@@ -35,10 +36,10 @@ _DTYPES = {
 
 
 def require_storable(arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuses arrays of a dtype that safetensors does not have.
+    """Raises an error if safetensors does not have the dtype of an array.
 
     Raises:
-        ValueError: naming the first.
+        ValueError: if an array cannot be stored; the message names the first one.
     """
     for name, array in arrays.items():
         if array.dtype.name not in _DTYPES:
@@ -49,12 +50,13 @@ def require_storable(arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def write_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Writes arrays to a stream, from its start.
+    """Writes arrays to a new stream.
 
     Returns:
-        The crc32 of each array's bytes, by name.
+        The CRC-32 checksum of each array's bytes, by name.
     """
-    # Wide items first: then each array is aligned to its items, as safetensors does.
+    # Like safetensors, write arrays with larger items first, so that every array is
+    # aligned to its item size.
     order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     header, offset = {}, 0
     for name in order:
@@ -73,24 +75,26 @@ def read_arrays(
     """Reads arrays from a stream one by one, in the order of the file.
 
     Args:
-        file: readable and seekable, at its start.
-        wanted: anything with a dtype and a shape, by name; the rest is not read.
+        file: readable and seekable stream, at its start.
+        wanted: objects with a dtype and a shape, by array name; arrays with other names
+            are not read.
 
     Yields:
-        A name and its array.
+        The name of an array and the array.
 
     Raises:
-        ValueError: if the file is cut short, or an array is absent or another one.
+        ValueError: if the file is truncated, or an array has another dtype or shape.
+        KeyError: if an array is missing.
     """
     length = int.from_bytes(_read(file, _LENGTH), "little")
     if length > MAX_HEADER:
-        raise ValueError("header is damaged")
+        raise ValueError("the header is damaged")
     header = json.loads(_read(file, length))
     for name in sorted(wanted, key=lambda name: header[name]["data_offsets"]):
         start, end = header[name].pop("data_offsets")
         array = np.empty(wanted[name].shape, wanted[name].dtype)
         if header[name] != _form(array) or end - start != array.nbytes:
-            raise ValueError(f"header has another {name}")
+            raise ValueError(f"{name} has another dtype or shape in the header")
         file.seek(_LENGTH + length + start)
         flat, done = as_bytes(array), 0
         while done < len(flat):
@@ -101,7 +105,7 @@ def read_arrays(
 
 
 def as_bytes(array: np.ndarray) -> memoryview:
-    """The bytes of an array in C order; a view where the array lies in that order."""
+    """Returns the bytes of an array in C order; a view if the array is contiguous."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
@@ -117,7 +121,7 @@ def _write(file: IO[bytes], array: np.ndarray) -> int:
 def _read(file: IO[bytes], size: int) -> bytes:
     content = file.read(size)
     if len(content) != size:
-        raise ValueError("file is cut short")
+        raise ValueError("the file is truncated")
     return content
 
 

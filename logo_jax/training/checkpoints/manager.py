@@ -1,15 +1,15 @@
-"""Keeps the newest training states on disk and never hands back a damaged one.
+"""Saves the newest training states and never restores a damaged one.
 
     checkpoints/300/                        the state after 300 updates
         state/arrays.safetensors            all leaves, by their paths
-        state/manifest.json                 dtype, shape and crc32 of each leaf
-        _CHECKPOINT_METADATA, commit_success.txt, state/commit_success.txt   Orbax's
+        state/manifest.json                 dtype, shape and CRC-32 of each leaf
+        _CHECKPOINT_METADATA, commit_success.txt, state/commit_success.txt   of Orbax
 
-A path is such as `params/encoder/conv1/kernel`. Format version 1; its number is in the
-manifest, and `old_formats` reads what was written before. Orbax names a folder 300 only
-once all is in it, and removes what a killed process left; the manifest tells a flipped
-bit, a file cut short and one that is missing. A folder has one writer at a time, the
-first of several processes, and any number of readers.
+An example of a leaf's path is `params/encoder/conv1/kernel`. The format has version 1,
+which is stored in the manifest; `old_formats` reads older checkpoints. Orbax renames a
+folder to 300 only when the folder is complete, and removes incomplete folders of killed
+processes. The manifest detects flipped bits and truncated or missing files. A folder
+has one writer, the first of several processes, and any number of readers.
 """
 
 import contextlib
@@ -45,17 +45,18 @@ _TRASH = "trash"
 
 
 class CheckpointManager:
-    """The checkpoints of one run: a folder of states by step; a context manager.
+    """Context manager that saves and restores the checkpoints of one run by step.
 
     Args:
-        folder: where checkpoints live; made if absent.
-        max_to_keep: how many of the newest are kept, ≥ 1.
-        read_only: leaves the folder exactly as it is, so that a run which is still
-            training in it is not disturbed; `save` is then an error.
-        report: receives one line for each damaged checkpoint that was passed over.
+        folder: folder of the checkpoints; created if it does not exist.
+        max_to_keep: number of newest checkpoints to keep, >= 1.
+        read_only: if True, the folder is never modified, so a run that is still
+            training is not disturbed, and `save` raises an error.
+        report: function that receives one line for each damaged checkpoint that was
+            skipped; the default prints to stderr.
 
     Raises:
-        ValueError: if the folder cannot be written, or max_to_keep is not positive.
+        ValueError: if the folder cannot be written or `max_to_keep` is not positive.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class CheckpointManager:
         self._report = report or functools.partial(print, file=sys.stderr)
         if not read_only:
             _require_writable(self.folder)
-        logging.getLogger("absl").addFilter(_not_by_orbax)
+        logging.getLogger("absl").addFilter(_is_not_from_orbax)
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=_options(max_to_keep, read_only),
@@ -86,24 +87,25 @@ class CheckpointManager:
         self.close()
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, sound or not, oldest first."""
+        """Returns the steps of all checkpoints, damaged ones included, oldest first."""
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any) -> None:
-        """Starts writing state and returns once it is copied to the host.
+        """Starts writing a checkpoint; returns when the state is copied to the host.
 
-        The state may be donated to the next step at once. A write that fails in the
-        background raises from the next call of `save`, `wait` or `close`; the
-        checkpoints before it are whole, and those after it are written as ever.
+        After the call, the state may be donated to the next step. If writing fails in
+        the background, the next call of `save`, `wait` or `close` raises the error.
+        Earlier checkpoints remain valid, and later ones are written as usual.
 
         Args:
-            step: updates done so far; must be newer than every checkpoint here.
-            state: any pytree of numeric arrays.
+            step: number of updates so far; must be larger than the steps of all
+                checkpoints in the folder.
+            state: pytree of numeric arrays.
 
         Raises:
-            ValueError: if the step is not newer, the folder was opened read-only, or a
+            ValueError: if the step is not larger, the folder was opened read-only, or a
                 leaf has a dtype that safetensors does not have.
-            SaveError: if this state or the one before it cannot be written.
+            SaveError: if this state or the previous one cannot be written.
         """
         self.wait()
         leaves = {path: _own(x) for path, x in _flatten(state)}
@@ -114,25 +116,24 @@ class CheckpointManager:
         if not started:
             raise ValueError(
                 f"step {step} must be newer than the checkpoints {self.steps()} in "
-                f"{self.folder}, and those not opened read-only; restore the latest "
-                "before training on, or choose another work folder"
+                f"{self.folder}, which must not be opened read-only; restore the "
+                "latest checkpoint before training, or use another --workdir"
             )
 
     def restore_latest(self, like: State) -> tuple[int, State] | None:
-        """The newest sound checkpoint, its step and state; None where there is none.
+        """Returns the step and state of the newest valid checkpoint; None if none.
 
-        A classifier that learned beside the network may be in the checkpoint alone.
-
-        Damaged checkpoints that are newer are reported and thrown away, so that their
+        The checkpoint may have an online linear classifier that `like` does not have;
+        it is ignored. Newer damaged checkpoints are reported and deleted, so that their
         steps can be saved again.
 
         Args:
-            like: what the state must look like: arrays or `jax.ShapeDtypeStruct`s whose
-                structure, dtypes and shardings the restored state takes.
+            like: arrays or `jax.ShapeDtypeStruct`s with the structure, shapes, dtypes
+                and shardings of the state.
 
         Raises:
-            ValueError: if all checkpoints are damaged, or if the newest readable one
-                was made by a different network, method or optimizer.
+            ValueError: if all checkpoints are damaged, or if the newest valid one is of
+                a different network, method or optimizer.
         """
         self.wait()
         damage: dict[int, str] = {}
@@ -147,16 +148,16 @@ class CheckpointManager:
         if damage:
             reasons = "; ".join(f"{step}: {reason}" for step, reason in damage.items())
             raise ValueError(
-                f"all checkpoints in {self.folder} are damaged ({reasons}), and a run "
-                "must not restart unnoticed; move that folder away to start again"
+                f"all checkpoints in {self.folder} are damaged ({reasons}); the run "
+                "does not restart by itself: move that folder away to start again"
             )
         return None
 
     def wait(self) -> None:
-        """Returns once the last `save` is safe on disk.
+        """Waits until the last `save` is on disk.
 
         Raises:
-            SaveError: if it cannot be written.
+            SaveError: if the checkpoint cannot be written.
         """
         with self._writing():
             self._manager.wait_until_finished()
@@ -164,7 +165,7 @@ class CheckpointManager:
         self._empty_trash()
 
     def close(self) -> None:
-        """Finishes the last `save` and lets go of the folder."""
+        """Waits for the last `save` and closes the folder."""
         try:
             self.wait()
         finally:
@@ -174,17 +175,17 @@ class CheckpointManager:
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        # what a full disk raises depends on the file that it met, ours or Orbax's
+        # The error of a full disk depends on which file fails, ours or one of Orbax.
         except Exception as error:
             raise SaveError(
                 f"a checkpoint cannot be written to {self.folder} ({_reason(error)}); "
-                "those before it are whole: make room and run the same command again"
+                "earlier ones are valid: free disk space and run the same command again"
             ) from error
 
     def _restore(self, step: int, like: State) -> State:
         folder = epath.Path(self.folder) / str(step)
         wanted = dict(_flatten(like))
-        stored = manifest.sound_records(_read_manifest(folder))
+        stored = manifest.valid_records(_read_manifest(folder))
         stored = manifest.without_part(stored, wanted, part=LINEAR)
         manifest.require_same(stored, wanted, f"checkpoint {step} in {self.folder}")
         placed = {}
@@ -193,7 +194,9 @@ class CheckpointManager:
                 raise DamagedError(f"{path}: checksum differs")
             sharding = getattr(wanted[path], "sharding", None)
             placed[path] = jax.device_put(leaf, sharding)
-        leaves = [placed[path] for path in wanted]  # files have their own order
+        leaves = [
+            placed[path] for path in wanted
+        ]  # the order of the file differs from that of the tree
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def _pass_over(self, damage: Mapping[int, str], taken: int) -> None:
@@ -203,14 +206,14 @@ class CheckpointManager:
                 self._manager.delete(step)
 
     def _empty_trash(self) -> None:
-        # Orbax renames what it deletes into the trash, so that a kill cannot leave half
-        # a checkpoint among the good ones, and never empties it.
+        # Orbax deletes checkpoints by moving them to the trash, so that a kill cannot
+        # leave a partial checkpoint. Orbax never empties the trash.
         if not self._read_only:
             shutil.rmtree(self.folder / _TRASH, ignore_errors=True)
 
 
 class SaveError(OSError):
-    """A checkpoint that could not be written; the message is one line."""
+    """A checkpoint cannot be written; the message is one line."""
 
 
 def _read_manifest(folder: epath.Path) -> dict[str, Any]:
@@ -221,7 +224,7 @@ def _read_manifest(folder: epath.Path) -> dict[str, Any]:
 
 
 def _read_leaves(folder: epath.Path, wanted: Mapping[str, Any]) -> Leaves:
-    """Leaves by path, one by one; what the caller does with them is not caught."""
+    """Yields leaves by path; errors of the caller's code are not caught."""
     with _damage(_ITEM):
         if old_formats.is_old(folder):
             yield from old_formats.read_leaves(folder, wanted)
@@ -233,16 +236,16 @@ def _read_leaves(folder: epath.Path, wanted: Mapping[str, Any]) -> Leaves:
 def _damage(item: str) -> Iterator[None]:
     try:
         yield
-    except MemoryError:  # says nothing of the checkpoint
+    except MemoryError:  # does not mean that the checkpoint is damaged
         raise
-    # Damage has many kinds: a missing file is an OSError, a torn one a ValueError, a
-    # header of other names a KeyError, and TensorStore raises bare Exceptions.
+    # Damage raises many types of errors: OSError for a missing file, ValueError for a
+    # truncated file, KeyError for a header with other names, Exception by TensorStore.
     except Exception as error:
         raise DamagedError(f"{item}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
-    """The kind of an error, what it says first, and what the system said, last."""
+    """Returns the type and the message of an error, shortened in the middle."""
     text = " ".join(f"{type(error).__name__} {error}".split())
     text = text.partition(" [tensorstore_spec")[0]
     return text if len(text) <= 120 else f"{text[:60]} ... {text[-60:]}"
@@ -250,10 +253,12 @@ def _reason(error: Exception) -> str:
 
 def _options(max_to_keep: int, read_only: bool) -> ocp.CheckpointManagerOptions:
     if max_to_keep < 1:
-        raise ValueError(f"max_to_keep={max_to_keep} must be at least 1; use 3")
+        raise ValueError(f"max_to_keep={max_to_keep} must be at least 1, e.g. 3")
     make = ocp.CheckpointManagerOptions
-    alone = ocp.options.MultiprocessingOptions(active_processes={0})  # waits for none
-    # At once, because our handler writes into the folder without waiting for it.
+    alone = ocp.options.MultiprocessingOptions(
+        active_processes={0}
+    )  # no barrier with other processes
+    # Created synchronously, because our handler does not wait for the folder.
     created = ocp.AsyncOptions(create_directories_asynchronously=False)
     fields: dict[str, Any] = {
         "create": False,
@@ -273,35 +278,36 @@ def _require_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise ValueError(
-            f"checkpoint folder {folder} must be writable ({error.strerror}); "
-            "choose another work folder or change its permissions"
+            f"checkpoint folder {folder} must be writable ({error.strerror}); use "
+            "another --workdir or change the permissions"
         ) from error
 
 
 def _flatten(tree: Any) -> list[tuple[str, Any]]:
-    """The leaves of tree by slash-joined path, in the tree's order."""
+    """Returns (slash-joined path, leaf) of all leaves, in the order of the tree."""
     leaves = [
         (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
         for path, leaf in jax.tree.leaves_with_path(tree)
     ]
     if len(dict(leaves)) != len(leaves):
         raise ValueError(
-            "two leaves of the state have the same slash-joined path, which must name "
-            "one; take '/' out of its keys"
+            "two leaves of the state have the same slash-joined path; remove '/' from "
+            "the keys of the state"
         )
     return leaves
 
 
 def _own(x: Any) -> np.ndarray:
-    """A leaf on the host that stays as it is when the state is donated, copied once.
+    """Returns a host copy of a leaf that stays valid after the state is donated.
 
-    NumPy looks at what is on a CPU, and gets a copy of what is elsewhere.
+    `np.asarray` returns a view of an array on the CPU, which must be copied, and a copy
+    of an array on another device, which need not be copied again.
     """
     devices = x.devices() if isinstance(x, jax.Array) else ()
     elsewhere = devices and all(device.platform != "cpu" for device in devices)
     return np.asarray(x) if elsewhere else np.array(x)
 
 
-def _not_by_orbax(record: logging.LogRecord) -> bool:
-    """Keeps Orbax's pages of log about what we say in a line off the terminal."""
+def _is_not_from_orbax(record: logging.LogRecord) -> bool:
+    """Filters out Orbax's log records, which repeat our messages at length."""
     return "orbax" not in Path(record.pathname).parts

@@ -1,7 +1,8 @@
-"""Dtypes, shapes and checksums of a checkpoint's leaves.
+"""Checkpoint manifest: dtypes, shapes and checksums of the leaves.
 
-They tell corruption, and a checkpoint of another model. Each leaf has a record by its
-path: dtype and shape, and the crc32 of its bytes. The records have a crc32 too.
+The manifest detects corruption and checkpoints of another model. It maps the path of
+each leaf to a record with the dtype, the shape and the CRC-32 of the leaf's bytes, and
+has a CRC-32 of all records.
 """
 
 import json
@@ -13,35 +14,35 @@ import numpy as np
 
 from logo_jax.training.checkpoints.array_file import as_bytes
 
-VERSION = 1  # of the format; checkpoints without one are older, see `old_formats`
+VERSION = 1  # of the format; for checkpoints without a version see `old_formats`
 
 Record = dict[str, Any]
 
 
 class DamagedError(Exception):
-    """A checkpoint that must not be used; the message says why."""
+    """A checkpoint is damaged; the message gives the reason."""
 
 
 def make_manifest(
     leaves: Mapping[str, np.ndarray], crc32s: Mapping[str, int]
 ) -> dict[str, Any]:
-    """The manifest of leaves by path, to be stored as JSON."""
+    """Returns the manifest of leaves by path, as a JSON object."""
     records = {path: _record(leaf, crc32s[path]) for path, leaf in leaves.items()}
     body = {"version": VERSION, "leaves": records}
     return body | {"crc32": _crc32_of_json(body)}
 
 
 def leaf_record(leaf: np.ndarray) -> Record:
-    """The dtype and shape of a leaf, and its checksum."""
+    """Returns the dtype, shape and checksum of a leaf."""
     return _record(leaf, zlib.crc32(as_bytes(leaf)))
 
 
-def sound_records(manifest: dict[str, Any]) -> dict[str, Record]:
-    """The records of a manifest as it was read.
+def valid_records(manifest: dict[str, Any]) -> dict[str, Record]:
+    """Verifies a manifest's checksum and returns its records.
 
     Raises:
-        DamagedError: if it is not as it was written.
-        ValueError: if its format is newer than this program's.
+        DamagedError: if the checksum does not match.
+        ValueError: if the format is newer than that of this version of the library.
     """
     records, version = manifest.get("leaves"), manifest.get("version")
     body = {"version": version, "leaves": records} if version else records
@@ -49,7 +50,7 @@ def sound_records(manifest: dict[str, Any]) -> dict[str, Record]:
         raise DamagedError("manifest: checksum differs")
     if version and version > VERSION:
         raise ValueError(
-            f"a checkpoint has format {version}, must be at most {VERSION}; "
+            f"the checkpoint format must be at most {VERSION}, got {version}; "
             "update logo_jax"
         )
     return records
@@ -58,7 +59,9 @@ def sound_records(manifest: dict[str, Any]) -> dict[str, Record]:
 def without_part(
     stored: Mapping[str, Record], wanted: Mapping[str, Any], *, part: str
 ) -> dict[str, Record]:
-    """Records by path, but for those of a part of the state that is not wanted.
+    """Returns records by path, without an unwanted part of the state.
+
+    Records of wanted paths and of other parts are kept.
 
     >>> stored = {"params/linear/bias": {}, "params/encoder/bias": {}}
     >>> list(without_part(stored, {}, part="linear"))
@@ -74,24 +77,25 @@ def without_part(
 def require_same(
     stored: Mapping[str, Record], wanted: Mapping[str, Any], where: str
 ) -> None:
-    """Refuses a checkpoint of another network, method or optimizer.
+    """Raises an error if the checkpoint is of another network, method or optimizer.
 
     Args:
         stored: records by path.
         wanted: arrays or `jax.ShapeDtypeStruct`s by path.
-        where: the checkpoint, to name.
+        where: name of the checkpoint, for error messages.
 
     Raises:
-        ValueError: naming a leaf that differs.
+        ValueError: if a leaf differs; the message names the leaf.
     """
     here = {path: _form(leaf) for path, leaf in wanted.items()}
     there = {path: record["array"] for path, record in stored.items()}
     for path in here | there:
         if here.get(path) != there.get(path):
             raise ValueError(
-                f"{where} must fit this run, but {path} is {there.get(path, 'absent')} "
-                f"there and {here.get(path, 'absent')} here; use the config that made "
-                "it, or another work folder"
+                f"{where} does not match this run: {path} is "
+                f"{there.get(path, 'absent')} in the checkpoint and "
+                f"{here.get(path, 'absent')} in the run; use the config of the "
+                "checkpoint, or another --workdir"
             )
 
 

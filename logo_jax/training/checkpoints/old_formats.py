@@ -1,7 +1,7 @@
-"""Reads checkpoints written before the packed format.
+"""Reads checkpoints of the formats before version 1.
 
-They are two Orbax items: `state`, a PyTree in TensorStore's files (one file a leaf, or
-OCDBT), and `manifest`, JSON.
+They consist of two Orbax items: `state`, a PyTree in TensorStore files (one file per
+leaf, or OCDBT), and `manifest`, in JSON.
 """
 
 import json
@@ -14,19 +14,19 @@ from etils import epath
 
 
 def is_old(step_folder: epath.Path) -> bool:
-    """Whether a checkpoint has one of these formats."""
+    """Whether a checkpoint has one of the old formats."""
     return (step_folder / "manifest").exists()
 
 
 def read_manifest(step_folder: epath.Path) -> dict[str, Any]:
-    """The manifest as it was read, not checked."""
+    """Reads the manifest without verifying it."""
     return json.loads((step_folder / "manifest" / "metadata").read_bytes())
 
 
 def read_leaves(
     step_folder: epath.Path, wanted: Mapping[str, Any]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Leaves by path, not checked."""
+    """Yields leaves by path, without verifying them."""
     handler = ocp.PyTreeCheckpointHandler(
         type_handler_registry=ocp.type_handlers.create_type_handler_registry(
             (np.ndarray, _OneByOne())
@@ -38,10 +38,10 @@ def read_leaves(
 
 
 class _OneByOne(ocp.type_handlers.NumpyHandler):
-    """Reads no leaf while another is read.
+    """Reads leaves sequentially.
 
-    Orbax would abandon the others after a failure, and TensorStore's threads print
-    their tracebacks.
+    If leaves are read in parallel and one fails, Orbax abandons the others, and
+    TensorStore's threads print their tracebacks.
     """
 
     async def deserialize(self, infos: Sequence[Any], args: Any = None) -> list[Any]:

@@ -1,9 +1,8 @@
-"""Writes and reads the one item of a checkpoint, `state`, of at most two files.
+"""Orbax handler for a checkpoint's only item, `state`, stored in two files.
 
-`arrays.safetensors` has all leaves by their paths, and any safetensors library opens
-it. `manifest.json` has the version of this format, and the dtype, shape and crc32 of
-each leaf. Orbax adds files of its own: its metadata, and a note that the checkpoint is
-complete.
+`arrays.safetensors` has all leaves by their paths; any safetensors library can read it.
+`manifest.json` has the version of the format, and the dtype, shape and CRC-32 of each
+leaf. Orbax adds its own files: metadata, and a marker of a complete checkpoint.
 """
 
 import concurrent.futures
@@ -29,41 +28,41 @@ Leaves = Iterator[tuple[str, np.ndarray]]
 
 
 class StateHandler(ocp.AsyncCheckpointHandler):
-    """Writes leaves by path, in a thread of its own; the folder must exist.
+    """Writes leaves by path in a background thread; the folder must exist.
 
-    One write is one task of the thread, so none is under way once it has failed.
+    Each checkpoint is written by one task, so no write continues after a failure.
     """
 
     def __init__(self):
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
 
     async def async_save(self, directory: epath.Path, args: "StateArgs") -> list[Any]:
-        """Starts writing; the leaves must not change meanwhile."""
+        """Starts writing; the leaves must not change until writing has finished."""
         return [self._thread.submit(write_state, directory, args.leaves)]
 
     def save(self, directory: epath.Path, args: "StateArgs") -> None:
-        """Writes."""
+        """Writes the leaves synchronously."""
         write_state(directory, args.leaves)
 
     def restore(self, directory: epath.Path, args: "StateArgs") -> dict[str, Any]:
-        """Reads all leaves that the arguments name, without checking them."""
+        """Reads the leaves named in the arguments, without verifying them."""
         return dict(read_leaves(directory, args.leaves))
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Stops the thread."""
         self._thread.shutdown()
 
 
 @ocp.args.register_with_handler(StateHandler, for_save=True, for_restore=True)
 @dataclasses.dataclass
 class StateArgs(ocp.args.CheckpointArgs):
-    """Leaves by path: arrays to save, or what arrays to restore look like."""
+    """Leaves by path: arrays to save, or shapes and dtypes of arrays to restore."""
 
     leaves: Mapping[str, Any]
 
 
 def write_state(folder: epath.Path, leaves: Mapping[str, np.ndarray]) -> None:
-    """Writes leaves, and then their manifest."""
+    """Writes leaves, followed by their manifest."""
     with _durable(folder / ARRAYS) as file:
         crc32s = array_file.write_arrays(file, leaves)
     with _durable(folder / MANIFEST) as file:
@@ -71,26 +70,26 @@ def write_state(folder: epath.Path, leaves: Mapping[str, np.ndarray]) -> None:
 
 
 def read_manifest(folder: epath.Path) -> dict[str, Any]:
-    """The manifest as it was read, not checked."""
+    """Reads the manifest without verifying it."""
     return json.loads((folder / MANIFEST).read_bytes())
 
 
 def read_leaves(folder: epath.Path, wanted: Mapping[str, Any]) -> Leaves:
-    """Leaves by path, one by one, not checked."""
+    """Yields leaves by path, one by one, without verifying them."""
     with (folder / ARRAYS).open("rb") as file:
         yield from array_file.read_arrays(file, wanted)
 
 
 @contextlib.contextmanager
 def _durable(path: epath.Path) -> Iterator[IO[bytes]]:
-    """A new file, which is on the disk at the end, or gone if that fails."""
+    """Opens a new file that is synced to disk at the end, or removed on failure."""
     try:
         with path.open("wb") as file:
             yield file
             file.flush()
-            # a stream to an object store has no descriptor; closing it commits
+            # Streams to object stores have no file descriptor; closing commits them.
             with contextlib.suppress(AttributeError, io.UnsupportedOperation):
                 os.fsync(file.fileno())
     except BaseException:
-        path.unlink(missing_ok=True)  # a full disk needs the room for metrics
+        path.unlink(missing_ok=True)  # frees disk space, e.g. for metrics
         raise

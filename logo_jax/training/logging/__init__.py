@@ -1,1 +1,1 @@
-"""Metrics and progress of a run: files, TensorBoard, W&B, terminal."""
+"""Logging of metrics and progress: files, TensorBoard, W&B and the terminal."""

@@ -1,7 +1,8 @@
-"""Writes a run's metrics: metrics.jsonl, metrics.csv, TensorBoard and other loggers.
+"""Writes a run's metrics to metrics.jsonl, metrics.csv, TensorBoard and other loggers.
 
-metrics.jsonl is the record and the others are views of it: one object a line, `step`
-and then flat names such as `loss` or `knn/k20_t0.07/top1`.
+metrics.jsonl is the record from which the library reads; the others are views of it.
+Each of its lines is one JSON object with `step` and metrics by flat names such as
+`loss` or `knn/k20_t0.07/top1`.
 """
 
 import csv
@@ -23,20 +24,20 @@ Row = dict[str, Any]
 
 
 class Logger(Protocol):
-    """Another place that gets the metrics and figures of a run."""
+    """Interface of additional loggers of metrics and figures."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Logs numbers by name, all finite."""
+        """Logs finite numbers by name."""
         ...
 
     def log_image(
         self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]
     ) -> None:
-        """Logs an image at a step of the series of that name."""
+        """Logs an image; images of the same name are a series over steps."""
         ...
 
     def close(self, failed: bool) -> None:
-        """Ends; `failed`: by an error."""
+        """Closes the logger; `failed` says whether the run ended with an error."""
         ...
 
 
@@ -44,8 +45,9 @@ class TensorBoardLogger:
     """Writes event files to `tensorboard/`.
 
     Args:
-        workdir: the run's folder.
-        resume_step: updates done so far; TensorBoard drops later events of old files.
+        workdir: folder of the run.
+        resume_step: number of updates so far; TensorBoard ignores later events in older
+            event files.
     """
 
     def __init__(self, workdir: Path, resume_step: int):
@@ -53,7 +55,7 @@ class TensorBoardLogger:
             str(workdir / "tensorboard"),
             purge_step=resume_step + 1 if resume_step else 0,
             flush_secs=10,
-            # Files are named by the second: two quick starts must not share one.
+            # File names have a resolution of one second; the suffix keeps starts apart.
             filename_suffix=f".from{resume_step}",
         )
 
@@ -75,22 +77,23 @@ class TensorBoardLogger:
 
 
 class MetricWriter:
-    """Writes metrics.jsonl, metrics.csv and to other loggers; a context manager.
+    """Context manager that writes metrics.jsonl, metrics.csv and to other loggers.
 
-    Files of a resumed run equal those of an uninterrupted one: rows that will be
-    measured again are dropped when the files are opened, and so is a row torn by a
-    kill. So the rows up to a step must be written before that step's checkpoint.
+    The files of a resumed run equal those of an uninterrupted run: when the files are
+    opened, rows after `resume_step` are dropped, because they will be measured again,
+    and so is an incomplete last row. Therefore all rows up to a step must be written
+    before the checkpoint of that step.
 
-    Numbers that are not finite are null in metrics.jsonl, because strict JSON has no
-    word for them, empty in metrics.csv, and left out of other loggers.
+    Numbers that are not finite are null in metrics.jsonl, because strict JSON cannot
+    represent them, empty in metrics.csv, and omitted from other loggers.
 
     Args:
-        workdir: the run's folder; made if absent.
-        resume_step: updates done so far; later rows are dropped, and 0 drops all.
-        loggers: get the same metrics, beside TensorBoard; closed with the writer.
+        workdir: folder of the run; created if it does not exist.
+        resume_step: number of updates so far; later rows are dropped; 0 drops all rows.
+        loggers: loggers in addition to TensorBoard; closed together with the writer.
 
     Raises:
-        ValueError: if metrics.jsonl has a broken line before its last.
+        ValueError: if a line of metrics.jsonl other than the last one is invalid.
     """
 
     def __init__(
@@ -112,13 +115,13 @@ class MetricWriter:
         self.close(failed=kind is not None)
 
     def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
-        """Adds one row to each file; readers see it on return.
+        """Appends one row to each file, which is readable when the call returns.
 
-        Other loggers may lag; TensorBoard by ten seconds at most.
+        Other loggers may be delayed, TensorBoard by at most ten seconds.
 
         Args:
-            step: updates done so far.
-            values: numbers by flat name; anything that float() takes.
+            step: number of updates so far.
+            values: numbers by flat name; of any type that float() accepts.
         """
         row: Row = {"step": step}
         row |= {name: _finite_or_none(float(value)) for name, value in values.items()}
@@ -134,35 +137,35 @@ class MetricWriter:
     def log_image(
         self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]
     ) -> None:
-        """Sends an image to each logger; the files hold none.
+        """Sends an image to each logger; metrics.jsonl and metrics.csv have no images.
 
         Args:
-            step: updates done so far.
-            name: of the image; images of one name are a series.
-            pixels: red, green, blue.
+            step: number of updates so far.
+            name: name of the image; images of the same name are a series over steps.
+            pixels: RGB pixels, uint8 [h, w, 3].
         """
         for logger in self._loggers:
             logger.log_image(step, name, pixels)
 
     def rows(self, step: int) -> list[Row]:
-        """The rows of a step in metrics.jsonl, also those of an earlier process."""
+        """Returns all rows of a step in metrics.jsonl, also from earlier processes."""
         return [row for row in read_rows(self._jsonl) if row["step"] == step]
 
     def close(self, failed: bool = False) -> None:
         """Closes the loggers.
 
         Args:
-            failed: whether an error ends the run.
+            failed: whether the run ended with an error.
         """
         for logger in self._loggers:
             logger.close(failed)
 
 
 def by_seed(values: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, float]:
-    """Scalars by flat name. An array [n], of n seeds, becomes n + 2 scalars.
+    """Flattens metrics to scalars; an array [n] of n seeds becomes n + 2 scalars.
 
-    `NAME` is the mean, `NAME/std` the sample standard deviation (n - 1), and
-    `NAME/seed_SEED` the value of each seed. `by_each_seed` separates them again.
+    `NAME` is the mean, `NAME/std` the sample standard deviation (with divisor n - 1),
+    and `NAME/seed_SEED` the value of each seed. `by_each_seed` separates the seeds.
 
     >>> by_seed({"loss": 2.0}, seeds=[5])
     {'loss': 2.0}
@@ -180,7 +183,7 @@ def by_seed(values: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, float]
 
 
 def by_each_seed(row: Mapping[str, float], seeds: Sequence[int]) -> list[dict]:
-    """The row as each seed alone would have it; of one seed the row itself.
+    """Splits a row into one row per seed; with one seed, the row itself.
 
     >>> by_each_seed({"step": 9, "loss": 2.0, "loss/seed_4": 1.0}, seeds=[4, 5])
     [{'step': 9, 'loss': 1.0}, {'step': 9}]
@@ -195,7 +198,7 @@ def by_each_seed(row: Mapping[str, float], seeds: Sequence[int]) -> list[dict]:
 
 
 def is_knn(name: str) -> bool:
-    """Whether a metric is a kNN accuracy, of any layer and setting.
+    """Whether a metric is a kNN accuracy, for any layer and setting.
 
     >>> [is_knn(f"{x}/k20_t0.07/top1") for x in ("knn", "knn_projector", "linear")]
     [True, True, False]
@@ -204,12 +207,12 @@ def is_knn(name: str) -> bool:
 
 
 def is_evaluation(row: Iterable[str]) -> bool:
-    """Whether a row is of an evaluation, and not of training steps, by its names."""
+    """Whether the metric names of a row are of an evaluation, not of training steps."""
     return any(map(is_knn, row))
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a metrics.jsonl; a last line that was never finished is left out."""
+    """Reads the rows of a metrics.jsonl, without an incomplete last line."""
     if not path.exists():
         return []
     *lines, _torn = path.read_bytes().split(b"\n")
@@ -222,8 +225,7 @@ def _parsed(line: bytes, where: str) -> Row:
         return {"step": row["step"], **row}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{where} must be a JSON object with a step, and is not; "
-            "repair or remove that line"
+            f"{where} must be a JSON object with a step; repair or remove the line"
         ) from error
 
 
@@ -240,7 +242,7 @@ def _json_line(row: Row) -> str:
 
 
 def _write_table(path: Path, rows: list[Row]) -> list[str]:
-    """Writes rows as a CSV file with the union of their columns, and returns those."""
+    """Writes rows to a CSV file with the union of their columns; returns these."""
     columns = list(dict.fromkeys(["step", *(name for row in rows for name in row)]))
     header = dict(zip(columns, columns, strict=True))
     atomic.write_text(path, _csv_lines(columns, [header, *rows]))

@@ -1,21 +1,21 @@
-"""Takes the place of all that writes, in processes that do not write."""
+"""Logger that does nothing, for the processes that write no files."""
 
 from collections.abc import Callable
 from typing import Any, Self
 
 
 class NullLogger:
-    """Metric writer, progress and checkpoints of every process but the first.
+    """Replaces metric writer, progress and checkpoints in all but the first process.
 
-    Every method takes any arguments, does nothing and returns (): there are no rows, no
-    saved steps and no checkpoint to restore.
+    Every method accepts any arguments, does nothing and returns (), which means no
+    rows, no saved steps and no checkpoint to restore.
     """
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """There is nothing to close."""
+        """Does nothing."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return lambda *arguments, **named: ()

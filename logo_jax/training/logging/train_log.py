@@ -1,4 +1,4 @@
-"""Collects the metrics of training steps and writes their means at intervals."""
+"""Collects metrics of training steps and writes their means at regular intervals."""
 
 import collections
 import re
@@ -28,18 +28,21 @@ MAX_STEPS_AHEAD = 3
 
 
 class TrainLog:
-    """The metrics of a run while it trains.
+    """Log of the metrics of a run during training.
 
-    Metrics stay on the device until a row is due. Every row goes to the writer, to the
-    progress line, to the image logger and to the collapse detector, in this order.
+    Metrics stay on the device until the next row is written. Each row is passed to the
+    writer, the progress line, the image logger and the collapse detector, in this
+    order.
 
     Args:
         writer: writes the rows.
-        progress: shows them on the terminal.
-        schedule: when rows are due, and the seeds that they are of.
-        clock: seconds, for the throughput. Evaluations and figures do not count.
+        progress: shows the rows on the terminal.
+        schedule: training schedule, with the logging interval and the seeds.
+        clock: function that returns the time in seconds, to measure the throughput. The
+            time of evaluations and figures is excluded.
         collapse_detector: called with each row of training metrics; may raise.
-        image_logger: called with each row, also of evaluations; may log figures.
+        image_logger: called with each row, including those of evaluations; may log
+            figures.
     """
 
     def __init__(
@@ -65,35 +68,36 @@ class TrainLog:
 
     @property
     def allows_checkpoint(self) -> bool:
-        """Whether the collapse detector allows to save the state of the last row."""
+        """Whether the collapse detector allows saving the state of the last row."""
         return self._detector is None or self._detector.allows_checkpoint
 
     def restart_clock(self) -> None:
-        """Starts to measure the throughput of the next row."""
+        """Starts measuring the throughput of the next row."""
         self._since, self._waited = self._clock(), 0.0
 
     def next_batch(self, batches: Iterator[T]) -> T:
-        """The next batch; the time it takes counts as waiting for data."""
+        """Returns the next batch; the time that it takes counts as waiting for data."""
         before = self._clock()
         batch = next(batches)
         self._waited += self._clock() - before
         return batch
 
     def add(self, step: int, metrics: Metrics, *, images: int, waits: bool) -> None:
-        """Adds a step's metrics, and writes a row where one is due.
+        """Adds the metrics of a step and writes a row at the logging interval.
 
-        Steps are dispatched before earlier ones are done, but at most MAX_STEPS_AHEAD
-        of them, so that a signal waits for no more than these.
+        Steps are dispatched asynchronously, but at most MAX_STEPS_AHEAD at a time, so
+        that a signal has to wait for at most this number of steps.
 
         Args:
-            step: updates done so far.
-            metrics: of the step, on the device.
-            images: images of the step, over all devices and seeds.
-            waits: whether the loader may wait for data. The step is then waited for, so
-                that the time spent in `next_batch` is time in which devices are idle.
+            step: number of updates so far.
+            metrics: metrics of the step, on the device.
+            images: number of images of the step, over all devices and seeds.
+            waits: whether the loader may wait for data. In this case the call waits for
+                the step, so that the time spent in `next_batch` is the time for which
+                devices are idle.
 
         Raises:
-            FloatingPointError: if a loss is not finite, of this step or one before it.
+            FloatingPointError: if the loss of this or an earlier step is not finite.
         """
         self._pending.append((step, images, metrics))
         if waits:
@@ -105,16 +109,19 @@ class TrainLog:
             self.flush()
 
     def is_evaluated(self, step: int) -> bool:
-        """Whether metrics.jsonl has an evaluation of this step; on all processes."""
+        """Whether metrics.jsonl has an evaluation of this step.
+
+        The first process reads the file and broadcasts the result to all processes.
+        """
         found = any(map(is_evaluation, self._writer.rows(step)))
         return bool(broadcast_from_first(np.bool_(found)))
 
     def write_evaluation(self, step: int, values: Mapping[str, Any]) -> None:
-        """Writes the row of an evaluation, after the rows of the steps before it.
+        """Writes the row of an evaluation, after the rows of earlier steps.
 
         Args:
-            step: of the evaluated state.
-            values: percent by name; arrays [n] of several seeds.
+            step: step of the evaluated state.
+            values: percentages by name; arrays [n] for n > 1 seeds.
         """
         self.flush()
         row = by_seed(values, self._schedule.seeds)
@@ -128,7 +135,7 @@ class TrainLog:
         self.restart_clock()
 
     def flush(self) -> None:
-        """Writes the mean of the metrics since the last row, if there are any.
+        """Writes the mean of the metrics since the last row, if any.
 
         Raises:
             FloatingPointError: if a loss is not finite.
@@ -164,7 +171,7 @@ class TrainLog:
         )
 
     def _require_finite(self, wait: bool) -> None:
-        """Raises at the first loss that is not finite, of all or of those computed."""
+        """Raises an error if a computed loss (`wait`: any loss) is not finite."""
         while self._unchecked and (wait or self._unchecked[0][1].is_ready()):
             step, loss = self._unchecked.popleft()
             if not np.isfinite(loss).all():
@@ -189,8 +196,8 @@ def _evaluation_text(name: str, value: str) -> str:
 def _advice(step: int, loss: Any) -> str:
     fact = f"the loss of step {step} is {loss}"
     if step == 1:  # no learning rate has been applied
-        return f"{fact}, before anything was learned; look at the images, augment.std"
+        return f"{fact}, before the first update; check the images and augment.std"
     return (
-        f"{fact}, that of step {step - 1} was finite; lower optimizer.learning_rate "
-        "and train again in a new workdir"
+        f"{fact}, while the loss of step {step - 1} was finite; lower "
+        "optimizer.learning_rate and train again in a new workdir"
     )

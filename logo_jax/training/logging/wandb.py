@@ -1,4 +1,4 @@
-"""Logs to Weights & Biases, if `config.monitor.wandb` names a project."""
+"""Logging to Weights & Biases, if `config.monitor.wandb` names a project."""
 
 import importlib
 import importlib.util
@@ -15,16 +15,17 @@ ID_FILE = "wandb_id"
 
 
 class WandbLogger:
-    """A run at Weights & Biases; a resumed run logs to the same one.
+    """Logs to a run of Weights & Biases; a resumed run continues the same W&B run.
 
-    Its id is kept in the folder. Each row has its step as a number, because W&B's own
-    step cannot decrease; so rows that a resumed run measures again are there twice.
+    The id of the W&B run is stored in the run's folder. The step is logged as a metric,
+    because W&B's own step cannot decrease. Therefore W&B has two copies of the rows
+    that a resumed run measures again.
 
     Args:
-        workdir: the run's folder; it exists.
-        project: of the run; made if absent.
-        config: of the run, nested mappings.
-        quiet: prints nothing.
+        workdir: folder of the run, which must exist.
+        project: W&B project of the run; created if it does not exist.
+        config: config of the run, as nested mappings.
+        quiet: whether to suppress W&B's output.
 
     Raises:
         ValueError: if W&B refuses the login.
@@ -47,7 +48,7 @@ class WandbLogger:
             )
         except self._wandb.Error as error:
             raise ValueError(
-                f"config.monitor.wandb={project!r}: {error}; say `wandb login`, or set "
+                f"config.monitor.wandb={project!r}: {error}; run `wandb login`, set "
                 "WANDB_MODE=offline, or leave the field empty"
             ) from error
         atomic.write_text(known, f"{self._run.id}\n")
@@ -64,15 +65,15 @@ class WandbLogger:
         self._run.log({"step": step, name: self._wandb.Image(pixels)})
 
     def close(self, failed: bool) -> None:
-        """Uploads the remaining rows, and marks the run as finished or failed."""
+        """Uploads the remaining rows and marks the run as finished or failed."""
         self._run.finish(exit_code=int(failed))
 
 
 def require_wandb(project: str) -> None:
-    """Checks that the package wandb is installed if a project is given.
+    """Raises an error if a project is given but the package wandb is missing.
 
     Args:
-        project: at W&B; "": none.
+        project: W&B project; "" for none.
 
     Raises:
         ValueError: if the package is missing.

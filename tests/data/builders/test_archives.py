@@ -15,10 +15,10 @@ def test_members_come_in_the_order_of_the_archive(name, tmp_path):
 
 def test_a_missing_member_is_named(tmp_path):
     file = write_tar(tmp_path / "x.tar", CONTENTS)
-    with pytest.raises(ValueError, match="has no file d; get it again"):
+    with pytest.raises(ValueError, match="has no file d; download it again"):
         archives.read_members(file, ["a", "d"])
     with (
-        pytest.raises(ValueError, match="has no file d; get it again"),
+        pytest.raises(ValueError, match="has no file d; download it again"),
         archives.open_member(file, "d"),
     ):
         pass
@@ -29,5 +29,5 @@ def test_an_archive_cut_short_is_called_damaged(tmp_path):
     file = tmp_path / "x.tar.gz"
     for content in (whole[: len(whole) // 2], b"not an archive"):
         file.write_bytes(content)
-        with pytest.raises(ValueError, match=r"gz is damaged .*; get it again$"):
+        with pytest.raises(ValueError, match=r"gz is damaged .*; download it again$"):
             archives.read_members(file, ["b"])

@@ -13,11 +13,11 @@ from tests.data import prepared
 from tests.data.pictures import decoded
 
 PREFIX = "cifar-10-batches-bin/"
-NOBODY = "http://127.0.0.1:9/cifar-10-binary.tar.gz"
+UNREACHABLE_URL = "http://127.0.0.1:9/cifar-10-binary.tar.gz"
 
 
 def binary(images, labels):
-    """CIFAR-10's binary layout, spelled out: a label, then each plane in turn."""
+    """CIFAR-10's binary layout, written out: the label, then the three color planes."""
     content = bytearray()
     for pixels, label in zip(images, labels, strict=True):
         content.append(label)
@@ -49,7 +49,7 @@ def archive_contents(arrays):
 def builder_of(info):
     class Tiny(cifar10.Cifar10, skip_registration=True):
         name = "cifar10"
-        url_infos = {NOBODY: info}
+        url_infos = {UNREACHABLE_URL: info}
 
     return Tiny
 
@@ -107,7 +107,7 @@ def test_another_file_in_the_archive_s_place_is_refused_and_nothing_written(tmp_
     file = write_archive(tmp_path, {"batches.meta.txt": b"nothing"})
     found = compute_url_info(file)
     with pytest.raises(
-        ValueError, match=f"{found.checksum}; must have 170052171"
+        ValueError, match=f"must have 170052171 .*got .*{found.checksum}"
     ) as error:
         write_published(cifar10.Cifar10, tmp_path, {})
     assert str(file) in str(error.value)
@@ -136,7 +136,7 @@ def test_without_archive_and_network_the_file_is_named_within_seconds(tmp_path):
 
 def test_a_file_of_no_whole_number_of_rows_is_refused(tmp_path):
     file = write_archive(tmp_path, {"test_batch.bin": bytes(3072)})
-    with pytest.raises(ValueError, match="has 3072 bytes, must be a multiple of 3073"):
+    with pytest.raises(ValueError, match="must be a multiple of 3073 bytes, got 3072"):
         list(cifar.read_rows(file, [f"{PREFIX}test_batch.bin"]))
     with pytest.raises(ValueError, match=r"has no file .*other\.bin"):
         list(cifar.read_rows(file, [f"{PREFIX}other.bin"]))
@@ -145,11 +145,14 @@ def test_a_file_of_no_whole_number_of_rows_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "rule"),
     [
-        ({"images": np.zeros((2, 28, 28, 3), np.uint8)}, r"must be \[n, 32, 32, 3\]"),
+        (
+            {"images": np.zeros((2, 28, 28, 3), np.uint8)},
+            r"must have shape \[n, 32, 32, 3\]",
+        ),
         ({"images": np.zeros((2, 32, 32, 3), np.uint8)}, "no labels"),
         (
             {"images": np.zeros((2, 32, 32, 3), np.uint8), "labels": [0, 10]},
-            r"label 10 must be in \[0, 10\)",
+            r"labels must be in \[0, 10\), got 10",
         ),
     ],
 )

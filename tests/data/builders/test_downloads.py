@@ -15,7 +15,7 @@ from tests.data.tar import write_tar
 
 @pytest.fixture
 def server(tmp_path):
-    """Serves the folder `served` on the loopback."""
+    """HTTP server on localhost for the files in the folder `served`."""
     folder = tmp_path / "served"
     folder.mkdir()
     handler = functools.partial(QuietHandler, directory=folder)
@@ -40,7 +40,7 @@ def test_a_file_downloaded_whole_is_not_downloaded_again(server, tmp_path):
         name = "fgvc_aircraft"
         url_infos = {url: compute_url_info(file)}
 
-    with pytest.raises(ValueError, match="train has 2 examples, must have 3"):
+    with pytest.raises(ValueError, match="train must have 3 examples, got 2"):
         writing.write_published(Tiny, tmp_path, COUNTS | {"train": 3})
     assert not (tmp_path / "fgvc_aircraft").exists()
     file.unlink()
@@ -59,24 +59,24 @@ def test_a_download_with_another_checksum_is_refused_in_one_error(server, tmp_pa
         name = "fgvc_aircraft"
         url_infos = {url: info}
 
-    with pytest.raises(ValueError, match="fgvc_aircraft was not downloaded well"):
+    with pytest.raises(ValueError, match="download of fgvc_aircraft failed"):
         writing.write_published(Tiny, tmp_path, COUNTS)
     assert not (tmp_path / "fgvc_aircraft").exists()
 
 
-def test_files_that_must_be_placed_by_hand_are_named_with_their_place(tmp_path):
+def test_the_error_lists_missing_manual_files_and_their_folder(tmp_path):
     manual = tmp_path / "downloads" / "manual"
     manual.mkdir(parents=True)
     (manual / "a.tar").touch()
     with pytest.raises(FileNotFoundError) as error:
         downloads.require_placed(tmp_path, ("a.tar", "b.tar", "c.tar"), "ask them")
     assert str(error.value) == (
-        f"b.tar, c.tar must be fetched by hand and put in {manual}: ask them"
+        f"b.tar, c.tar must be downloaded manually to {manual}: ask them"
     )
     downloads.require_placed(tmp_path, ("a.tar",), "ask them")
 
 
-def test_a_host_that_never_answers_is_waited_for_no_longer_than_the_timeout():
+def test_waiting_for_a_silent_host_ends_after_the_timeout():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         start = time.monotonic()
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"

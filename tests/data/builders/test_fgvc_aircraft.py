@@ -12,11 +12,11 @@ IMAGES = {"0034309": 10, "0034958": 60, "1025794": 110, "0000001": 160, "0000002
 
 
 def archive_contents():
-    """Images first, lists last, and an image that no list names."""
+    """Images first, lists last, and one image that is in no list."""
     data = "fgvc-aircraft-2013b/data/"
     variants = [f"variant {i}" for i in range(98)] + ["F-16A/B", "Yak-42"]
     return {
-        **{f"{data}images/{name}.jpg": jpeg(grey) for name, grey in IMAGES.items()},
+        **{f"{data}images/{name}.jpg": jpeg(gray) for name, gray in IMAGES.items()},
         f"{data}images_variant_test.txt": b"0000001 variant 7\n",
         f"{data}images_variant_val.txt": b"1025794 Yak-42\n",
         f"{data}images_variant_train.txt": b"0034958 F-16A/B\n0034309 Yak-42\n",

@@ -57,7 +57,7 @@ def test_only_the_classes_of_the_list_are_kept_with_their_bytes(tmp_path):
 
 def test_an_archive_without_a_class_is_refused(tmp_path):
     place(tmp_path)
-    with pytest.raises(ValueError, match="lacks the class n01440764; get it again"):
+    with pytest.raises(ValueError, match="has no class n01440764; download it again"):
         write(tmp_path, (FIRST, "n01440764"))
     assert not (tmp_path / "imagenet100").exists()
 
@@ -71,12 +71,12 @@ def test_the_packaged_list_has_a_hundred_classes_of_imagenet_1k():
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
-        ("", "must name classes"),
+        ("", "must list one or more classes"),
         (f"{FIRST}\n{SECOND}\n{FIRST}\n", "each once"),
         (f"{FIRST}\nn99999999\n", "n99999999 is not a class of ImageNet-1k"),
     ],
 )
-def test_a_list_of_other_things_than_classes_is_refused(text, rule, tmp_path):
+def test_a_list_of_invalid_classes_is_rejected(text, rule, tmp_path):
     file = tmp_path / "classes.txt"
     file.write_text(text)
     with pytest.raises(ValueError, match=rule):

@@ -10,7 +10,7 @@ COUNTS = {"train": 2, "test": 1}
 
 def place(folder, train, test):
     manual = folder / "downloads" / "manual"
-    contents = {f"Images/{name}": jpeg(grey) for name, grey in IMAGES.items()}
+    contents = {f"Images/{name}": jpeg(gray) for name, gray in IMAGES.items()}
     write_tar(manual / "indoorCVPR_09.tar", contents)
     (manual / "TrainImages.txt").write_text(train)
     (manual / "TestImages.txt").write_text(test)

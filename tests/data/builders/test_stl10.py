@@ -10,7 +10,10 @@ from tests.data.tar import write_tar
 
 NAME = "stl10_binary.tar.gz"
 CLASSES = [f"class{i}" for i in range(10)]
-LABELS = {"train": [3, 10], "test": [1]}  # in the files, counted from one
+LABELS = {
+    "train": [3, 10],
+    "test": [1],
+}  # as in the files, which number the classes from 1
 FILES = {"train": "train_X.bin", "test": "test_X.bin", "unlabelled": "unlabeled_X.bin"}
 
 
@@ -27,7 +30,7 @@ def images():
 @pytest.fixture(scope="module")
 def data_dir(images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("stl10")
-    # planes, then columns, then rows: as spelled out by the authors
+    # axes in the order of the authors' description: planes, then columns, then rows
     contents = {
         FILES[split]: of_split.transpose(0, 3, 2, 1).tobytes()
         for split, of_split in images.items()
@@ -55,25 +58,27 @@ def as_set(images, labels):
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_labels_are_counted_from_zero_beside_their_images(split, images, data_dir):
+def test_images_have_their_labels_numbered_from_zero(split, images, data_dir):
     loaded = prepared.load("stl10", split, data_dir)
     expected = as_set(images[split], np.array(LABELS[split]) - 1)
     assert as_set(*decoded(loaded)) == expected
     assert loaded.class_names == tuple(CLASSES)
 
 
-def test_unlabelled_images_have_the_label_minus_one(images, data_dir):
+def test_unlabeled_images_have_the_label_minus_one(images, data_dir):
     rows = list(tfds.data_source("stl10", split="unlabelled", data_dir=data_dir))
     found = as_set([row["image"] for row in rows], [row["label"] for row in rows])
     assert found == as_set(images["unlabelled"], [-1, -1, -1])
 
 
-def test_reading_piece_by_piece_loses_and_repeats_no_image(tmp_path, monkeypatch):
+def test_reading_in_chunks_returns_every_image_once(tmp_path, monkeypatch):
     monkeypatch.setattr(stl10, "_CHUNK", 2)
     content = np.repeat(np.arange(5, dtype=np.uint8), 3 * 96 * 96).tobytes()
     file = write_tar(tmp_path / NAME, {"x": content, "cut": content[:-1]})
     assert [image[0, 0, 0] for image in stl10.read_images(file, "x")] == [0, 1, 2, 3, 4]
-    with pytest.raises(ValueError, match="cut has no multiple of 27648 bytes"):
+    with pytest.raises(
+        ValueError, match="size of cut must be a multiple of 27648 bytes"
+    ):
         list(stl10.read_images(file, "cut"))
 
 

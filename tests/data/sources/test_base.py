@@ -34,13 +34,13 @@ def test_images_without_labels_are_valid_and_not_copied():
         (IMAGES, [[[0]]] * 3, "integers"),
     ],
 )
-def test_arrays_that_break_a_rule_are_refused_by_that_rule(images, labels, rule):
+def test_invalid_arrays_are_an_error_with_the_rule(images, labels, rule):
     with pytest.raises(ValueError, match=f"^here: .*{rule}"):
         ArraySource(images, labels, origin="here")
 
 
 def test_an_unknown_split_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="'val' must be one of train, test"):
+    with pytest.raises(ValueError, match="must be one of train, test, got 'val'"):
         require_split("val")
 
 

@@ -20,7 +20,10 @@ def test_the_first_sub_folder_is_the_class_however_deep_a_file_lies(tmp_path):
     assert train.class_names == ("cat", "dog")
     assert labels(train) == [0, 0, 1, 1]
     assert test is not None
-    assert labels(test) == [1, 1]  # though dog is the only class there
+    assert labels(test) == [
+        1,
+        1,
+    ]  # the training set's label, although dog is the only test class
     assert test.num_classes == 2
 
 
@@ -38,7 +41,7 @@ def test_a_folder_without_splits_is_for_training(tmp_path):
     assert test is None
 
 
-def test_files_beside_the_sub_folders_leave_everything_unlabelled(tmp_path):
+def test_files_next_to_the_sub_folders_make_all_images_unlabeled(tmp_path):
     write_folder(tmp_path, {"a": 1, ".": 1})
     train, test = load_folder(tmp_path)
     assert len(train) == 2
@@ -55,11 +58,11 @@ def test_the_order_does_not_depend_on_the_file_system(tmp_path):
     assert Path(train.name(1)) == tmp_path / "b" / "0.png"
 
 
-def test_other_files_and_hidden_ones_are_passed_over(tmp_path):
+def test_other_and_hidden_files_are_skipped(tmp_path):
     write_folder(tmp_path, {"a": 1, ".cache": 1})
     (tmp_path / "a" / "notes.txt").write_text("no image")
-    (tmp_path / "a" / "._0.png").write_bytes(b"a file manager's")
-    (tmp_path / "a" / "UPPER.JPG").write_bytes(b"by its suffix an image")
+    (tmp_path / "a" / "._0.png").write_bytes(b"written by a file manager")
+    (tmp_path / "a" / "UPPER.JPG").write_bytes(b"an image according to its suffix")
     train, _ = load_folder(tmp_path)
     assert train.files == (os.path.join("a", "0.png"), os.path.join("a", "UPPER.JPG"))
 
@@ -95,22 +98,22 @@ def test_a_listed_class_that_is_missing_is_named(tmp_path):
 def test_a_test_class_that_training_lacks_is_named(tmp_path):
     write_folder(tmp_path / "train", {"a": 1})
     write_folder(tmp_path / "test", {"a": 1, "b": 1})
-    with pytest.raises(ValueError, match="has a class 'b' that .*train lacks"):
+    with pytest.raises(ValueError, match="has a class 'b' that .*train does not have"):
         load_folder(tmp_path)
 
 
-def test_an_empty_folder_and_none_at_all_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="holds no images"):
+def test_an_empty_and_a_missing_folder_are_errors(tmp_path):
+    with pytest.raises(ValueError, match="contains no images"):
         load_folder(tmp_path)
     with pytest.raises(FileNotFoundError, match="gone is not a folder"):
         load_folder(tmp_path / "gone")
 
 
-def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_not_skipped(tmp_path, monkeypatch):
     write_folder(tmp_path, {"a": 1, "b": 1})
     scandir = os.scandir
 
-    def refuse(path):  # as for a user without the right; these tests may run as root
+    def refuse(path):  # simulates missing permissions, because tests may run as root
         if os.path.basename(path) == "b":
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)

@@ -17,7 +17,7 @@ def test_each_split_is_read_from_its_own_file(tmp_path):
     assert test.labels is None
 
 
-def test_a_missing_folder_and_a_missing_file_are_told_apart(tmp_path):
+def test_a_missing_folder_and_a_missing_file_have_different_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match="none is not a folder"):
         load_npz(tmp_path / "none", "train")
     with pytest.raises(FileNotFoundError, match=r"test\.npz is missing"):
@@ -26,7 +26,7 @@ def test_a_missing_folder_and_a_missing_file_are_told_apart(tmp_path):
 
 def test_an_archive_without_images_is_refused_with_what_it_holds(tmp_path):
     np.savez(tmp_path / "train.npz", x=IMAGES)
-    with pytest.raises(ValueError, match=r"holds \['x'\]; name the array 'images'"):
+    with pytest.raises(ValueError, match=r"must have an array 'images', got \['x'\]"):
         load_npz(tmp_path, "train")
 
 

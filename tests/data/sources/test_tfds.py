@@ -18,7 +18,7 @@ def plain_rows(split, data_dir):
 
 
 def loaded(split, data_dir):
-    """Pixels and labels of a split."""
+    """Returns pixels and labels of a split."""
     return decoded(prepared.load("cifar10", split, data_dir))
 
 
@@ -101,7 +101,7 @@ def test_an_empty_data_dir_means_the_default_of_tfds(monkeypatch, tmp_path):
 
 
 class Voc(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Images with several labels, some of them difficult, as stock TFDS has VOC's."""
+    """Multi-label images, some labels difficult, in the format of stock TFDS's VOC."""
 
     name = "few_voc"
     VERSION = tfds.core.Version("1.0.0")
@@ -130,7 +130,7 @@ class Voc(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             )
 
 
-def test_images_of_several_labels_tell_the_difficult_ones_apart(tmp_path):
+def test_difficult_labels_of_multi_label_images_are_not_counted(tmp_path):
     writing.write("few_voc", Voc, tmp_path, {"train": 3})
     images = prepared.load("few_voc", "train", tmp_path)
     assert images.num_classes == 4

@@ -11,7 +11,7 @@ from logo_jax.training.checkpoints import array_file
 
 
 class Trickle(io.RawIOBase):
-    """A stream without a file behind it, which notes the largest piece it was given."""
+    """Stream without a file, which records the size of the largest write."""
 
     def __init__(self):
         self.content = bytearray()
@@ -75,10 +75,10 @@ def test_a_file_of_the_safetensors_library_is_read():
     assert_same(dict(array_file.read_arrays(io.BytesIO(content), like)), like)
 
 
-def test_only_what_is_wanted_is_read():
+def test_only_wanted_arrays_are_read():
     content, _ = written(arrays())
     wanted = {"step": arrays()["step"]}
-    # the step is not last in the file, so what follows need not be there
+    # "step" is not last in the file, so the end of the file is not needed
     short = content[: -len(arrays()["flag"].tobytes())]
     assert_same(dict(array_file.read_arrays(io.BytesIO(short), wanted)), wanted)
 
@@ -92,7 +92,7 @@ def test_wide_items_are_aligned_in_the_file():
         assert entry["data_offsets"][0] % arrays()[name].itemsize == 0
 
 
-def test_a_large_array_is_written_and_read_in_pieces(monkeypatch):
+def test_a_large_array_is_written_and_read_in_chunks(monkeypatch):
     monkeypatch.setattr(array_file, "CHUNK", 1000)
     large = {"x": np.random.default_rng(0).bytes(10_001)}
     large = {"x": np.frombuffer(large["x"], np.uint8)}
@@ -113,21 +113,21 @@ def test_a_large_array_is_written_and_read_in_pieces(monkeypatch):
         ("params/kernel", np.zeros((5, 3), np.float32)),
     ],
 )
-def test_an_array_of_another_form_is_an_error(name, like):
+def test_an_array_of_another_dtype_or_shape_is_an_error(name, like):
     content, _ = written(arrays())
-    with pytest.raises(ValueError, match=f"header has another {name}"):
+    with pytest.raises(ValueError, match=f"{name} has another dtype or shape"):
         list(array_file.read_arrays(io.BytesIO(content), {name: like}))
 
 
 @pytest.mark.parametrize("size", [0, 5, 20, -1])
-def test_a_file_cut_short_is_an_error(size):
+def test_a_truncated_file_is_an_error(size):
     content, _ = written(arrays())
-    with pytest.raises(ValueError, match="cut short"):
+    with pytest.raises(ValueError, match="truncated"):
         list(array_file.read_arrays(io.BytesIO(content[:size]), arrays()))
 
 
-def test_a_damaged_length_does_not_take_memory():
+def test_a_damaged_length_does_not_allocate_memory():
     content, _ = written(arrays())
     content = content[:7] + b"\x40" + content[8:]
-    with pytest.raises(ValueError, match="header is damaged"):
+    with pytest.raises(ValueError, match="the header is damaged"):
         list(array_file.read_arrays(io.BytesIO(content), arrays()))

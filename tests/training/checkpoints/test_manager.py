@@ -36,10 +36,10 @@ class Restored(NamedTuple):
 
 
 def make_state(step: int) -> State:
-    """A state of many kinds of leaf, different at each step; its queue is most of it.
+    """State with many types of leaves, different at each step, mostly a large queue.
 
-    The queue is random bits, also so that what compresses has to leave them as they
-    are: of a flip in them only our checksum can tell.
+    The queue consists of random bits, which cannot be compressed. Therefore a flipped
+    bit can be detected only by our checksum, not by a decompression error.
     """
     key = jax.random.key(step)
     kernel = jax.random.normal(key, (4, 3))
@@ -81,9 +81,9 @@ def flip_bit(path: Path, rng: random.Random):
 
 
 @pytest.fixture(scope="session")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with checkpoints 100, 200 and 300."""
-    folder = tmp_path_factory.mktemp("sound") / "checkpoints"
+def valid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the checkpoints 100, 200 and 300."""
+    folder = tmp_path_factory.mktemp("valid") / "checkpoints"
     with CheckpointManager(folder) as checkpoints:
         for step in (100, 200, 300):
             checkpoints.save(step, make_state(step))
@@ -91,12 +91,12 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(sound: Path, tmp_path: Path) -> Path:
-    """A copy of that folder, to be damaged."""
-    return shutil.copytree(sound, tmp_path / "checkpoints")
+def folder(valid: Path, tmp_path: Path) -> Path:
+    """Copy of the folder `valid`, which tests may damage."""
+    return shutil.copytree(valid, tmp_path / "checkpoints")
 
 
-def test_no_checkpoint_at_all_is_none(tmp_path: Path):
+def test_a_folder_without_checkpoints_restores_none(tmp_path: Path):
     with CheckpointManager(tmp_path) as checkpoints:
         assert checkpoints.restore_latest(make_state(0)) is None
 
@@ -125,14 +125,14 @@ def test_state_donated_right_after_save_is_saved_as_it_was(tmp_path: Path):
     expected = np.array(state["queue"])
     with CheckpointManager(tmp_path) as checkpoints:
         checkpoints.save(1, state)
-        # jax 0.10 overwrites what is donated; 0.11 spares what NumPy still looks at
+        # jax 0.10 overwrites donated arrays; 0.11 does not if NumPy has a view of them
         later = jax.block_until_ready(advance(state))
         found = checkpoints.restore_latest(later)
     assert found is not None
     np.testing.assert_array_equal(found[1]["queue"], expected)
 
 
-def test_only_the_newest_are_kept_and_the_trash_is_empty(tmp_path: Path):
+def test_only_the_newest_checkpoints_are_kept_and_the_trash_is_empty(tmp_path: Path):
     with CheckpointManager(tmp_path, max_to_keep=2) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(step, make_state(step))
@@ -219,7 +219,7 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_newest_is_reported_in_one_line_and_the_one_before_taken(
+def test_a_damaged_newest_checkpoint_is_reported_and_the_previous_one_restored(
     folder: Path, damage: Any, capfd: pytest.CaptureFixture[str]
 ):
     damage(folder / "300")
@@ -245,12 +245,12 @@ def test_report_goes_to_stderr_by_default(
     assert err.count("\n") == 1
 
 
-def test_no_flipped_bit_ever_reaches_the_state(sound: Path, tmp_path: Path):
+def test_no_flipped_bit_ever_reaches_the_state(valid: Path, tmp_path: Path):
     rng = random.Random(0)
-    names = [path.relative_to(sound) for path in data_files(sound / "300")]
+    names = [path.relative_to(valid) for path in data_files(valid / "300")]
     steps = []
     for trial in range(30):
-        copy = shutil.copytree(sound, tmp_path / str(trial))
+        copy = shutil.copytree(valid, tmp_path / str(trial))
         flip_bit(copy / names[trial % len(names)], rng)
         restored = restore(copy)
         assert_same(restored.state, make_state(restored.step))
@@ -270,7 +270,7 @@ def test_flipped_bit_of_a_leaf_is_named_by_its_path(folder: Path):
     )
 
 
-def test_every_damaged_checkpoint_passed_over_is_reported(folder: Path):
+def test_every_skipped_damaged_checkpoint_is_reported(folder: Path):
     remove_data(folder / "300")
     remove_manifest(folder / "200")
     restored = restore(folder)
@@ -292,7 +292,7 @@ def test_damaged_step_can_be_saved_again(folder: Path, damage: Any):
     assert_same(restored.state, make_state(7))
 
 
-def test_a_run_with_no_sound_checkpoint_does_not_start_from_scratch(folder: Path):
+def test_a_run_without_valid_checkpoints_does_not_start_from_scratch(folder: Path):
     for step in (100, 200, 300):
         truncate_manifest(folder / str(step))
     with pytest.raises(
@@ -308,14 +308,23 @@ def test_a_run_with_no_sound_checkpoint_does_not_start_from_scratch(folder: Path
     [
         (
             {"kernel": jnp.zeros((4, 5))},
-            r"kernel is float32\[4, 3\] there and float",
+            r"kernel is float32\[4, 3\] in the checkpoint and float",
         ),
-        ({"bias": jnp.zeros(3)}, r"bias is bfloat16\[3\] there and float32\[3\] here"),
-        ({"scale": jnp.zeros(3)}, r"scale is absent there and float32\[3\] here"),
-        ({"bias": None}, r"bias is bfloat16\[3\] there and absent here"),
+        (
+            {"bias": jnp.zeros(3)},
+            r"bias is bfloat16\[3\] in the checkpoint and float32\[3\] in the run",
+        ),
+        (
+            {"scale": jnp.zeros(3)},
+            r"scale is absent in the checkpoint and float32\[3\] in the run",
+        ),
+        (
+            {"bias": None},
+            r"bias is bfloat16\[3\] in the checkpoint and absent in the run",
+        ),
     ],
 )
-def test_a_changed_network_is_named_and_not_taken_for_damage(
+def test_a_changed_network_is_an_error_and_not_damage(
     folder: Path, changed: dict[str, Any], message: str
 ):
     state = make_state(0)
@@ -366,10 +375,10 @@ def test_read_only_does_not_make_the_folder_or_save_into_it(tmp_path: Path):
     assert not (tmp_path / "none").exists()
 
 
-def test_after_a_save_that_failed_nothing_is_under_way_and_its_step_saves_again(
+def test_after_a_failed_save_nothing_is_written_and_the_step_can_be_saved_again(
     tmp_path,
 ):
-    """Half of the leaves fit under the limit."""
+    """Half of the leaves fit within the file size limit."""
     state = {str(i): np.arange(200, dtype=np.int32) + i for i in range(400)}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with CheckpointManager(tmp_path) as checkpoints:
@@ -378,7 +387,9 @@ def test_after_a_save_that_failed_nothing_is_under_way_and_its_step_saves_again(
             checkpoints.save(1, state)
             with pytest.raises(SaveError, match="File too large"):
                 checkpoints.wait()
-            assert not list(tmp_path.rglob("arrays.safetensors"))  # gives the room back
+            assert not list(
+                tmp_path.rglob("arrays.safetensors")
+            )  # the disk space is free again
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         checkpoints.save(1, state)
@@ -395,7 +406,7 @@ def test_a_failure_after_the_arrays_is_raised_once_and_leaves_earlier_steps(
         with monkeypatch.context() as patch:
             patch.setattr(orbax_handler, "make_manifest", lambda *_: 1 / 0)
             checkpoints.save(400, make_state(400))
-            with pytest.raises(SaveError, match="those before it are whole") as error:
+            with pytest.raises(SaveError, match="earlier ones are valid") as error:
                 checkpoints.save(500, make_state(500))
         assert "\n" not in str(error.value)
         checkpoints.wait()
@@ -459,10 +470,10 @@ def test_a_checkpoint_of_many_leaves_is_a_few_files(tmp_path: Path):
     assert {"arrays.safetensors", "manifest.json"} <= names
 
 
-def test_the_copy_of_the_state_is_let_go_of_once_it_is_written(tmp_path: Path):
+def test_the_copy_of_the_state_is_freed_after_it_is_written(tmp_path: Path):
     state = {f"w{i}": np.ones(2**18, np.float32) for i in range(8)}
     with CheckpointManager(tmp_path) as checkpoints:
-        tracemalloc.start()  # NumPy reports its arrays to it
+        tracemalloc.start()  # traces NumPy arrays, too
         checkpoints.save(1, state)
         checkpoints.wait()
         held = tracemalloc.get_traced_memory()[0]
@@ -481,18 +492,18 @@ def test_a_dtype_that_cannot_be_stored_is_refused_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_checkpoint_of_a_newer_format_is_neither_read_nor_thrown_away(folder: Path):
+def test_a_checkpoint_of_a_newer_format_is_neither_read_nor_deleted(folder: Path):
     path = folder / "300" / "state" / "manifest.json"
     body = json.loads(path.read_text()) | {"version": 2}
     del body["crc32"]
     crc32 = zlib.crc32(json.dumps(body, sort_keys=True).encode())
     path.write_text(json.dumps(body | {"crc32": crc32}))
-    with pytest.raises(ValueError, match="has format 2, must be at most 1; update"):
+    with pytest.raises(ValueError, match="format must be at most 1, got 2; update"):
         restore(folder)
     assert (folder / "300").exists()
 
 
-def test_a_classifier_that_learned_beside_the_network_may_stay_in_the_checkpoint(
+def test_an_online_classifier_in_the_checkpoint_is_ignored(
     tmp_path: Path,
 ):
     network = {"params": {"encoder": np.arange(3.0)}, "step": np.int32(1)}

@@ -1,4 +1,4 @@
-"""Checkpoints as earlier versions wrote them, in TensorStore's files."""
+"""Checkpoints in the TensorStore formats of earlier versions."""
 
 import json
 import random
@@ -22,7 +22,7 @@ from tests.training.checkpoints.test_manager import (
     restore,
 )
 
-FORMATS = {"a file a leaf": False, "packed": True}
+FORMATS = {"one file per leaf": False, "packed": True}
 
 
 def write(folder: Path, step: int, *, use_ocdbt: bool) -> None:
@@ -50,10 +50,10 @@ def write(folder: Path, step: int, *, use_ocdbt: bool) -> None:
 
 
 @pytest.fixture(scope="session", params=FORMATS)
-def sound(
+def valid(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A folder with checkpoints 100 and 200."""
+    """Folder with the checkpoints 100 and 200."""
     folder = tmp_path_factory.mktemp("old") / "checkpoints"
     for step in (100, 200):
         write(folder, step, use_ocdbt=FORMATS[request.param])
@@ -61,9 +61,9 @@ def sound(
 
 
 @pytest.fixture
-def folder(sound: Path, tmp_path: Path) -> Path:
-    """A copy of that folder, to be changed."""
-    return shutil.copytree(sound, tmp_path / "checkpoints")
+def folder(valid: Path, tmp_path: Path) -> Path:
+    """Copy of the folder `valid`, which tests may change."""
+    return shutil.copytree(valid, tmp_path / "checkpoints")
 
 
 def test_latest_comes_back_bit_for_bit(folder: Path):
@@ -74,7 +74,7 @@ def test_latest_comes_back_bit_for_bit(folder: Path):
     assert sorted(folder.rglob("*")) == before
 
 
-def test_a_run_goes_on_in_the_same_folder_in_todays_format(folder: Path):
+def test_a_run_continues_in_the_same_folder_in_the_current_format(folder: Path):
     with CheckpointManager(folder) as checkpoints:
         checkpoints.restore_latest(make_state(0))
         checkpoints.save(300, make_state(300))
@@ -118,7 +118,7 @@ def remove_data(step: Path):
     "damage",
     [remove_manifest, truncate_manifest, edit_manifest, truncate_data, remove_data],
 )
-def test_damaged_newest_is_reported_in_one_line_and_the_one_before_taken(
+def test_a_damaged_newest_checkpoint_is_reported_and_the_previous_one_restored(
     folder: Path, damage: Any, capfd: pytest.CaptureFixture[str]
 ):
     damage(folder / "200")
@@ -132,13 +132,13 @@ def test_damaged_newest_is_reported_in_one_line_and_the_one_before_taken(
     assert capfd.readouterr() == ("", "")
 
 
-def test_no_flipped_bit_ever_reaches_the_state(sound: Path, tmp_path: Path):
+def test_no_flipped_bit_ever_reaches_the_state(valid: Path, tmp_path: Path):
     rng = random.Random(0)
-    names = [path.relative_to(sound) for path in data_files(sound / "200")]
-    largest = max(names, key=lambda name: (sound / name).stat().st_size)
+    names = [path.relative_to(valid) for path in data_files(valid / "200")]
+    largest = max(names, key=lambda name: (valid / name).stat().st_size)
     steps = []
     for trial in range(12):
-        copy = shutil.copytree(sound, tmp_path / str(trial))
+        copy = shutil.copytree(valid, tmp_path / str(trial))
         name = largest if trial % 2 else names[trial % len(names)]
         flip_bit(copy / name, rng)
         restored = restore(copy)
@@ -148,7 +148,7 @@ def test_no_flipped_bit_ever_reaches_the_state(sound: Path, tmp_path: Path):
     assert set(steps) == {100, 200}
 
 
-def test_a_changed_network_is_named_and_not_taken_for_damage(folder: Path):
+def test_a_changed_network_is_an_error_and_not_damage(folder: Path):
     other = make_state(0).replace(memory={"queue": jax.numpy.zeros(3)})
     with (
         CheckpointManager(folder) as checkpoints,

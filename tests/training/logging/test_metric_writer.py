@@ -12,14 +12,14 @@ from tensorboardX.proto import event_pb2
 
 from logo_jax.training.logging.metric_writer import MetricWriter, is_evaluation
 
-# The generated module has no types.
+# The generated protobuf module has no types.
 protobuf: Any = event_pb2
 
 KNN = "knn/k20_t0.07/top1"
 
 
 def write_run(workdir: Path, steps: range, resume_step: int = 0):
-    """A run that logs its loss every step and its kNN accuracy every second step."""
+    """Logs a loss at every step and a kNN accuracy at every second step."""
     with MetricWriter(workdir, resume_step=resume_step) as metrics:
         for step in steps:
             metrics.write(step, {"loss": step + 0.5})
@@ -38,7 +38,7 @@ def table(workdir: Path) -> list[dict[str, str]]:
 
 
 def events(path: Path) -> list[Any]:
-    """The events of one TensorBoard file: records of length, crc, content, crc."""
+    """Reads the events of a TensorBoard file: records of length, CRC, content, CRC."""
     content, found = path.read_bytes(), []
     while content:
         (length,) = struct.unpack("<Q", content[:8])
@@ -78,7 +78,7 @@ def test_resumed_files_equal_those_of_an_uninterrupted_run(tmp_path: Path):
     assert names == {"metrics.jsonl", "metrics.csv", "tensorboard"}
 
 
-def test_line_torn_by_a_kill_is_dropped_from_both_files(tmp_path: Path):
+def test_an_incomplete_last_line_is_dropped_from_both_files(tmp_path: Path):
     write_run(tmp_path, range(1, 4))
     for name in ("metrics.jsonl", "metrics.csv"):
         path = tmp_path / name
@@ -89,7 +89,7 @@ def test_line_torn_by_a_kill_is_dropped_from_both_files(tmp_path: Path):
     assert [row["step"] for row in table(tmp_path)] == ["1", "2", "2", "4", "4"]
 
 
-def test_starting_anew_keeps_nothing_of_an_earlier_run(tmp_path: Path):
+def test_a_new_start_drops_all_rows_of_an_earlier_run(tmp_path: Path):
     write_run(tmp_path, range(3))
     write_run(tmp_path, range(1))
     assert [row["step"] for row in jsonl(tmp_path)] == [0, 0]
@@ -129,7 +129,7 @@ def test_a_row_with_a_knn_accuracy_is_an_evaluation(name: str):
     assert is_evaluation({"step": 2, "linear/test_top1": 20.0, name: 40.0})
 
 
-def test_a_row_of_training_is_no_evaluation_even_with_a_linear_accuracy():
+def test_a_training_row_with_a_linear_accuracy_is_not_an_evaluation():
     assert not is_evaluation({"step": 2, "linear/top1": 20.0, "linear/loss": 2.0})
 
 
@@ -145,7 +145,7 @@ def test_tensorboard_has_every_finite_scalar_by_its_name(tmp_path: Path):
     assert scalars == [(7, KNN, 0.25)]
 
 
-def test_tensorboard_has_images_beside_the_scalars(tmp_path: Path):
+def test_tensorboard_has_images(tmp_path: Path):
     pixels = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
     with MetricWriter(tmp_path, resume_step=0) as metrics:
         metrics.log_image(3, "crops", pixels)
@@ -158,7 +158,7 @@ def test_tensorboard_has_images_beside_the_scalars(tmp_path: Path):
         np.testing.assert_array_equal(image, pixels)
 
 
-def test_tensorboard_is_told_to_forget_what_will_be_measured_again(tmp_path: Path):
+def test_tensorboard_ignores_events_that_will_be_measured_again(tmp_path: Path):
     write_run(tmp_path, range(1, 4))
     write_run(tmp_path, range(3, 4), resume_step=2)
     first, second = event_files(tmp_path)

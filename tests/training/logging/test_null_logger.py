@@ -1,4 +1,4 @@
-"""What stands for writer, progress and checkpoints where nothing is written."""
+"""NullLogger in place of metric writer, progress and checkpoints."""
 
 import jax.numpy as jnp
 
@@ -9,7 +9,7 @@ from tests.training.test_loop import SCHEDULE, Count, Loader, train_step
 
 
 def test_training_without_any_output_takes_the_same_steps():
-    """Evaluates and saves, which read rows and steps of checkpoints."""
+    """The evaluations and checkpoints of the run also read rows and saved steps."""
     null = NullLogger()
     with null:
         state = train(

@@ -1,4 +1,4 @@
-"""Weights & Biases gets what metrics.jsonl gets, in one run however often it starts."""
+"""Weights & Biases logs the rows of metrics.jsonl to one W&B run, also when resumed."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from logo_jax.training.logging.wandb import WandbLogger
 from tests.commands.test_main import records, tiny_config
 
 WANDB = '''
-"""What logo_jax asks of wandb 0.31; keeps it in a file."""
+"""The parts of wandb 0.31 that logo_jax calls; records the calls in a file."""
 import json, pathlib
 
 class Error(Exception):
@@ -70,7 +70,7 @@ def start(folder, rows, resume_step=0):
 
 
 @pytest.mark.usefixtures("wandb")
-def test_a_run_that_starts_again_goes_on_under_its_id_with_the_rows_of_the_record(
+def test_a_resumed_run_keeps_its_id_and_logs_the_rows_of_metrics_jsonl(
     tmp_path,
 ):
     folder = tmp_path / "run"
@@ -101,15 +101,13 @@ def test_a_run_that_fails_is_marked_as_failed(tmp_path):
 
 
 @pytest.mark.usefixtures("wandb")
-def test_who_is_not_let_in_is_told_what_to_do(tmp_path):
+def test_a_refused_login_is_an_error_with_a_remedy(tmp_path):
     with pytest.raises(ValueError, match="wandb login") as error:
         WandbLogger(tmp_path, "closed", {}, quiet=True)
     assert "config.monitor.wandb='closed': no API key" in str(error.value)
 
 
-def test_without_its_package_a_run_is_refused_before_data_are_read(
-    tmp_path, monkeypatch
-):
+def test_a_missing_package_is_an_error_before_data_are_read(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     gone = tmp_path / "gone"
     config = tiny_config("cifar10_moco", "logo", gone, **{"monitor.wandb": "crops"})
