@@ -80,10 +80,11 @@ _ALL = (
     Dataset(
         name="stl10",
         tfds="stl10",
-        examples={"train": 5_000, "test": 8_000, "unlabeled": 100_000},
+        # the British spelling is the name of TFDS's split
+        examples={"train": 5_000, "test": 8_000, "unlabelled": 100_000},
         num_classes=10,
         metric="top1",
-        pretrain="train+unlabeled",
+        pretrain="train+unlabelled",
     ),
     Dataset(
         name="imagenet2012",

@@ -84,6 +84,7 @@ def test_an_archive_placed_by_hand_gives_the_same_rows_as_arrays(
     file = write_archive(tmp_path, archive_contents(arrays))
     written = write_published(builder_of(compute_url_info(file)), tmp_path, {})
     assert written == tmp_path / "cifar10" / str(cifar10.Cifar10.VERSION)
+    prepared.assert_has_the_splits_of_the_table("cifar10", tmp_path)
     for split in arrays:
         ours, reference = (
             decoded(prepared.load("cifar10", split, folder))

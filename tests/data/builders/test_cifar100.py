@@ -3,6 +3,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import compute_url_info
 
 from logo_jax.data.builders import cifar100, writing
+from tests.data import prepared
 from tests.data.tar import write_tar
 
 NAME = "cifar-100-binary.tar.gz"
@@ -44,6 +45,7 @@ def test_each_image_has_its_fine_and_its_coarse_label(tmp_path):
         row = rows[f"test_{i:05d}"]
         assert (row["coarse_label"], row["label"]) == (coarse, fine)
         np.testing.assert_array_equal(row["image"], pixels)
+    prepared.assert_has_the_splits_of_the_table("cifar100", tmp_path)
     features = tfds.builder_from_directory(written).info.features
     assert features["label"].names == FINE
     assert features["coarse_label"].names == COARSE

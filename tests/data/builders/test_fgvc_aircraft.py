@@ -51,6 +51,7 @@ def test_each_official_split_has_its_images_with_their_variants(tmp_path):
     }
     assert rows("validation", tmp_path) == {"1025794.jpg": ("Yak-42", 110)}
     assert rows("test", tmp_path) == {"0000001.jpg": ("variant 7", 160)}
+    prepared.assert_has_the_splits_of_the_table("aircraft", tmp_path)
 
 
 def test_labels_count_the_official_list_of_variants(tmp_path):

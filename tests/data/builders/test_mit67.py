@@ -2,6 +2,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from logo_jax.data.builders import mit67, writing
+from tests.data import prepared
 from tests.data.tar import jpeg, write_tar
 
 IMAGES = {"gym/a.jpg": 10, "gym/b c.jpg": 60, "bakery/a.jpg": 110, "bar/x.jpg": 160}
@@ -29,6 +30,7 @@ def test_only_images_on_a_list_are_written_under_their_folder_s_scene(tmp_path):
         }
         for split in COUNTS
     }
+    prepared.assert_has_the_splits_of_the_table("mit67", tmp_path)
     assert found == {
         "train": {"gym/b c.jpg": ("gym", 60), "bakery/a.jpg": ("bakery", 110)},
         "test": {"gym/a.jpg": ("gym", 10)},

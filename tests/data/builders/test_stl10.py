@@ -71,6 +71,10 @@ def test_unlabeled_images_have_the_label_minus_one(images, data_dir):
     assert found == as_set(images["unlabelled"], [-1, -1, -1])
 
 
+def test_the_table_of_data_sets_names_the_splits(data_dir):
+    prepared.assert_has_the_splits_of_the_table("stl10", data_dir)
+
+
 def test_reading_in_chunks_returns_every_image_once(tmp_path, monkeypatch):
     monkeypatch.setattr(stl10, "_CHUNK", 2)
     content = np.repeat(np.arange(5, dtype=np.uint8), 3 * 96 * 96).tobytes()
