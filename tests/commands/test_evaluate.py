@@ -97,10 +97,9 @@ def test_floors_are_told_beside_knn_and_the_untrained_encoder_is_one(folder):
     report = evaluated(folder, "--trivial_baselines")
     baselines = {k: v for k, v in report["values"].items() if k not in KNN}
     assert list(baselines) == [
-        f"baseline/{name}"
-        for name in ("raw pixels", "mean colour", "untrained network")
+        f"baseline/{name}" for name in ("raw pixels", "mean color", "untrained network")
     ]
-    assert baselines["baseline/mean colour"] == 100.0
+    assert baselines["baseline/mean color"] == 100.0
     untrained = evaluated(folder, "--untrained")
     assert untrained["encoder"] == "untrained"
     assert untrained["values"][KNN[0]] == baselines["baseline/untrained network"]
