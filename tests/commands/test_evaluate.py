@@ -257,11 +257,11 @@ def test_a_file_of_another_network_is_refused_in_one_line(
         (["--protocol=nope"], "--protocol"),
         (["--protocol=linear", "--batch_size=4000"], "exceeds the 40 training images"),
         (["--protocol=linear", "--learning_rate=-1"], "learning_rate=-1"),
-        (["--num_epochs=3"], "--num_epochs is not read by --protocol=knn"),
+        (["--num_epochs=3"], "--num_epochs is not an option of --protocol=knn"),
         (["--dataset=nowhere"], "nowhere is not prepared"),
         (
             ["--recipe=moco"],
-            "--recipe is not read by --protocol=knn with --recipe=moco",
+            "--recipe is not an option of --protocol=knn with --recipe=moco",
         ),
         (["--protocol=linear", "--num_epochs=0"], "whole number, 1 or more"),
         (
