@@ -35,7 +35,8 @@ def evaluate(frozen: FrozenEncoder, request: EvalRequest) -> EvalResult:
         },
         splits=sizes(parts),
         settings={
-            "objective": "sum of cross-entropies + strength / 2 |W|^2, biases free",
+            "objective": "sum of cross-entropies + strength / 2 |W|^2; biases are not "
+            "penalized",
             "strength": found.strength,
             "strengths": logistic.STRENGTHS,
             "max_iterations": logistic.MAX_ITERATIONS,
