@@ -173,7 +173,7 @@ def compared(name: str, found: Comparison) -> RenderedFigure:
         f"{agree}. The numbers below a crop are affinity and cosine. Means: {means}. "
         "The affinity is the score of the regressor with running statistics, averaged "
         "over both orders of the two crops.",
-        alt=f"Two curves over {len(found.crops)} crops in groups "
+        alt=f"Two curves over {len(found.crops)} crops in groups: "
         f"{', '.join(found.groups)}; {agree}. Means: {means}.",
         png=png((10.0, 3.0 + 1.25 * lines), paint),
     )
