@@ -1,7 +1,8 @@
-"""Experiments and sweeps as files, which every install has: found by name.
+"""Config files of experiments and sweeps, installed with the package, found by name.
 
-`--config=configs/quickstart.py` and `--config=quickstart` are the same file, wherever
-the command is run; a clone shows this folder as `configs/` too.
+`--config=configs/quickstart.py` and `--config=quickstart` are the same file in any
+working directory. In a clone of the repository, this folder is also linked as
+`configs/`.
 """
 
 import ast
@@ -18,28 +19,29 @@ FOLDER = pathlib.Path(__file__).parent
 
 
 def load(name: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
-    """The config of a file and variant, with some fields changed.
+    """Returns the config of a file and a variant, with some fields changed.
 
     >>> load("cifar10_moco:logo", {"train.num_epochs": 50}).train.num_epochs
     50
 
     Args:
-        name: FILE or FILE:VARIANT, with the file as `find` takes it; its function
-            `get_config` is called with the variant, where one is given.
+        name: FILE or FILE:VARIANT, with the file as in `find`. The function
+            `get_config` of the file is called with the variant, if there is one.
         overrides: new values by dotted field name, such as "data.batch_size". A value
-            is of the type that the field has, or a string that is read as that type: a
-            bool as true, false, 1 or 0, and a tuple as a Python literal. An integer is
-            taken for a float, and a list for a tuple.
+            has the type of the field, or is a string that is converted to that type: a
+            bool from true, false, 1 or 0, and a tuple from a Python literal. A float
+            field also accepts an integer, and a tuple field a list.
 
     Returns:
-        A new config; it is locked, so that no field can be added.
+        A new config, which is locked, so that no field can be added.
 
     Raises:
-        FileNotFoundError: where no file has the name.
-        ValueError: where the file raises an error, does not know the variant, or has no
-            field of an override's name; where a string is not of the field's type.
-        TypeError: where `get_config` returns no ConfigDict, and where another value is
-            not of the field's type.
+        FileNotFoundError: if there is no file with that name.
+        ValueError: if the file raises an error, if the variant is unknown, if the
+            config has no field with the name of an override, or if a string cannot be
+            converted to the type of its field.
+        TypeError: if `get_config` does not return a ConfigDict, or if a value that is
+            not a string does not have the type of its field.
     """
     path, colon, variant = name.partition(":")
     config = _run(find(path), [variant] if colon else [])
@@ -52,13 +54,13 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
 
 
 def _run(file: pathlib.Path, arguments: list[str]) -> ConfigDict:
-    """What the file's `get_config` returns, locked."""
+    """Returns the config that the file's `get_config` returns, locked."""
     try:
         get_config = runpy.run_path(str(file)).get("get_config")
         if get_config is None:
-            raise AttributeError("it has no attribute 'get_config'; see configs/")
+            raise AttributeError("file has no attribute 'get_config'; see configs/")
         config = get_config(*arguments)
-    except Exception as error:  # a config file is a program, and may raise anything
+    except Exception as error:  # a config file may raise any error
         reason = " ".join(str(error).split())
         raise ValueError(f"{file}: {type(error).__name__}: {reason}") from error
     if not isinstance(config, ConfigDict):
@@ -70,7 +72,7 @@ def _run(file: pathlib.Path, arguments: list[str]) -> ConfigDict:
 
 
 def _groups(config: ConfigDict, name: str = "") -> list[tuple[str, ConfigDict]]:
-    """The config and the groups in it, by dotted name; the config's own is ""."""
+    """The config and its groups of fields, by dotted name; the config's name is ""."""
     found = [(name, config)]
     for key, value in config.items():
         if isinstance(value, ConfigDict):
@@ -79,7 +81,7 @@ def _groups(config: ConfigDict, name: str = "") -> list[tuple[str, ConfigDict]]:
 
 
 def _require_field(groups: Mapping[str, ConfigDict], field: str) -> None:
-    """Refuses a name that is none of a field, with the nearest that is one."""
+    """Raises an error, which names the nearest field, if there is no such field."""
     fields = [
         f"{name}.{key}" if name else key
         for name, group in groups.items()
@@ -110,7 +112,7 @@ _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
 def _converted(field: str, value: Any, present: Any) -> Any:
-    """A value as one of the type of the field's present one."""
+    """Converts a value to the type of the present value of the field."""
     kind = type(present)
     rule = f"{_RULES.get(kind, f'of type {kind.__name__}')}, such as {present!r}"
     try:
@@ -146,7 +148,7 @@ def _of(value: Any, kind: type) -> Any:
         return value
     number = kind in (int, float) and not isinstance(value, bool)
     if number and isinstance(value, numbers.Integral if kind is int else numbers.Real):
-        return kind(value)  # numpy's numbers too
+        return kind(value)  # also converts NumPy numbers
     raise TypeError(value)
 
 
@@ -155,16 +157,17 @@ def _as_tuple(value: Any) -> Any:
 
 
 def find(name: str) -> pathlib.Path:
-    """The file of a name: one of the user's, else one of these.
+    """Returns the file with a name: a file at that path, or a config of the package.
 
     Args:
-        name: a path; or, of these, a path in this folder, with `configs/` and `.py` or
-            without: "quickstart", "sweeps/stl10_crop_ratio".
+        name: path of a file; or path of a config of the package relative to this
+            folder, such as "quickstart" or "sweeps/stl10_crop_ratio"; `configs/` at the
+            start and `.py` at the end are optional.
 
     Raises:
-        FileNotFoundError: where neither has it.
+        FileNotFoundError: if there is no such file.
     """
-    file = pathlib.Path(name).expanduser()  # shells leave the ~ of `--config=~/x.py`
+    file = pathlib.Path(name).expanduser()  # shells do not expand `--config=~/x.py`
     if file.is_file():
         return file
     known = _known()
@@ -178,7 +181,7 @@ def find(name: str) -> pathlib.Path:
 
 
 def _known() -> dict[str, pathlib.Path]:
-    """The files of this folder, by their path in it without `.py`."""
+    """Config files of this folder, by relative path without `.py`."""
     return {
         file.relative_to(FOLDER).with_suffix("").as_posix(): file
         for file in sorted(FOLDER.rglob("*.py"))

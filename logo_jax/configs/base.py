@@ -1,16 +1,19 @@
-"""Every knob once: its default, unit and meaning. Experiments change a few.
+"""All config fields with their defaults, units and meanings; experiments change some.
 
-An experiment is a page like `cifar10_simsiam.py`: it states the numbers that a reader
-of the paper looks for. Its variants follow from their names:
+The config of an experiment is a file like `cifar10_simsiam.py`, which states the main
+numbers of the paper's experiment. Each experiment has these variants:
 
-    baseline      two global crops, no local ones (MoCo: one_way; others: symmetric)
-    baseline_400  the same for twice the epochs (400): as many views as multicrop
-    multicrop     global and local crops, locals pulled to globals ("LoGo w/o L2L")
-    all_pairs     the same crops, every view pulled to every other
-    swav_style    all_pairs on the supplement's crop areas for it
-    logo          multicrop, and local crops of one image pushed apart
-    released      logo with every switch as in the released code (docs/parity.md)
-    paper         logo as the paper's text has it (docs/parity.md)
+    baseline      two global crops, no local crops; the pairing is one_way for MoCo and
+                  symmetric for other methods
+    baseline_400  baseline for twice the epochs (400), so that the number of views is
+                  that of multicrop
+    multicrop     global and local crops; local crops are attracted to global crops
+                  ("LoGo w/o L2L" in the paper)
+    all_pairs     the same crops; every view is attracted to every other view
+    swav_style    all_pairs with the crop areas of the supplement's "SwAV-style"
+    logo          multicrop, and local crops of an image repel each other
+    released      logo with all fields as in the released code (docs/parity.md)
+    paper         logo as described in the paper's text (docs/parity.md)
 """
 
 import copy
@@ -33,30 +36,30 @@ Area = tuple[float, float]
 
 
 def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDict:
-    """All knobs of a method, with their defaults.
+    """Returns a config with all fields of a method and their defaults.
 
     Args:
         method: simsiam, moco, byol or swav; or the import path of a class,
             "package.module:Class".
-        knobs: the fields of that class that the config sets.
+        knobs: values by name for the fields of that class that the config sets.
     """
     config = ConfigDict()
-    config.seed = 0  # of parameters, crops, order and noise; >= 0
-    config.seeds = 1  # trained at once: seed, seed + 1, ...
+    config.seed = 0  # seed of initialization, crops, order of images, noise; >= 0
+    config.seeds = 1  # number of seeds trained in parallel: seed, seed + 1, ...
 
     config.data = ConfigDict()
     config.data.source = "tfds"  # tfds, folder (of images), npz (arrays), photographs
-    config.data.name = "cifar10"  # tfds: the data set
-    config.data.path = ""  # folder: of images; npz: of train.npz and test.npz
-    config.data.data_dir = ""  # tfds: where prepared; "" is $TFDS_DATA_DIR
-    config.data.classes = ""  # folder: a file that lists the sub-folders to keep
+    config.data.name = "cifar10"  # tfds: name of the data set
+    config.data.path = ""  # folder: the folder; npz: folder of train.npz and test.npz
+    config.data.data_dir = ""  # tfds: folder of prepared data; "": $TFDS_DATA_DIR
+    config.data.classes = ""  # folder: a file that lists the sub-folders to use
     config.data.val_size = 0  # training images held out to replace the test set
-    config.data.canvas = 512  # larger images are reduced to it before cuts; pixels
+    config.data.canvas = 512  # larger images are reduced to this size first; pixels
     config.data.loader = "auto"  # on_device, streaming, or auto: on_device if it fits
-    config.data.max_corrupt = 0.001  # fraction of images that may be undecodable
-    config.data.threads = 0  # that decode at once; 0: one a core, at most 16
-    config.data.workers = 0  # processes that decode what is streamed; 0: threads alone
-    config.data.batch_size = 512  # images a step, over all devices
+    config.data.max_corrupt = 0.001  # allowed fraction of images that cannot be decoded
+    config.data.threads = 0  # decoding threads; 0: one per core, at most 16
+    config.data.workers = 0  # decoding processes for streaming; 0: only threads
+    config.data.batch_size = 512  # images per step over all devices
 
     # (crops per image, side in pixels, (min, max) area as a fraction of the image)
     config.crops = ConfigDict()
@@ -70,86 +73,92 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     config.augment.grayscale_prob = 0.2
     config.augment.blur_prob = 0.0
     config.augment.blur_sigma = (0.1, 2.0)  # pixels
-    config.augment.mean = (0.4914, 0.4822, 0.4465)  # of channels in [0, 1]
-    config.augment.std = (0.2023, 0.1994, 0.2010)
+    config.augment.mean = (0.4914, 0.4822, 0.4465)  # mean of each channel in [0, 1]
+    config.augment.std = (0.2023, 0.1994, 0.2010)  # standard deviation of each channel
 
     config.encoder = ConfigDict()
-    config.encoder.backbone = "resnet18"  # resnet10 18 34 50, alexnet
-    config.encoder.stem = "cifar"  # cifar (3x3, no pool) or imagenet; resnets only
+    config.encoder.backbone = "resnet18"  # resnet10, 18, 34 or 50, or alexnet
+    config.encoder.stem = "cifar"  # cifar (3x3, no pooling) or imagenet; resnets only
     config.encoder.width = 64  # channels of the first stage; resnets only
     config.encoder.zero_init_residual = False  # blocks start as the identity; resnets
-    config.encoder.head = "simsiam"  # moco (no norm), simsiam, or byol (SwAV's too)
-    config.encoder.head_layers = 2  # simsiam's: 2 on CIFAR, 3 on ImageNet
+    config.encoder.head = "simsiam"  # moco (no norm), simsiam, or byol (also for SwAV)
+    config.encoder.head_layers = 2  # head simsiam only: 2 on CIFAR, 3 on ImageNet
     config.encoder.head_hidden = 2048
     config.encoder.embedding_dim = 2048
-    config.encoder.dtype = "float32"  # of the computation: float32 or bfloat16
-    config.encoder.remat = False  # compute blocks twice, for less memory; resnets only
+    config.encoder.dtype = "float32"  # dtype of the computation: float32 or bfloat16
+    config.encoder.remat = False  # recompute blocks to save memory; resnets only
 
-    # one_way, symmetric, global_targets, all_pairs or summed: who predicts whom
+    # which views predict which: one_way, symmetric, global_targets, all_pairs or summed
     config.pairing = "global_targets"
-    config.batch_norm = "global"  # global, per_device, or split:N groups a device
-    # views that update the encoder's batch-norm running statistics: all, or globals
+    config.batch_norm = "global"  # global, per_device, or split:N groups per device
+    # views that update the running statistics of the encoder's batch norms: all or
+    # globals
     config.running_stats = "all"
 
     config.logo = ConfigDict()
-    # released: a clipped step on the repulsion before the base's step; joint: a term of
-    # the base's loss; none: no repulsion. The variant :released sets every switch
+    # released: a clipped step on the repulsion before the step of the base method;
+    # joint: the repulsion is a term of the base method's loss; none: no repulsion. The
+    # variant :released sets all fields as in the released code.
     config.logo.update_kind = "released"
-    config.logo.affinity = "regressor"  # what repels: regressor, random or cosine
-    config.logo.regressor_loss = "jensen_shannon"  # difference or donsker_varadhan
+    config.logo.affinity = "regressor"  # regressor, random or cosine
+    config.logo.regressor_loss = "jensen_shannon"  # or difference or donsker_varadhan
     config.logo.regressor_width = 256
     config.logo.regressor_depth = 2  # hidden layers
-    # joint, separate or eval: batches of its batch norms; layer: layer norm; none.
-    # Separate batches and noise on positives alone, as released, are what a regressor
-    # learns instead of the crops (docs/results.md, What of LoGo matters)
+    # pairs that the regressor's batch norms normalize together: joint, separate or eval
+    # (methods/affinity.py); layer: layer norm; none: no norm. With separate batches, or
+    # with noise on positives only, as in the released code, the regressor learns these
+    # differences instead of the similarity of crops (docs/results.md).
     config.logo.regressor_norm = "joint"
     config.logo.regressor_learning_rate = 0.03  # x batch_size / 256
-    config.logo.regressor_schedule = "constant"  # cosine step constant
-    # joint: of the repulsion (the paper's lambda); below 0 it attracts, as a control
+    config.logo.regressor_schedule = "constant"  # cosine, step or constant
+    # joint: weight of the repulsion (the paper's lambda); a negative weight attracts
+    # local crops, as a control experiment
     config.logo.weight = 1e-4
-    config.logo.clip_ratio = 0.015  # released: gradient norm over the last base step's
-    config.logo.reset_norm = False  # released: that norm is forgotten each epoch
+    # released: maximum ratio of the repulsion's gradient norm to the gradient norm of
+    # the last base step
+    config.logo.clip_ratio = 0.015
+    config.logo.reset_norm = False  # released: reset the last norm to 0 each epoch
     config.logo.noise = 0.3  # norm of the noise on the regressor's pairs
-    config.logo.noise_on = "both"  # both positives none
-    config.logo.negatives = "flip"  # the batch reversed, or roll: moved at random
-    config.logo.both_orders = False  # repel (a, b) and (b, a)
-    config.logo.normalize = True  # regressor sees unit vectors
-    config.logo.update_momentum_before_repel = (
-        False  # released: MoCo's keys move twice a step
-    )
+    config.logo.noise_on = "both"  # pairs with noise: both, positives or none
+    config.logo.negatives = "flip"  # flip: reversed batch; roll: random shift of it
+    config.logo.both_orders = False  # repel (a, b) and also (b, a)
+    config.logo.normalize = True  # normalize the regressor's inputs to unit length
+    # released: also update MoCo's key encoder before the repulsion, so that it is
+    # updated twice per step
+    config.logo.update_momentum_before_repel = False
 
     config.optimizer = ConfigDict()
-    config.optimizer.name = "sgd"  # or lars: of the base method
+    config.optimizer.name = "sgd"  # optimizer of the base method: sgd or lars
     config.optimizer.learning_rate = 0.03  # x batch_size / 256
     config.optimizer.momentum = 0.9
     config.optimizer.weight_decay = 5e-4
-    config.optimizer.schedule = "cosine"  # step: x0.1 at the milestones; constant
+    config.optimizer.schedule = "cosine"  # or step (x0.1 at milestones) or constant
     config.optimizer.milestones = (0.6, 0.8)  # fractions of training; step only
-    config.optimizer.warmup_epochs = 0.0  # linear from 0; cosine only
+    config.optimizer.warmup_epochs = 0.0  # linear warm-up from 0; cosine only
 
     config.train = ConfigDict()
     config.train.num_epochs = 200
-    config.train.num_steps = 0  # wins over num_epochs where it is not 0
+    config.train.num_steps = 0  # if not 0, used instead of num_epochs
     config.train.log_every_steps = 20
     config.train.checkpoint_every_steps = 1000  # also before each kNN and at the end
 
     config.monitor = ConfigDict()
     config.monitor.knn_every_steps = 1000  # 0: only at the end
-    config.monitor.knn = ((20, 0.07), (200, 0.1))  # (neighbours, temperature)
-    config.monitor.projector = False  # kNN on embeddings too
-    # a linear classifier learns beside the network, on its features, at no cost to it:
-    # linear/top1 is of training crops, linear/test_top1 of the test set; needs labels
+    config.monitor.knn = ((20, 0.07), (200, 0.1))  # (neighbors, temperature)
+    config.monitor.projector = False  # evaluate kNN on embeddings, too
+    # train a linear classifier on the network's features without changing the network;
+    # linear/top1 is the accuracy on training crops and linear/test_top1 that on the
+    # test set; needs labels
     config.monitor.linear = False
-    config.monitor.resize = 0  # short side before the cut, pixels; 0: whole images
-    config.monitor.crop = 0  # side of the centre square that is evaluated, pixels
-    config.monitor.train_examples = 0  # bank: so many, evenly spread; 0: all
-    config.monitor.test_examples = 0  # queries: so many, evenly spread; 0: all
-    # collapse: log says so; stop ends the run; rollback: from the last healthy
-    # checkpoint with other crops, at most 3 times; off
+    config.monitor.resize = 0  # short side before cropping, pixels; 0: whole images
+    config.monitor.crop = 0  # side of the center crop for evaluation, pixels
+    config.monitor.train_examples = 0  # size of the bank, evenly spaced; 0: all
+    config.monitor.test_examples = 0  # number of queries, evenly spaced; 0: all
+    # if the run collapses: log reports it; stop ends the run; rollback restarts from
+    # the last healthy checkpoint with other crops, at most 3 times; off: no check
     config.monitor.health = "log"
-    config.monitor.trivial_baselines = (
-        False  # first: kNN on pixels, colours, random network
-    )
+    # evaluate kNN before training on raw pixels, mean colors and the untrained network
+    config.monitor.trivial_baselines = False
     config.monitor.wandb = ""  # project at Weights & Biases; "": none
 
     config.method = ConfigDict(knobs or {})
@@ -163,12 +172,13 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
 def with_variant(
     config: ConfigDict, variant: str, *, baseline_area: Area = (0.2, 1.0)
 ) -> ConfigDict:
-    """The config of an experiment as a variant changes it; the argument is changed.
+    """Changes the config of an experiment in place to a variant, and returns it.
 
     Args:
-        config: all knobs.
+        config: config of an experiment.
         variant: one of VARIANTS.
-        baseline_area: (min, max) of the baseline's crops, as a fraction of the image.
+        baseline_area: (min, max) area of the baseline's crops, as a fraction of the
+            image.
 
     Raises:
         ValueError: if the variant is unknown.
@@ -196,12 +206,13 @@ def with_variant(
 
 
 def _as_released(config: ConfigDict) -> None:
-    """ztt1024/LoGo-SSL@6f6d113 by its defaults; its MoCo is all there is."""
+    """Sets the defaults of ztt1024/LoGo-SSL@6f6d113, which has MoCo only."""
     config.data.batch_size = 256
     count, size, _ = config.crops.local_crops
     config.crops.local_crops = (count, size, (0.05, 0.4))
     config.pairing = "global_targets"
-    config.batch_norm = "per_device"  # on one device split:8, or shuffling does nothing
+    # on one device use split:8, because shuffling has no effect on a single group
+    config.batch_norm = "per_device"
     config.running_stats = "all"
     config.logo.update_kind = "released"
     config.logo.affinity = "regressor"
@@ -233,7 +244,10 @@ def _as_released(config: ConfigDict) -> None:
 
 
 def _as_in_the_paper(config: ConfigDict) -> None:
-    """Eqs. 3 to 6 and 9, Algorithm 1; regressor and decay by a reproduction's word."""
+    """Sets the fields for the paper's Eqs. 3 to 6 and 9 and Algorithm 1.
+
+    The size of the regressor and the weight decay are those of a reproduction.
+    """
     config.optimizer.weight_decay = 1e-4
     config.pairing = "summed"
     config.logo.update_kind = "joint"
@@ -248,16 +262,16 @@ def _as_in_the_paper(config: ConfigDict) -> None:
 def _simsiam(config: ConfigDict) -> None:
     config.encoder.head = "simsiam"
     config.method.predictor_hidden = 512
-    config.method.predictor_fixed_rate = True  # its learning rate does not decay
+    config.method.predictor_fixed_rate = True  # constant learning rate of the predictor
     config.encoder.zero_init_residual = True
 
 
 def _moco(config: ConfigDict) -> None:
     config.method.queue_size = 4096
-    config.method.momentum = 0.99  # of the key encoder
+    config.method.momentum = 0.99  # momentum of the key encoder
     config.method.temperature = 0.1
-    config.method.shuffle = True  # keys' images change places between norm groups
-    config.method.encode_unused_views = False  # as released: for running statistics
+    config.method.shuffle = True  # shuffles the keys' images between norm groups
+    config.method.encode_unused_views = False  # released: True, for running statistics
     config.encoder.head = "moco"
     config.encoder.head_hidden = 512
     config.encoder.embedding_dim = 128
@@ -267,7 +281,7 @@ def _moco(config: ConfigDict) -> None:
 
 def _byol(config: ConfigDict) -> None:
     config.method.predictor_hidden = 1024
-    config.method.momentum = 0.99  # of the target encoder at first; rises to 1
+    config.method.momentum = 0.99  # initial momentum of the target encoder; ends at 1
     config.encoder.head = "byol"
     config.encoder.head_hidden = 1024
     config.encoder.embedding_dim = 256
@@ -275,23 +289,23 @@ def _byol(config: ConfigDict) -> None:
 
 def _swav(config: ConfigDict) -> None:
     config.method.num_prototypes = 512
-    config.method.temperature = 0.1  # of predictions
-    config.method.epsilon = 0.05  # of codes
-    config.method.iterations = 3  # of Sinkhorn and Knopp
-    config.method.queue_size = 0  # earlier images that share in the codes
-    config.method.queue_start_epoch = 0.0  # before it they do not
-    config.method.frozen_epochs = 1.0  # at first, of the prototypes
+    config.method.temperature = 0.1  # temperature of the predictions
+    config.method.epsilon = 0.05  # entropy regularization of the codes
+    config.method.iterations = 3  # iterations of Sinkhorn-Knopp
+    config.method.queue_size = 0  # number of earlier embeddings used for the codes
+    config.method.queue_start_epoch = 0.0  # epoch from which the queue is used
+    config.method.frozen_epochs = 1.0  # initial epochs with frozen prototypes
     config.encoder.head = "byol"
     config.encoder.embedding_dim = 128
     config.optimizer.name = "lars"
     config.optimizer.weight_decay = 1e-6
-    config.optimizer.warmup_epochs = 10.0  # LARS gives fresh biases the full rate
-    config.logo.update_kind = "joint"  # the released one compares two SGD steps
+    config.optimizer.warmup_epochs = 10.0  # LARS applies the full rate to new biases
+    config.logo.update_kind = "joint"  # the released update needs SGD, not LARS
 
 
 METHODS = {"simsiam": _simsiam, "moco": _moco, "byol": _byol, "swav": _swav}
 
-# Names and values of older runs' config.json, and what they are called now.
+# Names and values in config.json of older versions, and the present ones.
 RENAMED = {
     "data.held_out": "data.val_size",
     "logo.prepare_before_repel": "logo.update_momentum_before_repel",
@@ -302,10 +316,11 @@ RENAMED_VALUES = {"data.loader": {"resident": "on_device", "streamed": "streamin
 
 
 def complete(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved config under today's names, with defaults for the fields it lacks.
+    """Returns a saved config with present names, and defaults for missing fields.
 
     Args:
-        saved: a config of an older version; what is no group of fields stays as it is.
+        saved: config of an older version; entries that are not groups of fields are not
+            changed.
     """
     config = copy.deepcopy(dict(saved))
     for old, new in RENAMED.items():

@@ -1,8 +1,8 @@
-"""Images of experiments on ImageNet-like photographs: augmentation and evaluation size.
+"""Augmentation and evaluation size of experiments on ImageNet-like photographs.
 
-Augmentation is MoCo v2's: color, grayscale and flip as on CIFAR-10, and blur. The
-released code has the same operations in another order, and kornia's brightness
-(docs/parity.md).
+The augmentation is that of MoCo v2: color jitter, grayscale and flip as on CIFAR-10,
+and blur. The released code has the same operations in another order, and the
+brightness operation of kornia (docs/parity.md).
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
-"""Images of experiments on STL-10: channel statistics and evaluation size.
+"""Channel statistics and evaluation size of experiments on STL-10.
 
-They are Wang & Isola's for 64 px crops (SsnL/align_uniform). As in the paper, 105,000
-images are trained on, 100,000 of them without labels; kNN's bank is the 5,000 with
-labels. `python -m logo_jax.prepare stl10` writes them.
+They are those of Wang & Isola for 64 px crops (SsnL/align_uniform). As in the paper,
+training uses 105,000 images, of which 100,000 are unlabeled; the kNN bank is the 5,000
+labeled images. `python -m logo_jax.prepare stl10` prepares the data set.
 """
 
 from ml_collections import ConfigDict

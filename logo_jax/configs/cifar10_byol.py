@@ -1,4 +1,4 @@
-"""BYOL and LoGo around it: ResNet-18, CIFAR-10, 200 epochs, batch 512.
+"""BYOL and BYOL-LoGo: ResNet-18, CIFAR-10, 200 epochs, batch 512.
 
 kNN top-1 in percent (k=200, T=0.1):
 
@@ -6,12 +6,13 @@ kNN top-1 in percent (k=200, T=0.1):
     baseline       86.8               -
     logo           -                  -
 
-Published is lightly's benchmark, best epoch, whose rates and sizes these are.
+The published value is that of the best epoch in lightly's benchmark, from which the
+learning rate and sizes of this config are taken.
 
     python -m logo_jax.main --config=configs/cifar10_byol.py --workdir=runs/byol
 
-Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
-swav_style, logo (default), released, paper; configs/base.py says what each is.
+Variants, given as FILE:VARIANT: baseline, baseline_400, multicrop, all_pairs,
+swav_style, logo (default), released, paper. They are described in configs/base.py.
 """
 
 from ml_collections import ConfigDict
@@ -33,7 +34,7 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.batch_norm = "global"
 
     config.method.predictor_hidden = 1024
-    config.method.momentum = 0.99  # of the target encoder at first; rises to 1
+    config.method.momentum = 0.99  # initial momentum of the target encoder; ends at 1
     config.logo.update_kind = "released"
 
     config.optimizer.name = "sgd"

@@ -1,4 +1,4 @@
-"""MoCo and LoGo around it: ResNet-18, CIFAR-10, 200 epochs, batch 512.
+"""MoCo and MoCo-LoGo: ResNet-18, CIFAR-10, 200 epochs, batch 512.
 
 kNN top-1 in percent (k=200, T=0.1):
 
@@ -6,23 +6,28 @@ kNN top-1 in percent (k=200, T=0.1):
     baseline       82.6, 85.3         -
     logo           -                  -
 
-Published is MoCo's own CIFAR-10 notebook, asymmetric and symmetric: a single linear
-layer as head, kNN on its 128-d output; here a two-layer head, kNN on backbone features,
-and on the output too with `--config.monitor.projector=True`. Ours has not been run at
-this size. At one that two CPU cores finish (docs/results.md; a narrow ResNet-10, 1.9
-epochs, three seeds) four crops are 3.0 points above the baseline at equal epochs, and
-2.5 below it, or 2.0 below the symmetric one, at equal compute; at no strength is the
-released update above itself without repulsion, nor the joint one above multicrop by
-more than chance, so strengths are the sources'. The regressor's noise and batch norm
-are those with which it learns how alike crops are: its rank correlation with their
-overlap is 0.5 (at ten times the released strength), as released 0.06.
+The published values are from MoCo's CIFAR-10 notebook, for the asymmetric and the
+symmetric loss. The notebook has a single linear layer as head and evaluates kNN on its
+128-d output; this config has a two-layer head and evaluates kNN on backbone features,
+and with `--config.monitor.projector=True` on the output, too.
+
+We have not run this config at full size. At a size for two CPU cores (docs/results.md;
+a narrow ResNet-10, 1.9 epochs, three seeds), four crops are 3.0 points above the
+baseline at equal epochs. At equal compute they are 2.5 points below the baseline and
+2.0 points below the symmetric baseline. At no strength is the released update better
+than the same update without repulsion, or the joint update better than multicrop, by
+more than chance, so the strengths are those of the sources. With the noise and batch
+norm of this config the regressor learns the similarity of crops: the rank correlation
+of its scores with the overlap of crops is 0.5 (at ten times the released strength),
+compared with 0.06 for the released settings.
 
     python -m logo_jax.prepare cifar10
     python -m logo_jax.main --config=configs/cifar10_moco.py --workdir=runs/moco
 
-Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
-swav_style, logo (default), released, paper; configs/base.py says what each is. The
-baseline is asymmetric; add `--config.pairing=symmetric` for the symmetric one.
+Variants, given as FILE:VARIANT: baseline, baseline_400, multicrop, all_pairs,
+swav_style, logo (default), released, paper. They are described in configs/base.py.
+The baseline has the asymmetric loss; `--config.pairing=symmetric` gives the symmetric
+loss.
 """
 
 from ml_collections import ConfigDict
@@ -44,9 +49,9 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.batch_norm = "split:8"
 
     config.method.queue_size = 4096
-    config.method.momentum = 0.99  # of the key encoder
+    config.method.momentum = 0.99  # momentum of the key encoder
     config.method.temperature = 0.1
-    config.method.shuffle = True  # keys' images change places between norm groups
+    config.method.shuffle = True  # shuffles the keys' images between norm groups
     config.logo.update_kind = "released"
     config.logo.weight = 5e-4
 

@@ -1,4 +1,4 @@
-"""SimSiam and LoGo around it: ResNet-18, CIFAR-10, 200 epochs, batch 512.
+"""SimSiam and SimSiam-LoGo: ResNet-18, CIFAR-10, 200 epochs, batch 512.
 
 kNN top-1 in percent on backbone features:
 
@@ -6,17 +6,19 @@ kNN top-1 in percent on backbone features:
     baseline       -                  -
     logo           87.67              -
 
-Published is the paper's Table 1, k unknown; SimSiam alone is at 81.9 after 200 of 800
-epochs (Chen & He 2021, Fig. D.1). Ours has not been run at this size. At one that two
-CPU cores finish (docs/results.md; a narrow ResNet-10, 1.9 epochs, three seeds) four
-crops are 3.7 points above the baseline at equal epochs, at equal compute not to be told
-from it, and the repulsion adds nothing to them, so its strength is the sources'.
+The published value is from the paper's Table 1, which does not state k. SimSiam alone
+reaches 81.9 after 200 of 800 epochs (Chen & He 2021, Fig. D.1).
+
+We have not run this config at full size. At a size for two CPU cores (docs/results.md;
+a narrow ResNet-10, 1.9 epochs, three seeds), four crops are 3.7 points above the
+baseline at equal epochs and not distinguishable from it at equal compute. The repulsion
+adds nothing to four crops, so its strength is that of the sources.
 
     python -m logo_jax.prepare cifar10
     python -m logo_jax.main --config=configs/cifar10_simsiam.py --workdir=runs/simsiam
 
-Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
-swav_style, logo (default), released, paper; configs/base.py says what each is.
+Variants, given as FILE:VARIANT: baseline, baseline_400, multicrop, all_pairs,
+swav_style, logo (default), released, paper. They are described in configs/base.py.
 """
 
 from ml_collections import ConfigDict
@@ -40,7 +42,7 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.batch_norm = "global"
 
     config.method.predictor_hidden = 512
-    config.method.predictor_fixed_rate = True  # its learning rate does not decay
+    config.method.predictor_fixed_rate = True  # constant learning rate of the predictor
     config.logo.update_kind = "released"
 
     config.optimizer.name = "sgd"

@@ -1,4 +1,4 @@
-"""SwAV and LoGo around it: ResNet-18, CIFAR-10, 200 epochs, batch 512.
+"""SwAV and SwAV-LoGo: ResNet-18, CIFAR-10, 200 epochs, batch 512.
 
 kNN top-1 in percent (k=200, T=0.1):
 
@@ -7,13 +7,14 @@ kNN top-1 in percent (k=200, T=0.1):
     multicrop      -                  -
     logo           -                  -
 
-Published is lightly's benchmark, 512 prototypes, best epoch. `:multicrop` is SwAV's
-own. LoGo's update is joint: the released one compares two SGD steps, and LARS is none.
+The published value is that of the best epoch in lightly's benchmark, with 512
+prototypes. The variant `:multicrop` is the multi-crop of SwAV. LoGo uses the joint
+update, because the released update compares two SGD steps, and LARS is not SGD.
 
     python -m logo_jax.main --config=configs/cifar10_swav.py --workdir=runs/swav
 
-Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
-swav_style, logo (default), released, paper; configs/base.py says what each is.
+Variants, given as FILE:VARIANT: baseline, baseline_400, multicrop, all_pairs,
+swav_style, logo (default), released, paper. They are described in configs/base.py.
 """
 
 from ml_collections import ConfigDict

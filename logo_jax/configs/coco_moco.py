@@ -1,4 +1,4 @@
-"""MoCo and LoGo around it: ResNet-50, COCO 2017 images, 200 epochs, batch 256.
+"""MoCo and MoCo-LoGo: ResNet-50, COCO 2017 images, 200 epochs, batch 256.
 
 VOC07 linear SVM, mAP in percent:
 
@@ -7,13 +7,14 @@ VOC07 linear SVM, mAP in percent:
     multicrop      77.97              -
     logo           79.59              -
 
-Published is the supplement's Table 7. Epochs are not told: ImageNet-100's. Local areas
-are the released code's.
+The published values are from the supplement's Table 7. The paper does not state the
+number of epochs; this config has that of ImageNet-100. The areas of local crops are
+those of the released code.
 
     python -m logo_jax.main --config=configs/coco_moco.py --workdir=runs/coco
 
-Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
-swav_style, logo (default), released, paper; configs/base.py says what each is.
+Variants, given as FILE:VARIANT: baseline, baseline_400, multicrop, all_pairs,
+swav_style, logo (default), released, paper. They are described in configs/base.py.
 """
 
 from ml_collections import ConfigDict
@@ -36,9 +37,9 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.batch_norm = "split:8"
 
     config.method.queue_size = 4096
-    config.method.momentum = 0.999  # of the key encoder
+    config.method.momentum = 0.999  # momentum of the key encoder
     config.method.temperature = 0.07
-    config.method.shuffle = True  # keys' images change places between norm groups
+    config.method.shuffle = True  # shuffles the keys' images between norm groups
     config.logo.update_kind = "released"
     config.logo.weight = 5e-4
 

@@ -1,4 +1,4 @@
-"""SimSiam and LoGo around it: ResNet-50, COCO 2017 images, 200 epochs, batch 256.
+"""SimSiam and SimSiam-LoGo: ResNet-50, COCO 2017 images, 200 epochs, batch 256.
 
 VOC07 linear SVM, mAP in percent:
 
@@ -7,13 +7,14 @@ VOC07 linear SVM, mAP in percent:
     multicrop      -                  -
     logo           -                  -
 
-The supplement's Table 7 has MoCo alone. Epochs are not told: ImageNet-100's. Local
-areas are the released code's.
+The supplement's Table 7 has only MoCo. The paper does not state the number of epochs;
+this config has that of ImageNet-100. The areas of local crops are those of the released
+code.
 
     python -m logo_jax.main --config=configs/coco_simsiam.py --workdir=runs/coco
 
-Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
-swav_style, logo (default), released, paper; configs/base.py says what each is.
+Variants, given as FILE:VARIANT: baseline, baseline_400, multicrop, all_pairs,
+swav_style, logo (default), released, paper. They are described in configs/base.py.
 """
 
 from ml_collections import ConfigDict
@@ -38,7 +39,7 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.batch_norm = "global"
 
     config.method.predictor_hidden = 512
-    config.method.predictor_fixed_rate = True  # its learning rate does not decay
+    config.method.predictor_fixed_rate = True  # constant learning rate of the predictor
     config.logo.update_kind = "released"
 
     config.optimizer.name = "sgd"

@@ -1,20 +1,21 @@
-r"""SimSiam and LoGo around it on a folder of your own images: ResNet-18, 200 epochs.
+r"""SimSiam and SimSiam-LoGo on a folder of your own images: ResNet-18, 200 epochs.
 
     python -m logo_jax.main --config=configs/folder.py --workdir=runs/mine \
         --config.data.path=DIR
 
-Images may lie at any depth, be of any size, and need no labels. With `DIR/train` and
-`DIR/val` (or `test`), each with one sub-folder a class, kNN accuracy is shown while
-training. A file that cannot be decoded is named and skipped, up to data.max_corrupt.
+Images may be in nested folders and have any size, and they need no labels. If there are
+`DIR/train` and `DIR/val` (or `test`), each with one sub-folder per class, kNN accuracy
+is reported during training. A file that cannot be decoded is reported and skipped; the
+run stops if the fraction of such files exceeds data.max_corrupt.
 
-For images of 160 px, say, smaller crops train faster:
+Smaller crops train faster, for example with images of 160 px:
 
     --config.crops.global_crops="(2, 96, (0.4, 1.0))"
     --config.crops.local_crops="(2, 48, (0.08, 0.4))"
     --config.monitor.resize=108 --config.monitor.crop=96
 
-Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
-swav_style, logo (default), released, paper; configs/base.py says what each is.
+Variants, given as FILE:VARIANT: baseline, baseline_400, multicrop, all_pairs,
+swav_style, logo (default), released, paper. They are described in configs/base.py.
 """
 
 from ml_collections import ConfigDict
@@ -40,7 +41,7 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.batch_norm = "global"
 
     config.method.predictor_hidden = 512
-    config.method.predictor_fixed_rate = True  # its learning rate does not decay
+    config.method.predictor_fixed_rate = True  # constant learning rate of the predictor
     config.logo.update_kind = "released"
 
     config.optimizer.name = "sgd"

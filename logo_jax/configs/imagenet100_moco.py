@@ -1,4 +1,4 @@
-"""MoCo and LoGo around it: ResNet-34, ImageNet-100, 200 epochs, batch 256.
+"""MoCo and MoCo-LoGo: ResNet-34, ImageNet-100, 200 epochs, batch 256.
 
 kNN / linear top-1 in percent:
 
@@ -9,12 +9,13 @@ kNN / linear top-1 in percent:
     multicrop      69.00 / 73.24      -
     logo           76.82 / 79.32      -
 
-Published are the supplement's Tables 2 and 3; k and the probe are not told.
+The published values are from the supplement's Tables 2 and 3, which do not state k and
+the settings of the linear probe.
 
     python -m logo_jax.main --config=configs/imagenet100_moco.py --workdir=runs/in100
 
-Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
-swav_style, logo (default), released, paper; configs/base.py says what each is.
+Variants, given as FILE:VARIANT: baseline, baseline_400, multicrop, all_pairs,
+swav_style, logo (default), released, paper. They are described in configs/base.py.
 """
 
 from ml_collections import ConfigDict
@@ -37,9 +38,9 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.batch_norm = "split:8"
 
     config.method.queue_size = 4096
-    config.method.momentum = 0.999  # of the key encoder
+    config.method.momentum = 0.999  # momentum of the key encoder
     config.method.temperature = 0.07
-    config.method.shuffle = True  # keys' images change places between norm groups
+    config.method.shuffle = True  # shuffles the keys' images between norm groups
     config.logo.update_kind = "released"
     config.logo.weight = 5e-4
 

@@ -1,17 +1,17 @@
-"""SimSiam and LoGo around it: ResNet-50, ImageNet-100, 200 epochs, batch 256.
+"""SimSiam and SimSiam-LoGo: ResNet-50, ImageNet-100, 200 epochs, batch 256.
 
-Transfer to Flowers-102 / Caltech-101, mean per class in percent:
+Transfer to Flowers-102 / Caltech-101, mean accuracy per class in percent:
 
     variant        published          ours
     baseline       91.43 / 83.44      -
     logo           93.02 / 84.01      -
 
-Published is the supplement's Table 5, which has eight more data sets.
+The published values are from the supplement's Table 5, which has eight more data sets.
 
     python -m logo_jax.main --config=configs/imagenet100_r50_simsiam.py --workdir=r50
 
-Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
-swav_style, logo (default), released, paper; configs/base.py says what each is.
+Variants, given as FILE:VARIANT: baseline, baseline_400, multicrop, all_pairs,
+swav_style, logo (default), released, paper. They are described in configs/base.py.
 """
 
 from ml_collections import ConfigDict
@@ -36,7 +36,7 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.batch_norm = "global"
 
     config.method.predictor_hidden = 512
-    config.method.predictor_fixed_rate = True  # its learning rate does not decay
+    config.method.predictor_fixed_rate = True  # constant learning rate of the predictor
     config.logo.update_kind = "released"
 
     config.optimizer.name = "sgd"

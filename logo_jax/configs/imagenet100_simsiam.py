@@ -1,4 +1,4 @@
-"""SimSiam and LoGo around it: ResNet-34, ImageNet-100, 200 epochs, batch 256.
+"""SimSiam and SimSiam-LoGo: ResNet-34, ImageNet-100, 200 epochs, batch 256.
 
 kNN / linear top-1 in percent:
 
@@ -9,12 +9,13 @@ kNN / linear top-1 in percent:
     multicrop      76.64 / 79.52      -
     logo           78.48 / 80.94      -
 
-Published are the supplement's Tables 2 and 3; k and the probe are not told.
+The published values are from the supplement's Tables 2 and 3, which do not state k and
+the settings of the linear probe.
 
     python -m logo_jax.main --config=configs/imagenet100_simsiam.py --workdir=runs/in100
 
-Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
-swav_style, logo (default), released, paper; configs/base.py says what each is.
+Variants, given as FILE:VARIANT: baseline, baseline_400, multicrop, all_pairs,
+swav_style, logo (default), released, paper. They are described in configs/base.py.
 """
 
 from ml_collections import ConfigDict
@@ -39,7 +40,7 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.batch_norm = "global"
 
     config.method.predictor_hidden = 512
-    config.method.predictor_fixed_rate = True  # its learning rate does not decay
+    config.method.predictor_fixed_rate = True  # constant learning rate of the predictor
     config.logo.update_kind = "released"
 
     config.optimizer.name = "sgd"

@@ -6,16 +6,18 @@ kNN / linear top-1 in percent:
     multicrop      69.4 / 80.6        -
     logo           -                  -
 
-Published is the supplement's Table 4, "SwAV multi-crop" with 4 crops; settings are not
-told. Areas, queue, rate and decay are SwAV's for batches of 256; other than there: two
-local crops, not six; a warm-up, and a cosine to 0; prototypes frozen for one epoch.
-LoGo's update is joint: the released one compares two SGD steps, and LARS is none.
+The published value is from the supplement's Table 4, "SwAV multi-crop" with 4 crops,
+whose settings are not stated. Crop areas, queue, learning rate and weight decay are
+those of SwAV for batches of 256. Unlike SwAV, this config has two local crops instead
+of six, a warm-up, a cosine decay to 0, and prototypes that are frozen for one epoch.
+LoGo uses the joint update, because the released update compares two SGD steps, and LARS
+is not SGD.
 
     python -m logo_jax.main --config=configs/imagenet100_swav.py --workdir=runs/swav
 
-Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
-swav_style, logo (default), released, paper; configs/base.py says what each is. The
-default is multicrop.
+Variants, given as FILE:VARIANT: baseline, baseline_400, multicrop, all_pairs,
+swav_style, logo, released, paper. They are described in configs/base.py. The default is
+multicrop.
 """
 
 from ml_collections import ConfigDict

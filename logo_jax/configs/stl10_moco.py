@@ -1,21 +1,22 @@
-"""MoCo and LoGo around it: small AlexNet, STL-10, 200 epochs, batch 256.
+"""MoCo and MoCo-LoGo: small AlexNet, STL-10, 200 epochs, batch 256.
 
 kNN top-1 in percent:
 
     variant        published          ours
     logo           76.79              -
 
-Published is the supplement's Table 8, local area up to 0.4; layer and k are not told,
-nor are resolution, batch and rate: 64 px as Wang & Isola, the rest as the released
-code. Queue, momentum, temperature and the width of the head are the released code's
-too.
+The published value is from the supplement's Table 8, for local crops of area up to 0.4.
+The paper does not state the layer, k, the resolution, the batch size and the learning
+rate. The resolution of 64 px is that of Wang & Isola. Batch size, learning rate, queue,
+momentum, temperature and the width of the head are those of the released code.
 
     python -m logo_jax.main --config=configs/stl10_moco.py --workdir=runs/stl10
 
-Supplement's Tables 8 and 9, all areas: configs/sweeps/stl10_crop_ratio.py.
+The sweep of all crop areas, for the supplement's Tables 8 and 9, is
+configs/sweeps/stl10_crop_ratio.py.
 
-Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
-swav_style, logo (default), released, paper; configs/base.py says what each is.
+Variants, given as FILE:VARIANT: baseline, baseline_400, multicrop, all_pairs,
+swav_style, logo (default), released, paper. They are described in configs/base.py.
 """
 
 from ml_collections import ConfigDict
@@ -37,9 +38,9 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.batch_norm = "split:8"
 
     config.method.queue_size = 4096
-    config.method.momentum = 0.999  # of the key encoder
+    config.method.momentum = 0.999  # momentum of the key encoder
     config.method.temperature = 0.07
-    config.method.shuffle = True  # keys' images change places between norm groups
+    config.method.shuffle = True  # shuffles the keys' images between norm groups
     config.logo.update_kind = "released"
     config.logo.weight = 5e-4
 

@@ -1,20 +1,22 @@
-"""SimSiam and LoGo around it: small AlexNet, STL-10, 200 epochs, batch 256.
+"""SimSiam and SimSiam-LoGo: small AlexNet, STL-10, 200 epochs, batch 256.
 
 kNN top-1 in percent:
 
     variant        published          ours
     logo           76.96              -
 
-Published is the supplement's Table 8, local area up to 0.4; layer and k are not told,
-nor are resolution, batch and rate: 64 px as Wang & Isola, the rest as the released
-code.
+The published value is from the supplement's Table 8, for local crops of area up to 0.4.
+The paper does not state the layer, k, the resolution, the batch size and the learning
+rate. The resolution of 64 px is that of Wang & Isola; batch size and learning rate are
+those of the released code.
 
     python -m logo_jax.main --config=configs/stl10_simsiam.py --workdir=runs/stl10
 
-Supplement's Tables 8 and 9, all areas: configs/sweeps/stl10_crop_ratio.py.
+The sweep of all crop areas, for the supplement's Tables 8 and 9, is
+configs/sweeps/stl10_crop_ratio.py.
 
-Variants, `:NAME` behind the file's: baseline, baseline_400, multicrop, all_pairs,
-swav_style, logo (default), released, paper; configs/base.py says what each is.
+Variants, given as FILE:VARIANT: baseline, baseline_400, multicrop, all_pairs,
+swav_style, logo (default), released, paper. They are described in configs/base.py.
 """
 
 from ml_collections import ConfigDict
@@ -38,7 +40,7 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.batch_norm = "global"
 
     config.method.predictor_hidden = 512
-    config.method.predictor_fixed_rate = True  # its learning rate does not decay
+    config.method.predictor_fixed_rate = True  # constant learning rate of the predictor
     config.logo.update_kind = "released"
 
     config.optimizer.name = "sgd"

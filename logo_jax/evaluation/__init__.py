@@ -1,1 +1,4 @@
-"""Frozen features to named numbers; knows encoders only as functions."""
+"""Evaluation of frozen features: kNN, linear classifiers, SVMs and their metrics.
+
+The modules know an encoder only as a function from images to features.
+"""

@@ -1,4 +1,4 @@
-"""Features of a data set by a frozen encoder, every example exactly once."""
+"""Extraction of a data set's features with a frozen encoder, each example once."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -11,22 +11,23 @@ Encode = Callable[[np.ndarray], dict[str, jax.Array]]
 
 @runtime_checkable
 class LabeledImages(Protocol):
-    """Images with labels, to evaluate on."""
+    """Labeled images for evaluation."""
 
     def __len__(self) -> int: ...
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Each image once: uint8 [b, h, w, c] of any b >= 0, and labels [b, ...]."""
+        """Yields each image once: uint8 [b, h, w, c], any b >= 0; labels [b, ...]."""
         ...
 
 
 class Features(NamedTuple):
-    """A data set as one encoder sees it.
+    """Features and labels of a data set.
 
     Attributes:
-        features: [n, d] float32.
-        labels: int32 [n]; or [n, c], 1 where an image shows a class, 0 where that is
-            not to be counted, else -1.
+        features: features of the images, float32 [n, d].
+        labels: int32 [n], the class of each image; or, for multi-label images,
+            [n, c]: 1 if the image shows the class, 0 if the image is not counted for
+            the class, -1 if the image does not show the class.
     """
 
     features: np.ndarray
@@ -34,7 +35,7 @@ class Features(NamedTuple):
 
 
 class FeatureSplits(NamedTuple):
-    """What a classifier is trained on, chosen by, and reported of."""
+    """Data to train a classifier, to choose its settings and to report its accuracy."""
 
     train: Features
     val: Features
@@ -42,37 +43,38 @@ class FeatureSplits(NamedTuple):
 
 
 def require_classes(data: Features, num_classes: int, name: str = "the data") -> None:
-    """Refuses labels that a classifier of one class an image cannot learn.
+    """Raises an error unless each image has one class in [0, num_classes).
 
     Raises:
-        ValueError: where images show several classes, there are none, or a label is
+        ValueError: if images are multi-label, if there are no images, or if a label is
             not in [0, num_classes).
     """
     labels = data.labels
     if labels.ndim != 1:
         raise ValueError(
-            f"labels of {name} are of shape {labels.shape}, and this classifier learns "
-            "one class an image; use svm for images of several labels"
+            f"labels of {name} have shape {labels.shape}, but this classifier needs "
+            "one class per image; use svm for multi-label images"
         )
     if not len(labels):
-        raise ValueError(f"{name} is empty; give at least one image of each part")
+        raise ValueError(f"{name} is empty; give at least one image for each part")
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
-            f"labels of {name} reach from {labels.min()} to {labels.max()} and must "
-            f"lie in [0, {num_classes}); give num_classes of the data set"
+            f"labels of {name} range from {labels.min()} to {labels.max()}, but must "
+            f"be in [0, {num_classes}); set num_classes to that of the data set"
         )
 
 
 def extract(
     encode: Encode, data: LabeledImages, *, batch_size: int
 ) -> dict[str, Features]:
-    """Features by layer name.
+    """Returns the features of a data set, as a dict by layer name.
 
     Args:
-        encode: from uint8 images [batch_size, h, w, c] to features by layer; called
-            with one shape only: the last batch is padded and its padding dropped.
+        encode: function from uint8 images [batch_size, h, w, c] to features by layer.
+            All calls have the same shape: the last batch is padded, and the features
+            of the padding are dropped.
         data: images of one size.
-        batch_size: images a call; a multiple of the number of devices.
+        batch_size: number of images per call; a multiple of the number of devices.
     """
     parts: dict[str, list[np.ndarray]] = {}
     labels = []
@@ -90,7 +92,7 @@ def extract(
 def _rebatched(
     batches: Iterator[tuple[np.ndarray, np.ndarray]], size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The same images and labels, `size` at once, the last batch perhaps fewer."""
+    """Yields the images and labels in batches of `size`; the last may be smaller."""
     rest = None
     for images, labels in batches:
         if rest is not None:

@@ -1,4 +1,4 @@
-"""The weighted nearest-neighbor classifier, for several settings at once."""
+"""Weighted nearest-neighbor classifier, evaluated for several settings together."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from logo_jax.losses import l2_normalize
 from logo_jax.parallel.mesh import replicate
 
 QUERIES_AT_ONCE = 256
-COLDEST = 0.0125  # temperature; exp(1 / COLDEST), summed over neighbors, is finite
+COLDEST = 0.0125  # lowest temperature; sums of exp(1 / COLDEST) are finite in float32
 
 Settings = tuple[tuple[int, float], ...]
 
@@ -31,15 +31,16 @@ def class_votes(
     settings: Settings,
     num_classes: int,
 ) -> Float[Array, "s q c"]:
-    """Votes of each query's nearest neighbors, for each (k, temperature).
+    """Returns the votes of each query's nearest neighbors, for each (k, temperature).
 
-    A neighbor of similarity s votes for its class with exp(s / temperature).
+    A neighbor with similarity s votes for its class with weight exp(s / temperature).
 
     Args:
-        similarity: of the neighbors, falling.
-        labels: of the neighbors, in [0, num_classes); or 1 for each class that shows.
-        settings: pairs (neighbors, temperature).
-        num_classes: classes to vote for.
+        similarity: similarities of the neighbors to the query, in descending order.
+        labels: classes of the neighbors, in [0, num_classes); or, for multi-label
+            images, 1 for each class that the neighbor shows.
+        settings: pairs (number of neighbors, temperature).
+        num_classes: number of classes.
 
     Source: Wu et al. 2018, https://arxiv.org/abs/1805.01978, section 3.4;
         facebookresearch/dino@eval_knn.py.
@@ -63,22 +64,23 @@ def knn_accuracy(
     num_classes: int,
     mesh: Mesh | None = None,
 ) -> dict[str, float]:
-    """Accuracy of weighted kNN, in percent, by name: `k20_t0.07/top1` and `.../top5`.
+    """Returns weighted kNN accuracies in percent: `k20_t0.07/top1`, `k20_t0.07/top5`.
 
-    Where an image may show several classes it is `k20_t0.07/map`, the mean over classes
-    of the average precision of their votes.
+    For multi-label images it returns `k20_t0.07/map`, the mean over classes of the
+    average precision of the votes.
 
     Args:
-        train: the bank.
-        test: the queries.
+        train: features and labels of the bank.
+        test: features and labels of the queries.
         settings: pairs (k, temperature).
-        num_classes: of both.
-        mesh: the devices, which may be several processes', each of which then calls
-            this with all features; None: this process's first device.
+        num_classes: number of classes of the bank and the queries.
+        mesh: devices that share the search; None: this process's first device. If the
+            devices belong to several processes, each process calls this function with
+            all features.
 
     Raises:
-        ValueError: where k exceeds the bank, a temperature is below COLDEST, or an
-            image has no label.
+        ValueError: if k exceeds the size of the bank, if a temperature is below
+            COLDEST, or if an image has no label.
 
     >>> bank = Features(np.eye(2, dtype=np.float32), np.array([0, 1]))
     >>> print(knn_accuracy(bank, bank, [(1, 0.1)], num_classes=2)["k1_t0.1/top1"])
@@ -87,19 +89,19 @@ def knn_accuracy(
     settings = tuple((int(k), float(t)) for k, t in settings)
     if min(t for _, t in settings) < COLDEST:
         raise ValueError(
-            f"kNN's settings={settings} must have temperatures of {COLDEST} or more: "
-            "below, votes overflow"
+            f"kNN settings={settings} must have temperatures of {COLDEST} or more: "
+            "at lower temperatures votes overflow"
         )
     most = max(k for k, _ in settings)
     if most > len(train.features):
         raise ValueError(
-            f"k={most} neighbors exceed the bank of {len(train.features)} examples; "
+            f"k={most} exceeds the {len(train.features)} examples of the bank; "
             "use a smaller k in monitor.knn or a larger bank"
         )
     if test.labels.ndim == 1 and min(test.labels.min(), train.labels.min()) < 0:
         raise ValueError(
-            "kNN needs a label of every image, and some have -1, as hidden ones of a "
-            "challenge have; evaluate on a split that has them"
+            "kNN needs a label for every image, but some labels are -1, as for a test "
+            "set with hidden labels; evaluate on a labeled split"
         )
     if mesh is None:
         mesh = Mesh(np.array(jax.local_devices()[:1]), ("data",))
@@ -128,7 +130,7 @@ def _votes(queries, tiles, labels, *, mesh, settings, num_classes):
 def _votes_by_tile(
     bank: Bank, test: Features, settings: Settings, num_classes: int
 ) -> Iterator[Float[Array, "s q c"]]:
-    """Votes of QUERIES_AT_ONCE queries at a time, the last ones filled with zeros."""
+    """Yields votes for QUERIES_AT_ONCE queries at a time; the last are zero-padded."""
     for start in range(0, len(test.features), QUERIES_AT_ONCE):
         queries = _filled(test.features[start : start + QUERIES_AT_ONCE], 0)
         yield _votes(
@@ -142,7 +144,7 @@ def _votes_by_tile(
 
 
 def _top_accuracy(votes: Iterator[jax.Array], test: Features) -> np.ndarray:
-    """Fractions of queries whose label is first, and among the first five, [s, 2]."""
+    """Top-1 and top-5 accuracies of each setting, in [0, 1], [s, 2]."""
     hits = np.zeros(())
     for i, scores in enumerate(votes):
         labels = test.labels[i * QUERIES_AT_ONCE : (i + 1) * QUERIES_AT_ONCE]
@@ -151,7 +153,7 @@ def _top_accuracy(votes: Iterator[jax.Array], test: Features) -> np.ndarray:
 
 
 def _mean_average_precision(votes: Iterator[jax.Array], test: Features) -> np.ndarray:
-    """Mean average precision of each setting, [s, 1]."""
+    """Mean average precision of each setting, in [0, 1], [s, 1]."""
     scores = np.concatenate([np.asarray(scores) for scores in votes], axis=1)
     size = len(test.features)
     return np.array(
@@ -160,6 +162,6 @@ def _mean_average_precision(votes: Iterator[jax.Array], test: Features) -> np.nd
 
 
 def _filled(x: np.ndarray, value: int) -> np.ndarray:
-    """X with rows of a value behind, QUERIES_AT_ONCE together: one shape to compile."""
+    """Pads x to QUERIES_AT_ONCE rows, so that only one shape is compiled."""
     padding = [(0, QUERIES_AT_ONCE - len(x))] + [(0, 0)] * (x.ndim - 1)
     return np.pad(x, padding, constant_values=value)

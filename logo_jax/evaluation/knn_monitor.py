@@ -1,4 +1,4 @@
-"""What the network has learned so far: kNN while training, and trivial baselines."""
+"""kNN evaluation during training, and trivial baselines to compare it with."""
 
 import dataclasses
 import functools
@@ -20,19 +20,21 @@ from logo_jax.parallel.mesh import place
 
 @dataclasses.dataclass(frozen=True)
 class KnnMonitor:
-    """Weighted kNN of the test set among the training set, by frozen features.
+    """Weighted kNN classification of the test set with the training set as bank.
 
-    Where a classifier learns in the state, its accuracy on the test set too.
+    If the state has an online linear classifier, its test accuracy is computed too.
 
     Attributes:
-        encode_with: from a state to a function of uint8 images to features by layer.
+        encode_with: function from a state to a function from uint8 images to features
+            by layer.
         bank: labeled training images.
         queries: labeled test images.
-        settings: pairs (neighbors, temperature).
-        num_classes: of both.
-        batch_size: images encoded at once.
+        settings: pairs (number of neighbors, temperature).
+        num_classes: number of classes of the bank and the queries.
+        batch_size: number of images per encoder call.
         mesh: devices that share the search for neighbors.
-        num_seeds: that the state holds; its leading axis where there are several.
+        num_seeds: number of seeds in the state; if it is more than 1, the state's
+            leaves have a leading axis of seeds.
     """
 
     encode_with: Callable[[TrainState], Encode]
@@ -48,16 +50,16 @@ class KnnMonitor:
         most = max(k for k, _ in self.settings)
         if most > len(self.bank):
             raise ValueError(
-                f"monitor.knn has k={most} neighbors, more than the bank's "
-                f"{len(self.bank)} examples; use a smaller k, "
+                f"k={most} in monitor.knn exceeds the {len(self.bank)} examples of the "
+                "bank; use a smaller k, "
                 "such as --config.monitor.knn='((20, 0.07),)'"
             )
 
     def __call__(self, state: TrainState) -> dict[str, Any]:
-        """Accuracies in percent: `knn/k20_t0.07/top1`, `knn_projector/...`.
+        """Returns accuracies in percent: `knn/k20_t0.07/top1`, `knn_projector/...`.
 
-        And `linear/test_top1`, of a classifier that `OnlineLinear` trains. Of several
-        seeds, an array [n] each.
+        If the state has a classifier trained by `OnlineLinear`, its accuracy is
+        `linear/test_top1`. With n > 1 seeds, each value is an array [n].
         """
         if self.num_seeds == 1:
             return self._evaluate(state)
@@ -84,16 +86,23 @@ class KnnMonitor:
         return values
 
     def trivial_baselines(self, state: TrainState) -> dict[str, float]:
-        """Top-1 percent at the first setting that takes no learning to reach."""
+        """Returns the accuracies in percent, at the first setting, without training.
+
+        They are those of raw pixels, of the mean color of an image, and of the features
+        of an untrained network.
+
+        Args:
+            state: the state of an untrained network.
+        """
         first = float(np.mean(next(iter(self(state).values()))))
         return {
             "raw pixels": self._baseline(lambda x: _reduced(x).reshape(len(x), -1)),
-            "mean colour": self._baseline(lambda x: x.mean((1, 2))),
+            "mean color": self._baseline(lambda x: x.mean((1, 2))),
             "untrained network": first,
         }
 
     def _baseline(self, describe):
-        """KNN of a fixed description of images, centered on the bank's mean."""
+        """Returns the kNN accuracy of fixed features, centered on the bank's mean."""
         bank, queries = (
             _described(data, describe) for data in (self.bank, self.queries)
         )
@@ -123,7 +132,7 @@ def _described(data: LabeledImages, describe: Callable) -> Features:
 
 
 def _reduced(images: np.ndarray) -> np.ndarray:
-    """Images [b, h, w, c] averaged over squares, to sides below 64 pixels."""
+    """Images [b, h, w, c], average-pooled until the shorter side is below 64 pixels."""
     step = max(1, min(images.shape[1:3]) // 32)
     height, width = (side // step for side in images.shape[1:3])
     images = images[:, : height * step, : width * step]
@@ -137,15 +146,15 @@ def make_encode_with(
     sharding: NamedSharding,
     layers: Sequence[str],
 ) -> Callable[[TrainState], Encode]:
-    """A function from a state to `encode`, compiled once for all states.
+    """Returns a function from a state to its `encode`, compiled once for all states.
 
     Args:
-        encoder: the network that the state's "encoder" parameters belong to.
-        prepare: from uint8 images to the network's input.
-        sharding: of a batch of images over devices.
-        layers: "backbone", "projector", or both.
+        encoder: network that the state's "encoder" parameters belong to.
+        prepare: function from uint8 images to the network's input.
+        sharding: sharding of a batch of images over devices.
+        layers: layers to return features of: "backbone", "projector", or both.
     """
-    everywhere = NamedSharding(sharding.mesh, PartitionSpec())  # on every process too
+    everywhere = NamedSharding(sharding.mesh, PartitionSpec())  # every process has all
 
     @functools.partial(jax.jit, out_shardings=everywhere)
     def encode(variables, images):

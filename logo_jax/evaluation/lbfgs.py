@@ -1,10 +1,14 @@
-"""L-BFGS for softmax regression, all strengths at once, in their curvature's metric.
+"""L-BFGS for softmax regression with several regularization strengths in parallel.
 
-Axes: s strengths, n examples, d features of which the last is the constant 1 whose
-weights are not penalized, c classes; strengths lie between examples and classes, so
-that a product with the features is one of two matrices. A margin is a class's logit
-less the own class's: sums over the other classes alone keep all their digits where an
-example is almost certain, in float32 too.
+L-BFGS runs in preconditioned coordinates: the preconditioner is the inverse of an
+approximate Hessian at the starting weights.
+
+Axes are s strengths, n examples, d features and c classes. The last feature is the
+constant 1, whose weights (the biases) are not penalized. In arrays [n, s, c] the axis
+of strengths is between examples and classes, so that a product with the features is a
+single matrix product. A margin is the logit of a class minus the logit of the true
+class. Sums over the wrong classes alone keep full precision for an example whose
+predicted probability is almost 1, also in float32.
 """
 
 import functools
@@ -23,12 +27,13 @@ _product = functools.partial(jnp.matmul, precision="highest")
 
 
 class Problem(NamedTuple):
-    """Examples, with the strengths to fit them at.
+    """Examples and the regularization strengths to fit them with.
 
     Attributes:
-        features: [n, d], the last of them 1.
-        own: [n, c], whether the class is the example's.
-        penalty: [s, d, 1], the strength of each feature's weights; 0 for the last's.
+        features: features of the examples, [n, d]; the last feature is 1.
+        own: one-hot labels, [n, c]: whether the class is the true class of the example.
+        penalty: strength of the penalty on each feature's weights, [s, d, 1]; 0 for
+            the last feature.
     """
 
     features: Array
@@ -37,15 +42,16 @@ class Problem(NamedTuple):
 
 
 class Descent(NamedTuple):
-    """Where a descent stands.
+    """Result of a descent.
 
     Attributes:
-        weights: [s, d, c].
-        gaps: [s], half the squared length of the gradient in the metric the descent
-            began with: what a Newton step would gain were the metric the Hessian.
-        gradient_norms: [s], Euclidean.
-        start_gaps: [s], `gaps` of the weights it began with.
-        iterations: [s].
+        weights: weights and biases, [s, d, c].
+        gaps: half the squared norm of the preconditioned gradient, [s]. If the
+            approximate Hessian were exact, a Newton step would decrease the objective
+            by this amount.
+        gradient_norms: Euclidean norms of the gradients, [s].
+        start_gaps: `gaps` at the initial weights, [s].
+        iterations: number of iterations, [s].
     """
 
     weights: Array
@@ -77,7 +83,7 @@ class _Trial(NamedTuple):
 def residuals(
     margins: Float[Array, "n s c"], own: Bool[Array, "n c"]
 ) -> Float[Array, "n s c"]:
-    """Probabilities less 1 for the own class: derivatives of cross-entropy by logit."""
+    """Derivatives of the cross-entropy by the logits: probabilities minus one-hot."""
     top = margins.max(-1, keepdims=True)
     own = own[:, None]
     others = jnp.where(own, 0, jnp.exp(margins - top))
@@ -86,16 +92,18 @@ def residuals(
 
 
 def whitening(problem: Problem, residual: Float[Array, "n s c"]) -> Array:
-    """A [s, d, d] such that A A' inverts the Hessian averaged over classes.
+    """Returns A [s, d, d] such that A A' is the inverse of the class-averaged Hessian.
 
-    It is of X' diag(w) X + strength, w_i the mean over classes of p_ik (1 - p_ik).
+    The Hessian averaged over classes is X' diag(w) X + strength, where w_i is the mean
+    over classes of p_ik (1 - p_ik).
     """
     probability = jnp.abs(residual)
     weight = (probability * (1 - probability)).mean(-1)
     x, size = problem.features, problem.features.shape[-1]
     hessian = _einsum("nd,ns,ne->sde", x, weight, x)
     eye = jnp.eye(size, dtype=x.dtype)[None]
-    # Cholesky must not meet a pivot that rounding made negative
+    # The ridge keeps rounding errors from making a pivot of the Cholesky factorization
+    # negative.
     ridge = 100 * float(jnp.finfo(x.dtype).eps)
     hessian += eye * (problem.penalty + ridge * hessian)
     root = jnp.linalg.cholesky(hessian)
@@ -113,10 +121,11 @@ def descend(
     tolerance: Float[Array, ""],
     steps: Int[Array, ""],
 ) -> Descent:
-    """At most `steps` iterations of L-BFGS from `weights`, in the metric found there.
+    """Runs at most `steps` iterations of L-BFGS from `weights`.
 
-    A strength rests once its gap is below tolerance times its penalty
-    strength/2 ||W||^2.
+    The preconditioner is computed at the initial weights. The iterations of a strength
+    stop once its gap is at most a tenth of the tolerance times its penalty term
+    strength/2 ||W||^2 (at the initial weights: at most the tolerance times that term).
     """
     margins = _margins(problem, weights)
     residual = residuals(margins, problem.own)
@@ -175,11 +184,13 @@ def _iterate(problem: Problem, metric: Array, tolerance: Array, at: _Point) -> _
 def _search(
     problem: Problem, at: _Point, direction: Array, slopes: Array, start: Array
 ) -> tuple[Array, Array]:
-    """Steps that halve the slope, and the residuals there.
+    """Returns step sizes at which the slope is at most halved, and the residuals there.
 
-    Slopes decide, not values: a convex function falls until its slope turns, and the
-    difference of two sums over all examples has no digits left near the minimum.
-    Margins are linear in the step, so that a trial costs no product with the features.
+    The search compares slopes, not values of the objective: near the minimum the
+    difference of two objective values, each a sum over all examples, is lost to
+    rounding, whereas a convex function decreases until its slope changes sign.
+    Margins are linear in the step size, so that a trial needs no product with the
+    features.
     """
     linear = _dot(problem.penalty * at.weights, direction)
     quadratic = _dot(problem.penalty * direction, direction)
@@ -200,11 +211,11 @@ def _search(
         following = jnp.where(stay, step, jnp.where(inside, newton, middle))
         return _Trial(following, low, high, residual, accepted, trial.tried + 1)
 
-    nought = jnp.zeros_like(start)
+    zero = jnp.zeros_like(start)
     first_trial = _Trial(
-        nought + 1,
-        nought,
-        nought + jnp.inf,
+        zero + 1,
+        zero,
+        zero + jnp.inf,
         jnp.zeros_like(slopes),
         jnp.zeros_like(at.done),
         jnp.int32(0),

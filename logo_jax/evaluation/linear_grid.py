@@ -1,11 +1,12 @@
-"""The linear classifier on cached features: a grid of settings trained at once.
+"""Linear classifiers on cached features, trained in parallel on a grid of settings.
 
-Features are standardized: each is shifted and scaled to mean 0 and variance 1 over the
-rows trained on. A linear classifier of those is one of the raw features, so nothing is
-lost or gained but the conditioning: one grid of learning rates then serves encoders
-whose features differ in scale a hundredfold (MoCo's probe needs a rate of 30, others
-0.1). MAE's probe does the same by a batch norm without parameters. Unit vectors, as kNN
-has them, would be another, non-linear, description: it forgets the lengths.
+Features are standardized: each feature is shifted and scaled to mean 0 and variance 1
+over the training rows. A linear classifier of standardized features is also a linear
+classifier of the raw features, so standardization changes only the conditioning: one
+grid of learning rates is then suitable for encoders whose features differ in scale by a
+factor of 100 (MoCo's linear probe needs a learning rate of 30, others 0.1). The linear
+probe of MAE standardizes with a batch norm without parameters. Normalizing the features
+to unit vectors, as kNN does, would be a non-linear change that discards their lengths.
 """
 
 import functools
@@ -25,7 +26,7 @@ from logo_jax.methods.linear import cross_entropy, logits, zero_classifier
 MOMENTUM = 0.9
 LEARNING_RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
 WEIGHT_DECAYS = (0.0, 1e-4, 1e-3)
-SCHEDULES = {  # of a rate, over a number of steps
+SCHEDULES = {  # functions of the initial learning rate and the number of steps
     "cosine": optax.cosine_decay_schedule,
     "step": lambda rate, steps: optax.piecewise_constant_schedule(
         rate, {-(-steps * 3 // 5): 0.1, -(-steps * 4 // 5): 0.1}
@@ -34,15 +35,17 @@ SCHEDULES = {  # of a rate, over a number of steps
 
 
 class GridResult(NamedTuple):
-    """What a linear classifier reaches, and how its setting was chosen.
+    """Test accuracy of a linear classifier, and the settings chosen on validation data.
 
     Attributes:
-        top1: of the test set, in percent.
-        top5: of the test set, in percent; 100 where there are at most five classes.
-        learning_rate: chosen on the validation set.
-        weight_decay: chosen on the validation set.
-        val_top1: of the validation set, in percent, for every pair [r, w]: whether the
-            best lies on the edge of the grid.
+        top1: top-1 accuracy on the test set, in percent.
+        top5: top-5 accuracy on the test set, in percent; 100 if there are at most five
+            classes.
+        learning_rate: learning rate chosen on the validation set.
+        weight_decay: weight decay chosen on the validation set.
+        val_top1: top-1 accuracy on the validation set, in percent, for each pair of
+            learning rate and weight decay [r, w]; shows whether the best pair is at the
+            edge of the grid.
     """
 
     top1: float
@@ -53,15 +56,16 @@ class GridResult(NamedTuple):
 
 
 class Training(NamedTuple):
-    """How a linear classifier is trained.
+    """Training settings of a linear classifier.
 
     Attributes:
-        num_classes: classes to tell apart.
-        num_epochs: passes over the rows; what is left of one after its last whole batch
-            is left out of it.
-        batch_size: rows a step; all, where there are fewer.
-        schedule: of the rate: "cosine" to 0, or "step": x0.1 at 60 and 80 %.
-        seed: of the order of rows.
+        num_classes: number of classes.
+        num_epochs: number of passes over the rows; the rows that remain after the last
+            full batch of an epoch are dropped.
+        batch_size: number of rows per step; all rows if there are fewer.
+        schedule: learning rate schedule: "cosine": cosine decay to 0; "step": x0.1 at
+            60 % and at 80 % of the steps.
+        seed: seed of the order of rows.
     """
 
     num_classes: int
@@ -80,22 +84,23 @@ def best_of_grid(
     learning_rates: Sequence[float] = LEARNING_RATES,
     weight_decays: Sequence[float] = WEIGHT_DECAYS,
 ) -> GridResult:
-    """Accuracy on `test` of the pair that is best on `val`, retrained on both others.
+    """Chooses learning rate and weight decay on `val`, and returns the test accuracy.
 
-    Of pairs equal on `val` the first is taken, rates before decays. The test set takes
-    part once, after the choice.
+    The classifier with the chosen pair is retrained on `train` and `val` together and
+    evaluated on `test`, which is not used before. If several pairs are equally accurate
+    on `val`, the first learning rate is taken, and then the first weight decay.
 
     Args:
-        train: to train every pair on.
-        val: to choose a pair on.
-        test: to report.
-        training: the schedule, the same for every pair and for the last training.
-        learning_rates: the grid's rows, of standardized features.
-        weight_decays: the grid's columns.
+        train: data to train each pair on.
+        val: data to choose a pair with.
+        test: data to report the accuracy of.
+        training: training settings, the same for each pair and for the retraining.
+        learning_rates: learning rates of the grid, for standardized features.
+        weight_decays: weight decays of the grid.
 
     Raises:
-        ValueError: where images show several classes, a label is no class, a part or
-            the grid is empty, or the schedule is unknown.
+        ValueError: if images are multi-label, if a label is not in [0, num_classes), if
+            a part or the grid is empty, or if the schedule is unknown.
     """
     if training.schedule not in SCHEDULES:
         raise ValueError(
@@ -124,15 +129,15 @@ def best_of_grid(
 def accuracies(
     train: Features, held: Features, pairs: Float[np.ndarray, "g 2"], training: Training
 ) -> Float[np.ndarray, "g 2"]:
-    """Fractions of `held` whose label is first, and among the first five, by pair.
+    """Returns the top-1 and top-5 accuracies on `held`, in [0, 1], for each pair.
 
-    A classifier that has diverged is right nowhere.
+    The accuracies of a classifier that has diverged are 0.
 
     Args:
-        train: to train on; its mean and variance standardize both.
-        held: to classify.
-        pairs: (learning rate, weight decay).
-        training: the schedule.
+        train: training data; its mean and variance standardize both data sets.
+        held: data to classify.
+        pairs: pairs (learning rate, weight decay).
+        training: training settings.
     """
     mean, scale = standardization(train.features)
     x, held_x = (
@@ -147,7 +152,7 @@ def accuracies(
 def standardization(
     features: Float[np.ndarray, "n d"],
 ) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
-    """Mean and standard deviation of each feature; 1 for one that does not vary."""
+    """Mean and standard deviation of each feature; 1 instead of a deviation of 0."""
     std = features.std(0)
     return features.mean(0), np.where(std > 0, std, 1).astype(features.dtype)
 
@@ -159,19 +164,20 @@ def train_grid(
     pairs: Float[Array, "g 2"],
     training: Training,
 ) -> dict[str, Float[Array, "g ..."]]:
-    """One classifier a pair, all trained at once on the same batches.
+    """Trains one classifier for each pair, in parallel and on the same batches.
 
-    SGD as PyTorch has it: the decay is added to the gradient, then momentum, then the
-    rate is applied; biases decay too. All start from zero.
+    The optimizer is SGD as in PyTorch: the weight decay is added to the gradient, then
+    momentum is applied, then the learning rate. Biases are decayed too. All parameters
+    are initialized to zero.
 
     Args:
         x: standardized features.
-        labels: in [0, num_classes).
-        pairs: (learning rate, weight decay).
-        training: the schedule.
+        labels: classes, in [0, num_classes).
+        pairs: pairs (learning rate, weight decay).
+        training: training settings.
 
     Returns:
-        `kernel` [g, d, c] and `bias` [g, c].
+        Parameters `kernel` [g, d, c] and `bias` [g, c].
     """
     size = min(training.batch_size, len(x))
     steps = len(x) // size
@@ -183,7 +189,7 @@ def train_grid(
     def train_one(pair):
         rate, decay = pair
         rates = schedule(rate, training.num_epochs * steps)
-        # optax divides the integer count, which strict promotion refuses
+        # optax divides the integer count, which is an error under strict promotion
         sgd = optax.sgd(lambda count: rates(jnp.asarray(count, jnp.float32)), MOMENTUM)
         tx = optax.chain(optax.add_decayed_weights(decay), sgd)
 
@@ -208,6 +214,6 @@ def train_grid(
 
 @jax.jit
 def _hits(classifiers, x, labels):
-    """How many rows each classifier has first, and among its first five, [g, 2]."""
+    """Number of top-1 and top-5 hits of each classifier, [g, 2]."""
     with jax.default_matmul_precision("highest"):
         return jax.lax.map(lambda each: top_hits(logits(each, x), labels), classifiers)

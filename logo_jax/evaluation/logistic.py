@@ -1,7 +1,8 @@
-"""Multinomial logistic regression on frozen features, of many strengths at once.
+"""Multinomial logistic regression on frozen features for many strengths in parallel.
 
-The objective is the SUM over examples of the cross-entropy, in nats, plus
-strength/2 ||W||^2; biases are not penalized. scikit-learn's C is 1 / strength.
+The objective is the sum (not the mean) over examples of the cross-entropy, in nats,
+plus the penalty strength/2 ||W||^2. Biases are not penalized. The parameter C of
+scikit-learn is 1 / strength.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,22 +21,25 @@ from logo_jax.methods.linear import logits
 STRENGTHS = tuple(np.logspace(-6, 5, 45).tolist())
 MAX_ITERATIONS = 5000
 TOLERANCE = 1e-8
-REFINED = 1e-5  # of the tolerance is asked of what is refined in float64
-ROUNDS = (20, 60)  # iterations of the first round, and of each later one
-AT_ONCE = 2**26  # logits of all strengths that descend together; 256 MiB in float32
+REFINED = 1e-5  # factor of the tolerance for the refinement in float64
+ROUNDS = (20, 60)  # iterations of the first round, and of each later round
+AT_ONCE = 2**26  # maximum number of logits of a group of strengths; 256 MiB in float32
 
 
 class Fits(NamedTuple):
     """Classifiers, one for each strength; logits are features @ weights + biases.
 
     Attributes:
-        weights: [s, d, c], float64: a large strength's are so small beside the
-            features' mean that float32 would lose who is ahead.
-        biases: [s, c], float64.
-        iterations: [s], of L-BFGS.
-        gradient_norms: [s], Euclidean, of the objective on centered features.
-        gaps: [s], estimates of how far the objective is above its minimum, in nats.
-        converged: [s], whether the gap is below the tolerance times strength/2 ||W||^2.
+        weights: float64 [s, d, c]. With a large strength the weights are so small
+            compared with the mean of the features that the order of the logits would be
+            lost in float32.
+        biases: float64 [s, c].
+        iterations: number of L-BFGS iterations, [s].
+        gradient_norms: Euclidean norms of the gradients of the objective on centered
+            features, [s].
+        gaps: estimates of how far the objective is above its minimum, in nats, [s].
+        converged: whether the gap is at most the tolerance times strength/2 ||W||^2,
+            [s].
     """
 
     weights: np.ndarray
@@ -46,20 +50,20 @@ class Fits(NamedTuple):
     converged: np.ndarray
 
     def scores(self, features: np.ndarray) -> Iterator[Float[np.ndarray, "n c"]]:
-        """Logits of features [n, d], for one strength after the other."""
+        """Yields the logits of features [n, d] for each strength."""
         features = features.astype(np.float64)
         for weights, biases in zip(self.weights, self.biases, strict=True):
             yield logits({"kernel": weights, "bias": biases}, features)
 
 
 class Transfer(NamedTuple):
-    """What a data set says of frozen features.
+    """Result of a transfer evaluation.
 
     Attributes:
-        strength: chosen on the validation part.
+        strength: regularization strength chosen on the validation part.
         value: the metric on the test part, in [0, 1].
-        top1: accuracy on the test part, in [0, 1].
-        converged: whether the classifier measured is at its minimum.
+        top1: top-1 accuracy on the test part, in [0, 1].
+        converged: whether the fit of the evaluated classifier has converged.
     """
 
     strength: float
@@ -78,21 +82,22 @@ def choose_strength(
     strengths: Sequence[float] = STRENGTHS,
     tolerance: float = TOLERANCE,
 ) -> Transfer:
-    """Chooses a strength on val, refits on train and val, measures on test, once.
+    """Chooses a strength on val, refits on train and val, and evaluates once on test.
 
-    Of strengths that do equally well the largest is taken.
+    Of strengths with the same value of the metric on val, the largest is taken.
 
     Args:
-        train: what the classifiers are fitted to.
-        val: what the strength is chosen on.
-        test: what is reported.
-        metric: one of `metrics.ONE_LABEL`.
-        num_classes: of all three.
-        strengths: to choose from.
-        tolerance: see `fit`.
+        train: data that the classifiers are fitted to.
+        val: data that the strength is chosen with.
+        test: data that the result is reported for.
+        metric: name of a metric in `metrics.ONE_LABEL`.
+        num_classes: number of classes of all three.
+        strengths: strengths to choose from.
+        tolerance: as in `fit_strengths`.
 
     Raises:
-        ValueError: if images have several labels, or the metric is for such.
+        ValueError: if images are multi-label, or if the metric is for multi-label
+            images.
 
     Source: Kornblith et al. 2019, https://arxiv.org/abs/1805.08974, A.5;
         linusericsson/ssl-transfer@linear.py.
@@ -124,28 +129,31 @@ def fit_strengths(
     max_iterations: int = MAX_ITERATIONS,
     dtype: Any = np.float32,
 ) -> Fits:
-    """Classifiers of every strength, by L-BFGS.
+    """Fits a classifier for each strength by L-BFGS.
 
-    Features are centered and turned to their principal axes, those without variance
-    left out; neither moves the minimum. Strengths descend together, as many as AT_ONCE
-    allows, in rounds; a round begins by taking the curvature where it stands as its
-    metric, and drops the strengths that prove to be converged by it. Strengths done
-    with the first round are large: their probabilities hardly differ from the
-    classes' frequencies, which float32 cannot tell finely, so a few iterations in
-    float64 follow.
+    Features are centered and rotated to their principal axes, and axes without variance
+    are dropped; this does not change the minimum. The strengths are fitted in groups
+    whose size AT_ONCE limits, and each group in rounds. A round computes the
+    preconditioner at its initial weights, and the strengths that have converged
+    according to it are dropped after the round. Strengths that converge in the first
+    round are large: their probabilities hardly differ from the class frequencies, a
+    difference that float32 does not resolve, so they are refined by a few iterations in
+    float64.
 
     Args:
-        data: labels in [0, num_classes), one an example.
-        strengths: positive.
-        num_classes: columns of the logits.
-        tolerance: the estimated gap of a converged objective, over its penalty term:
-            nearly separable data have a loss of almost 0, and a large strength weights
-            of almost 0, so that neither would do alone.
-        max_iterations: of each strength.
-        dtype: of the arithmetic, float32 or float64.
+        data: features and labels, one label in [0, num_classes) per example.
+        strengths: positive regularization strengths.
+        num_classes: number of classes.
+        tolerance: a fit has converged if its estimated gap is at most the tolerance
+            times its penalty term strength/2 ||W||^2. Nearly separable data have a loss
+            of almost 0, and a large strength has weights of almost 0, so that neither
+            the loss nor the weights alone would be a suitable reference.
+        max_iterations: maximum number of iterations for each strength.
+        dtype: dtype of the computation, float32 or float64.
 
     Raises:
-        ValueError: if labels are not one class an example, or a strength not positive.
+        ValueError: if an example does not have exactly one class, or if a strength is
+            not positive.
     """
     require_classes(data, num_classes)
     if not np.all(np.asarray(strengths) > 0):
@@ -169,7 +177,10 @@ def fit_strengths(
 
 
 def _refined(fits: Fits, quick: np.ndarray, fine: Fits) -> Fits:
-    """Those of `quick` replaced; they are as converged as before, and more precise."""
+    """Replaces the fits in `quick` by the more precise ones in `fine`.
+
+    `converged` is not changed.
+    """
     weights, iterations = fits.weights.astype(np.float64), fits.iterations.copy()
     gaps, norms = (x.astype(np.float64) for x in (fits.gaps, fits.gradient_norms))
     weights[quick], gaps[quick] = fine.weights, fine.gaps
@@ -189,10 +200,13 @@ def _in_groups(
     max_iterations: int,
     dtype: Any,
 ) -> Fits:
-    """Fits whose last weights are the biases; as few groups as AT_ONCE allows."""
+    """Fits the strengths in as few groups as AT_ONCE allows.
+
+    The biases are the last row of the weights in the returned `Fits`.
+    """
     size = max(1, AT_ONCE // own.size)
     count = -(-len(strengths) // size)
-    # optax counts in int32, where float64 makes other whole numbers int64
+    # with float64 enabled, integers are int64 by default, but optax counts in int32
     wide = jax.enable_x64(np.dtype(dtype) == np.float64)
     with wide, jax.numpy_dtype_promotion("standard"):
         groups = [
@@ -244,7 +258,7 @@ def _in_rounds(
 
 
 def _rounds(max_iterations: int) -> Iterator[int]:
-    """Iterations of each round; the last only looks whether all are converged."""
+    """Yields the iterations of each round; the last round only tests convergence."""
     first, later = ROUNDS
     left = max_iterations
     yield min(first, left)
@@ -256,9 +270,10 @@ def _rounds(max_iterations: int) -> Iterator[int]:
 
 
 def _unfinished(converged: np.ndarray) -> np.ndarray:
-    """Rows yet to converge, and finished ones up to a half, a quarter, ... of all.
+    """Rows that have not converged, filled up with converged rows.
 
-    Each number of rows is compiled once.
+    The number of rows is all of them, a half, a quarter, and so on: each number of rows
+    is compiled separately.
     """
     size = len(converged)
     while size // 2 >= max(1, np.count_nonzero(~converged)):
@@ -267,11 +282,12 @@ def _unfinished(converged: np.ndarray) -> np.ndarray:
 
 
 def _principal_axes(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean [d] of features and their axes [d, r] of non-zero variance, float64.
+    """Mean [d] of the features and principal axes [d, r] of non-zero variance, float64.
 
-    scikit-learn's PCA finds the same axes and needs this cut of those without variance
-    too, but has no solver for few examples of many features: with 1,000 of 2,048 its
-    "full" took 2.5 times and its "covariance_eigh" 4.8 times as long as this.
+    scikit-learn's PCA finds the same axes and would need the same removal of axes
+    without variance, but it has no fast solver for fewer examples than features: for
+    1,000 examples of 2,048 features its solver "full" took 2.5 times and its solver
+    "covariance_eigh" 4.8 times as long as this function.
     """
     mean = features.mean(0, dtype=np.float64)
     centered = features - mean

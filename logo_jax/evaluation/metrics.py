@@ -1,4 +1,4 @@
-"""Metrics of class scores, in [0, 1], by the names that data sets give them."""
+"""Metrics of class scores, in [0, 1], and tables of them by name."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -10,20 +10,22 @@ from jaxtyping import Float, Int
 Array: TypeAlias = jax.Array | np.ndarray
 Metric: TypeAlias = Callable[[np.ndarray, np.ndarray], float]
 
-UNRANKED = 2**31 - 1  # rank of a label that is unknown or cannot be ranked
+UNRANKED = 2**31 - 1  # rank if the label is unknown or the scores are not finite
 
 
 def label_rank(scores: Float[Array, "*s n c"], labels: Int[Array, " n"]) -> Any:
-    """Number of classes that are ranked before the label's, [*s, n].
+    """Returns the number of classes that are ranked before the label, [*s, n].
 
-    It is 0 if the label is the predicted class, and below k if it is among the first k.
-    Of equal scores the earlier class comes first. `UNRANKED`, which is above every k,
-    stands for an unknown label (-1), and for any label if scores are not finite, as of
-    a classifier that diverged.
+    The rank is 0 if the label is the predicted class, and below k if the label is among
+    the first k classes. Among classes with equal scores, the class with the smaller
+    index is ranked first. The rank is `UNRANKED`, which is above every k, if the label
+    is unknown (-1) or if a score of the example is not finite, for example because the
+    classifier diverged.
 
     Args:
-        scores: of classes; NumPy's arrays give NumPy's, JAX's give JAX's.
-        labels: in [0, c), or -1.
+        scores: scores of the classes; NumPy arrays give a NumPy array, JAX arrays a JAX
+            array.
+        labels: classes, in [0, c), or -1.
     """
     xp = scores.__array_namespace__()
     count = scores.shape[-1]
@@ -37,9 +39,9 @@ def label_rank(scores: Float[Array, "*s n c"], labels: Int[Array, " n"]) -> Any:
 
 
 def top_hits(scores: Float[Array, "*s n c"], labels: Int[Array, " n"]) -> Any:
-    """How many examples have their label first, and among the first five, [*s, 2].
+    """Returns the number of top-1 and top-5 hits, [*s, 2].
 
-    Arguments are those of `label_rank`.
+    The arguments are those of `label_rank`.
     """
     xp = scores.__array_namespace__()
     rank = label_rank(scores, labels)
@@ -47,15 +49,16 @@ def top_hits(scores: Float[Array, "*s n c"], labels: Int[Array, " n"]) -> Any:
 
 
 def top1(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> float:
-    """Fraction of examples whose class scores highest."""
+    """Fraction of examples whose class has the highest score."""
     return float(np.mean(label_rank(scores, labels) < 1))
 
 
 def top5(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> float:
-    """Fraction of examples whose class is among the first five, or fewer if there are.
+    """Fraction of examples whose class is among the five with the highest scores.
 
-    Not scikit-learn's `top_k_accuracy_score`: of equal scores that ranks the later
-    class first.
+    With five or fewer classes it is 1, unless labels are unknown or scores not finite.
+    scikit-learn's `top_k_accuracy_score` differs: among classes with equal scores it
+    ranks the class with the larger index first.
     """
     return float(np.mean(label_rank(scores, labels) < 5))
 
@@ -63,10 +66,10 @@ def top5(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> flo
 def mean_per_class(
     scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]
 ) -> float:
-    """The mean of the classes' recalls, over the classes that labels have.
+    """Mean of the recalls of the classes that occur in the labels.
 
-    scikit-learn's `balanced_accuracy_score`, without its import and its warning where
-    a class is predicted that labels do not have.
+    This equals scikit-learn's `balanced_accuracy_score`, but does not import
+    scikit-learn and does not warn if a predicted class does not occur in the labels.
     """
     right = label_rank(scores, labels) < 1
     return float(np.mean([right[labels == k].mean() for k in np.unique(labels)]))
@@ -75,16 +78,17 @@ def mean_per_class(
 def average_precision(
     scores: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]
 ) -> float:
-    """Area under the precision-recall curve made monotone, in [0, 1].
+    """Area under the monotone precision-recall curve, in [0, 1].
 
-    Precision at a recall is the best at that recall or a higher one; scikit-learn's
-    `average_precision_score` does not make it monotone. Images of equal score are
-    retrieved together.
+    The precision at a recall is replaced by the maximum of the precisions at that
+    recall and at higher recalls; scikit-learn's `average_precision_score` does not do
+    this. Images with equal scores are retrieved together.
 
     Args:
-        scores: larger for images more likely to show the class.
-        labels: 1 where an image shows it, -1 where not, 0 where that is not counted
-            (VOC's difficult ones).
+        scores: scores of the images; larger if the image is more likely to show the
+            class.
+        labels: 1 if the image shows the class, -1 if it does not, 0 if the image is not
+            counted (marked as difficult in VOC).
 
     Raises:
         ValueError: if no image shows the class.
@@ -104,9 +108,11 @@ def average_precision(
 def average_precision_11_point(
     scores: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]
 ) -> float:
-    """The mean of the best precisions at recalls 0, 0.1, ..., 1 or higher, in [0, 1].
+    """Mean of the monotone precision at the recalls 0, 0.1, ..., 1, in [0, 1].
 
-    VOC's own measure until 2009. Arguments and errors are `average_precision`'s.
+    The precision at a recall is the maximum of the precisions at that recall and at
+    higher recalls. This was the measure of the VOC challenge until 2009. Arguments and
+    errors are those of `average_precision`.
 
     Source: the development kit of http://host.robots.ox.ac.uk/pascal/VOC/voc2007,
         VOCevalcls.m.
@@ -117,7 +123,8 @@ def average_precision_11_point(
     0.8485
     """
     precision, recall = _best_precision(scores, labels)
-    # in tenths, which floats hold: a recall of 3/10 must reach the threshold of 0.3
+    # Thresholds are compared in units of a tenth, which are exact in floating point: a
+    # recall of 3/10 must reach the threshold of 0.3.
     reached = np.searchsorted(np.round(10 * recall, 9), np.arange(11))
     return float(np.mean(precision[reached]))
 
@@ -125,7 +132,7 @@ def average_precision_11_point(
 def _best_precision(
     scores: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Best precision at each recall or a higher one, and the recalls, rising to 1."""
+    """Monotone precision at each recall, and the recalls in ascending order up to 1."""
     counted = labels != 0
     scores, labels = scores[counted], labels[counted]
     if not (labels == 1).any():
@@ -140,14 +147,14 @@ def _best_precision(
 def mean_average_precision(
     scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "n c"]
 ) -> float:
-    """The mean over classes of `average_precision`, in [0, 1]."""
+    """Mean over classes of `average_precision`, in [0, 1]."""
     return _mean(average_precision, scores, labels)
 
 
 def mean_average_precision_11_point(
     scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "n c"]
 ) -> float:
-    """The mean over classes of `average_precision_11_point`, in [0, 1]."""
+    """Mean over classes of `average_precision_11_point`, in [0, 1]."""
     return _mean(average_precision_11_point, scores, labels)
 
 
@@ -156,14 +163,14 @@ def _mean(measure: Callable, scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean([measure(*column) for column in columns]))
 
 
-# A metric is a function and a row of one of these tables: `transfer`, `svm` and the
-# choices of `--metric` follow.
+# To add a metric, write a function and add it to one of these tables: the protocols
+# `transfer` and `svm` and the choices of `--metric` are read from them.
 ONE_LABEL: Mapping[str, Metric] = {  # labels [n] in [0, c)
     "top1": top1,
     "top5": top5,
     "mean_per_class": mean_per_class,
 }
-SEVERAL_LABELS: Mapping[str, Metric] = {  # labels [n, c] of 1, 0 and -1
+SEVERAL_LABELS: Mapping[str, Metric] = {  # labels [n, c] with values 1, 0 and -1
     "map": mean_average_precision,
     "map_11_point": mean_average_precision_11_point,
 }
@@ -171,19 +178,24 @@ METRICS: Mapping[str, Metric] = {**ONE_LABEL, **SEVERAL_LABELS}
 
 
 def find_metric(name: str, *, several_labels: bool) -> Metric:
-    """The metric of that name, for images of several labels or of one.
+    """Returns a metric by its name.
+
+    Args:
+        name: name of the metric.
+        several_labels: whether the metric must be for multi-label images; otherwise it
+            must be for images with one label.
 
     Raises:
-        ValueError: if it is not for such images.
+        ValueError: if there is no metric of that name for these images.
     """
     table = SEVERAL_LABELS if several_labels else ONE_LABEL
     if name not in table:
         *first, last = table
-        several, one = "several labels", "one label"
+        several, one = "multi-label images", "images with one label"
         this, other = (several, one) if several_labels else (one, several)
         raise ValueError(
-            f"metric={name!r} is not one of {this} an image; use {', '.join(first)} "
-            f"or {last} here, and {'logistic' if several_labels else 'svm'} for images "
-            f"of {other}"
+            f"metric={name!r} is not a metric for {this}; use {', '.join(first)} "
+            f"or {last} here, and {'logistic' if several_labels else 'svm'} for "
+            f"{other}"
         )
     return table[name]

@@ -1,9 +1,10 @@
-"""The nearest rows of a bank: exact, tiled, split over devices.
+"""Exact nearest-neighbor search in a bank that is tiled and split over devices.
 
-The bank is split over the devices and the queries visit all of it: a device holds its
-share of the larger of the two, and per query only k similarities and rows travel. The
-other way round, every device would be sent, and would hold, the whole bank. Memory is
-bounded by one table of similarities a device: the queries times a tile of the bank.
+Each device holds a shard of the bank, which is larger than the queries, and all
+queries. Only k similarities and row numbers per query are communicated. If the queries
+were split instead, every device would have to receive and hold the whole bank. Peak
+memory is limited by one similarity matrix per device, of the queries and one tile of
+the bank.
 """
 
 import functools
@@ -20,17 +21,18 @@ from logo_jax.evaluation.features import Features
 from logo_jax.losses import l2_normalize
 from logo_jax.parallel.mesh import place, replicate
 
-BANK_AT_ONCE = 2**17  # a device; for 256 queries a table of 134 MB at most
+BANK_AT_ONCE = 2**17  # rows per tile; for 256 queries the similarities take <= 134 MB
 
 
 class Bank(NamedTuple):
-    """Labelled unit vectors, split over devices.
+    """Labeled unit vectors, split over devices.
 
     Attributes:
-        tiles: [t, m, d], t a multiple of the number of devices, the rows in order; the
-            last ones may be padding.
-        labels: of all rows, on every device: [n], or [n, c] of 1 where a class shows.
-        mesh: the devices, of one axis.
+        tiles: rows of the bank in order, [t, m, d], where t is a multiple of the number
+            of devices; the last rows may be padding.
+        labels: labels of all rows, copied to every device: [n], or [n, c] with 1 for
+            each class that an image shows.
+        mesh: mesh of the devices, with one axis.
     """
 
     tiles: jax.Array
@@ -39,7 +41,7 @@ class Bank(NamedTuple):
 
 
 def make_bank(data: Features, mesh: Mesh) -> Bank:
-    """The bank of a data set that every process of the mesh holds."""
+    """Makes a bank of a data set that every process of the mesh holds completely."""
     size = len(data.features)
     num_tiles, rows = tiling(size, mesh.devices.size)
     features = np.pad(data.features, [(0, num_tiles * rows - size), (0, 0)])
@@ -53,7 +55,7 @@ def make_bank(data: Features, mesh: Mesh) -> Bank:
 
 
 def tiling(size: int, num_devices: int) -> tuple[int, int]:
-    """How many tiles hold a bank of that size, on all devices, and rows of each.
+    """Returns the number of tiles on all devices, and the number of rows per tile.
 
     >>> tiling(300_000, num_devices=2)
     (4, 75000)
@@ -66,14 +68,17 @@ def tiling(size: int, num_devices: int) -> tuple[int, int]:
 def nearest(
     queries: Float[Array, "q d"], bank: Bank, k: int
 ) -> tuple[Float[Array, "q k"], Int[Array, "q k"]]:
-    """The k rows of the bank most similar to each query: cosines, falling, and rows.
+    """Returns the k rows of the bank that are most similar to each query.
 
-    Of equals the one that comes first in the bank, on any number of devices.
+    Of rows with equal cosines the first of the bank is taken, on any number of devices.
 
     Args:
         queries: unit vectors, the same on all devices.
-        bank: of at least k rows.
-        k: neighbors.
+        bank: bank with at least k rows.
+        k: number of neighbors.
+
+    Returns:
+        Cosines in descending order, and the row numbers.
     """
     axes = bank.mesh.axis_names
 
@@ -91,9 +96,9 @@ def nearest(
 
 
 def _nearest_of_tiles(queries, tiles, first, size, k, axes):
-    """The k most similar rows of a device's tiles, whose first row is `first`.
+    """The k most similar rows in the tiles of one device, whose first row is `first`.
 
-    Rows from `size` on are padding.
+    Rows with numbers of `size` and above are padding.
     """
     rows_a_tile = tiles.shape[1]
 
@@ -103,7 +108,7 @@ def _nearest_of_tiles(queries, tiles, first, size, k, axes):
         similarity = jnp.matmul(queries, tile.T, precision="highest")
         similarity = jnp.where((rows < size)[None], similarity, -jnp.inf)
         found, at = jax.lax.top_k(similarity, min(k, rows_a_tile))
-        # those before come first, so that of equals the earlier row is kept
+        # earlier rows are placed first, so that top_k prefers them among equal cosines
         similarity = jnp.concatenate([best[0], found], axis=1)
         return _best(similarity, jnp.concatenate([best[1], rows[at]], axis=1), k), None
 
@@ -114,6 +119,6 @@ def _nearest_of_tiles(queries, tiles, first, size, k, axes):
 
 
 def _best(similarity, rows, k):
-    """The k largest of each query's similarities, and the rows they belong to."""
+    """The k largest similarities of each query, and their rows."""
     best, at = jax.lax.top_k(similarity, k)
     return best, jnp.take_along_axis(rows, at, axis=1)

@@ -1,4 +1,4 @@
-"""Linear support vector machines on frozen features, as VOC07 is transferred to."""
+"""Linear support vector machines on frozen features, for transfer to VOC07."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -28,12 +28,12 @@ _AS_RELEASED: Mapping[str, Any] = {
 
 
 class Machines(NamedTuple):
-    """One support vector machine a class, in the order of the labels' columns.
+    """One support vector machine per class, in the order of the columns of the labels.
 
     Attributes:
-        weights: [d, c], of features of length 1.
-        biases: [c].
-        costs: [c], scikit-learn's C, chosen class by class.
+        weights: weights for features normalized to length 1, [d, c].
+        biases: biases, [c].
+        costs: chosen cost of each class, the parameter C of scikit-learn, [c].
     """
 
     weights: np.ndarray
@@ -49,21 +49,24 @@ def voc07_map(
     costs: Sequence[float] = COSTS,
     processes: int = -1,
 ) -> float:
-    """Mean average precision on `test` of machines fitted to `train`, in [0, 1].
+    """Fits SVMs to `train` and returns the mean average precision on `test`, in [0, 1].
 
-    Images labeled 0 (VOC's difficult ones) are negatives in `train` and not counted
-    in `test`.
+    Images labeled 0 (marked as difficult in VOC) are negatives in `train` and are not
+    counted in `test`.
 
     Args:
-        train: VOC07's train and validation together; labels [n, c] of 1, 0, -1.
-        test: what is reported.
-        metric: one of `metrics.SEVERAL_LABELS`: "map" for all recalls, or
-            "map_11_point", VOC07's own.
-        costs: values of C to choose from, by the precision on held-out thirds.
-        processes: at once; -1 for one a core.
+        train: training and validation part of VOC07 together; labels [n, c] with values
+            1, 0 and -1.
+        test: data that the result is reported for.
+        metric: name of a metric in `metrics.SEVERAL_LABELS`: "map", which uses all
+            recalls, or "map_11_point", the official metric of VOC07.
+        costs: values of C to choose from by 3-fold cross-validation, with the average
+            precision as criterion.
+        processes: number of parallel processes; -1: one per core.
 
     Raises:
-        ValueError: if images have one label each, or the metric is for such.
+        ValueError: if images have one label each, or if the metric is for images with
+            one label.
 
     Source: Goyal et al. 2019, https://arxiv.org/abs/1905.01235;
         facebookresearch/fair_self_supervision_benchmark@tools/svm.
@@ -77,15 +80,17 @@ def voc07_map(
 def fit_svms(
     data: Features, *, costs: Sequence[float] = COSTS, processes: int = -1
 ) -> Machines:
-    """The machine of each class against the rest, its cost by cross-validation.
+    """Fits one SVM per class against the rest, with its cost from cross-validation.
 
     Args:
-        data: labels [n, c]; 1 is a positive, anything else a negative.
-        costs: values of C; of those that do equally well the first.
-        processes: at once; -1 for one a core.
+        data: features and labels [n, c]; label 1 is a positive, all others a negative.
+        costs: values of C to choose from; the first of those with equal precision is
+            taken.
+        processes: number of parallel processes; -1: one per core.
 
     Raises:
-        ValueError: unless labels are [n, c] and each class has an example a fold.
+        ValueError: unless labels are [n, c] and each class has at least FOLDS
+            positives.
     """
     _require_positives(data.labels)
     features = _unit_rows(data.features)
@@ -100,7 +105,7 @@ def fit_svms(
 def _one_class(
     features: Float[np.ndarray, "n d"], shown: np.ndarray, costs: tuple[float, ...]
 ) -> tuple[np.ndarray, float, float]:
-    """Weights, bias and the cost that cross-validation prefers."""
+    """Weights and bias of one SVM, and the cost chosen by cross-validation."""
     precisions = [
         cross_val_score(
             _machine(cost), features, shown, cv=FOLDS, scoring="average_precision"
@@ -124,11 +129,12 @@ def _unit_rows(features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
 def _require_positives(labels: Int[np.ndarray, "..."]) -> None:
     if labels.ndim != 2:
         raise ValueError(
-            f"labels {labels.shape} of one class an image are not for svm; use logistic"
+            f"svm needs labels [n, c] of multi-label images, got shape {labels.shape}; "
+            "use logistic for one class per image"
         )
     few = np.flatnonzero((labels == 1).sum(0) < FOLDS)
     if len(few):
         raise ValueError(
             f"class {few[0]} is shown by fewer images than the {FOLDS} folds of "
-            "cross-validation; give the whole of train and validation"
+            "cross-validation; give the complete training and validation parts"
         )

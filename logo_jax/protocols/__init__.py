@@ -1,6 +1,6 @@
-"""Evaluation protocols of a frozen encoder: a module and a row of `TABLE` each.
+"""Evaluation protocols for a frozen encoder; each has a module and a row of `TABLE`.
 
-A row says which options its protocol reads, so that the command refuses the others.
+A row lists the options that its protocol reads; `logo_jax.evaluate` rejects others.
 """
 
 from collections.abc import Mapping
@@ -22,14 +22,15 @@ OPTIONS = tuple(dict.fromkeys(name for protocol in TABLE for name in protocol.re
 
 
 def find(name: str, options: Mapping[str, Any]) -> Protocol:
-    """The protocol of a name, and of the recipe among the options.
+    """Returns the protocol with a name and, if it has recipes, with the given recipe.
 
     Args:
         name: one of NAMES.
-        options: those that were given, by name; the default recipe is RECIPES[0].
+        options: values of the options that were given, by name; the default recipe is
+            RECIPES[0].
 
     Raises:
-        ValueError: for an option that the protocol does not read.
+        ValueError: if the protocol does not read one of the options.
     """
     recipe = options.get("recipe", RECIPES[0])
     (protocol,) = (
@@ -41,7 +42,7 @@ def find(name: str, options: Mapping[str, Any]) -> Protocol:
     for option in options:
         if option not in protocol.reads:
             raise ValueError(
-                f"--{option} is not read by --protocol={name} with --recipe={recipe}; "
-                "leave it out"
+                f"--{option} is not an option of --protocol={name} with "
+                f"--recipe={recipe}; remove it"
             )
     return protocol

@@ -1,4 +1,4 @@
-"""Request, result and table row of an evaluation protocol."""
+"""Interface of evaluation protocols: request, result and row of the table."""
 
 import dataclasses
 import pathlib
@@ -15,13 +15,14 @@ from logo_jax.training.preemption import PreemptionHandler
 
 
 class EvalRequest(NamedTuple):
-    """What one evaluation is asked for.
+    """Inputs of one evaluation, in addition to the encoder.
 
     Attributes:
-        options: those that were given, by name; a protocol has a default for the rest.
-        folder: for protocols that train; it belongs to this evaluation alone, and need
-            not exist.
-        stop: read between steps.
+        options: values of the options that were given, by name; the protocol has
+            defaults for the others.
+        folder: work folder of this evaluation, for protocols that train; it may not
+            exist yet.
+        stop: preemption handler, which is checked between steps.
     """
 
     options: Mapping[str, Any]
@@ -30,14 +31,16 @@ class EvalRequest(NamedTuple):
 
 
 class EvalResult(NamedTuple):
-    """What an evaluation found, and how.
+    """Values of an evaluation, and how they were obtained.
 
     Attributes:
-        protocol: its full name; another one wherever numbers could differ.
-        values: percent, by name; of several seeds, arrays of one value each.
-        splits: how many images were used for what.
-        settings: everything chosen, by name.
-        augmentation: of the images that a classifier was trained on.
+        protocol: full name of the protocol; protocols that may give different values
+            have different full names.
+        values: values in percent, by name; for several seeds, arrays with one value per
+            seed.
+        splits: number of images of each part, by name.
+        settings: all settings of the evaluation, by name.
+        augmentation: augmentation of the images that a classifier was trained on.
     """
 
     protocol: str
@@ -52,13 +55,13 @@ class Protocol:
     """A way to evaluate a frozen encoder; a row of `protocols.TABLE`.
 
     Attributes:
-        name: the value of `--protocol`.
-        evaluate: from an encoder and a request to the result; None where it was
-            stopped before its end. The encoder is of one seed, unless `all_seeds`.
-        reads: names of the options that it reads.
-        recipes: values of the option `recipe` that select this row among those of the
-            same name.
-        all_seeds: whether `evaluate` takes the encoder of all seeds at once.
+        name: value of `--protocol`.
+        evaluate: function from an encoder and a request to the result, or to None if it
+            was stopped before its end. The encoder has one seed, unless `all_seeds`.
+        reads: names of the options that the protocol reads.
+        recipes: values of the option `recipe` that select this row among the rows with
+            the same name.
+        all_seeds: whether `evaluate` takes the encoder with all its seeds.
     """
 
     name: str
@@ -68,12 +71,13 @@ class Protocol:
     all_seeds: bool = False
 
     def run(self, frozen: FrozenEncoder, request: EvalRequest) -> EvalResult | None:
-        """The result for all seeds, means and each; None where it was stopped.
+        """Evaluates all seeds; returns their mean and each seed's value.
 
-        Of several seeds, each has a folder of its own.
+        With several seeds, each seed has its own work folder. The result is None if the
+        evaluation was stopped before its end.
 
         Raises:
-            ValueError: where data or options do not fit the protocol.
+            ValueError: if the data or the options do not fit the protocol.
         """
         seeds = frozen.spec.schedule.seeds
         if self.all_seeds or len(seeds) == 1:
@@ -100,21 +104,21 @@ class Protocol:
 
 
 def feature_splits(frozen: FrozenEncoder) -> tuple[FeatureSplits, str]:
-    """Features of the data set's train, validation and test part; its own metric.
+    """Features of the training, validation and test part, and the data set's metric.
 
     Raises:
-        ValueError: where there are no labels.
-        FileNotFoundError: where the data are not there.
+        ValueError: if the data set has no labels.
+        FileNotFoundError: if the data set is not found.
     """
     split = load_split(frozen.spec.config.data.location)
     return frozen.parts(split), split.metric
 
 
 def num_classes(parts: FeatureSplits) -> int:
-    """One more than the largest label of all parts."""
+    """Number of classes: the largest label of all parts plus 1."""
     return max(int(part.labels.max()) for part in parts) + 1
 
 
 def sizes(parts: FeatureSplits) -> dict[str, int]:
-    """How many images each part has."""
+    """Number of images of each part, by name."""
     return {name: len(part.labels) for name, part in parts._asdict().items()}

@@ -1,4 +1,4 @@
-"""Weighted k-nearest neighbors, as evaluated while training."""
+"""Protocol knn: weighted k-nearest neighbors, as evaluated during training."""
 
 from logo_jax.experiment import knn_monitor, load_data
 from logo_jax.experiment.pretrained import FrozenEncoder
@@ -6,19 +6,20 @@ from logo_jax.protocols.base import EvalRequest, EvalResult, Protocol
 
 
 def evaluate(frozen: FrozenEncoder, request: EvalRequest) -> EvalResult:
-    """Weighted kNN of the test set among the training set, at the run's (k, T).
+    """Evaluates weighted kNN with the training set as bank, at the run's (k, T).
 
-    Option `trivial_baselines`: adds what pixels, mean colors and the untrained encoder
-    reach. Of several seeds, values are an array each.
+    The option `trivial_baselines` adds the accuracies of raw pixels, of mean colors and
+    of the untrained encoder. With several seeds, each value is an array.
 
     Raises:
-        ValueError: where labels are missing.
+        ValueError: if the training set or the test set has no labels.
     """
     data = load_data(frozen.spec.config.data)
     monitor = knn_monitor(frozen.spec, data, frozen.mesh)
     if monitor is None:
         raise ValueError(
-            "kNN needs labels for the training and the test set; this data set has none"
+            "kNN needs a labeled training set and a labeled test set; give a data set "
+            "that has both"
         )
     values = monitor(frozen.state)
     if request.options.get("trivial_baselines"):

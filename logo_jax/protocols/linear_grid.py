@@ -1,4 +1,7 @@
-"""A linear classifier on cached features, by a grid of SGD settings."""
+"""Protocol linear, recipe features: a linear classifier on cached features.
+
+Its SGD settings are chosen from a grid.
+"""
 
 from logo_jax.evaluation import linear_grid
 from logo_jax.experiment.pretrained import FrozenEncoder
@@ -13,12 +16,14 @@ from logo_jax.protocols.base import (
 
 
 def evaluate(frozen: FrozenEncoder, request: EvalRequest) -> EvalResult:
-    """Rate and decay are chosen on validation; refitted with it, tested once.
+    """Evaluates a linear classifier whose settings are chosen on the validation part.
 
-    Option `num_epochs`: passes over the training part.
+    The settings are learning rate and weight decay. The classifier is retrained on the
+    training and validation parts together, and evaluated once on the test part. The
+    option `num_epochs` is the number of passes over the training data.
 
     Raises:
-        ValueError: where images do not have one label each.
+        ValueError: if images do not have one label each.
     """
     parts, _ = feature_splits(frozen)
     changes = {k: v for k, v in request.options.items() if k != "recipe"}

@@ -1,7 +1,8 @@
-"""A linear classifier trained by SGD on random crops of a frozen encoder's images.
+"""Protocol linear, recipes moco and simsiam: a linear classifier on random crops.
 
-It trains in a folder of its own, by the loop of any method, so that it resumes as runs
-do; `RECIPES` has the published settings.
+The classifier is trained on features that a frozen encoder computes from random crops.
+It has its own work folder and uses the training loop of all methods, so that it resumes
+like any run. `RECIPES` has the published settings.
 """
 
 import contextlib
@@ -40,7 +41,7 @@ from logo_jax.training.preemption import PreemptionHandler
 from logo_jax.training.schedule import TrainingSchedule
 from logo_jax.training.train_step import TrainStep, make_train_step
 
-SEED = 0  # of weights, crops and order
+SEED = 0  # seed of the initialization, the crops and the order of images
 OPTIMIZERS = {"sgd": optim.sgd, "lars": optim.lars}
 SCHEDULES = ("step", "cosine")
 RULES: dict[str, tuple[Callable[[Any], bool], str, Any]] = {
@@ -57,23 +58,24 @@ RULES: dict[str, tuple[Callable[[Any], bool], str, Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a linear classifier is trained on frozen features.
+    """Training settings of a linear classifier on frozen features.
 
     Attributes:
-        optimizer: "sgd", or "lars": SGD behind layer-wise rates, trust coefficient
-            1e-3, not clipped (`optim.lars`).
-        learning_rate: at its peak, for 256 images a step; it is multiplied by
-            batch_size / 256. There is no warm-up.
-        schedule: of each step: "step": x0.1 at the milestones; "cosine": half a cosine
-            to 0 at the last step.
-        milestones: epochs, rising; of "step" only.
-        momentum: of SGD.
-        weight_decay: on weights and bias.
-        batch_size: images a step, over all devices; an epoch's remainder is dropped.
-        num_epochs: in all.
-        area: (min, max) of the crop, as a fraction of the image.
-        aspect: (min, max) of its width / height.
-        flip_prob: of mirroring it; nothing else is done to it.
+        optimizer: "sgd" or "lars". LARS is SGD with layer-wise learning rates, with
+            trust coefficient 1e-3 and without clipping (`optim.lars`).
+        learning_rate: initial learning rate for 256 images per step; it is multiplied
+            by batch_size / 256. There is no warm-up.
+        schedule: learning rate schedule, updated at each step: "step": x0.1 at the
+            milestones; "cosine": cosine decay to 0 at the last step.
+        milestones: epochs in ascending order, for the schedule "step"; otherwise ().
+        momentum: momentum of SGD.
+        weight_decay: weight decay of weights and biases.
+        batch_size: number of images per step over all devices; the remaining images of
+            an epoch are dropped.
+        num_epochs: total number of epochs.
+        area: (min, max) area of a crop, as a fraction of the image.
+        aspect: (min, max) aspect ratio of a crop, width / height.
+        flip_prob: probability of a horizontal flip. Crops have no other augmentation.
 
     Raises:
         ValueError: if a field is out of range.
@@ -103,11 +105,11 @@ class Recipe:
 
     @property
     def rate(self) -> float:
-        """The learning rate at its peak: that for 256 images times batch_size / 256."""
+        """Initial learning rate: `learning_rate` times batch_size / 256."""
         return self.learning_rate * self.batch_size / 256
 
     def rates(self, steps_per_epoch: int) -> Any:
-        """The learning rate of each step."""
+        """Returns the schedule: a function from the step to the learning rate."""
         if self.schedule == "cosine":
             num_steps = self.num_epochs * steps_per_epoch
             return optim.cosine_schedule(self.rate, num_steps=num_steps)
@@ -119,13 +121,13 @@ def _require_milestones(schedule, milestones, num_epochs):
     rising = all(a < b for a, b in zip((0, *milestones), milestones, strict=False))
     if (schedule == "step") != bool(milestones) or not rising:
         raise ValueError(
-            f"recipe.milestones={milestones} must be epochs above 0, rising, for "
-            "schedule='step', and () for 'cosine'; use e.g. (60, 80)"
+            f"recipe.milestones={milestones} must be epochs above 0 in ascending order "
+            "for schedule='step', and () for 'cosine'; use e.g. (60, 80)"
         )
     if milestones and milestones[-1] >= num_epochs:
         raise ValueError(
-            f"recipe.milestones={milestones} must come before the end, epoch "
-            f"{num_epochs}; use 60 % and 80 % of it"
+            f"recipe.milestones={milestones} must be below num_epochs={num_epochs}; "
+            "use 60 % and 80 % of it"
         )
 
 
@@ -151,15 +153,15 @@ RECIPES: dict[str, Recipe] = {
 
 
 def evaluate(frozen: FrozenEncoder, request: EvalRequest) -> EvalResult | None:
-    """Trains and tests a linear classifier in the request's folder; resumes there.
+    """Trains and tests a linear classifier, or resumes it in the request's folder.
 
-    Options: `recipe`, one of RECIPES, and the fields of it that are to be changed.
+    The options are `recipe`, one of RECIPES, and new values for fields of the recipe.
 
     Returns:
-        None where it was stopped before its end.
+        The result; None if the evaluation was stopped before its end.
 
     Raises:
-        ValueError: as `train_and_test`, and for a value out of range.
+        ValueError: as `train_and_test`, and if a value is out of range.
     """
     data = load_data(frozen.spec.config.data)
     recipe = chosen_recipe(request.options)
@@ -185,9 +187,9 @@ PROTOCOL = Protocol(
 
 
 def chosen_recipe(options: Mapping[str, Any]) -> Recipe:
-    """The recipe that options name, with what they change of it.
+    """Returns the recipe named in the options, with the fields that they change.
 
-    Milestones keep their place relative to the number of epochs.
+    Milestones are scaled with the number of epochs.
     """
     changes = dict(options)
     named = RECIPES[changes.pop("recipe", "moco")]
@@ -206,28 +208,30 @@ def train_and_test(
     stop: PreemptionHandler | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float] | None:
-    """Percent of the test set that a linear classifier gets right, top1 and top5.
+    """Trains a linear classifier and returns its test accuracies in percent.
 
-    It is trained on random crops of the training set, in one process, and tested on
-    each test image once, on the center crops that kNN uses. The same call resumes
-    where it was stopped; one that is done is only tested.
+    The classifier is trained on random crops of the training set, in one process, and
+    tested once on each test image, with the center crops that kNN uses. If training was
+    stopped, the same call resumes it; if training is complete, the classifier is only
+    tested.
 
     Args:
-        frozen: the encoder, of one seed.
-        data: labeled, one class an image.
-        recipe: how the classifier is trained.
-        folder: of the probe, such as RUN/linear/moco; made if absent. It belongs to
-            this recipe, data set and encoder.
-        quiet: shows no progress.
-        stop: read between steps, as in `train`.
-        clock: seconds, for the throughput.
+        frozen: frozen encoder with one seed.
+        data: labeled data with one class per image.
+        recipe: training settings of the classifier.
+        folder: work folder of the probe, such as RUN/linear/moco; it is created if
+            absent. It belongs to this recipe, data set and encoder.
+        quiet: whether to hide the progress.
+        stop: preemption handler, which is checked between steps, as in `train`.
+        clock: function that returns the time in seconds, to measure the throughput.
 
     Returns:
-        `linear/top1` and `linear/top5`; None where it was stopped before the end.
+        `linear/top1` and `linear/top5`; None if training was stopped before its end.
 
     Raises:
-        ValueError: for data without one label an image, a batch that does not fit, or
-            a folder that belongs to another probe or is in use.
+        ValueError: if images do not have one label each, if the batch size does not fit
+            the devices or the number of images, or if the folder belongs to another
+            probe or is in use.
     """
     stop = stop or PreemptionHandler()
     train_images, test_images = _labeled(data)
@@ -283,10 +287,11 @@ class Probe:
     """A recipe with its encoder, ready for `make_train_step`.
 
     Attributes:
-        method: trains the classifier.
-        crop: of each image.
-        augment: a flip, and the run's own mean and deviation of channels.
-        schedule: of the training.
+        method: method that trains the classifier.
+        crop: size, area and aspect ratio of the crops.
+        augment: augmentation: a flip, and normalization with the run's mean and
+            standard deviation of each channel.
+        schedule: training schedule.
     """
 
     method: LinearProbe
@@ -300,7 +305,7 @@ class Probe:
         return self.method.init(key, Batch(jnp.zeros((1, 1, side, side, 3)), None))
 
     def make_batch(self, key: jax.Array, examples: Examples, epoch: Any) -> Batch:
-        """The crop of each of the examples in an epoch, and their labels."""
+        """Returns a random crop of each example in the given epoch, and the labels."""
         *pixels, labels = examples
         views = make_views(
             jax.random.fold_in(key, epoch),
@@ -315,23 +320,23 @@ class Probe:
 def make_probe(
     frozen: FrozenEncoder, recipe: Recipe, *, num_classes: int, num_images: int
 ) -> Probe:
-    """A linear probe of an encoder.
+    """Makes a linear probe for an encoder.
 
-    Crops have the side of the run's global crops: 224 px for ImageNet, 32 for CIFAR.
+    Crops have the size of the run's global crops: 224 px for ImageNet, 32 px for CIFAR.
 
     Args:
-        frozen: the encoder, of one seed.
-        recipe: how the classifier is trained.
-        num_classes: of the labels.
-        num_images: to train on.
+        frozen: frozen encoder with one seed.
+        recipe: training settings of the classifier.
+        num_classes: number of classes.
+        num_images: number of training images.
 
     Raises:
-        ValueError: where a batch exceeds the images.
+        ValueError: if the batch size exceeds the number of images.
     """
     if recipe.batch_size > num_images:
         raise ValueError(
             f"the recipe's batch_size={recipe.batch_size} exceeds the {num_images} "
-            "training images; use a smaller one"
+            "training images; use a smaller batch size"
         )
     steps_per_epoch = num_images // recipe.batch_size
     tx = OPTIMIZERS[recipe.optimizer](
@@ -373,7 +378,10 @@ def _trained(
     clock: Callable[[], float],
     **how: Any,
 ) -> TrainState:
-    """The state at the end, or where training was stopped; prints `line` first."""
+    """Prints `line`, trains, and returns the state at the end of training.
+
+    If training is stopped, the state at that step is returned.
+    """
     start = int(state.step)
     with (
         MetricWriter(folder, resume_step=start) as writer,
@@ -391,14 +399,14 @@ def _trained(
 
 
 def train_step(probe: Probe, mesh: Mesh, keys: jax.Array) -> TrainStep:
-    """The compiled step of a probe, with keys for its crops and its steps, [2]."""
+    """Returns the compiled step of a probe; keys [2] are for crops and for steps."""
     return make_train_step(probe.method.update, probe.make_batch, mesh, keys)
 
 
 def tested(
     frozen: FrozenEncoder, classifier: Classifier, images: ImageSource
 ) -> dict[str, float]:
-    """Percent of images, each once, whose class has the best score, or one of five."""
+    """Top-1 and top-5 accuracies of a classifier in percent; each image counts once."""
     features, labels = frozen.features(images)
     scores = logits(jax.device_get(classifier), features)
     return {
@@ -410,8 +418,8 @@ def tested(
 def _labeled(data: ExperimentData) -> tuple[ImageSource, ImageSource]:
     if data.bank is None or data.queries is None:
         raise ValueError(
-            f"{data.train.origin} must have a labeled training and test set for a "
-            "linear probe; give another data set"
+            f"{data.train.origin} has no labeled training and test set, which a linear "
+            "probe needs; give another data set"
         )
     return data.bank, data.queries
 
@@ -420,5 +428,5 @@ def _require_divisible(recipe: Recipe, mesh: Mesh) -> None:
     if recipe.batch_size % mesh.devices.size:
         raise ValueError(
             f"the recipe's batch_size={recipe.batch_size} must be a multiple of the "
-            f"{mesh.devices.size} devices; use a multiple of it"
+            f"{mesh.devices.size} devices; change --batch_size"
         )

@@ -1,4 +1,4 @@
-"""VOC07's linear support vector machines, for images of several labels."""
+"""Protocol svm: linear support vector machines of VOC07, for multi-label images."""
 
 import numpy as np
 
@@ -13,14 +13,15 @@ from logo_jax.protocols.base import (
 
 
 def evaluate(frozen: FrozenEncoder, request: EvalRequest) -> EvalResult:
-    """One machine a class, fitted to train and validation together.
+    """Evaluates one SVM per class, fitted to training and validation parts together.
 
-    Option `metric`: one of `metrics.SEVERAL_LABELS`; default map.
+    The option `metric` is a name in `metrics.SEVERAL_LABELS`; the default is "map".
 
     Raises:
-        ValueError: where images have one label each, or the metric is for such.
+        ValueError: if images have one label each, or if the metric is for images with
+            one label.
     """
-    # other protocols and --help do not wait for scikit-learn's import
+    # imported here, so that other protocols and --help need not import scikit-learn
     from logo_jax.evaluation import svm
 
     metric = request.options.get("metric") or "map"

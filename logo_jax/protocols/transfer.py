@@ -1,4 +1,4 @@
-"""Transfer by logistic regression on frozen features."""
+"""Protocol transfer: logistic regression on frozen features."""
 
 from logo_jax.evaluation import logistic
 from logo_jax.experiment.pretrained import FrozenEncoder
@@ -13,12 +13,14 @@ from logo_jax.protocols.base import (
 
 
 def evaluate(frozen: FrozenEncoder, request: EvalRequest) -> EvalResult:
-    """Logistic regression by L-BFGS; strength chosen on validation, refitted on both.
+    """Evaluates logistic regression by L-BFGS, its strength chosen on validation data.
 
-    Option `metric`: one of `metrics.ONE_LABEL`; default the data set's own.
+    The classifier is refitted to the training and validation parts together. The option
+    `metric` is a name in `metrics.ONE_LABEL`; the default is the data set's metric.
 
     Raises:
-        ValueError: where images do not have one label each, or the metric is for such.
+        ValueError: if images do not have one label each, or if the metric is for
+            multi-label images.
     """
     parts, own_metric = feature_splits(frozen)
     metric = request.options.get("metric") or own_metric
@@ -33,7 +35,8 @@ def evaluate(frozen: FrozenEncoder, request: EvalRequest) -> EvalResult:
         },
         splits=sizes(parts),
         settings={
-            "objective": "sum of cross-entropies + strength / 2 |W|^2, biases free",
+            "objective": "sum of cross-entropies + strength / 2 |W|^2; biases are not "
+            "penalized",
             "strength": found.strength,
             "strengths": logistic.STRENGTHS,
             "max_iterations": logistic.MAX_ITERATIONS,

@@ -1,1 +1,1 @@
-"""Runs that are compared: what a sweep file says, and the table of what they reach."""
+"""Sweeps: many runs, described in one file and compared in one table."""

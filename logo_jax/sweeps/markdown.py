@@ -1,4 +1,4 @@
-"""What a sweep found, as a part of a page that people write around."""
+"""Writes the results of a sweep into a section of a Markdown page."""
 
 import pathlib
 import re
@@ -21,21 +21,23 @@ def write(
     records: table.Records,
     command: str,
 ) -> None:
-    """Puts what is finished into the page, and its figure into figures/ beside it.
+    """Writes the results of finished runs into a page, and their figure to figures/.
+
+    The folder figures/ is in the folder of the page.
 
     Args:
-        page: a Markdown file that is there.
-        name: of the section and of the figure.
-        sweep: the cells.
-        records: of the finished runs, by cell and seed.
-        command: that made them.
+        page: an existing Markdown file.
+        name: name of the section and of the figure.
+        sweep: the sweep, with its cells.
+        records: records of the finished runs, by cell and seed.
+        command: command that trained the runs.
 
     Raises:
-        ValueError: where nothing is finished.
-        FileNotFoundError: where there is no such page.
+        ValueError: if no run is finished.
+        FileNotFoundError: if the page does not exist.
     """
     if not records:
-        raise ValueError(f"no run of {name} is finished: there is nothing to tell yet")
+        raise ValueError(f"no run of {name} is finished, so there are no results yet")
     old = page.read_text()
     rows = table.rows(sweep, records)
     figure = _write_figure(page, name, sweep, rows)
@@ -49,7 +51,10 @@ def write(
 def _write_figure(
     page: pathlib.Path, name: str, sweep: Sweep, rows: Sequence[Mapping[str, Any]]
 ) -> str:
-    """The picture's path from the page; "" where no difference is known."""
+    """Writes the figure and returns its path relative to the page; "" if there is none.
+
+    There is no figure if no difference between two cells is known.
+    """
     shown = [
         Difference(row["cell"], row["baseline"], own["values"], own["margin"])
         for row in rows
@@ -65,7 +70,7 @@ def _write_figure(
 
 
 def placed(page: str, name: str, section: str) -> str:
-    """The page with the section of that name: in its old place, else at the end.
+    """Returns the page with the section replaced, or appended if it is not in the page.
 
     >>> print(placed(placed("# Page", "a", "old") + "after", "a", "new"))
     # Page
@@ -86,13 +91,16 @@ def placed(page: str, name: str, section: str) -> str:
 def text(
     tables: Sequence[str], records: Finished, command: str, figure: str = ""
 ) -> str:
-    """The first table, what it cost and on what, the figure, other tables, the command.
+    """Returns the text of a section.
+
+    It has the first table, the costs and the machine, the figure, the other tables and
+    the command.
 
     Args:
-        tables: as Markdown, one at least.
-        records: of the finished runs, at least one.
-        command: that made them.
-        figure: path of a picture from the page; "": none.
+        tables: tables as Markdown; at least one.
+        records: records of the finished runs; at least one.
+        command: command that trained the runs.
+        figure: path of the figure relative to the page; "": no figure.
     """
     parts = [tables[0], costs(records)]
     if figure:
@@ -101,10 +109,10 @@ def text(
 
 
 def costs(records: Finished) -> str:
-    """How many runs, their hours, machine, versions and commit."""
+    """Returns a sentence with number of runs, hours, machine, versions and commit."""
     hours = sum(record["seconds"] for record in records) / 3600
     facts = [
-        f"{len(records)} runs, {hours:.1f} hours in all",
+        f"{len(records)} runs, {hours:.1f} hours in total",
         _each(records, lambda record: _machine(record["machine"])),
         _each(records, lambda record: f"commit {record['commit'] or 'unknown'}"),
     ]
@@ -112,7 +120,7 @@ def costs(records: Finished) -> str:
 
 
 def _each(records: Finished, fact: Callable[[Any], str]) -> str:
-    """A fact of the runs; each that there is, where they differ."""
+    """Returns a fact about the runs; all distinct ones if the runs differ."""
     return " and ".join(sorted({fact(record) for record in records}))
 
 

@@ -1,4 +1,4 @@
-"""The runs of a sweep: their folders, their command lines, what is recorded of them."""
+"""The runs of a sweep: their folders, command lines and records."""
 
 import contextlib
 import json
@@ -15,13 +15,13 @@ from logo_jax.training.logging.metric_writer import METRICS_FILE, read_rows
 
 @dataclass(frozen=True)
 class Run:
-    """One cell with one seed.
+    """A run of one cell with one seed.
 
     Attributes:
-        cell: of the sweep.
-        seed: of the run.
-        out: the sweep's folder.
-        flags: of every run.
+        cell: cell of the sweep.
+        seed: seed of the run.
+        out: folder of the sweep.
+        flags: flags that are added to the command line of every run.
     """
 
     cell: Setting
@@ -31,51 +31,54 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of the run's folder."""
         return f"{self.cell.name}_seed_{self.seed}"
 
     @property
     def arguments(self) -> list[str]:
-        """What makes it this run: its command line, but for the folder."""
+        """Arguments that identify the run: its command line without the folder."""
         given = {_field(flag) for flag in self.flags}
         own = self.cell.flags(self.seed)
-        # a tuple given twice would be joined
+        # if a tuple were given twice, its values would be concatenated
         return [*(flag for flag in own if _field(flag) not in given), *self.flags]
 
     @property
     def folder(self) -> pathlib.Path:
-        """Of the run."""
+        """Work folder of the run."""
         return self.out / self.name
 
     @property
     def record(self) -> pathlib.Path:
-        """The file that is there once the run is finished."""
+        """JSON file that is written when the run is finished."""
         return self.out / f"{self.name}.json"
 
     @property
     def claim(self) -> pathlib.Path:
-        """The folder that is locked by the sweep that trains it."""
+        """Folder that a sweep process locks while it trains this run."""
         return self.out / "claims" / self.name
 
     @property
     def log(self) -> pathlib.Path:
-        """What it printed."""
+        """File with the printed output of the run."""
         return self.out / f"{self.name}.log"
 
     @property
     def seconds(self) -> float:
-        """Of all its starts in this folder, but for one whose sweep was killed."""
+        """Total seconds of all starts in this folder.
+
+        A start is not counted if its sweep process was killed.
+        """
         file = self._seconds_file
         return float(file.read_text()) if file.exists() else 0.0
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
-        """Adds the time of a start to that of those before it."""
+        """Context manager that adds the time of a start to that of earlier starts."""
         begin = time.monotonic()
         try:
             yield
         finally:
-            if self.folder.is_dir():  # it began
+            if self.folder.is_dir():  # the run has started
                 seconds = self.seconds + time.monotonic() - begin
                 atomic.write_text(self._seconds_file, f"{seconds:.1f}\n")
 
@@ -85,16 +88,16 @@ class Run:
 
 
 def make_runs(sweep: Sweep, out: pathlib.Path, flags: Sequence[str]) -> list[Run]:
-    """All runs, seed by seed: all cells have one before any has two.
+    """Returns all runs, ordered by seed and then by cell.
 
     Raises:
-        ValueError: where a flag says the seed, which is the sweep's to say.
+        ValueError: if a flag sets the seed, which the sweep must set.
     """
     for flag in flags:
         if _field(flag) in ("--config.seed", "--config.seeds"):
             raise ValueError(
-                f"{flag} would give every run the same seeds; say --seeds=N, or the "
-                "sweep's own seeds"
+                f"{flag} would give every run the same seeds; use --seeds=N, or set "
+                "seeds in the sweep file"
             )
     return [
         Run(cell, seed, out, tuple(flags))
@@ -104,29 +107,29 @@ def make_runs(sweep: Sweep, out: pathlib.Path, flags: Sequence[str]) -> list[Run
 
 
 def missing_of(runs: Sequence[Run]) -> list[Run]:
-    """Runs that have not finished.
+    """Returns the runs that have not finished.
 
     Raises:
-        ValueError: where one has finished with other settings than these.
+        ValueError: if a run has finished with different settings.
     """
     for run in runs:
         changed = run.record.exists() and changes(run)
         if changed:
             raise ValueError(
                 f"{run.name} has finished with other settings ({' '.join(changed)}); "
-                "give those, --table, or another --out"
+                "use those settings, --table, or another --out"
             )
     return [run for run in runs if not run.record.exists()]
 
 
 def changes(run: Run) -> list[str]:
-    """Arguments that only the finished run has, or only this one."""
+    """Arguments that are only in the record of the finished run, or only in `run`."""
     before = json.loads(run.record.read_text())["arguments"]
     return sorted(set(before) ^ set(run.arguments))
 
 
 def reached_by(run: Run, metrics: Sequence[str]) -> dict[str, float] | None:
-    """The run's last values of the metrics; None where one is missing or not finite."""
+    """Returns the run's last values; None if a metric is missing or not finite."""
     lines = read_rows(run.folder / METRICS_FILE)
     found = {name: row[name] for row in lines for name in metrics if name in row}
     return found if _complete(found, metrics) else None
@@ -135,10 +138,10 @@ def reached_by(run: Run, metrics: Sequence[str]) -> dict[str, float] | None:
 def records_of(
     runs: Sequence[Run], metrics: Sequence[str]
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """What is recorded of the runs that are finished, by cell and seed.
+    """Returns the records of the finished runs, by cell and seed.
 
     Raises:
-        ValueError: where one has been recorded without one of the metrics.
+        ValueError: if a record lacks one of the metrics.
     """
     records = {}
     for run in runs:
@@ -147,7 +150,7 @@ def records_of(
             if not _complete(record["metrics"], metrics):
                 raise ValueError(
                     f"{run.record} must have all of {', '.join(metrics)}; remove that "
-                    "file, and the sweep reads them from the run's own"
+                    "file, and the sweep will read them from the run's metrics.jsonl"
                 )
             records[run.cell.name, run.seed] = record
     return records

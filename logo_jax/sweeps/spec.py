@@ -1,4 +1,4 @@
-"""What a sweep file says: plain data, checked when read."""
+"""Description of a sweep, read from a sweep file and validated."""
 
 import collections
 import dataclasses
@@ -13,14 +13,15 @@ from logo_jax import configs
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One line of the table: a config, and what is changed of it.
+    """A cell of a sweep, which is one row of the table: a config with overrides.
 
     Attributes:
-        name: of its runs' folders, which are NAME_seed_SEED.
-        config: file and variant, as `logo_jax.main` takes them.
-        overrides: values by field of the config, such as "data.batch_size".
-        published: of the sweep's first metric; None: no value is.
-        baseline: name of the cell it is compared with, seed by seed; "": none.
+        name: name of the cell; its runs have the folders NAME_seed_SEED.
+        config: config file and variant, as `--config` of `logo_jax.main`.
+        overrides: new values by config field, such as "data.batch_size".
+        published: published value of the sweep's first metric; None if there is none.
+        baseline: name of the cell that this cell is compared with, seed by seed; "" if
+            there is none.
     """
 
     name: str
@@ -32,12 +33,12 @@ class Setting:
     def __post_init__(self):
         if not re.fullmatch(r"[\w.-]+", self.name):
             raise ValueError(
-                f"cell name {self.name!r} must be letters, digits and any of ._- : it "
-                "names a folder"
+                f"cell name {self.name!r} must have only letters, digits and any of "
+                "._- because it names a folder"
             )
 
     def flags(self, seed: int) -> list[str]:
-        """The command line of one run, but for its folder."""
+        """Returns the command line of the run with a seed, without the folder."""
         fields = {**self.overrides, "seed": seed}
         changes = [f"--config.{name}={value}" for name, value in fields.items()]
         return [f"--config={self.config}", *changes]
@@ -45,14 +46,14 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """That one cell is above another, or below it.
+    """A claim that the value of one cell is higher, or lower, than that of another.
 
     Attributes:
-        text: as a reader should see it.
-        cell: name of the one.
-        over: name of the other.
-        published: the difference elsewhere, in the metrics' unit; its sign is what
-            is claimed.
+        text: description of the claim for readers.
+        cell: name of the first cell.
+        over: name of the cell that the first cell is compared with.
+        published: published difference, in the unit of the metrics; the claim is its
+            sign.
     """
 
     text: str
@@ -63,21 +64,21 @@ class Claim:
     def __post_init__(self):
         if not self.published:
             raise ValueError(
-                f"claim {self.text!r} has published={self.published}: its sign says "
-                "which cell is above; give another number"
+                f"claim {self.text!r} has published={self.published}, but its sign "
+                "says which cell is higher; give a number other than 0"
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """Cells, how often each is run, and by what they are compared.
+    """Cells with their seeds, and the metrics and claims that they are compared by.
 
     Attributes:
-        cells: in the table's order.
-        metrics: names in metrics.jsonl; the first is the published one and the one
-            whose differences are told.
-        seeds: of each cell's runs.
-        claims: that the runs hold against what is published, in a table of their own.
+        cells: cells, in the order of the table.
+        metrics: names of metrics in metrics.jsonl. Published values and differences
+            refer to the first metric.
+        seeds: seeds of the runs of each cell.
+        claims: published claims that are compared with the runs in a separate table.
     """
 
     cells: tuple[Setting, ...]
@@ -93,20 +94,20 @@ class Sweep:
         unknown = compared - {"", *counts}
         if twice or unknown:
             raise ValueError(
-                f"a sweep's cells must have names of their own (not so: {twice}) and "
-                f"what they are compared with among them (not so: {sorted(unknown)}); "
-                "rename those"
+                f"a sweep's cells must have unique names (duplicates: {twice}) and "
+                "must be compared with cells of the sweep (unknown: "
+                f"{sorted(unknown)}); rename them"
             )
         self._refuse_circles()
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(
-                f"a sweep's seeds={self.seeds} must differ: a run given twice would be "
-                "counted twice"
+                f"a sweep's seeds={self.seeds} must differ from each other, because a "
+                "repeated run would be counted twice"
             )
         if not (self.cells and self.metrics and self.seeds):
             raise ValueError(
                 f"a sweep of {len(self.cells)} cells, {len(self.metrics)} metrics and "
-                f"{len(self.seeds)} seeds has nothing to run; give one of each at least"
+                f"{len(self.seeds)} seeds has nothing to run; give at least one of each"
             )
 
     def _refuse_circles(self) -> None:
@@ -115,27 +116,27 @@ class Sweep:
             graphlib.TopologicalSorter(compared).prepare()
         except graphlib.CycleError as error:
             raise ValueError(
-                f"cells are compared in a circle ({' -> '.join(error.args[1])}); give "
-                "one of them no baseline"
+                f"baselines of cells form a cycle ({' -> '.join(error.args[1])}); "
+                "remove the baseline of one of them"
             ) from None
 
 
 def read(name: str) -> Sweep:
-    """The sweep that a Python file describes: a dict named SWEEP of `Sweep`'s fields.
+    """Reads a sweep from a Python file that defines SWEEP, a dict of `Sweep`'s fields.
 
     Args:
-        name: of the file, as `configs.find` takes it.
+        name: name of the file, as in `configs.find`.
 
     Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: where it describes none.
-        TypeError: where a field is missing or unknown.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file does not define a valid sweep.
+        TypeError: if a field is missing or unknown.
     """
     file = configs.find(name)
-    said = runpy.run_path(str(file)).get("SWEEP")
-    if not isinstance(said, dict):
+    described = runpy.run_path(str(file)).get("SWEEP")
+    if not isinstance(described, dict):
         raise ValueError(f"{file} must define SWEEP, a dict; see configs/sweeps")
-    cells = tuple(Setting(**cell) for cell in said.get("cells", ()))
-    claims = tuple(Claim(**claim) for claim in said.get("claims", ()))
-    fields: dict[str, Any] = said | {"cells": cells, "claims": claims}
+    cells = tuple(Setting(**cell) for cell in described.get("cells", ()))
+    claims = tuple(Claim(**claim) for claim in described.get("claims", ()))
+    fields: dict[str, Any] = described | {"cells": cells, "claims": claims}
     return Sweep(**fields)

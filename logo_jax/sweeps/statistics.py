@@ -1,9 +1,10 @@
-"""By how much one cell of a sweep is above another, and how sure that is.
+"""Differences between the cells of a sweep, with confidence intervals.
 
-Seeds are blocks: a run's value is taken for the sum of what its cell does, what its
-seed does and a residual. That is estimated from all cells that lead to the same one by
-their baselines, so that few seeds of many cells tell as much as they can. Of two cells
-alone this is Student's paired test.
+Seeds are blocks: the value of a run is modeled as the sum of an effect of its cell, an
+effect of its seed and a residual. The standard deviation of the residual is estimated
+from all cells whose chains of baselines end at the same cell, so that a few seeds of
+many cells give as precise an estimate as possible. For two cells alone, the interval is
+that of Student's paired t-test.
 """
 
 import statistics
@@ -20,18 +21,18 @@ CONFIDENCE = 0.95
 
 
 class Residual(NamedTuple):
-    """What of runs' values neither their cell nor their seed explains.
+    """The part of the values of runs that neither cell nor seed explains.
 
     Attributes:
-        std: its standard deviation.
-        freedom: degrees of freedom behind that.
+        std: standard deviation of the residual.
+        freedom: degrees of freedom of the standard deviation.
     """
 
     std: float
     freedom: int
 
     def margin(self, n: int) -> float:
-        """Half of the 95 % interval of the mean of n differences of two runs."""
+        """Half width of the 95 % interval of the mean of n differences of two runs."""
         quantile = stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom)
         return float(quantile) * self.std * (2 / n) ** 0.5
 
@@ -39,12 +40,12 @@ class Residual(NamedTuple):
 def summary(
     values: Sequence[float], residual: Residual | None = None
 ) -> dict[str, Any]:
-    """Values, their number and mean, the standard deviation of a sample (n - 1).
+    """Returns the values with their number, mean and sample standard deviation (n - 1).
 
     Args:
-        values: of runs, or differences of two runs of one seed.
-        residual: of a run, where values are differences. `margin` then is half of the
-            mean's 95 % interval, else None.
+        values: values of runs, or differences of two runs with the same seed.
+        residual: residual of a run, if the values are differences. `margin` is then the
+            half width of the 95 % interval of the mean; otherwise it is None.
 
     >>> summary([1.0, 3.0])["mean"], summary([1.0])["std"], summary([])["mean"]
     (2.0, None, None)
@@ -62,9 +63,9 @@ def summary(
 
 
 def residual_of(values: Sequence[Sequence[float]]) -> Residual | None:
-    """From values [cells, seeds]; None for fewer than two of either.
+    """Returns the residual of values [cells, seeds]; None if either is less than two.
 
-    Of two cells it is the deviation of their differences over the root of 2.
+    For two cells, its standard deviation is that of the differences divided by sqrt(2).
 
     >>> residual_of([[0.0, 0.0], [1.0, 3.0]])
     Residual(std=1.0, freedom=1)
@@ -78,12 +79,12 @@ def residual_of(values: Sequence[Sequence[float]]) -> Residual | None:
 
 
 class Differences:
-    """Between the cells of a sweep, in one metric.
+    """Differences between the cells of a sweep, in one metric.
 
     Args:
-        sweep: the cells.
-        reached: metrics of the runs that are finished.
-        metric: of which they are differences.
+        sweep: the sweep, with its cells.
+        reached: metrics of the finished runs.
+        metric: name of the metric.
     """
 
     def __init__(self, sweep: Sweep, reached: Reached, metric: str):
@@ -92,7 +93,7 @@ class Differences:
         self._values = {which: found[metric] for which, found in reached.items()}
 
     def between(self, cell: str, other: str) -> dict[str, Any]:
-        """`summary` of how far a cell is above another, by the seeds that both have."""
+        """Returns the `summary` of `cell` minus `other`, for seeds that both have."""
         both = self._common([cell, other])
         family = self._family(cell)
         residual = self._residual(family if other in family else [cell, other])
@@ -100,7 +101,7 @@ class Differences:
         return summary(values, residual or self._residual([cell, other]))
 
     def _residual(self, cells):
-        """By the seeds that all of the cells have."""
+        """Residual of cells, from the seeds that all of them have."""
         seeds = self._common(cells)
         return residual_of([[self._values[cell, s] for s in seeds] for cell in cells])
 
@@ -108,7 +109,7 @@ class Differences:
         return [s for s in self._seeds if all((c, s) in self._values for c in cells)]
 
     def _family(self, cell):
-        """Cells with runs that lead to the same one by their baselines."""
+        """Cells with runs whose chain of baselines ends at the same cell as this one."""
         root = self._root(cell)
         started = {name for name, _ in self._values}
         return [c for c in self._baselines if c in started and self._root(c) == root]
@@ -120,11 +121,18 @@ class Differences:
 
 
 def verdict(published: float, found: Mapping[str, Any]) -> str:
-    """What an interval says of a published difference: of its sign, and of its size.
+    """Returns what a confidence interval says about a published difference.
+
+    The verdict is about the sign and the size of the published difference. If the
+    interval is on the claimed side of 0, the claim holds, and the verdict adds whether
+    the interval is entirely below or above the published size. If the interval is on
+    the other side of 0, the verdict is the reverse. If the interval contains 0, the
+    effect is not seen if the interval excludes the published size, and otherwise the
+    claim is not decided.
 
     Args:
-        published: not 0; its sign is what is claimed.
-        found: `summary` of differences.
+        published: published difference, not 0; the claim is its sign.
+        found: `summary` of the differences.
 
     >>> verdict(4.8, {"mean": 2.0, "margin": 1.0})
     'holds, less than published'

@@ -1,4 +1,4 @@
-"""What a sweep's runs reached, beside what is published: as Markdown and as JSON."""
+"""Tables of the results of a sweep and of published values, as Markdown and JSON."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,16 @@ Records = Mapping[tuple[str, int], Mapping[str, Any]]  # by cell and seed
 
 
 def reached_in(records: Records) -> Reached:
-    """The metrics of what is recorded of runs."""
+    """Returns the metrics in the records of runs."""
     return {which: record["metrics"] for which, record in records.items()}
 
 
 def rows(sweep: Sweep, records: Records) -> list[dict[str, Any]]:
-    """One row a cell: its values by metric and seed, and what is said of them.
+    """Returns one row per cell: values by metric and seed, and their statistics.
 
     Args:
-        sweep: the cells.
-        records: of the runs that are finished: their "metrics" and "seconds".
+        sweep: the sweep, with its cells.
+        records: records of the finished runs, with their "metrics" and "seconds".
     """
     differences = Differences(sweep, reached_in(records), sweep.metrics[0])
     return [_row(cell, sweep, records, differences) for cell in sweep.cells]
@@ -49,15 +49,19 @@ def _row(
 
 
 def markdown(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as a table, mean ± std over seeds; a dash where nothing is known.
+    """Returns the rows as a Markdown table.
 
-    A column that no cell of the sweep can fill is left out. Minutes are those of a run.
-    Behind a difference is the interval that holds its mean with 95 % confidence.
+    Metrics are mean ± standard deviation over seeds; minutes are the mean per run. The
+    95 % confidence interval of the mean follows each difference. Unknown values are
+    dashes, and a column that no cell of the sweep can fill is left out.
     """
     has_published = any(cell.published is not None for cell in sweep.cells)
     has_baseline = any(cell.baseline for cell in sweep.cells)
     head = ["cell", "n", "minutes", *sweep.metrics]
-    head += ["published"] * has_published + ["over", "by (95 %)"] * has_baseline
+    head += ["published"] * has_published + [
+        "compared with",
+        "difference (95 %)",
+    ] * has_baseline
     lines = [head]
     for row in rows:
         columns = [row["cell"], str(len(row["seeds"])), minutes(row["seconds"])]
@@ -72,30 +76,30 @@ def markdown(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def claims(sweep: Sweep, records: Records) -> str:
-    """The sweep's claims beside what the runs say of them, as a table.
+    """Returns a Markdown table of the sweep's claims and the differences of the runs.
 
-    Differences are told as in `markdown`; the verdict is that of the first metric.
+    Differences have the format of `markdown`; the verdict is for the first metric.
     """
     lines = [["claim", "published", *sweep.metrics, "verdict"]]
     reached = reached_in(records)
     of_metric = [Differences(sweep, reached, metric) for metric in sweep.metrics]
     for claim in sweep.claims:
         found = [each.between(claim.cell, claim.over) for each in of_metric]
-        told = [interval(difference) for difference in found]
+        intervals = [interval(difference) for difference in found]
         judged = verdict(claim.published, found[0])
-        lines.append([claim.text, f"{claim.published:+.1f}", *told, judged])
+        lines.append([claim.text, f"{claim.published:+.1f}", *intervals, judged])
     return _as_table(lines)
 
 
 def _as_table(lines: Sequence[Sequence[str]]) -> str:
-    """A head and rows of cells, as Markdown."""
+    """Formats a header and rows as a Markdown table."""
     head, *rest = lines
     lines = [head, ["---"] * len(head), *rest]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def minutes(seconds: Sequence[float]) -> str:
-    """The mean, in minutes.
+    """Formats the mean of seconds in minutes; "-" if there are none.
 
     >>> minutes([60.0, 90.0]), minutes([])
     ('1.2', '-')
@@ -104,7 +108,7 @@ def minutes(seconds: Sequence[float]) -> str:
 
 
 def spread(summary: Mapping[str, Any]) -> str:
-    """Mean and, of two or more, standard deviation.
+    """Formats the mean and, for two or more values, the standard deviation.
 
     >>> spread(summary([1.0, 3.0])), spread(summary([1.0])), spread(summary([]))
     ('2.00 ± 1.41', '1.00', '-')
@@ -116,7 +120,7 @@ def spread(summary: Mapping[str, Any]) -> str:
 
 
 def interval(difference: Mapping[str, Any]) -> str:
-    """Mean and, where it is known, the interval that it is in with 95 % confidence.
+    """Formats the mean and, if it is known, its 95 % confidence interval.
 
     >>> interval({"mean": 2.0, "margin": 1.5}), interval({"mean": 2.0, "margin": None})
     ('+2.00 (+0.50 to +3.50)', '+2.00')

@@ -1,1 +1,1 @@
-"""Figures from arrays and of runs, image logging, and the HTML page of figures."""
+"""Figures of arrays and of runs, image logging, and HTML pages of figures."""

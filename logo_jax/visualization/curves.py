@@ -1,4 +1,4 @@
-"""Metrics over training steps: one panel per metric, one line per run."""
+"""Plots of metrics over training steps, with a panel per metric and a line per run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from logo_jax.visualization.figure import COLORS, RenderedFigure, png
 
 Rows = Sequence[
     Mapping[str, Any]
-]  # of one run: `step`, and metrics, None if not finite
+]  # rows of one run: `step` and metrics; a metric is None if it is not finite
 MOST_COLUMNS = 3
 
 
@@ -20,8 +20,8 @@ class Curve(NamedTuple):
     """One metric of one run.
 
     Attributes:
-        steps: updates done at each value, [n].
-        values: NaN where not finite, [n].
+        steps: step of each value, [n].
+        values: values of the metric, [n]; NaN if a value is not finite.
         spread: standard deviation over seeds, [n]; NaN for a single seed.
     """
 
@@ -34,10 +34,10 @@ class Group(NamedTuple):
     """Metrics that share a figure.
 
     Attributes:
-        name: of its file.
-        title: of the figure.
-        caption: how to read it.
-        holds: whether a metric belongs to the figure.
+        name: name of the figure's file.
+        title: title of the figure.
+        caption: caption, which explains how to read the figure.
+        holds: function that returns whether a metric belongs to the figure.
     """
 
     name: str
@@ -65,33 +65,33 @@ def _is_loss(name: str) -> bool:
 
 ACCURACY = Group(
     "knn",
-    "Accuracy while training",
-    "Top-1 of the test images, in percent, by their nearest training images; "
-    "k neighbors at temperature t.",
+    "Accuracy during training",
+    "Top-1 accuracy on the test images, in percent, of kNN with k neighbors at "
+    "temperature t and training images as bank, or of a linear classifier.",
     _is_accuracy,
 )
 GROUPS = (
     ACCURACY,
-    Group("loss", "Loss terms", "Each term of the loss, as it was logged.", _is_loss),
+    Group("loss", "Loss terms", "Logged values of each term of the loss.", _is_loss),
     Group(
         "health",
         "Health",
-        "Signs of a collapse: the embeddings' rank and spread fall, or the gradient "
-        "vanishes.",
+        "Signs of a collapse are a decrease of the rank and the standard deviation of "
+        "the embeddings, or a vanishing gradient.",
         _is_health,
     ),
     Group(
         "throughput",
         "Throughput",
-        "Images a second over all devices, and the share of time spent waiting for "
-        "data, in percent.",
+        "Images per second over all devices, and the percentage of time spent waiting "
+        "for data.",
         _is_speed,
     ),
 )
 
 
 def curve(rows: Rows, name: str) -> Curve:
-    """The values of a metric in the rows that have it; null is NaN."""
+    """Returns the values of a metric in the rows that have it; None becomes NaN."""
     has = [row for row in rows if name in row]
     columns = (
         [np.nan if row.get(key) is None else row[key] for row in has]
@@ -101,7 +101,10 @@ def curve(rows: Rows, name: str) -> Curve:
 
 
 def metric_names(runs: Mapping[str, Rows]) -> list[str]:
-    """Metrics of any of the runs, in order of appearance; without those of seeds."""
+    """Returns the names of metrics of all runs, in order of first appearance.
+
+    The names `NAME/std` and `NAME/seed_i`, which refer to seeds, are left out.
+    """
     rows = [row for rows in runs.values() for row in rows]
     every = dict.fromkeys(name for row in rows for name in row if name != "step")
     return [name for name in every if not _of_seeds(name, every)]
@@ -115,11 +118,11 @@ def _of_seeds(name: str, every: Mapping[str, Any]) -> bool:
 def plot_curves(
     runs: Mapping[str, Rows], groups: Sequence[Group] = GROUPS
 ) -> list[RenderedFigure]:
-    """A figure for each group of metrics that any of the runs has.
+    """Returns a figure for each group that has a metric of at least one run.
 
     Args:
-        runs: rows of metrics.jsonl, by the run's name.
-        groups: of metrics, one figure each.
+        runs: rows of metrics.jsonl, by name of the run.
+        groups: groups of metrics, one figure each.
     """
     names = metric_names(runs)
     by_group = [(group, list(filter(group.holds, names))) for group in groups]
@@ -168,6 +171,6 @@ def _last_values(name: str, runs: Mapping[str, Rows]) -> str:
 
 
 def last(rows: Rows, name: str) -> str:
-    """The last value of a metric, short; a dash where there is none."""
+    """Returns the last value of a metric with four digits; "-" if there is none."""
     values = [row[name] for row in rows if row.get(name) is not None]
     return f"{values[-1]:.4g}" if values else "-"

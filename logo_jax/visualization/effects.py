@@ -1,4 +1,4 @@
-"""Effects of settings: paired differences with their confidence intervals."""
+"""Plots of effects of settings: paired differences with confidence intervals."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,10 +14,11 @@ class Difference(NamedTuple):
     """Differences between two settings, one for each seed.
 
     Attributes:
-        name: of the setting.
-        over: name of the setting it is compared with.
-        values: of each seed that both have, at least one.
-        margin: half width of the mean's interval; None for a single value.
+        name: name of the setting.
+        over: name of the setting that it is compared with.
+        values: difference for each seed that both settings have; at least one.
+        margin: half width of the confidence interval of the mean; None if the interval
+            is unknown.
     """
 
     name: str
@@ -29,12 +30,12 @@ class Difference(NamedTuple):
 def plot_effects(
     name: str, metric: str, differences: Sequence[Difference]
 ) -> RenderedFigure:
-    """Figure of paired differences: each seed, the mean and its interval.
+    """Returns a figure of paired differences: each seed, the mean and its interval.
 
     Args:
-        name: of the file.
-        metric: that was measured.
-        differences: from top to bottom, at least one.
+        name: name of the file.
+        metric: name of the metric.
+        differences: differences, from top to bottom; at least one.
     """
 
     def paint(figure: Figure) -> None:
@@ -51,8 +52,9 @@ def plot_effects(
     return RenderedFigure(
         name=name,
         title="Paired differences",
-        caption="A ring is one seed's difference, the point their mean, the line the "
-        "interval that holds it with 95 % confidence; blue where that is without 0.",
+        caption="Rings are the differences for each seed, points are their means, and "
+        "lines are 95 % confidence intervals of the means. Differences whose interval "
+        "excludes 0 are blue.",
         alt="; ".join(
             f"{x.name} over {x.over} {np.mean(x.values):+.2f}" for x in differences
         ),

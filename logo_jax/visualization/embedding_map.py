@@ -1,4 +1,4 @@
-"""Embedding map: features projected to two dimensions by PCA, and by UMAP."""
+"""Embedding map: features projected to two dimensions by PCA and UMAP."""
 
 import importlib
 import importlib.util
@@ -13,7 +13,7 @@ from logo_jax.visualization.figure import COLORS, RenderedFigure, class_name, pn
 
 MOST_CLASSES = len(COLORS)
 OTHERS = "#c3c8d0"
-LEAST_FOR_UMAP = 50  # images; it uses 15 neighbors of each
+LEAST_FOR_UMAP = 50  # minimum number of images for UMAP, which uses 15 neighbors
 
 
 def feature_map(
@@ -22,13 +22,16 @@ def feature_map(
     labels: Int[np.ndarray, " n"],
     classes: Sequence[str] = (),
 ) -> RenderedFigure:
-    """Scatter plot of normalized features by PCA; by UMAP too, if it is installed.
+    """Returns a scatter plot of normalized features, projected by PCA.
+
+    If umap is installed, a second scatter plot shows the projection by UMAP.
 
     Args:
-        name: of the file.
-        features: of n >= 2 images, in d >= 2 dimensions; they are normalized first.
-        labels: -1 where unknown.
-        classes: names by label.
+        name: name of the file.
+        features: features of n >= 2 images, in d >= 2 dimensions; they are normalized
+            to unit length.
+        labels: classes of the images; -1 if unknown.
+        classes: class names by label.
     """
     from sklearn.decomposition import PCA  # takes a second to import
 
@@ -46,7 +49,7 @@ def feature_map(
             _scatter(panel, points, labels, shown)
             panel.set_title(title)
         axes[0].set(xlabel=f"first axis, {shares[0]:.1f} % of the variance")
-        axes[0].set(ylabel=f"second axis, {shares[1]:.1f} %")
+        axes[0].set(ylabel=f"second axis, {shares[1]:.1f} % of the variance")
         if len(shown):
             words = [class_name(int(i), classes) for i in shown]
             handles = axes[0].collections[1:]
@@ -54,13 +57,13 @@ def feature_map(
 
     return RenderedFigure(
         name=name,
-        title="Features on their main axes",
-        caption=f"Features of {len(features):,} images as unit vectors, projected on "
-        "their first two principal axes"
-        + (f"; colors are {len(shown)} of the classes." if len(shown) else ".")
-        + (" Beside it UMAP of the same." if len(maps) > 1 else ""),
-        alt=f"Scatter plot of {len(features):,} points; the axes have {shares[0]:.1f} "
-        f"and {shares[1]:.1f} % of the variance.",
+        title="Features on their principal axes",
+        caption=f"Features of {len(features):,} images, normalized to unit length and "
+        "projected onto their first two principal axes"
+        + (f"; {len(shown)} of the classes are colored." if len(shown) else ".")
+        + (" The second panel is a UMAP projection." if len(maps) > 1 else ""),
+        alt=f"Scatter plot of {len(features):,} points; the axes explain "
+        f"{shares[0]:.1f} and {shares[1]:.1f} % of the variance.",
         png=png((5.6 * len(maps) + 1.2, 5.0), paint),
     )
 

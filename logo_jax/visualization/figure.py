@@ -32,7 +32,7 @@ STYLE: dict[Any, Any] = {
     "font.size": 9,
     "grid.color": "#e6e8ec",
     "legend.frameon": False,
-    "text.parse_math": False,  # a folder's name may have dollars
+    "text.parse_math": False,  # the name of a folder may contain dollar signs
 }
 
 
@@ -41,11 +41,11 @@ class RenderedFigure:
     """A figure as PNG, with its text.
 
     Attributes:
-        name: of its file, without suffix.
-        title: of a few words.
-        caption: what it shows, and how to read it.
-        alt: alternative text: what the figure shows, in words.
-        png: the file's bytes.
+        name: name of the file, without suffix.
+        title: short title.
+        caption: caption, which explains what the figure shows and how to read it.
+        alt: alternative text, which describes the figure to readers who cannot see it.
+        png: contents of the PNG file.
     """
 
     name: str
@@ -56,13 +56,14 @@ class RenderedFigure:
 
 
 def png(size: tuple[float, float], paint: Callable[[Figure], Any]) -> bytes:
-    """The PNG bytes of a figure that `paint` draws; the same bytes at every call.
+    """Returns the PNG bytes of a figure that `paint` draws.
 
-    Neither matplotlib's global state nor a window is used.
+    The bytes are the same at every call. Neither the global state of matplotlib nor a
+    window is used.
 
     Args:
-        size: (width, height), in inches.
-        paint: draws on an empty figure.
+        size: (width, height) in inches.
+        paint: function that draws on an empty figure.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
@@ -73,10 +74,10 @@ def png(size: tuple[float, float], paint: Callable[[Figure], Any]) -> bytes:
 
 
 def bare(axes: Axes, edge: str = "") -> None:
-    """Removes ticks and grid from axes with an image; frames it if edge is given.
+    """Removes ticks and grid from axes that show an image, and optionally adds a frame.
 
     Args:
-        axes: with an image.
+        axes: axes that show an image.
         edge: color of the frame; "": no frame.
     """
     axes.grid(visible=False)
@@ -88,7 +89,7 @@ def bare(axes: Axes, edge: str = "") -> None:
 
 
 def class_name(label: int, classes: Sequence[str]) -> str:
-    """Name of a class; its number if it has no name, "" if it is unknown.
+    """Returns the name of a class; its number if it has no name; "" for label -1.
 
     >>> class_name(1, ["cat", "dog"]), class_name(7, []), class_name(-1, ["cat"])
     ('dog', '7', '')

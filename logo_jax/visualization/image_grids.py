@@ -1,4 +1,4 @@
-"""Image grids: crops beside their images, nearest neighbors beside their queries."""
+"""Image grids: images with their crops, and queries with their nearest neighbors."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,12 +19,13 @@ class CropExample(NamedTuple):
     """An image and its crops.
 
     Attributes:
-        image: as stored; may be smaller than the original.
-        size: (height, width) of the original, in pixels.
-        boxes: (top, left, height, width) of each crop, in pixels of the original; the
-            global crops first.
-        global_crops: inputs of the network, but in [0, 1].
-        local_crops: the same, of the local crops.
+        image: image as stored; it may be smaller than the original.
+        size: (height, width) of the original in pixels.
+        boxes: (top, left, height, width) of each crop, in pixels of the original;
+            global crops come first.
+        global_crops: global crops as the network receives them, but with values in
+            [0, 1] before normalization.
+        local_crops: local crops, with the same range of values.
     """
 
     image: UInt8[np.ndarray, "h w 3"]
@@ -38,11 +39,11 @@ class NeighborExamples(NamedTuple):
     """Query images, and the nearest neighbors of each.
 
     Attributes:
-        queries: [q, h, w, 3].
-        query_labels: -1 if unknown, [q].
-        images: of the neighbors, nearest first, [q, k, h, w, 3].
+        queries: query images, [q, h, w, 3].
+        query_labels: classes of the queries, [q]; -1 if unknown.
+        images: images of the neighbors, the nearest first, [q, k, u, v, 3].
         labels: classes of the neighbors, [q, k].
-        cosines: similarities to the query, [q, k].
+        cosines: cosine similarities of the neighbors to the query, [q, k].
     """
 
     queries: UInt8[np.ndarray, "q h w 3"]
@@ -53,11 +54,11 @@ class NeighborExamples(NamedTuple):
 
 
 def crop_grid(name: str, examples: Sequence[CropExample]) -> RenderedFigure:
-    """Figure of images with the boxes of their crops, and of the crops.
+    """Returns a figure of images with the boxes of their crops, and of the crops.
 
     Args:
-        name: of the file.
-        examples: with the same number of crops each.
+        name: name of the file.
+        examples: images and crops; all have the same number of crops.
     """
     num_global = len(examples[0].global_crops)
     num_local = len(examples[0].local_crops)
@@ -77,11 +78,12 @@ def crop_grid(name: str, examples: Sequence[CropExample]) -> RenderedFigure:
     return RenderedFigure(
         name=name,
         title="Crops, as the network sees them",
-        caption="Left the stored image with the boxes of its crops (global ones solid, "
-        "local ones dashed); then each crop of the first epoch after color changes, "
-        "framed in its box's color and mirrored where training mirrors it.",
-        alt=f"{len(examples)} rows: an image with {num_global} global and {num_local} "
-        "local boxes drawn on it, then the crops that were cut there.",
+        caption="The first column shows the stored image with the boxes of its crops "
+        "(global crops solid, local crops dashed). The other columns show each crop of "
+        "the first epoch with its color augmentation and flip, framed in the color of "
+        "its box.",
+        alt=f"{len(examples)} rows: an image with the boxes of {num_global} global and "
+        f"{num_local} local crops, then the crops.",
         png=png((side * columns, side * len(examples) + 0.3), paint),
     )
 
@@ -101,7 +103,7 @@ def _source(axes: Axes, example: CropExample, num_global: int) -> None:
         axes.add_patch(
             Rectangle((left, top), wide, tall, fill=False, lw=2, ls=style, ec=color)
         )
-    margin = 0.03 * max(height, width)  # shows the whole line of a box at the edge
+    margin = 0.03 * max(height, width)  # so that lines of boxes at the edge are shown
     axes.set(xlim=(-margin, width + margin), ylim=(height + margin, -margin))
     bare(axes)
 
@@ -109,12 +111,12 @@ def _source(axes: Axes, example: CropExample, num_global: int) -> None:
 def neighbor_grid(
     name: str, found: NeighborExamples, classes: Sequence[str] = ()
 ) -> RenderedFigure:
-    """Figure of query images and their nearest neighbors by cosine of features.
+    """Returns a figure of query images and their nearest neighbors by cosine.
 
     Args:
-        name: of the file.
+        name: name of the file.
         found: queries and neighbors.
-        classes: names by label; without them labels are shown.
+        classes: class names by label; labels are shown for classes without a name.
     """
     rows, columns = found.labels.shape
     known = found.query_labels >= 0
@@ -134,15 +136,20 @@ def neighbor_grid(
                 edge = (SAME if same[row, i] else OTHER) if known[row] else ""
                 _tile(grid[row, i + 1], found.images[row, i], text, edge)
 
-    part = f"{100 * same[known].mean():.0f} % of them share" if known.any() else ""
+    part = f"{100 * same[known].mean():.0f} % of them have" if known.any() else ""
     side = WIDTH / (columns + 1)
     return RenderedFigure(
         name=name,
         title="Nearest neighbors",
-        caption="Left an image, then the training images whose features have the "
-        "largest cosine with its own, which is told above each"
-        + (" after the class; green: of the same class, red: not." if part else "."),
-        alt=f"{rows} rows of an image and its {columns} nearest"
+        caption="The first column shows a query image, the other columns the training "
+        "images whose features have the largest cosine similarity to those of the query"
+        + (
+            "; the title is class and cosine, a frame is green for the query's class, "
+            "red for others."
+            if part
+            else "; the title is the cosine."
+        ),
+        alt=f"{rows} rows of a query image and its {columns} nearest neighbors"
         + (f"; {part} its class." if part else "."),
         png=png((WIDTH, (side + 0.28) * rows), paint),
     )

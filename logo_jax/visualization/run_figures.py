@@ -33,7 +33,7 @@ NUM_QUERIES, NUM_NEIGHBORS = 6, 8
 NUM_BANK = 2000  # images that are searched for neighbors and shown on the map
 
 
-# Compile quickly: the program runs once, on a few images.
+# Compile without optimization, because the program runs once, on a few images.
 COMPILE_QUICKLY = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
@@ -41,12 +41,12 @@ COMPILE_QUICKLY = {
 
 
 class EvalImages(NamedTuple):
-    """Images as cropped for evaluation, with features and labels.
+    """Images cropped for evaluation, with features and labels.
 
     Attributes:
-        images: uint8 [n, h, w, 3].
-        features: [n, d].
-        labels: int32 [n]; NO_LABEL if unknown or multi-label.
+        images: images, uint8 [n, h, w, 3].
+        features: features of the images, [n, d].
+        labels: classes, int32 [n]; NO_LABEL if unknown or multi-label.
     """
 
     images: np.ndarray
@@ -55,11 +55,11 @@ class EvalImages(NamedTuple):
 
 
 def crop_examples(spec: ExperimentSpec, examples: Examples) -> list[CropExample]:
-    """Crops of some images in the first epoch of training.
+    """Returns the crops of some images in the first epoch of training.
 
     Args:
-        spec: of one seed.
-        examples: of the images.
+        spec: spec of an experiment with one seed.
+        examples: examples of the images.
     """
 
     @functools.partial(jax.jit, compiler_options=COMPILE_QUICKLY)
@@ -84,13 +84,13 @@ def crop_examples(spec: ExperimentSpec, examples: Examples) -> list[CropExample]
 
 
 def to_pixels(crops: jax.Array, augment: AugmentSpec) -> np.ndarray:
-    """Crops [..., 3] before normalization, in [0, 1]."""
+    """Undoes the normalization of crops [..., 3]; returns values in [0, 1]."""
     pixels = np.asarray(crops) * np.array(augment.std) + np.array(augment.mean)
     return pixels.clip(0, 1).astype(np.float32)
 
 
 def _off_canvas(image: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """The image of that size in a canvas, without the padding."""
+    """Returns the image of the given size without the padding of its canvas."""
     height, width = np.minimum(size, image.shape[:2])
     return image[:height, :width]
 
@@ -98,14 +98,14 @@ def _off_canvas(image: np.ndarray, size: np.ndarray) -> np.ndarray:
 def feature_figures(
     name: str, frozen: FrozenEncoder, data: ExperimentData
 ) -> list[RenderedFigure]:
-    """Nearest neighbors of some images, and a map of the features.
+    """Returns figures of the nearest neighbors of some images and of the embedding map.
 
-    Queries are test images; training images if there is no labeled test set.
+    Queries are test images, or training images if there is no labeled test set.
 
     Args:
         name: prefix of the figures' file names.
-        frozen: encoder of one seed.
-        data: of its run.
+        frozen: frozen encoder with one seed.
+        data: data of its run.
     """
     images = data.train if data.bank is None else data.bank
     bank = _encode(frozen, images, NUM_BANK)
@@ -118,7 +118,11 @@ def feature_figures(
     in_bank = data.queries is None
     found = nearest(queries, bank, frozen.mesh, in_bank=in_bank)
     return [
-        neighbor_grid(f"{name}neighbours", found, classes),
+        neighbor_grid(
+            f"{name}neighbours",  # codespell:ignore neighbours
+            found,
+            classes,
+        ),
         feature_map(f"{name}features", bank.features, bank.labels, classes),
     ]
 
@@ -135,14 +139,14 @@ def _encode(frozen: FrozenEncoder, images: ImageSource, limit: int) -> EvalImage
 def nearest(
     queries: EvalImages, bank: EvalImages, mesh: Mesh, *, in_bank: bool
 ) -> NeighborExamples:
-    """The nearest neighbors of each query in the bank, by cosine of features.
+    """Returns the nearest neighbors of each query in the bank by cosine similarity.
 
     Args:
         queries: images to find neighbors of.
         bank: images to search.
         mesh: devices that share the search.
-        in_bank: whether the queries are in the bank; each one's nearest neighbor,
-            itself, is then left out.
+        in_bank: whether the queries are in the bank; if so, the nearest neighbor of a
+            query, which is the query itself, is left out.
     """
     count = min(NUM_NEIGHBORS, len(bank.images) - in_bank)
     searched = nearest_neighbors.make_bank(Features(bank.features, bank.labels), mesh)

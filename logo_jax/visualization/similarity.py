@@ -1,10 +1,11 @@
-"""Learned affinity of a run's crops beside their cosine similarity: two figures.
+"""Two figures that compare the learned affinity of a run with the cosine similarity.
 
-One crop against 40 others, ten of each of four classes: the paper's figure; where
-images have no classes, ten of each of four images. And both measures over the overlap
-(IoU) of the boxes of two local crops of an image, for 512 pairs. Crops are cut as the
-run's local ones, without changes of color and without mirroring; embeddings and
-scores are by running statistics.
+The first figure compares one crop with 40 other crops, ten of each of four classes, as
+in the paper; if images have no classes, ten crops of each of four images are used. The
+second figure plots both measures against the overlap (IoU) of the boxes of two local
+crops of an image, for 512 pairs. Crops are cut like the local crops of the run, but
+without color augmentation and flips. Batch norms use running statistics for embeddings
+and for scores.
 """
 
 import dataclasses
@@ -35,16 +36,18 @@ from logo_jax.visualization.run_figures import to_pixels
 from logo_jax.visualization.similarity_plot import Comparison, Scores
 
 NUM_GROUPS, EACH = 4, 10
-NUM_LOOKED_AT = 2000  # their classes; a record of TFDS comes with its image
+# Classes are looked up for this many images only: reading a class from TFDS reads the
+# image, too.
+NUM_LOOKED_AT = 2000
 NUM_PAIRS = 512
-BATCH_SIZE = 64  # pairs that are encoded together
+BATCH_SIZE = 64  # pairs per encoder call
 
 
 class LocalCrops(NamedTuple):
     """Crops of images, and their boxes.
 
     Attributes:
-        crops: normalized, [n, count, s, s, 3].
+        crops: normalized crops, [n, count, s, s, 3].
         boxes: (top, left, height, width) in pixels of the images, [n, count, 4].
     """
 
@@ -55,17 +58,18 @@ class LocalCrops(NamedTuple):
 def make_figures(
     workdir: Path, *, images: Path | None = None, seed: int | None = None, draw: int = 0
 ) -> tuple[str, list[RenderedFigure]]:
-    """Both figures of a run, and a line that says what they were made of.
+    """Returns a line that names checkpoint and data, and both figures of a run.
 
     Args:
-        workdir: folder of the run.
-        images: a folder of other images than the run's; its sub-folders are classes.
-        seed: which one, of a run of several.
-        draw: number of the random draw of crops.
+        workdir: work folder of the run.
+        images: folder of images to use instead of the run's images; its sub-folders are
+            classes.
+        seed: seed to use, if the run has several.
+        draw: seed of the random crops.
 
     Raises:
-        FileNotFoundError: where there is no run.
-        ValueError: where it has learned no affinity, or images cannot be read.
+        FileNotFoundError: if there is no run in the folder.
+        ValueError: if the run has no learned affinity, or if images cannot be read.
     """
     config = read_config(workdir)
     mesh = make_mesh(jax.devices()[:1])
@@ -81,10 +85,10 @@ def make_figures(
 
 
 class AffinityScorer:
-    """Scores pairs of local crops by a run's learned affinity, and by cosine.
+    """Scores pairs of local crops by the learned affinity of a run and by cosine.
 
     Args:
-        frozen: encoder of one seed.
+        frozen: frozen encoder with one seed.
 
     Raises:
         ValueError: if the run has no learned affinity.
@@ -94,9 +98,9 @@ class AffinityScorer:
         affinity = getattr(frozen.spec.method, "affinity", None)
         if not (isinstance(affinity, LearnedAffinity) and affinity.trained):
             raise ValueError(
-                "the run has learned no affinity: it needs config.logo.affinity="
+                "the run has learned no affinity, which needs config.logo.affinity="
                 "'regressor' and config.logo.update_kind='joint' or 'released'; give "
-                "the --workdir of one that has"
+                "the --workdir of a run with these settings"
             )
         self.spec = frozen.spec
         self._state = frozen.state
@@ -105,13 +109,14 @@ class AffinityScorer:
     def cut(
         self, images: ImageSource, rows: np.ndarray, count: int, key: jax.Array
     ) -> LocalCrops:
-        """Local crops of images, without color changes and flips.
+        """Returns local crops of images, without color augmentation and flips.
 
         Args:
-            images: to crop.
-            rows: numbers of images, [n]; each occurrence gets other crops.
-            count: crops of each row.
-            key: randomness of the boxes.
+            images: images to crop.
+            rows: indices of images, [n]; an index may be repeated and gets different
+                crops each time.
+            count: number of crops for each row.
+            key: random key of the boxes.
         """
         spec = self.spec
         stored = read_canvases(
@@ -158,7 +163,7 @@ class AffinityScorer:
 
 
 def compare(scorer: AffinityScorer, images: ImageSource, key: jax.Array) -> Comparison:
-    """Scores of a reference crop, of the first group's first image, with all crops."""
+    """Scores a crop of the first image of the first group against all other crops."""
     names, rows = groups(images)
     rows = np.concatenate([rows[0, :1], rows.ravel()])
     crops = scorer.cut(images, rows, 1, key).crops[:, 0]
@@ -168,11 +173,11 @@ def compare(scorer: AffinityScorer, images: ImageSource, key: jax.Array) -> Comp
 
 
 def groups(images: ImageSource) -> tuple[list[str], np.ndarray]:
-    """Names of the groups, and the numbers of their images, [groups, EACH].
+    """Returns the names of the groups and the indices of their images, [groups, EACH].
 
-    Groups are the first classes, with evenly spaced images, repeated if a class has too
-    few. If any image is unlabeled, each group is one image instead. Only NUM_LOOKED_AT
-    images are read.
+    Groups are the first classes, each with evenly spaced images, which are repeated if
+    a class has too few. If any image is unlabeled, each group is one image. Only
+    NUM_LOOKED_AT images are read.
     """
     looked_at = evenly_spaced(len(images), NUM_LOOKED_AT)
     labels = np.array(list(map(class_of, images.records(looked_at))))
@@ -190,22 +195,24 @@ def groups(images: ImageSource) -> tuple[list[str], np.ndarray]:
 def over_overlaps(
     scorer: AffinityScorer, images: ImageSource, key: jax.Array
 ) -> tuple[np.ndarray, Scores, Scores]:
-    """Scores of pairs of crops of one image, and of two images.
+    """Scores pairs of crops of the same image, and pairs of crops of two images.
 
     Returns:
-        Overlap of the boxes of each pair of one image, [n]; scores of these pairs;
-        scores of their first crops with a crop of another image.
+        The overlap (IoU) of the boxes of each pair of crops of the same image, [n]; the
+        scores of these pairs; the scores of their first crops paired with a crop of
+        another image.
 
     Raises:
         ValueError: if there is only one image.
     """
     if len(images) < 2:
-        raise ValueError(f"{images.origin} has one image; give two or more to compare")
+        raise ValueError(f"{images.origin} has one image; give at least two images")
     rows = np.arange(NUM_PAIRS) * len(images) // NUM_PAIRS
     crops, boxes = scorer.cut(images, rows, 2, key)
     overlap = similarity_plot.overlaps(boxes[:, 0], boxes[:, 1])
     first, second = crops[:, 0], crops[:, 1]
-    # half the rows further is another image, however often each is repeated
+    # shifting by half of the rows pairs each row with another image, even if images
+    # are repeated
     others = jnp.roll(second, NUM_PAIRS // 2, axis=0)
     return overlap, scorer.scores(first, second), scorer.scores(first, others)
 

@@ -1,7 +1,7 @@
-"""Figures of the learned affinity of crops beside their cosine similarity.
+"""Figures that compare the learned affinity of crops with their cosine similarity.
 
-scipy.stats and scikit-learn are imported where they are used: together they take two
-seconds, which `logo_jax.report` would wait for at every start.
+scipy.stats and scikit-learn are imported inside the functions that use them, because
+importing both takes two seconds, which would delay every start of `logo_jax.report`.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ class Scores(NamedTuple):
     """Two similarity measures of the same pairs of crops.
 
     Attributes:
-        learned: affinity, [n].
-        cosine: [n].
+        learned: learned affinity of each pair, [n].
+        cosine: cosine similarity of each pair, [n].
     """
 
     learned: Float[np.ndarray, " n"]
@@ -36,10 +36,10 @@ class Comparison:
     """A reference crop and other crops, in groups of equal size.
 
     Attributes:
-        reference: in [0, 1].
-        crops: group after group, in [0, 1].
-        groups: name of each.
-        scores: of the reference with each crop.
+        reference: reference crop, with values in [0, 1].
+        crops: other crops, ordered by group, with values in [0, 1].
+        groups: names of the groups.
+        scores: scores of the reference with each crop.
     """
 
     reference: Float[np.ndarray, "s s 3"]
@@ -61,7 +61,7 @@ class Comparison:
 
 
 def normalized(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Values scaled from [min, max] to [0, 1]; all 0 if they are equal.
+    """Scales values from [min, max] to [0, 1]; returns zeros if all values are equal.
 
     >>> normalized(np.array([2.0, 4.0, 3.0])).tolist()
     [0.0, 1.0, 0.5]
@@ -71,7 +71,7 @@ def normalized(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
 
 
 def rank_correlation(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
-    """Spearman's rank correlation; NaN if either is constant, without a warning.
+    """Spearman's rank correlation; NaN without a warning if an argument is constant.
 
     >>> round(rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 8.0, 9.0])), 6)
     1.0
@@ -87,11 +87,11 @@ def rank_correlation(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> 
 def overlaps(
     a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "n 4"]
 ) -> Float[np.ndarray, " n"]:
-    """Intersection over union of boxes, in [0, 1].
+    """Intersection over union (IoU) of pairs of boxes, in [0, 1].
 
     Args:
-        a: (top, left, height, width) of each.
-        b: the same.
+        a: (top, left, height, width) of the first box of each pair.
+        b: (top, left, height, width) of the second box of each pair.
 
     >>> overlaps(np.array([[0.0, 0, 2, 2]]), np.array([[0.0, 1, 2, 2]])).round(3)
     array([0.333])
@@ -106,9 +106,9 @@ class Binned(NamedTuple):
     """Means of y in bins of x.
 
     Attributes:
-        x: mean of x in the bin, [k].
-        y: mean of y, [k].
-        error: standard error of the mean of y, [k].
+        x: mean of x in each bin, [k].
+        y: mean of y in each bin, [k].
+        error: standard error of the mean of y in each bin, [k].
     """
 
     x: np.ndarray
@@ -119,10 +119,10 @@ class Binned(NamedTuple):
 def binned(
     x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], bins: int = 10
 ) -> Binned:
-    """Means in bins between quantiles of x.
+    """Returns means of y in bins between quantiles of x.
 
-    Equal values share a bin, so there may be fewer bins; those with a single pair are
-    left out.
+    Equal values of x are in the same bin, so there may be fewer bins than requested.
+    Bins with a single pair are left out.
 
     >>> binned(np.array([0.0, 1, 2, 3]), np.array([1.0, 3, 5, 9]), bins=2).y.tolist()
     [2.0, 7.0]
@@ -140,19 +140,19 @@ def binned(
 
 
 def compared(name: str, found: Comparison) -> RenderedFigure:
-    """Figure of the reference, both measures of each crop, and the crops.
+    """Returns a figure of the reference, of both measures for each crop, and the crops.
 
     Args:
-        name: of the file.
+        name: name of the file.
         found: crops of any number of groups, and their scores.
 
     Source: LoGo, supplement, Figure 2, https://arxiv.org/abs/2203.17205.
     """
     means = "; ".join(
-        f"{group} {own.learned:.2f} by the affinity, {own.cosine:.2f} by the cosine"
+        f"{group} {own.learned:.2f} for the affinity, {own.cosine:.2f} for the cosine"
         for group, own in found.means.items()
     )
-    agree = f"rank correlation of the two {rank_correlation(*found.scores):.2f}"
+    agree = f"their rank correlation is {rank_correlation(*found.scores):.2f}"
     lines = len(found.groups)
 
     def paint(figure: Figure) -> None:
@@ -167,11 +167,12 @@ def compared(name: str, found: Comparison) -> RenderedFigure:
 
     return RenderedFigure(
         name=name,
-        title="One crop against others",
-        caption="Learned affinity and cosine of the reference with each crop below, in "
-        f"their order, each between its smallest and largest value; {agree}. Under a "
-        f"crop: affinity, cosine. Means: {means}. The affinity is the regressor's "
-        "score, with running statistics, mean of both orders.",
+        title="One crop compared with others",
+        caption="Learned affinity and cosine similarity of the reference with each of "
+        "the crops below, in their order, each scaled from its range to [0, 1]; "
+        f"{agree}. The numbers below a crop are affinity and cosine. Means: {means}. "
+        "The affinity is the score of the regressor with running statistics, averaged "
+        "over both orders of the two crops.",
         alt=f"Two curves over {len(found.crops)} crops in groups: "
         f"{', '.join(found.groups)}; {agree}. Means: {means}.",
         png=png((10.0, 3.0 + 1.25 * lines), paint),
@@ -211,7 +212,7 @@ def _crops(grid: np.ndarray, found: Comparison) -> None:
 def roc_auc(
     positive: Float[np.ndarray, " n"], negative: Float[np.ndarray, " m"]
 ) -> float:
-    """Area under the ROC curve: how often a positive score exceeds a negative one.
+    """Area under the ROC curve: how often a positive score exceeds a negative score.
 
     >>> roc_auc(np.array([2.0, 4.0]), np.array([1.0, 3.0]))
     0.75
@@ -225,12 +226,12 @@ def roc_auc(
 def over_overlap(
     name: str, overlap: Float[np.ndarray, " n"], same: Scores, different: Scores
 ) -> RenderedFigure:
-    """Figure of both measures over the overlap of the crops' boxes.
+    """Returns a figure of both measures against the overlap of the crops' boxes.
 
     Args:
-        name: of the file.
-        overlap: intersection over union of each pair of crops of one image, [n].
-        same: scores of those pairs.
+        name: name of the file.
+        overlap: intersection over union of each pair of crops of the same image, [n].
+        same: scores of these pairs.
         different: scores of pairs of crops of two images.
     """
     rows = list(zip((LEARNED, COSINE), same, different, COLORS, strict=False))
@@ -240,17 +241,19 @@ def over_overlap(
             _over_overlap(axes, overlap, *row)
 
     facts = "; ".join(
-        f"{label}: rank correlation with the overlap "
-        f"{rank_correlation(overlap, values):.2f}, a pair of one image is above one of "
-        f"two in {100 * roc_auc(values, others):.0f} % of cases"
+        f"{label}: the rank correlation with the overlap is "
+        f"{rank_correlation(overlap, values):.2f}, and a pair of the same image scores "
+        f"higher than a pair of two images in {100 * roc_auc(values, others):.0f} % of "
+        "cases"
         for label, values, others, _ in rows
     )
     return RenderedFigure(
         name=name,
-        title="Crops of one image: how alike, by how much they share",
-        caption=f"{len(overlap):,} pairs of local crops, both of one image. A point is "
-        "a pair; the line is the mean of as many pairs a bin, with its standard error. "
-        f"Dashed: mean of crops of two images. {facts[0].upper()}{facts[1:]}.",
+        title="Similarity of two crops of an image, by their overlap",
+        caption=f"{len(overlap):,} pairs of local crops of the same image, one point "
+        "each. The solid line is the mean in bins with equal numbers of pairs, with "
+        "its standard error; the dashed line is the mean for crops of two images. "
+        f"{facts[0].upper()}{facts[1:]}.",
         alt=f"Two scatter plots over the overlap of boxes. {facts}.",
         png=png((10.0, 4.2), paint),
     )

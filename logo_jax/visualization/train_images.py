@@ -1,4 +1,4 @@
-"""Image logging while a run trains: crops and accuracy curves."""
+"""Image logging during training: crops and accuracy curves."""
 
 import io
 from collections.abc import Mapping
@@ -18,12 +18,14 @@ from logo_jax.training.logging.metric_writer import (
 
 
 class ImageLogger:
-    """Logs crops with their boxes after the first row, curves after each evaluation.
+    """Logs crops after the first row of metrics, and curves after each evaluation.
+
+    The image of the crops shows their boxes, too.
 
     Args:
-        writer: sends images to the loggers of the run.
-        folder: of the run.
-        experiment: that is trained.
+        writer: metric writer, which sends images to the loggers of the run.
+        folder: work folder of the run.
+        experiment: experiment that is trained.
         has_crops: whether the crops have been logged already.
     """
 
@@ -41,7 +43,7 @@ class ImageLogger:
         self._has_crops = has_crops
 
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
-        """Logs the images that are due after a row of metrics has been written."""
+        """Logs the images for a row of metrics that has been written."""
         if not self._has_crops:
             self._writer.log_image(step, "crops", pixels(draw_crops(self._experiment)))
             self._has_crops = True
@@ -49,9 +51,10 @@ class ImageLogger:
             self._writer.log_image(step, "knn", pixels(draw_accuracy(self._file)))
 
 
-# Imported at the first figure: matplotlib takes longer to import than the first step.
+# The functions below import matplotlib at the first figure, because the import takes
+# longer than the first step.
 def draw_crops(experiment: Experiment) -> bytes:
-    """Some training images with the boxes of their crops, and the crops, as PNG."""
+    """Returns a PNG of some training images, their crops and the boxes of the crops."""
     from logo_jax.visualization.image_grids import crop_grid
     from logo_jax.visualization.run_figures import crop_examples
 
@@ -60,7 +63,7 @@ def draw_crops(experiment: Experiment) -> bytes:
 
 
 def draw_accuracy(file: Path) -> bytes:
-    """The accuracies in a metrics.jsonl over steps, as PNG."""
+    """Returns a PNG of the accuracies in a metrics.jsonl over steps."""
     from logo_jax.visualization import curves
 
     (figure,) = curves.plot_curves({"run": read_rows(file)}, [curves.ACCURACY])
@@ -68,5 +71,5 @@ def draw_accuracy(file: Path) -> bytes:
 
 
 def pixels(png: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """Red, green and blue of a PNG file."""
+    """Returns the RGB pixels of a PNG file."""
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))

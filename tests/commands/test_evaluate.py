@@ -97,10 +97,9 @@ def test_floors_are_told_beside_knn_and_the_untrained_encoder_is_one(folder):
     report = evaluated(folder, "--trivial_baselines")
     baselines = {k: v for k, v in report["values"].items() if k not in KNN}
     assert list(baselines) == [
-        f"baseline/{name}"
-        for name in ("raw pixels", "mean colour", "untrained network")
+        f"baseline/{name}" for name in ("raw pixels", "mean color", "untrained network")
     ]
-    assert baselines["baseline/mean colour"] == 100.0
+    assert baselines["baseline/mean color"] == 100.0
     untrained = evaluated(folder, "--untrained")
     assert untrained["encoder"] == "untrained"
     assert untrained["values"][KNN[0]] == baselines["baseline/untrained network"]
@@ -258,11 +257,11 @@ def test_a_file_of_another_network_is_refused_in_one_line(
         (["--protocol=nope"], "--protocol"),
         (["--protocol=linear", "--batch_size=4000"], "exceeds the 40 training images"),
         (["--protocol=linear", "--learning_rate=-1"], "learning_rate=-1"),
-        (["--num_epochs=3"], "--num_epochs is not read by --protocol=knn"),
+        (["--num_epochs=3"], "--num_epochs is not an option of --protocol=knn"),
         (["--dataset=nowhere"], "nowhere is not prepared"),
         (
             ["--recipe=moco"],
-            "--recipe is not read by --protocol=knn with --recipe=moco",
+            "--recipe is not an option of --protocol=knn with --recipe=moco",
         ),
         (["--protocol=linear", "--num_epochs=0"], "whole number, 1 or more"),
         (

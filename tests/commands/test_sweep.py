@@ -77,7 +77,7 @@ def test_only_what_is_missing_is_run_and_a_failure_stops_no_other(
     assert capfd.readouterr().err == ""
     before, found = page.read_text().split("<!-- sweep: written by logo_jax.sweep -->")
     assert before == "# Ours\n\n"
-    assert "2 runs, 0.0 hours in all; 1 x cpu" in found
+    assert "2 runs, 0.0 hours in total; 1 x cpu" in found
     assert "--config.data.path=DIR --out=OUT\n" in found
     assert str(tmp_path) not in found
     assert (tmp_path / "figures" / "sweep.png").read_bytes().startswith(b"\x89PNG")
@@ -266,10 +266,10 @@ def test_claims_are_judged_beside_what_is_published(tmp_path):
     )
 
     file.write_text(f"SWEEP = {said | {'claims': [claim | {'published': 0.0}]}}")
-    with pytest.raises(ValueError, match="its sign says which cell is above"):
+    with pytest.raises(ValueError, match="its sign says which cell is higher"):
         spec.read(str(file))
     file.write_text(f"SWEEP = {said | {'claims': [claim | {'over': 'c'}]}}")
-    with pytest.raises(ValueError, match=r"not so: \['c'\]"):
+    with pytest.raises(ValueError, match=r"unknown: \['c'\]"):
         spec.read(str(file))
 
 
@@ -321,9 +321,9 @@ def test_the_crop_ratio_sweep_is_the_supplements_two_tables():
 @pytest.mark.parametrize(
     ("cells", "flags", "message"),
     [
-        ([CELL, CELL], [], "must have names of their own"),
-        ([CELL | {"baseline": "b"}], [], "what they are compared with among them"),
-        ([CELL | {"baseline": "a"}], [], "in a circle (a -> a)"),
+        ([CELL, CELL], [], "must have unique names"),
+        ([CELL | {"baseline": "b"}], [], "must be compared with cells of the sweep"),
+        ([CELL | {"baseline": "a"}], [], "form a cycle (a -> a)"),
         ([CELL | {"name": "a/b"}], [], "it names a folder"),
         ([CELL | {"unheard_of": 1.0}], [], "unheard_of"),
         ([], [], "nothing to run"),

@@ -1,4 +1,4 @@
-"""Configs of older versions, and variants of an experiment."""
+"""Configs of older versions, and variants of experiments."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from logo_jax.experiment import parse
 
 
 def old(method="moco"):
-    """A config.json of the version before fields were renamed."""
+    """A config.json with the field names of an older version."""
     config = base.get_config(method).to_dict()
     for before, now in base.RENAMED.items():
         (group, name), new = before.split("."), now.split(".")[1]
@@ -19,7 +19,7 @@ def old(method="moco"):
 
 
 @pytest.mark.parametrize("method", base.METHODS)
-def test_an_old_config_is_read_by_its_old_names_and_gets_defaults(method):
+def test_an_old_config_is_read_with_its_old_names_and_gets_defaults(method):
     saved = old(method) | {"seed": 7}
     saved["data"]["held_out"] = 300
     config = base.complete(saved)
@@ -28,10 +28,10 @@ def test_an_old_config_is_read_by_its_old_names_and_gets_defaults(method):
     assert config["data"]["loader"] == "on_device"
     assert (config["monitor"]["wandb"], config["data"]["canvas"]) == ("", 512)
     assert "held_out" not in config["data"]
-    assert saved["data"]["held_out"] == 300  # the argument stays as it is
+    assert saved["data"]["held_out"] == 300  # the argument is not changed
 
 
-def test_what_is_no_config_of_ours_stays_as_it_is():
+def test_a_dict_that_is_not_a_config_is_not_changed():
     probe = {"recipe": {"schedule": "step"}, "seed": 0}
     assert base.complete(probe) == probe
     assert base.complete({"method": 3, "monitor": 4}) == {"method": 3, "monitor": 4}

@@ -1,4 +1,4 @@
-"""Every config and variant, down to its whole train step."""
+"""Every config and variant: fields, methods, and compiled train steps."""
 
 import importlib
 import pathlib
@@ -46,7 +46,7 @@ def examples(batch_size, side):
 
 
 @every_experiment
-def test_the_full_train_step_of_a_config_fits_together_and_lowers_elsewhere(name):
+def test_the_train_step_of_a_config_lowers_for_other_platforms(name):
     spec = describe(load(name))
     state = jax.eval_shape(spec.init)
     size = spec.crops["global_crops"].size
@@ -73,13 +73,13 @@ DATA |= {"COCO 2017 images": "coco", "a folder of your own images": ""}
 
 
 @pytest.mark.parametrize("name", [x for x in EXPERIMENTS if x != "quickstart"])
-def test_a_page_says_in_its_first_line_what_its_config_has(name):
+def test_the_first_line_of_a_config_file_agrees_with_the_config(name):
     module = importlib.import_module(f"logo_jax.configs.{name}")
     config = load(name)
     title = module.__doc__.splitlines()[0]
-    said = dict(NETWORKS | DATA)
-    found = {words for words in said if words in title}
-    assert {said[words] for words in found} == {
+    known = dict(NETWORKS | DATA)
+    found = {words for words in known if words in title}
+    assert {known[words] for words in found} == {
         config.encoder.backbone,
         config.data.name,
     }
@@ -95,7 +95,7 @@ def test_a_page_says_in_its_first_line_what_its_config_has(name):
 
 
 @every_experiment
-def test_a_page_states_what_a_reader_of_the_paper_looks_for(name):
+def test_a_config_file_states_the_main_numbers_of_the_experiment(name):
     text = (FOLDER / f"{name}.py").read_text()
     for field in (
         "data.batch_size",
@@ -114,8 +114,8 @@ def test_a_page_states_what_a_reader_of_the_paper_looks_for(name):
             assert f"    config.method.{knob} = " in text, knob
 
 
-@pytest.mark.parametrize("steps_per_epoch", [1, 70])  # 1: before data are known
-def test_a_warm_up_may_be_a_part_of_an_epoch_and_is_shorter_than_training(
+@pytest.mark.parametrize("steps_per_epoch", [1, 70])  # 1: before the data are read
+def test_a_warm_up_may_be_a_fraction_of_an_epoch_and_is_shorter_than_training(
     steps_per_epoch,
 ):
     config = load("cifar10_simsiam")
@@ -143,7 +143,8 @@ def test_every_variant_of_a_config_describes_a_method(name, variant):
     assert spec.schedule.num_steps == usual * (2 if twice else 1)
 
 
-# Reduced, the others are one of these with other numbers; compiling a step takes long.
+# Compiling a step takes long, and the other configs at reduced size are the same as one
+# of these with other numbers.
 STEPPED = [
     name
     for name in EXPERIMENTS
@@ -160,7 +161,9 @@ def test_a_config_at_reduced_size_takes_a_step(name):
     before = jax.device_get(state.params["encoder"])
     step_, inputs = compiled(spec), examples(config.data.batch_size, 16)
     after, _ = step_(state, *inputs)
-    after, metrics = step_(after, *inputs)  # the first step of a warm-up stands still
+    after, metrics = step_(
+        after, *inputs
+    )  # the learning rate of a warm-up's first step is 0
     assert all(np.isfinite(value) for value in jax.device_get(metrics).values())
     moved = jax.tree.map(
         lambda a, b: bool(np.any(a != b)),
@@ -171,7 +174,7 @@ def test_a_config_at_reduced_size_takes_a_step(name):
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_runs_that_differ_in_their_seed_share_their_programs(seeds):
+def test_runs_with_different_seeds_have_the_same_programs(seeds):
     def programs(seed):
         config = load("cifar10_moco")
         reduce(config)
@@ -190,7 +193,7 @@ def test_runs_that_differ_in_their_seed_share_their_programs(seeds):
 
 
 def reduce(config):
-    """Small crops, a narrow network, a batch of eight."""
+    """Reduces a config to small crops, a narrow network and a batch of eight."""
     groups = (config.crops.global_crops, 12), (config.crops.local_crops, 8)
     config.crops.global_crops, config.crops.local_crops = (
         (crops[0], side, crops[2]) for crops, side in groups
@@ -206,7 +209,7 @@ def reduce(config):
         config.method.num_prototypes = 8
 
 
-def test_released_has_every_switch_of_the_golden_run():
+def test_released_has_all_settings_of_the_golden_run():
     method = describe(load("cifar10_moco", "released"), steps_per_epoch=195).method
     assert isinstance(method, LoGo)
     assert isinstance(method.base, MoCo)
@@ -230,7 +233,7 @@ def test_released_has_every_switch_of_the_golden_run():
     np.testing.assert_allclose(base_method.pair_weights.sum(), 1.0)
 
 
-def test_paper_sums_pairs_and_takes_one_step_by_the_difference_of_affinities():
+def test_paper_has_summed_pairs_and_a_joint_step_with_the_difference_loss():
     method = describe(load("cifar10_simsiam", "paper")).method
     assert isinstance(method, LoGo)
     assert isinstance(method.affinity, LearnedAffinity)
@@ -247,7 +250,7 @@ def test_paper_sums_pairs_and_takes_one_step_by_the_difference_of_affinities():
 
 
 @every_experiment
-def test_released_has_the_released_regressor_everywhere(name):
+def test_released_has_the_released_regressor_in_every_config(name):
     config = load(name, "released")
     method = describe(config).method
     assert isinstance(method, LoGo)
@@ -272,14 +275,14 @@ def test_released_has_the_released_regressor_everywhere(name):
     assert config.batch_norm == "per_device"
 
 
-def test_mocos_defaults_are_its_notebooks():
+def test_the_defaults_of_moco_are_those_of_its_notebook():
     method = describe(load("cifar10_moco", "multicrop")).method
     assert isinstance(method, MoCo)
     assert (method.queue_size, method.momentum, method.temperature) == (4096, 0.99, 0.1)
     assert not method.encode_unused_views
 
 
-def test_the_regressors_schedule_is_its_own():
+def test_the_schedule_of_the_regressor_is_a_separate_setting():
     rates = {}
     for schedule in ("constant", "cosine", "step"):
         config = load("cifar10_simsiam")
@@ -300,10 +303,10 @@ def test_the_regressors_schedule_is_its_own():
 
 
 def rate_after(tx, steps):
-    """The learning rate of a step: what a gradient of one moves without momentum."""
+    """The learning rate of a step: the first update for a gradient of 1."""
     params = {"x": jnp.zeros(())}
     state = tx.init(params)
-    # the schedule's count is the only integer of the state
+    # the only integer in the state is the count of the schedule
     state = jax.tree.map(
         lambda leaf: jnp.full_like(leaf, steps) if leaf.dtype == jnp.int32 else leaf,
         state,
@@ -313,20 +316,20 @@ def rate_after(tx, steps):
 
 
 @pytest.mark.parametrize("frozen_epochs", [0.0, 0.4, 1.0])
-def test_a_states_structure_does_not_depend_on_the_length_of_an_epoch(frozen_epochs):
+def test_the_structure_of_a_state_does_not_depend_on_the_epoch_length(frozen_epochs):
     config = load("cifar10_swav")
     config.method.frozen_epochs = frozen_epochs
     states = [jax.eval_shape(describe(config, n).init) for n in (1, 97)]
     assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
 
 
-def test_swav_style_has_the_supplements_areas():
+def test_swav_style_has_the_crop_areas_of_the_supplement():
     crops = describe(load("imagenet100_simsiam", "swav_style")).crops
     assert crops["global_crops"].scale == (0.3, 1.0)
     assert crops["local_crops"].scale == (0.05, 0.3)
 
 
-def test_two_global_and_six_local_crops_are_four_numbers_of_a_config():
+def test_two_global_and_six_local_crops_can_be_configured():
     config = load("cifar10_simsiam")
     config.crops.local_crops = (6, 16, (0.05, 0.3))
     spec = describe(config)

@@ -1,4 +1,4 @@
-"""Configs and sweeps found by name, from any folder; what a wheel holds of them."""
+"""Configs and sweeps are found by name from any folder and are part of the wheel."""
 
 import pathlib
 import re
@@ -23,11 +23,13 @@ def test_a_config_is_found_by_name_and_by_path_from_any_folder(
     name, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "quickstart").mkdir()  # of a run, perhaps: a folder is no config
+    (tmp_path / "quickstart").mkdir()  # a folder, such as a run's, is not a config
     assert configs.find(name) == QUICKSTART
 
 
-def test_a_file_of_the_users_comes_before_one_of_ours(tmp_path, monkeypatch):
+def test_a_file_of_the_user_is_preferred_to_a_config_of_the_package(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
     own = pathlib.Path("configs/quickstart.py")
@@ -39,12 +41,12 @@ def test_a_file_of_the_users_comes_before_one_of_ours(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name", ["", "quickstar", "../main", "__init__", "/quickstart"]
 )
-def test_what_is_neither_is_told_with_the_names_there_are(name, tmp_path, monkeypatch):
+def test_the_error_for_an_unknown_name_lists_all_names(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=re.escape(repr(name))) as told:
+    with pytest.raises(FileNotFoundError, match=re.escape(repr(name))) as raised:
         configs.find(name)
-    assert "quickstart, stl10_moco" in str(told.value)
-    assert "\n" not in str(told.value)
+    assert "quickstart, stl10_moco" in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_sweep_is_found_from_any_folder(tmp_path, monkeypatch):
@@ -53,12 +55,12 @@ def test_a_sweep_is_found_from_any_folder(tmp_path, monkeypatch):
     assert spec.read("sweeps/stl10_crop_ratio") == by_path
 
 
-def test_no_config_imports_from_the_folder_it_is_run_in():
+def test_no_config_imports_from_the_working_directory():
     for file in configs.FOLDER.rglob("*.py"):
         assert "from configs" not in file.read_text(), file
 
 
-def test_a_wheel_holds_every_file_of_the_package_and_nothing_else(tmp_path):
+def test_a_wheel_has_every_file_of_the_package_and_no_others(tmp_path):
     source = tmp_path / "source"
     unwanted = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "logo_jax", source / "logo_jax", ignore=unwanted)
@@ -76,5 +78,5 @@ def test_a_wheel_holds_every_file_of_the_package_and_nothing_else(tmp_path):
     assert "logo_jax/py.typed" in packed
 
 
-def test_in_a_clone_the_folder_is_at_the_top_too():
+def test_a_clone_has_a_link_to_the_configs_at_the_top():
     assert (ROOT / "configs").samefile(configs.FOLDER)

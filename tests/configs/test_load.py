@@ -1,4 +1,4 @@
-"""A config by name and variant, with fields changed by strings or by values."""
+"""Loading configs by name and variant, with overrides given as strings or values."""
 
 import re
 
@@ -10,7 +10,7 @@ from logo_jax.configs import cifar10_moco
 from logo_jax.training.workdir import flatten
 
 
-def test_a_name_with_a_variant_is_what_its_file_returns(tmp_path, monkeypatch):
+def test_a_config_loaded_by_name_equals_that_of_its_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert configs.load("cifar10_moco") == cifar10_moco.get_config()
     baseline = cifar10_moco.get_config("baseline")
@@ -19,7 +19,7 @@ def test_a_name_with_a_variant_is_what_its_file_returns(tmp_path, monkeypatch):
     assert configs.load("configs/cifar10_moco.py:baseline") == baseline
 
 
-def test_a_loaded_config_is_locked_and_the_callers_own():
+def test_a_loaded_config_is_locked_and_a_new_object():
     config = configs.load("cifar10_moco", {"data.batch_size": 8})
     assert configs.load("cifar10_moco").data.batch_size == 512
     with pytest.raises(AttributeError):
@@ -55,7 +55,7 @@ TAKEN = [
 
 
 @pytest.mark.parametrize(("field", "given", "expected"), TAKEN)
-def test_a_value_takes_the_type_that_the_field_has(field, given, expected):
+def test_a_value_is_converted_to_the_type_of_the_field(field, given, expected):
     config = configs.load("cifar10_moco", {field: given})
     group, _, key = field.rpartition(".")
     value = (config[group] if group else config)[key]
@@ -66,7 +66,7 @@ def test_a_value_takes_the_type_that_the_field_has(field, given, expected):
 
 
 @pytest.mark.parametrize("name", ["simsiam", "moco", "byol", "swav"])
-def test_every_field_takes_its_own_value_as_text(name):
+def test_every_field_accepts_its_value_as_a_string(name):
     config = configs.load(f"cifar10_{name}")
     texts = {field: str(x) for field, x in flatten(config.to_dict())}
     assert len(texts) > 70
@@ -100,19 +100,19 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("field", "given", "message"), REFUSED)
-def test_a_wrong_value_or_name_is_told_in_one_line(field, given, message):
-    with pytest.raises((ValueError, TypeError), match=re.escape(message)) as told:
+def test_the_error_for_a_wrong_value_or_name_is_one_line(field, given, message):
+    with pytest.raises((ValueError, TypeError), match=re.escape(message)) as raised:
         configs.load("cifar10_moco", {field: given})
-    assert isinstance(told.value, ValueError) or not isinstance(given, str)
-    assert "\n" not in str(told.value)
+    assert isinstance(raised.value, ValueError) or not isinstance(given, str)
+    assert "\n" not in str(raised.value)
 
 
-def test_an_unknown_variant_is_told_with_those_there_are():
+def test_the_error_for_an_unknown_variant_lists_all_variants():
     with pytest.raises(ValueError, match="variant 'nosuch' must be one of baseline, "):
         configs.load("folder:nosuch")
 
 
-def test_a_users_file_is_run_anew_each_time(tmp_path, monkeypatch):
+def test_a_file_of_the_user_is_run_again_at_each_load(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     file = tmp_path / "my config ü.py"
     text = "from ml_collections import ConfigDict\nSEED = {}\n"
@@ -121,4 +121,4 @@ def test_a_users_file_is_run_anew_each_time(tmp_path, monkeypatch):
         file.write_text(text.format(seed, seed))
         for name in (str(file), "~/my config ü.py"):
             assert configs.load(name).to_dict() == {"seed": seed}
-    assert list(tmp_path.iterdir()) == [file]  # not even compiled code
+    assert list(tmp_path.iterdir()) == [file]  # no compiled code either

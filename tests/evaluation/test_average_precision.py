@@ -6,7 +6,7 @@ from logo_jax.evaluation.metrics import average_precision, mean_average_precisio
 
 
 def devkits(scores, labels):
-    """VOCap.m in loops: recall and precision padded, precision made monotone."""
+    """Average precision as in VOCap.m, with loops: padded, then made monotone."""
     order = np.argsort(-scores[labels != 0])
     shown = (labels[labels != 0] == 1)[order]
     recall = [0.0, *(np.cumsum(shown) / shown.sum()), 1.0]
@@ -23,17 +23,17 @@ def random_case(seed, n=60):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_it_is_the_development_kits(seed):
+def test_average_precision_equals_that_of_the_development_kit(seed):
     scores, labels = random_case(seed)
     assert average_precision(scores, labels) == pytest.approx(devkits(scores, labels))
 
 
-def test_without_its_envelope_it_would_be_scikit_learns():
+def test_average_precision_is_above_scikit_learns_by_the_monotone_envelope_alone():
     scores, labels = random_case(0)
     counted = labels != 0
     plain = average_precision_score(labels[counted] == 1, scores[counted])
     assert plain < average_precision(scores, labels) < plain + 0.1
-    falling = np.array([1, 1, 1, -1, 1, -1, -1, 1, -1, -1, -1])  # precision only falls
+    falling = np.array([1, 1, 1, -1, 1, -1, -1, 1, -1, -1, -1])  # precision decreases
     ranks = -np.arange(len(falling), dtype=float)
     assert average_precision(ranks, falling) == pytest.approx(
         average_precision_score(falling == 1, ranks)
@@ -61,6 +61,6 @@ def test_the_mean_is_over_classes():
     assert mean_average_precision(scores, labels) == pytest.approx(wanted)
 
 
-def test_a_class_that_no_image_shows_is_refused():
+def test_a_class_that_no_image_shows_is_rejected():
     with pytest.raises(ValueError, match="no image shows the class"):
         average_precision(np.zeros(3), np.array([-1, 0, -1]))

@@ -6,7 +6,7 @@ from logo_jax.evaluation.features import extract
 
 
 class InParts:
-    """A data set that comes in parts of the given sizes."""
+    """A data set that yields batches of the given sizes."""
 
     def __init__(self, *sizes):
         n = sum(sizes)
@@ -23,7 +23,7 @@ class InParts:
 
 
 def pixels(images):
-    """Every pixel as a feature, and one that looks at the whole batch."""
+    """Encoder with two layers: all pixels, and the first pixel of each image."""
     flat = jnp.asarray(images, jnp.float32).reshape(len(images), -1)
     return {"pixels": flat, "first": flat[:, :1]}
 
@@ -39,7 +39,7 @@ def test_every_example_comes_once_in_order_with_its_label(batch_size, sizes):
         np.testing.assert_array_equal(features.labels, data.labels)
 
 
-def test_every_call_has_the_full_batchs_shape():
+def test_every_call_of_the_encoder_has_a_full_batch():
     shapes = []
 
     def encode(batch):

@@ -58,7 +58,7 @@ def test_accuracy_counts_every_query_over_several_tables(monkeypatch):
         assert accuracy[f"k{k}_t{temperature:g}/top1"] == expected
 
 
-def test_four_devices_find_what_one_finds_whatever_the_labels():
+def test_four_devices_find_the_same_as_one_with_any_labels():
     train, test = data_set(0, 90), data_set(1, 30)
     several = [
         part._replace(labels=2 * np.eye(CLASSES, dtype=np.int32)[part.labels] - 1)
@@ -87,18 +87,18 @@ def test_neighbors_are_found_by_angle_not_by_length():
     assert accuracy["k1_t0.1/top1"] == 100.0
 
 
-def test_more_neighbours_than_the_bank_has_are_refused():
-    with pytest.raises(ValueError, match="k=13 neighbors exceed the bank of 12"):
+def test_more_neighbors_than_the_bank_has_are_rejected():
+    with pytest.raises(ValueError, match="k=13 exceeds the 12 examples of the bank"):
         knn.knn_accuracy(
             data_set(0, 12), data_set(1, 3), [(1, 0.1), (13, 0.1)], num_classes=CLASSES
         )
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_images_without_a_label_are_refused_and_not_counted_as_wrong(which):
+def test_images_without_a_label_are_rejected_and_not_counted_as_wrong(which):
     sets = [data_set(0, 9), data_set(1, 4)]
     sets[which].labels[2] = -1
-    with pytest.raises(ValueError, match="kNN needs a label of every image"):
+    with pytest.raises(ValueError, match="kNN needs a label for every image"):
         knn.knn_accuracy(*sets, SETTINGS, num_classes=CLASSES)
 
 
@@ -123,9 +123,9 @@ def test_votes_at_the_lowest_temperature_are_finite(temperature):
 
 def test_images_of_several_classes_are_ranked_by_the_votes_for_each():
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(3, 8))
+    centers = rng.normal(size=(3, 8))
     shown = rng.random((90, 3)) < 0.4
-    features = shown @ centres + 0.3 * rng.normal(size=(90, 8)) + 0.1
+    features = shown @ centers + 0.3 * rng.normal(size=(90, 8)) + 0.1
     labels = np.where(shown, 1, -1)
     labels[::7, 0] = 0
     bank, queries = (

@@ -11,22 +11,22 @@ QUICK = linear.Training(CLASSES, num_epochs=5, batch_size=16)
 
 
 def blobs(seed, size, spread=0.3, scale=1.0):
-    """Three blobs in four dimensions, one of which never varies."""
+    """Three blobs in four dimensions; the last dimension is constant."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, CLASSES, size).astype(np.int32)
-    centres = np.eye(CLASSES, 4)[labels]
+    centers = np.eye(CLASSES, 4)[labels]
     noise = spread * rng.normal(size=(size, 4)) * [1, 1, 1, 0]
-    return Features((scale * (centres + noise)).astype(np.float32), labels)
+    return Features((scale * (centers + noise)).astype(np.float32), labels)
 
 
-def relabelled(data, seed):
-    """The same images with labels that mean nothing."""
+def relabeled(data, seed):
+    """The same images with permuted labels."""
     labels = np.random.default_rng(seed).permutation(data.labels)
     return data._replace(labels=labels)
 
 
 def train_grid(x, labels, pairs, training):
-    """The grid's weights, with biases as their last row: [g, d + 1, c]."""
+    """Weights of the classifiers of a grid, with biases as last row: [g, d + 1, c]."""
     found = linear.train_grid(*map(jnp.asarray, (x, labels, pairs)), training)
     return np.concatenate([found["kernel"], found["bias"][:, None]], axis=1)
 
@@ -109,9 +109,9 @@ def test_the_pair_is_the_validations_best_and_no_label_of_the_test_set_moves_it(
     assert probe.learning_rate == pytest.approx(grid["learning_rates"][r])
     assert probe.weight_decay == pytest.approx(grid["weight_decays"][w])
     assert probe.val_top1.std() > 0
-    # a test set that every other pair would suit better changes nothing
+    # the choice is the same for test sets on which another pair would be better
     for seed in range(3):
-        other = relabelled(test, seed)
+        other = relabeled(test, seed)
         again = linear.best_of_grid(train, val, other, QUICK, **grid)
         np.testing.assert_array_equal(again.val_top1, probe.val_top1)
         assert again[2:4] == probe[2:4]
@@ -141,7 +141,7 @@ def test_the_order_of_rows_is_a_function_of_the_seed():
     assert np.any(first != other)
 
 
-def test_a_classifier_that_diverged_is_right_nowhere_and_never_chosen():
+def test_a_classifier_that_diverged_has_accuracy_0_and_is_not_chosen():
     train, val = blobs(0, 60), blobs(1, 30)
     grid = {"learning_rates": (1e38, 0.1), "weight_decays": (1.0,)}
     probe = linear.best_of_grid(train, val, val, QUICK, **grid)
@@ -149,7 +149,7 @@ def test_a_classifier_that_diverged_is_right_nowhere_and_never_chosen():
     assert probe.learning_rate == pytest.approx(0.1)
 
 
-def test_features_are_standardized_and_one_that_never_varies_is_left():
+def test_features_are_standardized_and_a_constant_feature_is_not_scaled():
     data = blobs(0, 30)
     mean, scale = linear.standardization(data.features)
     assert scale[3] == 1.0
@@ -160,12 +160,12 @@ def test_features_are_standardized_and_one_that_never_varies_is_left():
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (lambda d: d._replace(labels=d.labels[:, None]), "one class an image"),
-        (lambda d: d._replace(labels=d.labels + 1), r"reach from 1 to 3"),
+        (lambda d: d._replace(labels=d.labels[:, None]), "one class per image"),
+        (lambda d: d._replace(labels=d.labels + 1), r"range from 1 to 3"),
         (lambda d: Features(d.features[:0], d.labels[:0]), "val is empty"),
     ],
 )
-def test_labels_that_no_probe_can_learn_are_refused_in_one_line(broken, message):
+def test_invalid_labels_are_rejected_with_a_message_of_one_line(broken, message):
     data = blobs(0, 30)
     with pytest.raises(ValueError, match=message) as raised:
         linear.best_of_grid(data, broken(data), data, QUICK)

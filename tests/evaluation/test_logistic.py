@@ -12,7 +12,7 @@ SOME = [1e-6, 1e-2, 1.0, 1e2, 1e5]
 
 
 def data_set(seed, size=200, dim=20, condition=1e2):
-    """Noisy classes of ill-conditioned features far from the origin."""
+    """Noisy classes with ill-conditioned features that are far from the origin."""
     rng = np.random.default_rng(7)
     turn = np.linalg.qr(rng.normal(size=(dim, dim)))[0]
     scale, truth = np.geomspace(1, 1 / condition, dim), rng.normal(size=(dim, CLASSES))
@@ -54,7 +54,7 @@ def test_objective_and_predictions_are_scikit_learns(fits, i):
     assert np.mean(predicted == wanted.predict(test.features)) >= 0.999
 
 
-def test_strengths_that_descend_in_groups_end_where_all_do_together(fits, monkeypatch):
+def test_strengths_fitted_in_groups_reach_the_same_minimum(fits, monkeypatch):
     monkeypatch.setattr(logistic, "AT_ONCE", 2 * 200 * CLASSES)
     grouped = fit_strengths(data_set(0), SOME, num_classes=CLASSES)
     assert grouped.converged.all()
@@ -66,7 +66,7 @@ def test_strengths_that_descend_in_groups_end_where_all_do_together(fits, monkey
         assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
-def test_every_strength_says_that_it_converged_and_in_how_many_iterations(fits):
+def test_every_strength_converges_within_the_maximum_number_of_iterations(fits):
     assert fits.converged.all()
     assert (fits.iterations > 0).all()
     assert (fits.iterations <= 5000).all()
@@ -80,7 +80,7 @@ def test_the_gradient_is_that_of_the_sum_and_half_the_squared_weights(fits):
     residual = probability - np.eye(CLASSES)[data.labels]
     penalty = SOME[k] * fits.weights[k]
     assert np.abs(features.T @ residual + penalty).max() < 1e-2 * np.abs(penalty).max()
-    assert np.abs(residual.sum(0)).max() < 1e-2  # biases are not penalised
+    assert np.abs(residual.sum(0)).max() < 1e-2  # biases are not penalized
     assert fits.gradient_norms[k] < 1e-2 * np.linalg.norm(penalty)
 
 
@@ -96,7 +96,7 @@ def test_what_has_not_converged_says_so():
     assert few.gaps[0] > 0
 
 
-def test_float64_goes_further_down():
+def test_float64_reaches_a_lower_tolerance():
     train = data_set(0)
     exact = fit_strengths(
         train, [1.0], num_classes=CLASSES, tolerance=1e-12, dtype=np.float64
@@ -130,7 +130,7 @@ def test_transfer_measures_the_strength_that_validation_prefers():
     assert found.converged
 
 
-def test_of_strengths_that_do_equally_well_the_largest_is_chosen():
+def test_the_largest_of_equally_good_strengths_is_chosen():
     data = Features(np.eye(5, dtype=np.float32), np.arange(5, dtype=np.int32))
     how = {"metric": "top1", "num_classes": CLASSES}
     found = choose_strength(data, data, data, strengths=[0.1, 10.0, 1.0], **how)
@@ -142,14 +142,14 @@ def test_strengths_are_45_from_a_millionth_to_a_hundred_thousand():
     np.testing.assert_allclose(STRENGTHS[::44], [1e-6, 1e5])
 
 
-def test_what_it_cannot_do_is_said():
+def test_invalid_arguments_are_rejected():
     data = data_set(0, size=10)
-    with pytest.raises(ValueError, match="svm for images of several labels"):
+    with pytest.raises(ValueError, match="svm for multi-label images"):
         choose_strength(data, data, data, metric="map", num_classes=CLASSES)
     several = data._replace(labels=np.ones((10, CLASSES), np.int32))
     with pytest.raises(ValueError, match="use svm"):
         fit_strengths(several, num_classes=CLASSES)
-    with pytest.raises(ValueError, match="must lie in"):
+    with pytest.raises(ValueError, match="must be in"):
         fit_strengths(data, num_classes=2)
     with pytest.raises(ValueError, match="must be positive"):
         fit_strengths(data, [0.0], num_classes=CLASSES)

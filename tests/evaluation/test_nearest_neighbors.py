@@ -9,7 +9,7 @@ from logo_jax.parallel.mesh import make_mesh, replicate
 
 
 def whole_numbers(seed, size):
-    """Directions whose cosines are exact in float32, with many ties."""
+    """Vectors of 1 and -1: their cosines are exact in float32 and have many ties."""
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], (size, 4))
     return signs.astype(np.float32)
 
@@ -24,7 +24,7 @@ def found(bank_rows, queries, k, num_devices):
 
 @pytest.mark.parametrize("num_devices", [1, 4])
 @pytest.mark.parametrize(("rows_at_once", "k"), [(1000, 9), (3, 37)])
-def test_neighbors_are_all_the_nearest_and_of_equals_the_first(
+def test_neighbors_are_the_nearest_and_among_equals_the_first(
     num_devices, rows_at_once, k, monkeypatch
 ):
     monkeypatch.setattr(nearest_neighbors, "BANK_AT_ONCE", rows_at_once)
@@ -37,7 +37,7 @@ def test_neighbors_are_all_the_nearest_and_of_equals_the_first(
     np.testing.assert_allclose(similarity, wanted, atol=1e-6)
 
 
-def test_padding_is_no_neighbour_even_of_a_query_opposite_to_all(monkeypatch):
+def test_padding_is_not_a_neighbor_of_a_query_opposite_to_all_rows(monkeypatch):
     monkeypatch.setattr(nearest_neighbors, "BANK_AT_ONCE", 2)
     bank = np.ones((5, 2), np.float32)
     queries = -jnp.ones((1, 2)) / jnp.sqrt(2.0)
@@ -46,7 +46,7 @@ def test_padding_is_no_neighbour_even_of_a_query_opposite_to_all(monkeypatch):
     np.testing.assert_allclose(similarity, -np.ones((1, 5)), atol=1e-6)
 
 
-def test_no_table_of_similarities_is_wider_than_a_tile(monkeypatch):
+def test_no_similarity_matrix_is_wider_than_a_tile(monkeypatch):
     monkeypatch.setattr(nearest_neighbors, "BANK_AT_ONCE", 8)
     mesh = make_mesh(jax.devices()[:1])
     data = Features(np.ones((100, 3), np.float32), np.zeros(100, np.int32))

@@ -9,7 +9,7 @@ from logo_jax.evaluation.svm import COSTS, fit_svms, voc07_map
 
 
 def data_set(seed, size=60, noise=0.3):
-    """Three classes, each shown where its own feature is high."""
+    """Three classes; an image shows a class if the feature of the class is high."""
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(size, 5)).astype(np.float32)
     shown = features[:, :3] + noise * rng.normal(size=(size, 3)) > 0.3
@@ -20,17 +20,17 @@ def measured(train, test, **how):
     return voc07_map(train, test, costs=(0.1, 1.0), processes=1, **how)
 
 
-def test_separable_classes_are_told_apart():
+def test_separable_classes_are_separated():
     assert measured(data_set(0, noise=0), data_set(1, noise=0)) > 0.97
 
 
-def test_costs_are_a_hundredth_a_tenth_and_halvings_from_a_sixteenth():
+def test_costs_are_a_hundredth_a_tenth_and_powers_of_a_half_from_a_sixteenth():
     assert len(COSTS) == 18
     assert COSTS[:3] == (0.01, 0.1, 1 / 16)
     assert COSTS[-1] == 2.0**-19
 
 
-def test_machines_come_in_the_order_of_the_classes():
+def test_machines_are_in_the_order_of_the_classes():
     weights = fit_svms(data_set(0), costs=[1.0], processes=1).weights
     np.testing.assert_array_equal(weights.argmax(0), [0, 1, 2])
     swapped = data_set(0)._replace(labels=data_set(0).labels[:, ::-1])
@@ -81,7 +81,7 @@ def test_only_the_direction_of_features_matters():
     assert measured(train, longer) == pytest.approx(measured(train, test), abs=1e-3)
 
 
-def test_eleven_points_are_measured_on_request():
+def test_both_metrics_are_available():
     train, test = data_set(0, noise=1.0), data_set(1, noise=1.0)
     machines = fit_svms(train, costs=[1.0], processes=1)
     lengths = np.linalg.norm(test.features, axis=1, keepdims=True)
@@ -97,7 +97,7 @@ def test_processes_do_not_change_the_machines():
         np.testing.assert_array_equal(a, b)
 
 
-def test_what_it_cannot_do_is_said():
+def test_invalid_arguments_are_rejected():
     data = data_set(0)
     with pytest.raises(ValueError, match="use map or map_11_point"):
         voc07_map(data, data, metric="top1")

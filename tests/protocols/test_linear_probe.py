@@ -1,4 +1,4 @@
-"""The linear probe: what it learns and leaves alone, where it stops and goes on."""
+"""Linear probe: training, the unchanged encoder, stopping and resuming."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ RECIPE = Recipe(
 
 @pytest.fixture(name="arrays", scope="module")
 def fixture_arrays(tmp_path_factory):
-    """Dark and bright images, and some in between."""
+    """Three classes: dark, medium and bright images."""
     folder = tmp_path_factory.mktemp("arrays")
     rng = np.random.default_rng(0)
     for split, count in (("train", 24), ("test", 10)):
@@ -46,7 +46,7 @@ def fixture_arrays(tmp_path_factory):
 
 @pytest.fixture(name="run", scope="module")
 def fixture_run(arrays):
-    """Description, state and data of a run that has not begun."""
+    """Spec, state and data of a run before its first step."""
     config = tiny_config("cifar10_simsiam", "baseline", arrays)
     spec = make_spec(config, num_devices=1)
     data = load_data(spec.config.data)
@@ -54,7 +54,7 @@ def fixture_run(arrays):
 
 
 class StopAt(preemption.PreemptionHandler):
-    """Is requested once so many steps have been made."""
+    """Preemption handler that requests a stop after `at` steps."""
 
     def __init__(self, at):
         super().__init__()
@@ -82,7 +82,7 @@ def rows(folder):
     return [json.loads(line) for line in lines]
 
 
-def test_it_learns_what_is_separable_and_goes_on_where_it_was_stopped(run, tmp_path):
+def test_it_learns_separable_classes_and_resumes_after_a_stop(run, tmp_path):
     before = jax.device_get(run[1])
     values = probed(run, tmp_path / "whole")
     assert values == {"linear/top1": 100.0, "linear/top5": 100.0}
@@ -93,14 +93,14 @@ def test_it_learns_what_is_separable_and_goes_on_where_it_was_stopped(run, tmp_p
     assert probed(run, tmp_path / "stopped") == values
     assert rows(tmp_path / "stopped")[-1] == rows(tmp_path / "whole")[-1]
     again = (tmp_path / "whole" / "metrics.jsonl").stat().st_mtime_ns
-    assert probed(run, tmp_path / "whole") == values  # done: tested, not trained
+    assert probed(run, tmp_path / "whole") == values  # complete: only tested
     assert (tmp_path / "whole" / "metrics.jsonl").stat().st_mtime_ns == again
     with pytest.raises(ValueError, match="encoder: step 5 -> step 6"):
         probed(run, tmp_path / "whole", source="step 6")
 
 
 def stepped(run, recipe, num_devices=1, steps=2):
-    """The state after some steps of a probe, and that before."""
+    """States of a probe after some steps and before the first step."""
     (spec, _, data), frozen = run, frozen_on(run, num_devices)
     mesh, keys = frozen.mesh, jax.random.split(jax.random.key(0), 3)
     probe = make_probe(frozen, recipe, num_classes=3, num_images=24)
@@ -113,7 +113,7 @@ def stepped(run, recipe, num_devices=1, steps=2):
     return jax.device_get((found, first))
 
 
-def test_the_encoder_does_not_move_by_a_bit_on_one_device_or_four(run):
+def test_the_encoder_does_not_change_on_one_device_or_four(run):
     one, first = stepped(run, RECIPE)
     four, _ = stepped(run, RECIPE, num_devices=4)
     frozen = run[1].variables("encoder")
@@ -132,7 +132,8 @@ def test_lars_steps_by_the_norm_of_the_weights_not_of_the_gradient(run):
     state, first = stepped(run, lars, steps=1)
     before = first.params["linear"]["kernel"]
     moved = np.linalg.norm(state.params["linear"]["kernel"] - before)
-    # rate 1 at the first step, times trust 1e-3, times the norm of the weights
+    # learning rate 1 at the first step, times the trust coefficient 1e-3, times the
+    # norm of the weights
     np.testing.assert_allclose(moved, 1e-3 * np.linalg.norm(before), rtol=1e-4)
 
 
@@ -151,16 +152,16 @@ def test_the_published_rates_are_those_of_their_steps():
         ({"optimizer": "adam"}, "recipe.optimizer='adam' must be sgd or lars"),
         ({"momentum": 1.0}, "recipe.momentum=1.0 must be"),
         ({"milestones": ()}, r"recipe.milestones=\(\) must be epochs"),
-        ({"milestones": (4, 9)}, "must come before the end, epoch 6"),
+        ({"milestones": (4, 9)}, "must be below num_epochs=6"),
         ({"area": (0.0, 1.0)}, "scale"),
     ],
 )
-def test_a_recipe_that_cannot_be_is_refused(field, message):
+def test_an_invalid_recipe_is_rejected(field, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(RECIPE, **field)
 
 
-def test_data_or_batches_that_do_not_fit_are_refused(run, tmp_path):
+def test_data_or_batches_that_do_not_fit_are_rejected(run, tmp_path):
     spec, state, data = run
     with pytest.raises(ValueError, match="labeled training and test set"):
         probed((spec, state, data._replace(queries=None)), tmp_path)

@@ -1,4 +1,4 @@
-"""The table of protocols: which one is chosen, what it reads, how seeds are joined."""
+"""The table of protocols: selection, options, and evaluation of several seeds."""
 
 import pathlib
 import subprocess
@@ -14,7 +14,7 @@ from logo_jax.training.preemption import PreemptionHandler
 
 
 class Encoder:
-    """Stands for the frozen encoder of several seeds, or of one."""
+    """Stub of a frozen encoder with one or several seeds."""
 
     def __init__(self, *seeds):
         schedule = types.SimpleNamespace(seeds=seeds)
@@ -38,19 +38,20 @@ def test_a_name_and_a_recipe_choose_a_protocol():
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "refused"),
+    ("name", "options", "message"),
     [
-        ("knn", {"recipe": "moco"}, "--recipe is not read by --protocol=knn"),
-        ("svm", {"metric": "map", "num_epochs": 3}, "--num_epochs is not read by"),
+        ("knn", {"recipe": "moco"}, "--recipe is not an option of --protocol=knn"),
+        ("svm", {"metric": "map", "num_epochs": 3}, "--num_epochs is not an option of"),
         (
             "linear",
             {"recipe": "features", "learning_rate": 3.0},
-            "--learning_rate is not read by --protocol=linear with --recipe=features",
+            "--learning_rate is not an option of --protocol=linear with "
+            "--recipe=features",
         ),
     ],
 )
-def test_an_option_that_a_protocol_would_ignore_is_refused(name, options, refused):
-    with pytest.raises(ValueError, match=refused):
+def test_an_option_that_a_protocol_would_ignore_is_rejected(name, options, message):
+    with pytest.raises(ValueError, match=message):
         protocols.find(name, options)
 
 
@@ -58,7 +59,7 @@ def asked(folder, **options):
     return EvalRequest(options, folder, PreemptionHandler())
 
 
-def test_seeds_are_evaluated_one_by_one_each_in_a_folder_of_its_own(tmp_path):
+def test_seeds_are_evaluated_one_by_one_each_in_its_own_folder(tmp_path):
     folders = []
 
     def one(frozen, request):
@@ -76,7 +77,7 @@ def test_seeds_are_evaluated_one_by_one_each_in_a_folder_of_its_own(tmp_path):
     assert folders[2] == tmp_path / "name"
 
 
-def test_what_was_stopped_in_one_seed_has_no_result(tmp_path):
+def test_an_evaluation_that_was_stopped_in_one_seed_has_no_result(tmp_path):
     results = iter([EvalResult("p", {"x": 1.0}, {}, {}), None])
     stopped = Protocol("p", lambda frozen, request: next(results))
     assert stopped.run(Encoder(0, 1), asked(tmp_path)) is None

@@ -1,4 +1,4 @@
-"""Intervals of paired differences: against a linear model and Student's test."""
+"""Intervals of paired differences, compared with a linear model and Student's test."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ METRIC = "accuracy"
 
 
 def differences(values, baselines, num_seeds):
-    """Of cells by name, whose values are by seed; NaN: not run."""
+    """`Differences` of cells, given by name and with a value per seed; NaN: not run."""
     cells = tuple(Setting(name, "x.py", baseline=baselines[name]) for name in values)
     reached = {
         (name, seed): {METRIC: value}
@@ -34,7 +34,7 @@ def test_the_residual_is_that_of_a_linear_model_of_cells_and_seeds():
     assert found.std == pytest.approx((squares / 8) ** 0.5)
 
 
-def test_of_two_cells_it_is_the_paired_test():
+def test_the_interval_of_two_cells_is_that_of_the_paired_test():
     a, b = np.random.default_rng(0).normal(size=(2, 4))
     found = differences({"a": a, "b": b}, {"a": "b", "b": ""}, 4).between("a", "b")
     interval = stats.ttest_rel(a, b).confidence_interval(0.95)
@@ -42,23 +42,23 @@ def test_of_two_cells_it_is_the_paired_test():
     assert found["mean"] + found["margin"] == pytest.approx(interval.high)
 
 
-def test_a_family_shares_its_residual_and_strangers_do_not_add_to_it():
+def test_cells_with_the_same_root_share_a_residual_and_other_cells_do_not_change_it():
     rng = np.random.default_rng(0)
     values = {name: rng.normal(size=3) for name in "abc"}
-    strangers = {name: 100 * rng.normal(size=3) for name in "de"}
+    others = {name: 100 * rng.normal(size=3) for name in "de"}
     baselines = {"a": "", "b": "a", "c": "b", "d": "", "e": "d"}
-    found = differences(values | strangers, baselines, 3)
+    found = differences(values | others, baselines, 3)
     residual = residual_of(list(values.values()))
     assert residual is not None
     margin = stats.t.ppf(0.975, 4) * residual.std * (2 / 3) ** 0.5
     for cell, other in ("ab", "bc", "ac"):
         assert found.between(cell, other)["margin"] == pytest.approx(margin)
     across = found.between("d", "a")
-    paired = stats.ttest_rel(strangers["d"], values["a"]).confidence_interval(0.95)
+    paired = stats.ttest_rel(others["d"], values["a"]).confidence_interval(0.95)
     assert across["mean"] - across["margin"] == pytest.approx(paired.low)
 
 
-def test_runs_that_are_missing_leave_what_is_known_of_the_others():
+def test_missing_runs_do_not_change_the_results_of_other_cells():
     values = {"a": [1.0, 2.0, 4.0], "b": [2.0, 4.0, 5.0], "c": [0.0, np.nan, np.nan]}
     found = differences(values, {"a": "", "b": "a", "c": "a"}, 3)
     assert found.between("b", "a")["values"] == [1.0, 2.0, 1.0]

@@ -1,4 +1,4 @@
-"""Curves tell what metrics.jsonl has, run by run."""
+"""Curves of the metrics in metrics.jsonl."""
 
 import io
 
@@ -15,13 +15,13 @@ ROWS = [
 ]
 
 
-def test_what_tells_of_seeds_is_no_metric_of_its_own():
+def test_statistics_over_seeds_are_not_separate_metrics():
     names = curves.metric_names({"a": ROWS})
     assert names[:3] == ["loss", "health/std", "grad_norm"]
     assert not {"step", "loss/std", "loss/seed_0"} & {*names}
 
 
-def test_a_curve_has_the_steps_where_the_metric_is_and_gaps_where_it_is_null():
+def test_a_curve_has_the_steps_with_the_metric_and_nan_if_it_is_null():
     steps, values, spread = curves.curve(ROWS, "loss")
     np.testing.assert_array_equal(steps, [1, 2, 3])
     np.testing.assert_array_equal(values, [2.0, np.nan, 1.0])
@@ -44,7 +44,7 @@ def test_each_metric_is_in_one_figure_and_top5_in_none():
     }
 
 
-def test_accuracies_of_the_projector_and_of_linear_classifiers_join_knns_figure():
+def test_accuracies_of_the_projector_and_of_linear_classifiers_are_in_the_knn_figure():
     names = ("knn_projector/k5_t0.1/top1", "linear/top1", "linear/test_top1")
     assert all(map(curves.ACCURACY.holds, names))
     assert not curves.ACCURACY.holds("linear/loss")

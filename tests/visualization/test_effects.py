@@ -1,4 +1,4 @@
-"""The figure of paired differences tells which are decided."""
+"""The figure of paired differences shows which intervals exclude 0."""
 
 import io
 
@@ -15,7 +15,7 @@ def colors(*found):
         return {color[:3] for _, color in image.getcolors(2**24)}
 
 
-def test_a_difference_is_blue_where_its_interval_is_without_0_and_gray_else():
+def test_a_difference_is_blue_if_its_interval_excludes_0_and_gray_otherwise():
     sure = Difference("logo", "baseline", [1.0, 3.0], margin=1.5)
     unsure, single = sure._replace(margin=2.5), Difference("a", "b", [4.0], margin=None)
     assert BLUE in colors(sure)
@@ -25,6 +25,6 @@ def test_a_difference_is_blue_where_its_interval_is_without_0_and_gray_else():
         assert BLUE not in colors(found)
 
 
-def test_the_words_tell_the_means():
+def test_the_alternative_text_has_the_means():
     found = [Difference("logo", "baseline", [1.0, 3.0], 1.5)]
     assert effects.plot_effects("x", "kNN", found).alt == "logo over baseline +2.00"

@@ -1,4 +1,4 @@
-"""Two measures of the same pairs, compared."""
+"""Statistics that compare two measures of the same pairs."""
 
 import numpy as np
 import pytest
@@ -14,14 +14,14 @@ from logo_jax.visualization.similarity_plot import (
 )
 
 
-def test_boxes_that_do_not_meet_share_nothing_and_equal_ones_all():
+def test_the_overlap_of_disjoint_boxes_is_0_and_of_equal_boxes_1():
     boxes = np.array([[0.0, 0, 2, 3], [0, 0, 2, 3], [0, 0, 4, 4]])
     others = np.array([[5.0, 5, 2, 3], [0, 0, 2, 3], [1, 2, 2, 1]])
     np.testing.assert_allclose(overlaps(boxes, others), [0, 1, 2 / 16])
     np.testing.assert_allclose(overlaps(others, boxes), [0, 1, 2 / 16])
 
 
-def test_ranks_agree_with_scipys_where_values_recur():
+def test_rank_statistics_with_ties_agree_with_scipy():
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 5, (2, 60)).astype(float)
     b += a
@@ -31,7 +31,7 @@ def test_ranks_agree_with_scipys_where_values_recur():
     assert np.isnan(rank_correlation(a, np.ones(60)))
 
 
-def test_values_that_recur_share_a_bin():
+def test_equal_values_share_a_bin():
     x = np.array([0.0] * 6 + [0.2, 0.4, 0.6, 0.8])
     found = binned(x, np.arange(10.0), bins=5)
     assert len(found.x) < 5

@@ -1,4 +1,4 @@
-"""Image logging while a run trains: which, when, and that something is on them."""
+"""Image logging during training: which images are logged, and when."""
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ class Kept:
 
 
 def logged(experiment, folder, *, has_crops):
-    """The images logged after two rows of training and an evaluation of the second."""
+    """The images logged for two rows of training metrics and one evaluation."""
     kept = Kept()
     with MetricWriter(folder, resume_step=0, loggers=[kept]) as writer:
         log_images = ImageLogger(writer, folder, experiment, has_crops=has_crops)

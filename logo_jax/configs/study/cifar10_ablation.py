@@ -1,12 +1,13 @@
-"""What of LoGo matters: the ledger's switches, on MoCo, one at a time.
+"""Ablation of LoGo with MoCo on CIFAR-10: one switch of docs/parity.md at a time.
 
     python -m logo_jax.sweep --sweep=configs/study/cifar10_ablation.py --out=runs/study
 
-Sizes are the CPU study's, and runs that both have are trained once where both are given
-one folder. What is near the released strength (clip_ratio 0.015; weight 5e-4 in the
-joint update) is compared with multicrop, which repels nothing. At that strength no
-switch of the regressor could show, so these are made at ten times it and compared with
-`clip_10`. A reversed weight pulls local crops together.
+Sizes are those of the CPU study (cifar10_cpu.py). If both studies have the same --out,
+runs that are in both are trained once. Cells near the released strength (clip_ratio
+0.015; weight 5e-4 in the joint update) are compared with multicrop, which has no
+repulsion. At that strength no switch of the regressor could have a measurable effect,
+so the regressor's switches are compared with `clip_10`, at ten times the released
+strength. A negative weight (`reversed_100`) attracts local crops.
 """
 
 from logo_jax.configs.study.cifar10_cpu import JOINT, cell
@@ -15,12 +16,12 @@ STRONG = {"logo.clip_ratio": 0.15}
 
 
 def released(name, *, over="multicrop", **changes):
-    """The released update with something changed."""
+    """The released update with some fields changed."""
     return cell(name, "moco", "logo", baseline=over, **changes)
 
 
 def strong(name, **changes):
-    """Something changed of the released update at ten times the strength."""
+    """The released update at ten times its strength, with some fields changed."""
     return released(name, over="clip_10", **STRONG, **changes)
 
 
@@ -30,7 +31,7 @@ def joint(name, weight):
 
 
 def multicrop(name, **changes):
-    """What repels nothing, with something changed."""
+    """Multicrop, which has no repulsion, with some fields changed."""
     return cell(name, "moco", "multicrop", baseline="multicrop", **changes)
 
 

@@ -1,13 +1,14 @@
-"""Does LoGo do what the paper says? CIFAR-10 at a size two CPU cores finish.
+"""Study of the paper's claims about LoGo on CIFAR-10, at a size for two CPU cores.
 
     python -m logo_jax.sweep --sweep=configs/study/cifar10_cpu.py --out=runs/study
 
-SimSiam and MoCo in each variant, three seeds, at equal epochs; and those that make more
-or fewer passes through the encoder than multicrop, again for as many as that
-(`_same_compute`). ResNet-10 of width 8, 16 px crops, batch 32, 3,000 steps: 1.9 epochs.
-Sizes and learning rates are those of a pilot on 45,000 training images judged on the
-other 5,000 (docs/results.md, which also says what came out). The regressor is the
-released one; its learning rate is that of MoCo's encoder.
+SimSiam and MoCo are trained in each variant for equal epochs, with three seeds.
+Variants that make more or fewer passes through the encoder than multicrop are also
+trained for as many passes as multicrop (`_same_compute`). The network is a ResNet-10 of
+width 8, with 16 px crops, batch 32 and 3,000 steps, which are 1.9 epochs. Sizes and
+learning rates were chosen in a pilot study with 45,000 training images, evaluated on
+the other 5,000 training images. Pilot and results are in docs/results.md. The regressor
+is that of the released code; its learning rate is that of MoCo's encoder.
 """
 
 STEPS = 3000
@@ -39,8 +40,10 @@ REGRESSOR = {
     "logo.noise_on": "positives",
     "logo.regressor_norm": "separate",
 }
-BOTH = {"pairing": "symmetric"}  # as the others: one_way learns from one crop in two
-# through the encoder, an image: one of a crop, two more where it has a gradient
+# MoCo's baseline has the pairing one_way, which learns from one crop of two; the
+# baselines of other methods learn from both crops
+BOTH = {"pairing": "symmetric"}
+# passes through the encoder per image: one per crop, and two more if it has a gradient
 PASSES = {
     "moco": {"baseline": 4, "symmetric": 8, "multicrop": 14, "logo_released": 20},
     "simsiam": {"baseline": 6, "multicrop": 12, "logo_released": 18},
@@ -48,7 +51,7 @@ PASSES = {
 
 
 def cell(name, method, variant, *, baseline="", steps=STEPS, **changes):
-    """One method in one variant, compared with a baseline."""
+    """A cell of one method in one variant, compared with a baseline."""
     crops = ALONE if variant == "baseline" else TOGETHER
     sized = SMALL | OF_METHOD[method] | crops | {"train.num_steps": steps}
     sized |= REGRESSOR if variant == "logo" else {}
@@ -61,7 +64,7 @@ def cell(name, method, variant, *, baseline="", steps=STEPS, **changes):
 
 
 def same_compute(name, method, variant, passes=PASSES, **changes):
-    """The same for as many passes as multicrop makes, which it is compared with."""
+    """A cell with as many passes as multicrop, with which it is compared."""
     passes = passes[method]
     return cell(
         f"{name}_same_compute",
@@ -74,7 +77,7 @@ def same_compute(name, method, variant, passes=PASSES, **changes):
 
 
 def of_method(method):
-    """Each variant beside the baseline, what it adds beside what it builds on."""
+    """Cells of a method; each is compared with the variant that it extends."""
     return [
         cell("baseline", method, "baseline"),
         cell("multicrop", method, "multicrop", baseline="baseline"),
@@ -86,8 +89,9 @@ def of_method(method):
     ]
 
 
-# What one cell is over another, on ImageNet-100 (ResNet-34, kNN), of MoCo and SimSiam.
-# The longer baseline there has twice the epochs, which of MoCo is 8 of 14 passes.
+# Published differences between two cells on ImageNet-100 (ResNet-34, kNN), for MoCo and
+# for SimSiam. The paper's longer baseline has twice the epochs, which for MoCo are 8
+# passes; multicrop has 14.
 # Source: LoGo, supplement, Tables 2 and 3
 CLAIMS = [
     ("multicrop above the baseline", "multicrop", "baseline", 4.8, 4.9),
@@ -97,11 +101,16 @@ CLAIMS = [
 ]
 
 
-def claims(longer="baseline_same_compute", told="a baseline of multicrop's compute"):
-    """All of them, of one method after the other, with a longer baseline."""
+def claims(longer="baseline_same_compute", words="a baseline of multicrop's compute"):
+    """Yields the claims for each method, including those about a longer baseline.
+
+    Args:
+        longer: name of the longer baseline's cell, without the method.
+        words: description of the longer baseline.
+    """
     above = [
-        (f"LoGo (released) above {told}", "logo_released", longer, 5.0, 5.3),
-        (f"LoGo (joint) above {told}", "logo_joint", longer, 5.0, 5.3),
+        (f"LoGo (released) above {words}", "logo_released", longer, 5.0, 5.3),
+        (f"LoGo (joint) above {words}", "logo_joint", longer, 5.0, 5.3),
     ]
     for i, method in enumerate(TITLES):
         for text, name, over, *published in [*CLAIMS, *above]:

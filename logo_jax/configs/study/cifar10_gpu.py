@@ -1,14 +1,16 @@
-"""CIFAR-10 in full: ResNet-18, batch 512, bfloat16, 200 epochs, with the bars to pass.
+"""Full-size CIFAR-10 study with targets: ResNet-18, batch 512, bfloat16, 200 epochs.
 
     python -m logo_jax.prepare cifar10
     python -m logo_jax.sweep --sweep=configs/study/cifar10_gpu_tuning.py --out=runs/tune
     python -m logo_jax.sweep --sweep=configs/study/cifar10_gpu.py --out=runs/cifar10
 
-The first sweep chooses what the paper leaves open on 5,000 training images; the test
-set is for this one alone. Bars: SimSiam-LoGo 87.67, better 90; MoCo symmetric 85.3,
-MoCo-LoGo 88. `published` is the paper's kNN (k unknown) or that of MoCo's own notebook;
-the claims' effects are those on ImageNet-100. The linear classifier learns beside the
-network. Not run yet: no GPU was at hand.
+The first sweep chooses the settings that the paper does not state, with 5,000 held-out
+training images; only the second sweep, described here, uses the test set. The targets
+are 87.67, preferably 90, for SimSiam-LoGo, 85.3 for symmetric MoCo, and 88 for
+MoCo-LoGo. `published` is the kNN accuracy of the paper (k unknown) or of MoCo's
+notebook; the claims have the published differences on ImageNet-100. A linear classifier
+is trained together with the network (`monitor.linear`). The study has not been run yet,
+because no GPU was available.
 """
 
 FULL = {
@@ -22,7 +24,7 @@ PUBLISHED = {"simsiam_logo": 87.67, "moco_symmetric": 85.3}
 
 
 def cell(name, method, variant, *, over="", **changes):
-    """A method in a variant, compared with another cell."""
+    """A cell of one method in one variant, compared with another cell."""
     return {
         "name": name,
         "config": f"configs/cifar10_{method}.py:{variant}",
@@ -33,7 +35,7 @@ def cell(name, method, variant, *, over="", **changes):
 
 
 def claim(method, name, over, published):
-    """That a variant is above another."""
+    """The claim that one variant is better than another."""
     text = f"{method}: {name} above {over}"
     cell, other = f"{method}_{name}", f"{method}_{over}"
     return {"text": text, "cell": cell, "over": other, "published": published}
@@ -50,8 +52,9 @@ SWEEP = {
         cell("moco_multicrop", "moco", "multicrop", over="moco_symmetric"),
         cell("moco_logo", "moco", "logo", over="moco_multicrop"),
     ],
-    # Source: LoGo, supplement, Tables 2 and 3; its MoCo learns from one crop in two, so
-    # that its 4.8 for multicrop says nothing of the symmetric one
+    # Source: LoGo, supplement, Tables 2 and 3. The paper's MoCo baseline learns from
+    # one crop of two, so its difference of 4.8 for multicrop does not apply to the
+    # symmetric baseline.
     "claims": [
         claim("simsiam", "multicrop", "baseline", 4.9),
         claim("simsiam", "logo", "multicrop", 1.8),

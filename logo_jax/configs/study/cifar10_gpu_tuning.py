@@ -1,9 +1,10 @@
-"""What the paper leaves open, chosen on 5,000 training images: CIFAR-10 in full.
+"""Tuning for the full-size CIFAR-10 study, evaluated on 5,000 training images.
 
     python -m logo_jax.sweep --sweep=configs/study/cifar10_gpu_tuning.py --out=runs/tune
 
-One seed of each; sizes are those of configs/study/cifar10_gpu.py, whose runs alone see
-the test set. Not run yet: no GPU was at hand.
+It compares values of settings that the paper does not state, with one seed each. Sizes
+are those of configs/study/cifar10_gpu.py; only the runs of that sweep use the test set.
+The sweep has not been run yet, because no GPU was available.
 """
 
 from logo_jax.configs.study.cifar10_gpu import cell
@@ -13,7 +14,7 @@ WEIGHTS = {"simsiam": 1e-4, "moco": 5e-4}
 
 
 def of_method(method):
-    """Rates and decay of multicrop; strengths and kinds of the repulsion on top."""
+    """Cells with rates and decays of multicrop, and with strengths of the repulsion."""
     multicrop = f"{method}_multicrop"
 
     def tried(name, variant, **changes):
@@ -33,7 +34,7 @@ def of_method(method):
             tried(f"rate_{rate}", "multicrop", **{"optimizer.learning_rate": rate})
             for rate in (0.06, 0.12)
         ),
-        # what the released update does beside its repulsion
+        # the released update also doubles the weight decay
         tried("decay_twice", "multicrop", **{"optimizer.weight_decay": 1e-3}),
         *(
             tried(f"clip_{ratio}", "logo", **{"logo.clip_ratio": ratio})

@@ -1,15 +1,17 @@
-"""Does LoGo pay where local crops are cheap? CIFAR-10, 3,000 steps of larger crops.
+"""Study of LoGo with cheap local crops on CIFAR-10: 3,000 steps with larger crops.
 
     python -m logo_jax.sweep --sweep=configs/study/cifar10_small_locals.py --out=runs/24
 
-The CPU study's local crops have as many pixels as its global ones; the paper's have 96
-px for 224, a fifth of the pixels. Here they have 12 px for 24, a quarter; all else is
-the CPU study's, with the regressor as released, but for `logo_default`: the configs'
-LoGo as it is today, in the joint update. `logo_reversed` is the joint update with the
-sign of its repulsion turned round, at the configs' strength. `baseline_twice` has twice
-the epochs, as the supplement's longer baseline. Cells have the CPU study's names, so
-give them a folder of their own. (Local crops of 8 px for the CPU study's 16 are too
-small: docs/results.md.)
+In the CPU study (cifar10_cpu.py) local crops have as many pixels as global crops. In
+the paper local crops have 96 px and global crops 224 px, so that local crops have a
+fifth of the pixels. In this study local crops have 12 px and global crops 24 px, a
+quarter of the pixels. All other settings are those of the CPU study. The regressor is
+that of the released code, except in `logo_default`, which has the default settings of
+the configs and the joint update. `logo_reversed` is the joint update with the opposite
+sign of the repulsion, at the strength of the configs. `baseline_twice` has twice the
+epochs, like the supplement's longer baseline. The cells have the same names as in the
+CPU study, so use another folder for --out. (Local crops of 8 px for global crops of 16
+px, as in the CPU study, are too small; see docs/results.md.)
 """
 
 from logo_jax.configs.study.cifar10_cpu import JOINT, STEPS, cell, claims, same_compute
@@ -23,13 +25,13 @@ TOGETHER = {
     "crops.global_crops": (2, 24, (0.4, 1.0)),
     "crops.local_crops": (2, 12, (0.08, 0.6)),
 }
-# as base.py has them, where the CPU study has the released ones
+# defaults of base.py; the CPU study has the values of the released code
 DEFAULT = {
     "logo.regressor_learning_rate": 0.03,
     "logo.noise_on": "both",
     "logo.regressor_norm": "joint",
 }
-# as in the CPU study, in global crops' worth: a local crop's is a quarter of one
+# passes as in the CPU study, in units of a global crop; a local crop is a quarter
 PASSES = {
     "moco": {"baseline": 4, "multicrop": 9.5, "logo_released": 11},
     "simsiam": {"baseline": 6, "multicrop": 7.5, "logo_released": 9},
@@ -37,14 +39,14 @@ PASSES = {
 
 
 def small(name, method, variant, **changes):
-    """A variant on crops of 24 and 12 px."""
+    """A cell of a variant with global crops of 24 px and local crops of 12 px."""
     baseline = {"baseline": "", "multicrop": "baseline"}.get(name, "multicrop")
     crops = ALONE if variant == "baseline" else TOGETHER
     return cell(name, method, variant, baseline=baseline, **crops | changes)
 
 
 def of_method(method):
-    """The CPU study's cells, the default and the reversed sign."""
+    """Cells as in the CPU study, with the default regressor, and with opposite sign."""
     reversed_sign = {"logo.weight": -WEIGHTS[method]}
     return [
         small("baseline", method, "baseline"),

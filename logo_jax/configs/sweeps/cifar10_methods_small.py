@@ -1,9 +1,10 @@
-"""Every method and variant on CIFAR-10 at a size two CPU cores finish, over seeds.
+"""All methods and variants on CIFAR-10 at a size for two CPU cores, several seeds.
 
     python -m logo_jax.sweep --sweep=configs/sweeps/cifar10_methods_small.py --out=OUT
 
-ResNet-10 of width 16, 16 px crops, 200 steps. For longer runs set train.num_steps,
-train.checkpoint_every_steps and monitor.knn_every_steps. Results: docs/results.md.
+The runs train a ResNet-10 of width 16 with 16 px crops for 200 steps. For longer runs
+set train.num_steps, train.checkpoint_every_steps and monitor.knn_every_steps. Results
+are in docs/results.md.
 """
 
 VARIANTS = ("baseline", "multicrop", "all_pairs", "logo")
@@ -24,7 +25,7 @@ OF_METHOD = {
     "simsiam": {"encoder.embedding_dim": 256, "method.predictor_hidden": 64},
     "moco": {},
     "byol": {"encoder.embedding_dim": 128, "method.predictor_hidden": 256},
-    # LARS and its warm-up are made for longer runs and larger batches
+    # LARS and its warm-up are meant for longer runs and larger batches
     "swav": {
         "method.num_prototypes": 128,
         "method.frozen_epochs": 0.1,
@@ -35,7 +36,7 @@ OF_METHOD = {
 
 
 def cell(method, variant):
-    """One method in one variant, beside its baseline."""
+    """A cell of one method in one variant, compared with the method's baseline."""
     alone = variant == "baseline"
     crops = {
         "crops.global_crops": (2, 16, (0.2 if alone else 0.4, 1.0)),

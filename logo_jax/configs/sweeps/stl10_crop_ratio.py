@@ -1,9 +1,10 @@
-"""The supplement's Tables 8 and 9: STL-10 kNN by the largest area of a crop.
+"""Sweep of the supplement's Tables 8 and 9: STL-10 kNN by the maximum area of crops.
 
-Table 8: local crops of area (0.08, r), global ones of (0.4, 1). Table 9: "global" crops
-of area (0.08, r), local ones of (0.08, 1), which swaps their roles. 26 runs of 200
-epochs on 105,000 images; published are single runs, of an unknown layer and k. In Table
-8 the columns had to be put together from a scan, and MoCo's 71.76 is doubtful.
+Table 8 has local crops of area (0.08, r) and global crops of area (0.4, 1). Table 9 has
+"global" crops of area (0.08, r) and local crops of area (0.08, 1), which swaps their
+roles. The sweep has 26 runs of 200 epochs on 105,000 images. Published values are of
+single runs, for an unknown layer and k. The columns of Table 8 were reconstructed from
+a scan, and the value 71.76 for MoCo is doubtful.
 
     python -m logo_jax.prepare stl10
     python -m logo_jax.sweep --sweep=configs/sweeps/stl10_crop_ratio.py --out=runs/ratio
@@ -21,7 +22,7 @@ RATIOS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def cells(table, crops, others):
-    """A row of cells a method, one a ratio."""
+    """Cells of a table: a row for each method, with a cell for each ratio r."""
     return [
         {
             "name": f"{method}_{crops}_{ratio}",
