@@ -19,8 +19,12 @@ from tests.contracts import cases
 from tests.golden import tiny
 from tests.golden import torch_names as names
 
-# float32 sums in another order: 1e-5 of an array's largest entry after all steps
-TOLERANCE = 1e-5
+# Of an array's largest entry, after all steps. The differences are rounding: with float64
+# in our step, the float32 references are up to 5.6e-6 away from it, as our float32 step
+# is (3.7e-6), and with other sizes of SimSiam's networks and batches our float32 is up to
+# 1.3e-5 away from our float64. Without weight decay, the smallest fault that was tried,
+# the error is 4.6e-4.
+TOLERANCE = 5e-5
 
 RELEASED = {
     "moco_steps.npz": "one_way",
