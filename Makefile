@@ -16,7 +16,7 @@ check:
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
-	$(BIN)/codespell README.md CHANGELOG.md colabs docs logo_jax tests --skip "*.npz,__pycache__" --ignore-words-list nd
+	$(BIN)/codespell README.md CHANGELOG.md Makefile .ci benchmarks colabs docs examples logo_jax tests
 
 test:
 	$(BIN)/python -m pytest -n 2
