@@ -1,13 +1,14 @@
-"""What a canvas costs and loses: crops cut from it beside the same cut from the image.
+"""Measures the time and the loss of quality of storing images on a canvas.
 
 python -m benchmarks.canvas [--sides 256 384 512] [--filters box bilinear ...]
 
-An image is stored exactly along an axis where it is no longer than the canvas, and
-reduced to the canvas along one where it is longer. Crops of the ten photographs, as
-JPEG, are cut out of both: PSNR in dB, mean and worst over photographs and boxes, with
-the error of rounding to uint8 added, so that 58.92 means nothing lost. Then the
-milliseconds that one core takes an image to decode and reduce, with JPEG's own scaling
-beside it where that can be used, and to cut by XLA. Prints tables and one JSON line.
+Along each axis, an image that is no longer than the canvas is stored exactly, and a
+longer one is reduced to the canvas. The same crops of the ten photographs, as JPEG, are
+cut from the image and from the canvas, and compared: PSNR in dB, mean and worst over
+photographs and boxes. The error of rounding to uint8 is added, so that 58.92 means that
+nothing is lost. Also measured are the milliseconds per image that one core takes to
+decode and reduce it, without and with the scaling of the JPEG decoder (if that can be
+used), and to cut crops by XLA. Prints tables and one JSON line.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import jpegs
-from benchmarks.turns import alternate, stay_on_one_core
+from benchmarks.timing import alternate, stay_on_one_core
 from logo_jax.augment import AugmentSpec, CropSpec, make_views, resized_crop, sample_box
 from logo_jax.configs import base
 from logo_jax.data.decode import Pixels, Size, decode, shrink
@@ -43,17 +44,19 @@ CUT_ONLY = dataclasses.replace(
     grayscale_prob=0.0,
 )
 IMAGES_PER_CUT = 8
-ROUNDING = 1 / 255**2 / 12  # of a crop to uint8; what is below it does not show
-Decibels: TypeAlias = dict[str, list[float]]  # name of a cut -> one PSNR a box
+ROUNDING = (
+    1 / 255**2 / 12
+)  # squared error of rounding to uint8; smaller errors are invisible
+Decibels: TypeAlias = dict[str, list[float]]  # name of a cut -> PSNR of each box
 
 
 class Fit(NamedTuple):
-    """A way to bring an encoded image onto a canvas.
+    """Method of decoding an image and reducing it to a canvas.
 
     Attributes:
-        side: of the canvas, pixels.
-        filter: Pillow's, by its name.
-        scaled: JPEG is decoded at less than its size where that is large enough.
+        side: side of the canvas, in pixels.
+        filter: name of Pillow's resampling filter.
+        scaled: whether a JPEG is decoded at a reduced size that covers the canvas.
     """
 
     side: int
@@ -61,7 +64,7 @@ class Fit(NamedTuple):
     scaled: bool = False
 
     def __call__(self, encoded: bytes) -> tuple[Pixels, Size]:
-        """The reduced image and its original size."""
+        """Returns the reduced image and its original size."""
         canvas = (self.side, self.side)
         pixels, size = decode(encoded, at_least=canvas if self.scaled else None)
         resample = Image.Resampling[self.filter.upper()]
@@ -70,13 +73,13 @@ class Fit(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def boxes_in(size: jax.Array, spec: CropSpec, count: int) -> jax.Array:
-    """The same random boxes for everyone: [count, 4] in pixels of the image."""
+    """Returns random boxes, the same in every call: [count, 4], in image pixels."""
     keys = jax.random.split(jax.random.key(0), count)
     return jax.vmap(sample_box, in_axes=(0, None, None))(keys, size, spec)
 
 
 def cut_from_image(pixels: Pixels, boxes: np.ndarray, side: int) -> np.ndarray:
-    """Crops [n, 3, side, side] in [0, 1] of the whole image, by Pillow in float32."""
+    """Returns crops [n, 3, side, side] in [0, 1] of the image, by Pillow in float32."""
     planes = [
         Image.fromarray(plane) for plane in np.moveaxis(pixels.astype(np.float32), 2, 0)
     ]
@@ -90,14 +93,14 @@ def cut_from_image(pixels: Pixels, boxes: np.ndarray, side: int) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnums=2)
 def cut_from_canvas(canvas: jax.Array, boxes: jax.Array, side: int) -> jax.Array:
-    """Crops [n, 3, side, side] in [0, 1]; boxes are in pixels of the canvas."""
+    """Returns crops [n, 3, side, side] in [0, 1]; boxes are in pixels of the canvas."""
     planes = jnp.moveaxis(canvas, 2, 0).astype(jnp.float32) / 255.0
     cut = functools.partial(resized_crop, size=side)
     return jax.vmap(cut, in_axes=(None, 0))(planes, boxes)
 
 
 def decibels(encoded: bytes, fits: Sequence[Fit], count: int) -> dict[Fit, Decibels]:
-    """PSNR of every crop of one image, for each way to fit it."""
+    """Returns the PSNR of every crop of one image, for each fit."""
     whole, size = decode(encoded)
     boxes = {
         name: np.asarray(boxes_in(np.array(size), spec, count))
@@ -121,7 +124,7 @@ def decibels(encoded: bytes, fits: Sequence[Fit], count: int) -> dict[Fit, Decib
 def fit_rows(
     images: Sequence[bytes], fits: Sequence[Fit], *, count: int, rounds: int
 ) -> Iterator[dict]:
-    """One row a way to fit: milliseconds an image, mean and worst PSNR of each cut."""
+    """Yields a row per fit: milliseconds per image, mean and worst PSNR of each cut."""
     found = [decibels(encoded, fits, count) for encoded in images]
     runs = {fit: functools.partial(fit_all, fit, images) for fit in fits}
     seconds = alternate(runs, rounds)
@@ -144,7 +147,7 @@ def fit_all(fit: Fit, images: Sequence[bytes]) -> None:
 
 
 def scaled_rows(images: Sequence[bytes], flags: argparse.Namespace) -> Iterator[dict]:
-    """Rows of fit_rows without and with JPEG's own scaling, where it can be used."""
+    """Yields rows of fit_rows without and with scaling by the JPEG decoder."""
     for side in flags.sides:
         large = reducible(images, side)
         fits = [Fit(side, f, scaled) for f in flags.filters for scaled in (False, True)]
@@ -153,12 +156,12 @@ def scaled_rows(images: Sequence[bytes], flags: argparse.Namespace) -> Iterator[
 
 
 def reducible(images: Sequence[bytes], side: int) -> list[bytes]:
-    """Those that JPEG's own scaling may reduce for a canvas: twice its side or more."""
+    """Returns the images of at least twice the canvas, which the decoder can scale."""
     return [x for x in images if min(decode(x)[1]) >= 2 * side]
 
 
 def cut_rows(sides: Sequence[int], rounds: int) -> Iterator[dict]:
-    """One row a canvas: its bytes, and milliseconds to cut 2 x 224 and 2 x 96 px."""
+    """Yields a row per canvas: bytes, and milliseconds to cut 2 x 224 and 2 x 96 px."""
     runs = {side: cutter(side) for side in sides}
     for side, seconds in alternate(runs, rounds).items():
         milliseconds = 1e3 * min(seconds) / IMAGES_PER_CUT
@@ -166,7 +169,7 @@ def cut_rows(sides: Sequence[int], rounds: int) -> Iterator[dict]:
 
 
 def cutter(side: int) -> Callable[[], object]:
-    """Cuts a batch of canvases into crops, done when it returns."""
+    """Returns a function that cuts crops of a batch of canvases and waits for them."""
     noise = np.random.default_rng(0)
     images = noise.integers(0, 256, (IMAGES_PER_CUT, side, side, 3), np.uint8)
     sizes = np.tile(np.array([375, 500], np.int32), (IMAGES_PER_CUT, 1))
@@ -185,7 +188,7 @@ def cutter(side: int) -> Callable[[], object]:
 
 
 def print_fits(title: str, rows: Sequence[dict]) -> None:
-    """A table of fit_rows' rows."""
+    """Prints rows of fit_rows as a table."""
     print(f"\n{title}; PSNR in dB, mean (worst)")
     print("side filter    scaled  of     ms", *(f"{name:>14s}" for name in CUTS))
     for row in rows:
@@ -198,9 +201,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sides", type=int, nargs="+", default=[256, 384, 512])
     parser.add_argument("--filters", nargs="+", choices=FILTERS, default=FILTERS)
-    parser.add_argument("--boxes", type=int, default=20, help="per photograph and cut")
+    parser.add_argument(
+        "--boxes", type=int, default=20, help="number of boxes per photograph and cut"
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--all_cores", action="store_true", help="do not stay on one")
+    parser.add_argument("--all_cores", action="store_true", help="use all cores")
     flags = parser.parse_args(arguments)
     if not flags.all_cores:
         stay_on_one_core()
@@ -215,9 +220,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for title, rows in tables.items():
         print_fits(title, rows)
     cuts = list(cut_rows(flags.sides, flags.rounds))
-    print(f"\n2 x 224 and 2 x 96 px cut by XLA on {jax.default_backend()}")
+    print(f"\n2 x 224 and 2 x 96 px crops cut by XLA on {jax.default_backend()}")
     for row in cuts:
-        print("{side:4d} {bytes:7d} bytes {ms:8.2f} ms an image".format(**row))
+        print("{side:4d} {bytes:7d} bytes {ms:8.2f} ms per image".format(**row))
     print(json.dumps({"jax": jax.__version__, **vars(flags), **tables, "cuts": cuts}))
 
 

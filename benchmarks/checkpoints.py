@@ -1,15 +1,16 @@
-"""Files, bytes, seconds and memory of a checkpoint, beside Orbax's own formats (Linux).
+"""Compares files, bytes, seconds and memory of checkpoint formats (Linux only).
 
     python -m benchmarks.checkpoints [--out=FOLDER] [--rounds=5] [--saves=200]
 
-States of two configs, filled with random numbers that no compression shrinks. Formats:
-`ours`, `CheckpointManager`; `files` and `ocdbt`, Orbax's PyTree handler with a file a
-leaf or packed, given what `CheckpointManager` copies and checks. Each is measured in a
-process of its own. Saving blocks until the state may be donated, and lasts until it is
-on disk; seconds are medians of rounds, in which the disk's cache is warm. Memory is
-what the process holds at most in the first save or restore beyond what it held before,
-in copies of the state. Growth is that of the first config's memory and of Python's
-objects after a tenth of the saves. Prints a table and one JSON line.
+The states of two configs are filled with random numbers, which cannot be compressed.
+Formats: `ours` is `CheckpointManager`; `files` and `ocdbt` are Orbax's PyTree handler
+with one file per leaf or a packed format, with the same copies and checksums as in
+`CheckpointManager`. Each is measured in a process of its own. A save blocks until the
+state may be donated, and lasts until the state is on disk. Seconds are medians over
+rounds, with a warm disk cache. Memory is the peak of the process in the first save or
+restore, minus its memory before, in copies of the state. Growth is that of memory and
+of the number of Python objects, for the first config, from a tenth of the saves to the
+last. Prints a table and one JSON line.
 """
 
 import argparse
@@ -50,7 +51,7 @@ COLUMNS = {
 
 
 class OrbaxPyTree:
-    """Orbax's own way to write what `CheckpointManager` writes."""
+    """Orbax's PyTree handler, writing the same contents as `CheckpointManager`."""
 
     def __init__(self, folder: str, *, use_ocdbt: bool):
         registry = ocp.type_handlers.create_type_handler_registry(
@@ -67,7 +68,7 @@ class OrbaxPyTree:
         self.wait, self.close = self._manager.wait_until_finished, self._manager.close
 
     def save(self, step: int, state: Any) -> None:
-        """Copies, makes checksums, starts writing."""
+        """Copies the state, computes checksums and starts writing."""
         self.wait()
         leaves = {path: np.array(x) for path, x in named(state).items()}
         records = {path: leaf_record(x) for path, x in leaves.items()}
@@ -78,7 +79,7 @@ class OrbaxPyTree:
         self._manager.save(step, args=ocp.args.Composite(**items))
 
     def restore_latest(self, like: Any) -> tuple[int, Any]:
-        """Reads, checks and places the newest."""
+        """Reads the newest checkpoint, checks it and puts it on the device."""
         step = max(self._manager.all_steps())
         blank = {path: np.empty(x.shape, x.dtype) for path, x in named(like).items()}
         items = {
@@ -94,7 +95,7 @@ class OrbaxPyTree:
 
 
 def named(tree: Any) -> dict[str, Any]:
-    """Leaves by path."""
+    """Returns the leaves of a tree by path."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree.leaves_with_path(tree)
@@ -102,14 +103,14 @@ def named(tree: Any) -> dict[str, Any]:
 
 
 def opened(form: str, folder: str) -> Any:
-    """A manager of that format."""
+    """Returns a checkpoint manager of a format."""
     if form == "ours":
         return CheckpointManager(folder)
     return OrbaxPyTree(folder, use_ocdbt=form == "ocdbt")
 
 
 def shapes_of(config: str) -> Any:
-    """The state of a config, as shapes and dtypes."""
+    """Returns the shapes and dtypes of the state of a config."""
     file, _, variant = config.partition(":")
     get = importlib.import_module(f"logo_jax.configs.{file}").get_config
     chosen = get(variant) if variant else get()
@@ -117,7 +118,7 @@ def shapes_of(config: str) -> Any:
 
 
 def peak(action: Callable[[], Any]) -> float:
-    """MB held at most while an action runs, beyond those held before."""
+    """Returns the peak memory during an action minus the memory before, in MB."""
     gc.collect()
     forget()
     before = held("VmRSS")
@@ -126,7 +127,7 @@ def peak(action: Callable[[], Any]) -> float:
 
 
 def measured(form: str, config: str, out: str | None, rounds: int) -> dict[str, float]:
-    """The figures of one format and config."""
+    """Measures one format and config."""
     like = shapes_of(config)
     rng = np.random.default_rng(0)
     state = jax.tree.map(lambda x: jax.device_put(noise(rng, x)), like)
@@ -135,7 +136,9 @@ def measured(form: str, config: str, out: str | None, rounds: int) -> dict[str, 
     times: dict[str, list[float]] = {"blocked": [], "saved": [], "restored": []}
     with tempfile.TemporaryDirectory(dir=out) as folder:
         checkpoints = opened(form, folder)
-        checkpoints.save(0, {"x": np.zeros(1)})  # what loads with the first save
+        checkpoints.save(
+            0, {"x": np.zeros(1)}
+        )  # loads modules that the first save needs
         checkpoints.wait()
         checkpoints.restore_latest({"x": np.zeros(1)})
 
@@ -166,7 +169,7 @@ def measured(form: str, config: str, out: str | None, rounds: int) -> dict[str, 
 
 
 def growth(form: str, config: str, out: str | None, saves: int) -> dict[str, float]:
-    """What grows between a tenth of so many saves and the last."""
+    """Measures the growth of memory and objects after a tenth of the saves."""
     state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes_of(config))
     with tempfile.TemporaryDirectory(dir=out) as folder:
         checkpoints = opened(form, folder)
@@ -184,7 +187,7 @@ def growth(form: str, config: str, out: str | None, saves: int) -> dict[str, flo
 
 
 def in_own_process(flags: argparse.Namespace, form: str, config: str, what: str) -> Any:
-    """The figures, from a process that did nothing else before."""
+    """Measures in a new process."""
     line = [sys.executable, "-m", "benchmarks.checkpoints", f"--one={what}"]
     line += [f"--formats={form}", f"--configs={config}", f"--rounds={flags.rounds}"]
     line += [f"--saves={flags.saves}"] + [f"--out={flags.out}"] * bool(flags.out)
@@ -192,7 +195,7 @@ def in_own_process(flags: argparse.Namespace, form: str, config: str, what: str)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures all, prints."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out")
     parser.add_argument("--rounds", type=int, default=5)
@@ -211,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def table(flags: argparse.Namespace, forms: list[str], configs: list[str]) -> None:
-    """Prints a row for each config and format."""
+    """Measures each config and format, and prints a row for each."""
     names = ("state", "format", *COLUMNS.values())
     print("|", " | ".join(names), "|\n|" + "---|" * len(names))
     rows = []

@@ -1,4 +1,4 @@
-"""What a compiled program sends from device to device, read from its HLO."""
+"""Collective operations of a compiled program and their bytes, read from its HLO."""
 
 import math
 import re
@@ -14,19 +14,20 @@ KINDS = (
     "ragged-all-to-all",
     "reduce-scatter",
 )
-# of a pair start and done, the second has the result alone
+# of a pair of start and done, only the second one has the result alone
 _INSTRUCTION = re.compile(rf" = (?P<results>.*?) (?P<kind>{'|'.join(KINDS)})(-done)?\(")
 _ARRAY = re.compile(r"(?P<dtype>pred|[a-z]+(?P<bits>\d+)\w*)\[(?P<shape>[\d,]*)\]")
 _ORIGIN = re.compile(r'op_name="(?P<name>[^"]*)"')
 
 
 class Collective(NamedTuple):
-    """One exchange of a program.
+    """A collective operation of a program.
 
     Attributes:
-        kind: the HLO instruction.
-        num_bytes: of what a device holds afterwards.
-        origin: what it was traced from; several where XLA made one of them.
+        kind: name of the HLO instruction.
+        num_bytes: bytes of its result on a device.
+        origin: names of the operations that it was traced from; several if XLA merged
+            them.
     """
 
     kind: str
@@ -35,11 +36,11 @@ class Collective(NamedTuple):
 
 
 def collectives(hlo: str) -> list[Collective]:
-    """All exchanges of a program, from the text of its optimised HLO.
+    """Returns all collective operations in the text of a program's optimized HLO.
 
     Raises:
-        ValueError: where one stands in a loop, and the text does not say how often it
-            runs.
+        ValueError: if a collective operation is inside a loop, because the text does
+            not contain the number of iterations.
 
     >>> line = "%sum = (f32[2,3]{1,0}, bf16[]) all-reduce(%x, %y), channel_id=1"
     >>> collectives(line)
@@ -54,13 +55,13 @@ def collectives(hlo: str) -> list[Collective]:
         if "/while/" in each.origin:
             raise ValueError(
                 f"{each.origin} exchanges values in a loop, so that its bytes cannot "
-                "be counted; take it out of the loop"
+                "be counted; move it out of the loop"
             )
     return found
 
 
 def bytes_by_kind(exchanges: Iterable[Collective]) -> dict[str, int]:
-    """Bytes of all exchanges of each kind that there is.
+    """Returns the total bytes of the collective operations of each kind.
 
     >>> bytes_by_kind([Collective("all-gather", size, "") for size in (8, 2)])
     {'all-gather': 10}

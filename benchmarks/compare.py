@@ -1,11 +1,12 @@
-"""Runs a benchmark at two commits in turns and prints the ratio of each figure.
+"""Runs a benchmark alternately at two commits and prints the ratio of each figure.
 
     python -m benchmarks.compare main HEAD --rounds=3 -- -m benchmarks.step --width=16
 
-Each commit is checked out in a temporary folder, and what follows `--` is handed to
-this Python there. The benchmark's last JSON line has its figures; items of a list are
-named by their texts. Figures that never differ, and those that are 0, are left out.
-Prints a table and one JSON line: AFTER over BEFORE, median and range of the rounds.
+Each commit is checked out in a temporary folder, and this Python runs the arguments
+after `--` there. The figures are the numbers in the last JSON line that the benchmark
+prints; items of a list are named by their strings. Figures that never differ, and
+figures that are 0, are omitted. Prints a table and one JSON line: AFTER / BEFORE,
+median and range over the rounds.
 """
 
 import argparse
@@ -24,16 +25,16 @@ Figures = dict[str, float]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Checks out, runs in turns, prints."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("before", help="a commit")
-    parser.add_argument("after", help="another")
+    parser.add_argument("before", help="first commit")
+    parser.add_argument("after", help="second commit")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("command", nargs="+", help="for Python, behind --")
+    parser.add_argument("command", nargs="+", help="arguments for Python, after --")
     flags = parser.parse_args(arguments)
     commits = (flags.before, flags.after)
     with checked_out(commits) as folders:
-        rounds = [in_turns(folders, flags.command, i) for i in range(flags.rounds)]
+        rounds = [run_round(folders, flags.command, i) for i in range(flags.rounds)]
     table = ratios(rounds)
     for name, (median, least, most) in table.items():
         print(f"{name:50s} {median:7.3f}  ({least:.3f} to {most:.3f})")
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @contextlib.contextmanager
 def checked_out(commits: Sequence[str]) -> Iterator[list[Path]]:
-    """A folder for each commit of the repository around this one; gone afterwards."""
+    """Checks out each commit in a temporary folder; yields the folders."""
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         folders = [Path(temporary) / f"{i}" for i in range(len(commits))]
         for folder, commit in zip(folders, commits, strict=True):
@@ -55,27 +56,27 @@ def git(*arguments: str) -> None:
     """Runs git.
 
     Raises:
-        SystemExit: where it fails, with what it says.
+        SystemExit: if git fails, with its error message.
     """
     done = subprocess.run(["git", *arguments], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr.strip())
 
 
-def in_turns(
+def run_round(
     folders: Sequence[Path], command: Sequence[str], number: int
 ) -> list[Figures]:
-    """The figures of each folder; every other round begins with the last."""
+    """Returns the figures of each folder; odd rounds begin with the last folder."""
     order = list(range(len(folders)))[:: -1 if number % 2 else 1]
     found = {i: figures(run(folders[i], command)) for i in order}
     return [found[i] for i in range(len(folders))]
 
 
 def run(folder: Path, command: Sequence[str]) -> dict[str, Any]:
-    """The last JSON line that a command prints in a folder.
+    """Runs a command in a folder and returns the last JSON line that it prints.
 
     Raises:
-        SystemExit: where it fails or prints none, with what it says.
+        SystemExit: if the command fails or prints no JSON line, with its error message.
     """
     done = subprocess.run(
         [sys.executable, *command],
@@ -87,14 +88,14 @@ def run(folder: Path, command: Sequence[str]) -> dict[str, Any]:
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
         raise SystemExit(
-            f"{' '.join(command)} must print a JSON line; it ended with "
-            f"{done.returncode}: {done.stderr.strip()[-500:]}"
+            f"{' '.join(command)} must print a JSON line; its exit code "
+            f"was {done.returncode}: {done.stderr.strip()[-500:]}"
         )
     return json.loads(lines[-1])
 
 
 def figures(report: Any, name: str = "") -> Figures:
-    """The numbers of a report by their path.
+    """Returns the numbers of a report by their path.
 
     >>> figures({"rounds": 2, "rows": [{"step": "joint", "speed": 3.0}]})
     {'rounds': 2.0, 'rows/joint/speed': 3.0}
@@ -114,13 +115,13 @@ def figures(report: Any, name: str = "") -> Figures:
 
 
 def _named(item: Any, number: int) -> str:
-    """An item's texts, or its number where it has none."""
+    """Returns the strings of an item, or its number if it has no strings."""
     values = item.values() if isinstance(item, Mapping) else ()
     return " ".join(x for x in values if isinstance(x, str)) or f"{number}"
 
 
 def ratios(rounds: Sequence[Sequence[Figures]]) -> dict[str, tuple[float, ...]]:
-    """Median, least and most of after / before, of each figure that moves.
+    """Returns median, minimum and maximum of after / before, if a figure changes.
 
     >>> ratios([[{"s": 2.0, "n": 1.0}, {"s": 1.0, "n": 1.0}]])
     {'s': (0.5, 0.5, 0.5)}

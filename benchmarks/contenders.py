@@ -1,4 +1,4 @@
-"""What benchmarks/step.py times: steps, their convolutions alone, a matrix product."""
+"""Programs that benchmarks/step.py times: steps, convolutions, a matrix product."""
 
 import collections
 import itertools
@@ -21,16 +21,17 @@ Run = Callable[[], object]
 
 
 class Program(NamedTuple):
-    """A train step, compiled.
+    """Compiled training step.
 
     Attributes:
-        run: one step, done when it returns.
-        convolutions: makes the same step's convolutions alone, as `run`.
-        flops: of the program as lowered.
-        compiled_flops: of the program as compiled, where the compiler counts them.
-        bytes: arguments, results and temporaries that live at once, at most.
+        run: runs one step and waits for its end.
+        convolutions: returns a function like `run` that computes only the convolutions
+            of the step.
+        flops: FLOPs of the lowered program.
+        compiled_flops: FLOPs of the compiled program; 0 if the compiler does not count.
+        bytes: peak bytes of arguments, results and temporaries.
         cold: seconds to lower and compile.
-        warm: the same with the persistent cache filled.
+        warm: seconds to lower and compile with a filled persistent cache.
     """
 
     run: Run
@@ -43,13 +44,13 @@ class Program(NamedTuple):
 
 
 def program(config: ConfigDict, batch: Batch, *, real: bool = False) -> Program:
-    """The step of a config on fixed crops; or on crops that it cuts itself.
+    """Compiles the step of a config, on fixed crops or on crops cut in each step.
 
     Args:
-        config: of one device.
-        batch: the crops.
-        real: random images lie on the device, a batch of them is taken and cut anew
-            each step, as `data.loader=resident` does.
+        config: a config for one device.
+        batch: the fixed crops.
+        real: whether each step takes a batch of random images in device memory and
+            cuts new crops, as with `data.loader=on_device`.
     """
     spec = make_spec(config, num_devices=1)
     mesh = make_mesh(jax.devices()[:1])
@@ -64,7 +65,7 @@ def program(config: ConfigDict, batch: Batch, *, real: bool = False) -> Program:
         batches = itertools.repeat((crops, np.int32(0)))
     first = next(batches)
     cold = _compile(train_step, state, *first)
-    jax.clear_caches()  # those in memory; the persistent one stays
+    jax.clear_caches()  # clears the cache in memory; the persistent cache stays
     warm = _compile(train_step, state, *first)
     lowered, compiled = warm[1:]
     memory = compiled.memory_analysis()
@@ -90,7 +91,7 @@ def program(config: ConfigDict, batch: Batch, *, real: bool = False) -> Program:
 
 
 def matrix_product(dtype: Any, size: int) -> tuple[Run, float]:
-    """A product of two square matrices, and its floating-point operations."""
+    """Returns a function that multiplies two square matrices, and its FLOPs."""
     a = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(jnp.matmul).lower(a, a).compile()
     return lambda: jax.block_until_ready(product(a, a)), 2.0 * size**3
@@ -107,7 +108,7 @@ def _resident(config, mesh):
 
 
 def _compile(train_step, *arguments):
-    """Seconds to lower and compile; the lowered program and the compiled one."""
+    """Returns the seconds to lower and compile, and both programs."""
     start = time.perf_counter()
     lowered = train_step.trace(*arguments).lower()
     compiled = lowered.compile()
@@ -120,7 +121,7 @@ def _flops(stage):
 
 
 def _convolutions(train_step, *arguments) -> Run:
-    """Every convolution that a step computes, each by itself on random numbers."""
+    """Returns a function that runs each convolution of a step on random numbers."""
     counts: collections.Counter[str] = collections.Counter()
     operations = {}
     for equation in _equations(jax.make_jaxpr(train_step)(*arguments).jaxpr):
@@ -139,7 +140,7 @@ def _convolutions(train_step, *arguments) -> Run:
 
 
 def _alone(shapes, params):
-    """One convolution, compiled, on numbers of its own."""
+    """Compiles one convolution on random numbers."""
     key = jax.random.key(0)
     operands = [jax.random.normal(key, shape, dtype) for shape, dtype in shapes]
     bind = jax.lax.conv_general_dilated_p.bind
@@ -148,11 +149,11 @@ def _alone(shapes, params):
 
 
 def _equations(jaxpr) -> Iterator[Any]:
-    """All equations of a program; of a choice between platforms, the one it makes."""
+    """Yields all equations of a program; for a platform switch, the branch taken."""
     for equation in jaxpr.eqns:
         yield equation
         values = dict(equation.params)
-        if "branches" in values:  # the CPU's first, where there is one for it
+        if "branches" in values:  # the branch for CPUs, if any, is the first
             chosen = 0 if jax.default_backend() == "cpu" else -1
             values["branches"] = values["branches"][chosen]
         for value in values.values():

@@ -1,10 +1,10 @@
-"""Trains on a file system that runs full, and again once there is room.
+"""Trains on a file system that becomes full, and again after it is enlarged.
 
     python -m benchmarks.full_disk OUT
 
-Mounts a small tmpfs on OUT/small, which takes root. The command must end with one line
-and exit code 2, its earlier checkpoints whole, and go on once the mount is larger. Says
-what happened; exit code 1 where it was something else.
+Mounts a small tmpfs on OUT/small, which needs root. The training command must end with
+one line and exit code 2, must keep its earlier checkpoints intact, and must resume
+after the tmpfs is enlarged. Prints what happened; exit code 1 if it was anything else.
 """
 
 import argparse
@@ -18,12 +18,12 @@ from benchmarks import kill_soak, processes
 
 CONFIG = "cifar10_moco.py:logo"
 FIELDS = processes.FIELDS | {"train.num_steps": 40, "train.checkpoint_every_steps": 1}
-MIB = 1  # room for a checkpoint, but not for the four that are there while one is saved
+MIB = 1  # fits one checkpoint, but not the four that exist while one is saved
 ROOMY_MIB = 64
 
 
 def main() -> None:
-    """Fills the disk, makes room, and trains on."""
+    """Trains until the disk is full, enlarges it and resumes."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--mib", type=int, default=MIB)
@@ -39,17 +39,17 @@ def main() -> None:
     *_, last = full.stderr.strip().splitlines()
     print(f"full at step {kept}: exit {full.returncode}: {last}")
     resumed = [x for x in roomy.stderr.splitlines() if "resumed" in x or "damaged" in x]
-    print(f"with room: exit {roomy.returncode}: {'; '.join(resumed)}")
+    print(f"enlarged: exit {roomy.returncode}: {'; '.join(resumed)}")
     whole = steps == list(range(1, FIELDS["train.num_steps"] + 1))
-    print("all steps once on record:", whole)
-    sound = (full.returncode, roomy.returncode) == (2, 0) and whole
-    sound &= "No space left" in last and "Traceback" not in full.stderr
-    sys.exit(0 if sound and len(resumed) == 1 else 1)
+    print("each step recorded exactly once:", whole)
+    passed = (full.returncode, roomy.returncode) == (2, 0) and whole
+    passed &= "No space left" in last and "Traceback" not in full.stderr
+    sys.exit(0 if passed and len(resumed) == 1 else 1)
 
 
 @contextlib.contextmanager
 def mounted(folder: pathlib.Path, mib: int) -> Iterator[None]:
-    """A tmpfs of so many MiB on a folder."""
+    """Mounts a tmpfs of a size in MiB on a folder, and unmounts it at the end."""
     folder.mkdir(parents=True)
     mount(folder, mib)
     try:
@@ -59,13 +59,13 @@ def mounted(folder: pathlib.Path, mib: int) -> Iterator[None]:
 
 
 def mount(folder: pathlib.Path, mib: int, before: str = "") -> None:
-    """Mounts a tmpfs of so many MiB, or with `remount,` changes its size."""
+    """Mounts a tmpfs of a size in MiB; with `remount,`, changes its size."""
     size = ["-o", f"{before}size={mib}m"]
     subprocess.run(["mount", "-t", "tmpfs", *size, "tmpfs", folder], check=True)
 
 
 def trained(out: pathlib.Path, folder: pathlib.Path) -> subprocess.CompletedProcess:
-    """The command, run to its end."""
+    """Runs the training command to its end."""
     (process,) = processes.start(CONFIG, FIELDS | {"data.path": str(out)}, [folder])
     _, errors = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, "", errors)

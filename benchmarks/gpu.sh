@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# All that wants a GPU, in one command: steps beside PyTorch's, the longest operations of
-# a step, input, start, exact kNN, logistic regression. A log each in OUT, whose last
-# line is JSON. Goes on where one fails; exit code 1 then.
+# Runs all benchmarks that need a GPU: steps compared with PyTorch's, the longest
+# operations of a step, input, startup, exact kNN, logistic regression. Each writes a log
+# to OUT, whose last line is JSON. If a benchmark fails, the script continues, and its
+# exit code is 1.
 #   pip install -e ".[cuda,bench]"
-#   bash benchmarks/gpu.sh OUT          fills an H200
-#   bash benchmarks/gpu.sh OUT small    the same commands in minutes on a CPU
+#   bash benchmarks/gpu.sh OUT          sizes for an H200
+#   bash benchmarks/gpu.sh OUT small    small sizes, which take minutes on a CPU
 set -uo pipefail
 out=$(realpath -m "$1")
 cd "$(dirname "$0")/.."

@@ -1,11 +1,11 @@
-"""What the health numbers cost: a step with them and one without, in turns.
+"""Times a training step with and without the health metrics, alternately.
 
     python -m benchmarks.health --pairs=20 --large_pairs=5
 
-The quickstart's step (LoGo) and that of MoCo with CIFAR's ResNet-18, both of 64 images,
-in one process, on the same crops. Prints the median over pairs of the ratio with /
-without, of processor time, which other work on the machine touches less, and of wall
-time; and between which values half of the pairs lie.
+The steps are those of the quickstart (LoGo) and of MoCo with the CIFAR ResNet-18, both
+with 64 images, in one process and on the same crops. Prints the ratio with / without,
+as median and quartiles over pairs of steps, for processor time (which other processes
+affect less) and for wall time.
 """
 
 import argparse
@@ -27,7 +27,7 @@ CLOCKS = {"processor": time.process_time, "wall": time.perf_counter}
 
 
 def main() -> None:
-    """Times both steps."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--large_pairs", type=int, default=5)
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def report(name: str, config: ConfigDict, count: int) -> None:
-    """Prints a row for each clock."""
+    """Times pairs of steps and prints a row for each clock."""
     batch = crops_of(config)
     plain, full = without_health(config, batch), ours(config, batch)
     full()
@@ -50,14 +50,14 @@ def report(name: str, config: ConfigDict, count: int) -> None:
         low, middle, high = statistics.quantiles(ratios, n=4)
         mean = statistics.median(b[clock] for _, b in seconds)
         print(
-            f"{name:17s} {count} pairs, {clock:9s} {mean:7.3f} s a step without; "
+            f"{name:17s} {count} pairs, {clock:9s} {mean:7.3f} s per step without; "
             f"ratio {middle:.4f} ({low:.4f} to {high:.4f})",
             flush=True,
         )
 
 
 def crops_of(config: ConfigDict) -> Batch:
-    """Random crops of a config's counts and sides."""
+    """Returns random crops with the counts and sizes of a config."""
     rng = np.random.default_rng(0)
     groups = config.crops.global_crops, config.crops.local_crops
     shapes = [(BATCH_SIZE, count, side, side, 3) for count, side, _ in groups]
@@ -65,7 +65,7 @@ def crops_of(config: ConfigDict) -> Batch:
 
 
 def without_health(config: ConfigDict, batch: Batch) -> Callable[[], None]:
-    """One step that was compiled without the numbers of embeddings."""
+    """Returns a step that was compiled without the health metrics."""
     with replaced_health():
         run = ours(config, batch)
         run()
@@ -74,7 +74,7 @@ def without_health(config: ConfigDict, batch: Batch) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def replaced_health() -> Iterator[None]:
-    """Steps that are traced meanwhile measure nothing."""
+    """Steps that are traced in this context compute no health metrics."""
     measured = gradient.health_of
     gradient.health_of = lambda embeddings: {}
     try:
@@ -86,7 +86,7 @@ def replaced_health() -> Iterator[None]:
 def pair(
     full: Callable[[], None], plain: Callable[[], None], reverse: bool
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds of one run of each by each clock, in one order or the other."""
+    """Returns the seconds of one run of each step, by clock."""
     seconds = {}
     for run in (plain, full) if reverse else (full, plain):
         before = {name: clock() for name, clock in CLOCKS.items()}

@@ -1,13 +1,14 @@
-"""Images per second that one core decodes, cuts and recolours, beside Pillow.
+"""Measures the images per second that one core prepares, compared with Pillow.
 
 python -m benchmarks.input [--folder=DIR] [--peer=torch] [--no_step]
 
-Images are those of a folder, or the ten photographs as JPEGs of 500x375 pixels. Ours:
-decoded and brought onto a canvas on the host, cut and recoloured by XLA. Pillow's: what
-torchvision makes of the same boxes on the CPU; its last step, tensor and normalisation,
-is NumPy's, or PyTorch's with `--peer=torch` (`-e ".[bench]"`). Both take turns. Then
-the share of CIFAR-10's augmentation in a training step. Prints a table and one JSON
-line.
+The images are those of a folder, or the ten photographs as JPEGs of 500x375 pixels. In
+the stages called "ours", images are decoded to a canvas on the host, and crops are cut
+and their colors augmented by XLA. In the stages called "pillow", crops of the same
+boxes are made with Pillow as torchvision does on the CPU; the last step, conversion to
+a tensor and normalization, uses NumPy, or PyTorch with `--peer=torch` (`-e
+".[bench]"`). The stages are timed alternately. Then the share of the augmentation in a
+training step on CIFAR-10 is measured. Prints a table and one JSON line.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from PIL.Image import Image
 
 from benchmarks import jpegs, pillow_crops
 from benchmarks.step import ours
-from benchmarks.turns import alternate, stay_on_one_core
+from benchmarks.timing import alternate, stay_on_one_core
 from logo_jax.augment import AugmentSpec, CropSpec, augment_crop, crop_boxes, make_views
 from logo_jax.configs import base, cifar10_simsiam
 from logo_jax.data.decode import Size, decode, decode_to_canvas
@@ -35,7 +36,7 @@ from logo_jax.experiment import make_spec
 ENCODINGS = (".jpg", ".jpeg", ".png", ".webp")
 KEY = 0
 LOOK = AugmentSpec(**base.get_config("moco").augment)
-LOOK = dataclasses.replace(LOOK, blur_prob=0.5)  # MoCo v2's
+LOOK = dataclasses.replace(LOOK, blur_prob=0.5)  # as MoCo v2
 CUT_ONLY = dataclasses.replace(
     LOOK,
     flip_prob=0.0,
@@ -46,17 +47,19 @@ CUT_ONLY = dataclasses.replace(
     std=(1.0, 1.0, 1.0),
 )
 CIFAR_IMAGES = 128
-Runs: TypeAlias = dict[str, Callable[[], Any]]  # name of a stage -> one batch of it
+Runs: TypeAlias = dict[
+    str, Callable[[], Any]
+]  # name of a stage -> function that runs it on one batch
 
 
 class Work(NamedTuple):
-    """What everyone is to do.
+    """Batch to process.
 
     Attributes:
-        stored: the batch, encoded.
-        sizes: int32 [b, 2]: height and width of its images, in pixels.
-        canvas: that they are brought onto.
-        crops: `global_crops` and `local_crops`.
+        stored: encoded images or their files.
+        sizes: height and width of the images, in pixels, int32 [b, 2].
+        canvas: size of the canvas, in pixels.
+        crops: the specs `global_crops` and `local_crops`.
     """
 
     stored: Sequence[bytes | Path]
@@ -66,19 +69,19 @@ class Work(NamedTuple):
 
 
 def images_of(folder: str, count: int) -> list[bytes | Path]:
-    """So many images, of a folder at random or the photographs over and over."""
+    """Returns `count` random images of a folder, or the photographs, repeated."""
     if not folder:
         encoded = jpegs.photographs(jpegs.IMAGENET_LIKE)
         return [encoded[i % len(encoded)] for i in range(count)]
     files = [f for f in Path(folder).rglob("*") if f.suffix.lower() in ENCODINGS]
     if len(files) < count:
-        raise ValueError(f"{folder} holds {len(files)} images; give --images fewer")
+        raise ValueError(f"{folder} holds {len(files)} images; use a smaller --images")
     chosen = np.random.default_rng(0).choice(len(files), count, replace=False)
     return [sorted(files)[i] for i in chosen]
 
 
 def our_stages(work: Work) -> Runs:
-    """Ours: each stage from what the one before it made, and several in one."""
+    """Returns our stages: each on the output of the previous one, and combined."""
     ids = jnp.arange(len(work.stored))
     key = jax.random.key(KEY)
 
@@ -103,21 +106,21 @@ def our_stages(work: Work) -> Runs:
         "decode": lambda: [decode(image) for image in work.stored],
         "decode and canvas": read,
         "crops": lambda: jax.block_until_ready(crop(*canvases)),
-        "colour": lambda: jax.block_until_ready([recolour(key, x) for x in planes]),
-        "crops and colour": lambda: jax.block_until_ready(augment(*canvases)),
+        "color": lambda: jax.block_until_ready([recolor(key, x) for x in planes]),
+        "crops and color": lambda: jax.block_until_ready(augment(*canvases)),
         "together": lambda: jax.block_until_ready(augment(*read())),
     }
 
 
 @jax.jit
-def recolour(key: jax.Array, crops: jax.Array) -> jax.Array:
-    """Crops [n, 3, h, w] in [0, 1] as training sees them, channels last."""
+def recolor(key: jax.Array, crops: jax.Array) -> jax.Array:
+    """Augments the colors of crops [n, 3, h, w] in [0, 1]; returns channels last."""
     look = jax.vmap(functools.partial(augment_crop, spec=LOOK))
     return look(jax.random.split(key, len(crops)), crops).transpose(0, 2, 3, 1)
 
 
 def pillow_stages(work: Work, finish: pillow_crops.Finish) -> Runs:
-    """Pillow's: the same stages but the canvas, and the same boxes."""
+    """Returns Pillow's stages: the same ones without the canvas, on the same boxes."""
     rng = np.random.default_rng(0)
     ids = jnp.arange(len(work.stored))
     groups = crop_boxes(jax.random.key(KEY), ids, jnp.asarray(work.sizes), **work.crops)
@@ -135,7 +138,7 @@ def pillow_stages(work: Work, finish: pillow_crops.Finish) -> Runs:
             for crop in pillow_crops.cut(picture, group[i], side)
         ]
 
-    def recolour_all(crops: Sequence[Image]) -> list:
+    def recolor_all(crops: Sequence[Image]) -> list:
         return [pillow_crops.augment(crop, rng, LOOK, finish) for crop in crops]
 
     pictures = decode_all()
@@ -143,14 +146,14 @@ def pillow_stages(work: Work, finish: pillow_crops.Finish) -> Runs:
     return {
         "decode": decode_all,
         "crops": lambda: cut(pictures),
-        "colour": lambda: recolour_all(crops),
-        "crops and colour": lambda: recolour_all(cut(pictures)),
-        "together": lambda: recolour_all(cut(decode_all())),
+        "color": lambda: recolor_all(crops),
+        "crops and color": lambda: recolor_all(cut(pictures)),
+        "together": lambda: recolor_all(cut(decode_all())),
     }
 
 
 def stage_rows(mine: Runs, theirs: Runs, images: int, rounds: int) -> Iterator[dict]:
-    """One row a stage: images per second of both, and how ours compares."""
+    """Yields a row per stage: images per second of both, and their ratio."""
     runs = {("ours", stage): run for stage, run in mine.items()}
     runs |= {("pillow", stage): run for stage, run in theirs.items()}
     seconds = alternate(runs, rounds)
@@ -167,7 +170,7 @@ def stage_rows(mine: Runs, theirs: Runs, images: int, rounds: int) -> Iterator[d
 
 
 def cifar_share(step_images: int, rounds: int) -> dict[str, float]:
-    """Milliseconds an image of SimSiam-LoGo's crops and of its step, on CIFAR-10."""
+    """Returns ms per image of augmentation and step, SimSiam-LoGo on CIFAR-10."""
     config = cifar10_simsiam.get_config()
     config.data.batch_size = step_images
     spec = make_spec(config, num_devices=1)
@@ -194,17 +197,21 @@ def cifar_share(step_images: int, rounds: int) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", default="", help="of images, at any depth")
-    parser.add_argument("--images", type=int, default=20, help="in a batch")
-    parser.add_argument("--canvas", type=int, default=512, help="side, in pixels")
+    parser.add_argument("--folder", default="", help="folder of images, at any depth")
+    parser.add_argument("--images", type=int, default=20, help="images in a batch")
+    parser.add_argument(
+        "--canvas", type=int, default=512, help="side of the canvas, in pixels"
+    )
     parser.add_argument("--global_size", type=int, default=224)
     parser.add_argument("--local_size", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer", choices=["none", "torch"], default="none")
-    parser.add_argument("--step_images", type=int, default=16, help="CIFAR's batch")
+    parser.add_argument(
+        "--step_images", type=int, default=16, help="batch size on CIFAR-10"
+    )
     parser.add_argument("--step_rounds", type=int, default=2)
     parser.add_argument("--no_step", action="store_true")
-    parser.add_argument("--all_cores", action="store_true", help="do not stay on one")
+    parser.add_argument("--all_cores", action="store_true", help="use all cores")
     flags = parser.parse_args(arguments)
     if not flags.all_cores:
         stay_on_one_core()
@@ -212,11 +219,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for row in rows:
         print("{stage:20s} {ours:9.1f} images/s".format(**row), end="")
         if "ratio" in row:
-            print("{pillow:9.1f} Pillow's  {ratio:6.2f}x".format(**row), end="")
+            print("{pillow:9.1f} by Pillow  {ratio:6.2f}x".format(**row), end="")
         print()
     cifar = None if flags.no_step else cifar_share(flags.step_images, flags.step_rounds)
     if cifar:
-        line = "CIFAR-10: {augment_ms:.3f} ms an image beside {step_ms:.1f} ms a step"
+        line = (
+            "CIFAR-10, ms per image: augmentation {augment_ms:.3f}, step {step_ms:.1f}"
+        )
         print(line.format(**cifar), "({percent:.2f}%)".format(**cifar))
     print(
         json.dumps(

@@ -1,4 +1,4 @@
-"""JPEGs to measure on: the quickstart's ten photographs, which need no download."""
+"""JPEGs for benchmarks: the quickstart's ten photographs, which need no download."""
 
 import io
 
@@ -11,11 +11,11 @@ IMAGENET_LIKE = (500, 375)  # width, height; ImageNet's most frequent size
 
 
 def photographs(size: tuple[int, int] | None = None) -> list[bytes]:
-    """The photographs, encoded.
+    """Returns the photographs as JPEGs.
 
     Args:
-        size: (width, height) to bring the largest centred cut of that shape to, by
-            Pillow's Lanczos filter; None leaves them whole and as large as they are.
+        size: (width, height) in pixels of the images, each made of the largest center
+            crop of that aspect ratio by Pillow's Lanczos filter; None: original images.
     """
     return [_encoded(name, size) for name in PHOTOGRAPHS]
 

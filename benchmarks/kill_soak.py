@@ -1,11 +1,11 @@
-"""Kills a tiny run with SIGKILL at random moments and compares it with one unkilled.
+"""Kills a tiny run with SIGKILL at random times and compares it with an intact run.
 
     python -m benchmarks.kill_soak OUT --kills=20 --seed=0
 
-The same command is started again after each kill, and at last left to end. The final
-state must be that of the run never killed, bit for bit, and so must its metrics. A kill
-comes a random time after a sign on disk that the process is starting, in a step, in a
-save or in an evaluation.
+The same command is started again after each kill, and finally runs to its end. The
+final state and the metrics must be bit-equal to those of a run that was never killed.
+Each kill comes a random time after the files of the run show that the process is
+starting, in a step, in a save or in an evaluation.
 """
 
 import argparse
@@ -20,7 +20,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-MEASURED = ("images_per_second", "data_wait_percent")  # times differ between runs
+MEASURED = (
+    "images_per_second",
+    "data_wait_percent",
+)  # times, which differ between runs
 MOMENTS = {"step": 0.05, "save": 0.03, "evaluation": 0.03, "start": 10.0}  # seconds
 FIELDS = {
     "data.source": "npz",
@@ -40,7 +43,7 @@ FIELDS = {
 
 
 def main() -> None:
-    """Trains once to the end, once through kills; says what was hit, and compares."""
+    """Trains with and without kills; prints the moments of the kills, and compares."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--kills", type=int, default=20)
@@ -67,7 +70,7 @@ def main() -> None:
 
 
 def write_data(folder: pathlib.Path) -> None:
-    """Random images of three classes, in train.npz and test.npz."""
+    """Writes random images of three classes to train.npz and test.npz."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for split, count in (("train", 24), ("test", 10)):
@@ -76,7 +79,7 @@ def write_data(folder: pathlib.Path) -> None:
 
 
 def command(workdir: pathlib.Path, data: pathlib.Path, steps: int) -> list[str]:
-    """The command line of a run of a second or so."""
+    """Returns the command line of a tiny run."""
     fields = FIELDS | {"data.path": data, "train.num_steps": steps}
     line = [sys.executable, "-m", "logo_jax.main", f"--workdir={workdir}"]
     line += ["--config=configs/cifar10_simsiam.py:baseline"]
@@ -86,7 +89,7 @@ def command(workdir: pathlib.Path, data: pathlib.Path, steps: int) -> list[str]:
 def killed_at(
     moment: str, line: list[str], workdir: pathlib.Path, rng: random.Random, stderr
 ) -> str:
-    """Starts a command, kills it in a moment of that kind; returns what was hit."""
+    """Starts a command and kills it at a moment; returns the interrupted operations."""
     before = inode(workdir)
     process = subprocess.Popen(line, stderr=stderr, stdout=stderr)
     if moment != "start":
@@ -97,29 +100,31 @@ def killed_at(
     time.sleep(rng.uniform(0, MOMENTS[moment]))
     process.kill()
     if process.wait() == 0:
-        raise RuntimeError("the run ended before it was killed; give more --steps")
-    return ", ".join(hits(workdir)) or "between them"
+        raise RuntimeError("the run ended before it was killed; increase --steps")
+    return ", ".join(hits(workdir)) or "none"
 
 
 def wait(happened: Callable[[], bool], process: subprocess.Popen) -> None:
-    """Returns once something has happened.
+    """Waits until `happened` returns True.
 
     Raises:
         RuntimeError: if the process ends first.
     """
     while not happened():
         if process.poll() is not None:
-            raise RuntimeError(f"the run ended by itself, with {process.returncode}")
+            raise RuntimeError(
+                f"the run ended by itself, with exit code {process.returncode}"
+            )
         time.sleep(0.0005)
 
 
 def is_in(moment: str, workdir: pathlib.Path) -> bool:
-    """Whether the disk looks as in a moment of that kind."""
+    """Returns whether the files of a run show that it is in a moment."""
     return moment == "step" or moment in hits(workdir)
 
 
 def hits(workdir: pathlib.Path) -> Iterator[str]:
-    """What is half done, by the files of a run."""
+    """Yields the unfinished operations, according to the files of a run."""
     try:
         names = os.listdir(workdir / "checkpoints")
     except FileNotFoundError:
@@ -135,29 +140,29 @@ def hits(workdir: pathlib.Path) -> Iterator[str]:
 
 
 def is_evaluated(step: int, workdir: pathlib.Path) -> bool:
-    """Whether metrics.jsonl has an evaluation of a step."""
+    """Returns whether metrics.jsonl has an evaluation of a step."""
     return any(row["step"] == step and "loss" not in row for row in whole_rows(workdir))
 
 
 def last_step(workdir: pathlib.Path) -> int:
-    """The last step on record."""
+    """Returns the last step in metrics.jsonl."""
     return max((row["step"] for row in whole_rows(workdir)), default=0)
 
 
 def whole_rows(workdir: pathlib.Path) -> list[dict]:
-    """Lines of metrics.jsonl; one that is still being written is left out."""
+    """Returns the rows of metrics.jsonl, without one that is still being written."""
     text = (workdir / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
 def inode(workdir: pathlib.Path) -> int:
-    """Changes when a process opens the metrics of its run."""
+    """Returns a number that changes when a process opens the metrics of its run."""
     file = workdir / "metrics.jsonl"
     return file.stat().st_ino if file.exists() else 0
 
 
 def metrics(workdir: pathlib.Path) -> list[dict]:
-    """All rows of a run, without what is a matter of time."""
+    """Returns all rows of a run, without measured times."""
     return [
         {name: value for name, value in row.items() if name not in MEASURED}
         for row in whole_rows(workdir)
@@ -165,7 +170,7 @@ def metrics(workdir: pathlib.Path) -> list[dict]:
 
 
 def final_state(workdir: pathlib.Path) -> tuple[int, str]:
-    """The newest checkpoint's step, and the dtype, shape and crc32 of each leaf."""
+    """Returns the newest checkpoint's step, and dtype, shape and crc32 of each leaf."""
     folder = workdir / "checkpoints"
     step = max(int(path.name) for path in folder.iterdir())
     return step, (folder / str(step) / "state" / "manifest.json").read_text()

@@ -1,11 +1,11 @@
-"""Seconds of the exact kNN's search and votes, beside its matrix product and PyTorch.
+"""Times exact kNN, compared with its matrix product alone and with PyTorch.
 
 python benchmarks/knn.py --bank=50000 --queries=10000 --dim=512 --k=200 [--peer=torch]
 
-In turns, on the same random unit vectors: ours; the same products of the same tiles,
-with nothing selected from them; and, with `--peer=torch`, `torch.mm` and `topk` of as
-many queries at once. Prints a table and one JSON line. `--peer=torch` needs PyTorch
-(`-e ".[bench]"`), which logo_jax imports for .pth alone.
+Timed alternately, on the same random unit vectors: our search and votes; the same
+products of the same tiles, without selection; and, with `--peer=torch`, `torch.mm` and
+`topk` on batches of as many queries. Prints a table and one JSON line. `--peer=torch`
+needs PyTorch (`-e ".[bench]"`), which logo_jax imports only for .pth files.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
-from benchmarks.turns import alternate
+from benchmarks.timing import alternate
 from logo_jax.evaluation.features import Features
 from logo_jax.evaluation.knn import QUERIES_AT_ONCE, knn_accuracy
 from logo_jax.evaluation.nearest_neighbors import make_bank, tiling
@@ -38,7 +38,7 @@ def unit_vectors(rng: np.random.Generator, size: int, dim: int) -> Features:
 
 
 def ours(bank: Features, queries: Features, k: int) -> Callable[[], object]:
-    """All of it: placed, searched, voted, counted."""
+    """Returns a function that computes the kNN accuracy: transfer, search and votes."""
     settings = [(min(20, k), 0.07), (k, 0.1)]
     mesh = make_mesh()
     return lambda: knn_accuracy(
@@ -47,7 +47,7 @@ def ours(bank: Features, queries: Features, k: int) -> Callable[[], object]:
 
 
 def product(bank: Features, queries: Features) -> Callable[[], object]:
-    """The products alone, tile by tile; each is made, and dropped."""
+    """Returns a function that computes the products only, tile by tile."""
     tiles = make_bank(bank, make_mesh()).tiles
     multiply = jax.jit(lambda x, tile: jnp.matmul(x, tile.T, precision="highest"))
 
@@ -61,7 +61,7 @@ def product(bank: Features, queries: Features) -> Callable[[], object]:
 
 
 def peer(bank: Features, queries: Features, k: int) -> Callable[[], object]:
-    """PyTorch's product and selection on all cores, or on its first GPU."""
+    """Returns PyTorch's product and selection on all cores, or on its first GPU."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -77,7 +77,7 @@ def peer(bank: Features, queries: Features, k: int) -> Callable[[], object]:
 
 
 def report(seconds: dict[str, list[float]], flags: argparse.Namespace) -> dict:
-    """Medians, and medians of the ratios within a round."""
+    """Returns median seconds, and median ratios to ours within a round."""
     mine = seconds["ours"]
     result = {"jax": jax.__version__, "device": jax.devices()[0].device_kind}
     result |= vars(flags) | {"devices": len(jax.devices())}
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         runs["torch"] = peer(bank, queries, flags.k)
     result = report(alternate(runs, flags.rounds), flags)
     for name in runs:
-        row = "{seconds:8.2f} s  {over_ours:.2f} of ours, {range}"
+        row = "{seconds:8.2f} s  {over_ours:.2f} times ours, {range}"
         print(f"{name:10s}", row.format(**result[name]))
     print(json.dumps(result))
 

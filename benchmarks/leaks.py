@@ -1,9 +1,9 @@
-"""Trains 2,000 tiny steps with evaluations and checkpoints; prints what grows.
+"""Trains 2,000 tiny steps with evaluations and checkpoints, and detects leaks.
 
     python -m benchmarks.leaks [OUT] --steps=2000
 
-Memory of the process and arrays on the device must be flat after the first 200 steps,
-and each program must be compiled once. Exit code 1 where they are not.
+After the first 200 steps, the memory of the process and the number of arrays on the
+devices must not grow, and no program may be compiled again. Exit code 1 otherwise.
 """
 
 import argparse
@@ -29,19 +29,20 @@ from logo_jax.training.logging.train_log import TrainLog
 from logo_jax.training.loop import train
 
 WARM_UP = 200  # steps
-ALLOWED = 8.0  # MiB of growth per 1,000 steps: allocators keep what they were given
+ALLOWED = 8.0  # MiB of growth per 1,000 steps; allocators keep freed memory
 LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """What a process holds after a step.
+    """Memory and programs of a process after a step.
 
     Attributes:
-        step: updates done so far.
-        rss: resident memory, MiB.
-        arrays: live on all devices.
-        programs: lowered so far, to be compiled or found in the cache.
+        step: number of updates done.
+        rss: resident memory, in MiB.
+        arrays: number of live arrays on all devices.
+        programs: number of programs lowered so far, whether compiled or found in the
+            cache.
     """
 
     step: int
@@ -51,7 +52,7 @@ class Sample:
 
 
 class Watched:
-    """A loader that takes a sample before a batch, every so many steps."""
+    """Loader that takes a `Sample` every `every` steps, before the batch."""
 
     def __init__(self, loader, every: int):
         self.loader, self.every = loader, every
@@ -61,7 +62,7 @@ class Watched:
         jax.monitoring.register_event_duration_secs_listener(self._count)
 
     def batches(self, start: int, stop: int):
-        """The loader's, with a sample before every so many."""
+        """Yields the batches of the loader and takes samples."""
         for step, batch in enumerate(self.loader.batches(start, stop), start):
             if step % self.every == 0:
                 self.samples.append(taken(step, self.programs.total()))
@@ -74,21 +75,21 @@ class Watched:
 
 
 def taken(step: int, programs: int) -> Sample:
-    """A sample of this process, now."""
+    """Takes a sample of this process."""
     gc.collect()
     return Sample(step, rss_mib(), len(jax.live_arrays()), programs)
 
 
 def rss_mib() -> float:
-    """Resident memory of this process, MiB (Linux)."""
+    """Returns the resident memory of this process, in MiB (Linux only)."""
     for line in pathlib.Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
-    raise ValueError("/proc/self/status has no VmRSS; this runs on Linux only")
+    raise ValueError("/proc/self/status has no VmRSS; this benchmark needs Linux")
 
 
 def complaints(samples: Sequence[Sample]) -> list[str]:
-    """What is not flat after the warm-up, a line each.
+    """Returns a line for each quantity that grows after the warm-up.
 
     >>> flat = [Sample(step, 100.0, 7, 3) for step in range(0, 1001, 100)]
     >>> complaints(flat)
@@ -108,7 +109,7 @@ def complaints(samples: Sequence[Sample]) -> list[str]:
 
 
 def watched_run(folder: pathlib.Path, num_steps: int) -> Watched:
-    """Trains the tiny run of the soak of kills, watched."""
+    """Trains the tiny run of `benchmarks.kill_soak` and takes samples."""
     kill_soak.write_data(folder)
     config = importlib.import_module("logo_jax.configs.cifar10_simsiam").get_config(
         "logo"
@@ -135,7 +136,7 @@ def watched_run(folder: pathlib.Path, num_steps: int) -> Watched:
 
 
 def fields(folder: pathlib.Path, num_steps: int) -> dict:
-    """The soak's config with two local crops, and a checkpoint every 20 steps."""
+    """Returns fields: those of kill_soak, local crops, a checkpoint every 20 steps."""
     return kill_soak.FIELDS | {
         "data.path": str(folder),
         "crops.global_crops": (2, 8, (0.4, 1.0)),
@@ -149,7 +150,7 @@ def fields(folder: pathlib.Path, num_steps: int) -> dict:
 
 
 def main() -> None:
-    """Runs, prints the curve and what grows."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("out", type=pathlib.Path, nargs="?")
     parser.add_argument("--steps", type=int, default=2000)

@@ -1,14 +1,17 @@
-"""Host memory that saving a checkpoint and streaming images take, in MB (Linux).
+"""Measures the host memory of saving a checkpoint and of streaming (Linux only).
 
     python -m benchmarks.memory [--config=imagenet100_r50_moco:released] [--batches=12]
 
-Checkpoint: the state of a config, with random numbers that no compression shrinks, is
-saved once; what the process holds at most meanwhile, beyond what it held, in copies of
-the state. Streaming: JPEGs of 500x375 pixels on canvases of `--canvas`,
-`--batch` at a time; what the process holds at most beyond what it held before the first
-batch, and how much of it is not the decoded batches that may be in flight: one a
-thread, those on their way and in use, and their copies on the device, which on a CPU is
-the host. Prints one JSON line each.
+Checkpoint: the state of a config, with random numbers, which cannot be compressed, is
+saved once. Reported is the peak memory minus the memory before, in copies of the state.
+
+Streaming: JPEGs of 500x375 pixels are read to canvases of side `--canvas`, in batches
+of `--batch`. Reported is the peak memory in MB minus the memory before the first batch,
+and the part of it beyond the decoded batches that may be in flight: one per thread,
+those being sent or used, and their copies on the device, which on a CPU are in host
+memory.
+
+Prints one JSON line for each.
 """
 
 import argparse
@@ -30,24 +33,24 @@ from logo_jax.parallel.mesh import batch_sharding, make_mesh
 from logo_jax.training.checkpoints.manager import CheckpointManager
 
 MB = 10**6
-ON_THE_WAY = 3  # read and not yet sent, sent and not yet used, in use
+ON_THE_WAY = 3  # batches: read and not yet sent, sent and not yet used, in use
 
 
 def held(field: str) -> float:
-    """MB this process holds: VmRSS now, VmHWM at most since `forget`."""
+    """Returns memory in MB: VmRSS is current, VmHWM the peak since `forget`."""
     for line in pathlib.Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024 / MB
-    raise ValueError(f"/proc/self/status has no {field}; this runs on Linux only")
+    raise ValueError(f"/proc/self/status has no {field}; this benchmark needs Linux")
 
 
 def forget() -> None:
-    """Starts the peak anew."""
+    """Resets the peak."""
     pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 
 def saving(config: str) -> dict:
-    """What a checkpoint of a config's state takes; a second would reuse the memory."""
+    """Measures the first save of a config's state; a second save reuses memory."""
     file, _, variant = config.partition(":")
     chosen = importlib.import_module(f"logo_jax.configs.{file}").get_config(variant)
     shapes = jax.eval_shape(make_spec(chosen, num_devices=1).init)
@@ -55,7 +58,9 @@ def saving(config: str) -> dict:
     state = jax.tree.map(lambda x: jax.device_put(noise(rng, x)), shapes)
     size = sum(x.nbytes for x in jax.tree.leaves(state)) / MB
     with tempfile.TemporaryDirectory() as out, CheckpointManager(out) as checkpoints:
-        checkpoints.save(0, {"x": np.zeros(1)})  # what loads with the first save
+        checkpoints.save(
+            0, {"x": np.zeros(1)}
+        )  # loads modules that the first save needs
         checkpoints.wait()
         forget()
         before = held("VmRSS")
@@ -71,13 +76,13 @@ def saving(config: str) -> dict:
 
 
 def noise(rng: np.random.Generator, like: jax.ShapeDtypeStruct) -> np.ndarray:
-    """Random bytes of that shape and dtype, as numbers."""
+    """Returns random bytes as an array of a shape and dtype."""
     size = int(np.prod(like.shape)) * like.dtype.itemsize
     return np.frombuffer(rng.bytes(size), like.dtype).reshape(like.shape)
 
 
 def streaming(canvas: int, batch: int, batches: int, threads: int) -> dict:
-    """What reading so many batches takes."""
+    """Measures the memory of streaming a number of batches."""
     with tempfile.TemporaryDirectory() as out:
         source = load_folder(write_images(pathlib.Path(out), batch))[0]
         loader = StreamingLoader(
@@ -86,7 +91,7 @@ def streaming(canvas: int, batch: int, batches: int, threads: int) -> dict:
             max_corrupt=0.0,
             threads=threads,
         )
-        jax.block_until_ready(jax.numpy.zeros(()))  # the device is there
+        jax.block_until_ready(jax.numpy.zeros(()))  # initializes the device
         forget()
         before = held("VmRSS")
         for examples, _ in loader.batches(0, batches):
@@ -103,7 +108,7 @@ def streaming(canvas: int, batch: int, batches: int, threads: int) -> dict:
 
 
 def write_images(root: pathlib.Path, count: int) -> pathlib.Path:
-    """A folder of so many photographs of one class, over and over."""
+    """Writes a folder of `count` photographs of one class; returns the folder."""
     encoded = photographs(IMAGENET_LIKE)
     (root / "class").mkdir()
     for i in range(count):

@@ -1,4 +1,4 @@
-"""Crops as torchvision makes them of Pillow images on the CPU, without torchvision."""
+"""Crops of Pillow images as torchvision makes them on the CPU, without torchvision."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -17,15 +17,15 @@ _BLENDS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
 
 def decode(stored: bytes | Path) -> Image.Image:
-    """An encoded image or a file as RGB."""
+    """Decodes an image, given as bytes or a file, to RGB."""
     file = io.BytesIO(stored) if isinstance(stored, bytes) else stored
     with Image.open(file) as picture:
         return picture.convert("RGB")
 
 
 def cut(picture: Image.Image, boxes: Sequence[Box], size: int) -> list[Image.Image]:
-    """The insides of boxes as squares of a side, in pixels."""
-    # Cut first, as torchvision does; `resize(box=...)` is a third slower.
+    """Returns the crops of boxes, resized to `size` x `size` pixels."""
+    # Crops before resizing, as torchvision does; `resize(box=...)` is a third slower.
     inside = (
         picture.crop((left, top, left + width, top + height))
         for top, left, height, width in boxes
@@ -36,10 +36,11 @@ def cut(picture: Image.Image, boxes: Sequence[Box], size: int) -> list[Image.Ima
 def augment(
     picture: Image.Image, rng: np.random.Generator, spec: AugmentSpec, finish: Finish
 ) -> Any:
-    """Jitters, greys, blurs, mirrors and finishes a crop, each as often as spec says.
+    """Augments a crop with the probabilities of `spec`, then calls `finish`.
 
-    Source: pytorch/vision@torchvision/transforms/_functional_pil.py; the blur is
-        facebookresearch/moco@moco/loader.py's.
+    Source: pytorch/vision@torchvision/transforms/_functional_pil.py; the blur is that
+    of
+        facebookresearch/moco@moco/loader.py.
     """
     happens = rng.random(4) < (
         spec.jitter_prob,
@@ -75,14 +76,14 @@ def jitter(
 
 
 def turn_hue(picture: Image.Image, shift: float) -> Image.Image:
-    """Turns every hue by `shift` of a full circle, in 255 steps."""
+    """Shifts all hues by `shift` of a full circle, in steps of 1/255."""
     hue, saturation, value = picture.convert("HSV").split()
     turned = Image.fromarray(np.asarray(hue) + np.uint8(int(shift * 255) % 256))
     return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
 
 
 def to_array(spec: AugmentSpec) -> Finish:
-    """What makes a crop float32 [3, h, w], normalised."""
+    """Returns a function that converts a crop to float32 [3, h, w], normalized."""
     mean, std = np.array((spec.mean, spec.std), np.float32)
 
     def finish(picture: Image.Image) -> np.ndarray:
@@ -96,10 +97,10 @@ def to_array(spec: AugmentSpec) -> Finish:
 
 
 def to_tensor(spec: AugmentSpec) -> Finish:
-    """As `to_array`, by PyTorch: torchvision's ToTensor and Normalize."""
+    """Like `to_array`, by PyTorch: torchvision's ToTensor and Normalize."""
     import torch
 
-    torch.set_num_threads(1)  # as in the workers of its DataLoader
+    torch.set_num_threads(1)  # as in the workers of a DataLoader
     mean, std = (torch.tensor(x)[:, None, None] for x in (spec.mean, spec.std))
 
     def finish(picture: Image.Image) -> torch.Tensor:

@@ -1,11 +1,12 @@
-"""Trains in one, two and four processes on this machine and compares the ends.
+"""Trains in one, two and four processes on this machine and compares the results.
 
     python -m benchmarks.processes OUT
 
-MoCo-LoGo at a tiny size on four simulated CPU devices, `batch_norm=global`, resident
-and streamed. One process's final state must be met to 1e-5, its metrics to 1e-4 and kNN
-exactly, and only the first process may write. Then four and one resume what two wrote.
-Prints a table; exit code 1 where something differs.
+Trains MoCo-LoGo at a tiny size on four simulated CPU devices, with `batch_norm=global`,
+with images on the device and streamed. Several processes must reach the final state of
+one process to 1e-5, its metrics to 1e-4 and its kNN exactly, and only the first process
+may write. Then four processes and one process resume the run of two processes. Prints a
+table; exit code 1 if a result differs.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from logo_jax.training.checkpoints.manager import CheckpointManager
 
 MOST, MOST_OF_METRICS = 1e-5, 1e-4
 DEVICES = 4
-STEPS = 12  # of 6 an epoch, with a checkpoint in the middle
+STEPS = 12  # 6 per epoch, with a checkpoint in the middle
 FIELDS = {
     "data.source": "npz",
     "data.batch_size": 16,
@@ -52,7 +53,7 @@ FIELDS = {
 
 
 def main() -> None:
-    """Trains, resumes and compares."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("out", type=pathlib.Path)
     out = parser.parse_args().out
@@ -60,12 +61,12 @@ def main() -> None:
     print(
         "loader    run               state abs  state rel  metrics abs  kNN", flush=True
     )
-    sound = [compare(out, loader) for loader in ("resident", "streamed")]
-    sys.exit(0 if all(sound) else 1)
+    passed = [compare(out, loader) for loader in ("resident", "streamed")]
+    sys.exit(0 if all(passed) else 1)
 
 
 def write_data(folder: pathlib.Path, train: int = 96) -> None:
-    """Random images in colours of three classes, in train.npz and test.npz."""
+    """Writes random images of three classes, by color, to train.npz and test.npz."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for split, count in (("train", train), ("test", 60)):
@@ -76,7 +77,7 @@ def write_data(folder: pathlib.Path, train: int = 96) -> None:
 
 
 def compare(out: pathlib.Path, loader: str) -> bool:
-    """One loader: one, two and four processes, and two that four and one go on from."""
+    """Compares one, two and four processes, and resumed runs, with one loader."""
     fields = FIELDS | {"data.path": str(out), "data.loader": loader}
     for count in (1, 2, 4):
         run(fields, out / loader / f"{count}", count)
@@ -91,10 +92,10 @@ def compare(out: pathlib.Path, loader: str) -> bool:
 
 
 def run(fields: Mapping[str, Any], folder: pathlib.Path, count: int) -> None:
-    """Trains to the end in so many processes; all but the first leave the disk alone.
+    """Trains to the end in `count` processes; only the first may write.
 
     Raises:
-        RuntimeError: where one of them fails, or one that should not has written.
+        RuntimeError: if a process fails, or a process other than the first has written.
     """
     folders = [
         folder,
@@ -105,7 +106,7 @@ def run(fields: Mapping[str, Any], folder: pathlib.Path, count: int) -> None:
     if any(process.returncode for process in started):
         raise RuntimeError("\n".join(errors))
     if any(other.exists() for other in folders[1:]):
-        raise RuntimeError(f"of {folders} more than the first exist")
+        raise RuntimeError(f"only the first of {folders} may exist")
 
 
 def start(
@@ -114,9 +115,9 @@ def start(
     folders: Sequence[pathlib.Path],
     variables: Mapping[str, str] = {},
 ) -> list[subprocess.Popen]:
-    """One process of the command line for each folder; they share the devices.
+    """Starts a process of the command line for each folder; they share the devices.
 
-    Each is the first of a process group of its own.
+    Each process has a process group of its own.
     """
     line = [sys.executable, "-m", "logo_jax.main", f"--config=configs/{config}"]
     line += [f"--config.{name}={value}" for name, value in fields.items()]
@@ -146,14 +147,14 @@ def start(
 
 
 def free_port() -> int:
-    """A port that nobody uses at the moment."""
+    """Returns a port that is free at the moment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
 
 
 def report(loader: str, one: pathlib.Path, other: pathlib.Path) -> bool:
-    """Prints a row; returns whether two runs ended alike."""
+    """Compares two runs and prints a row; returns whether they agree."""
     a, b = final_leaves(one), final_leaves(other)
     apart = [np.abs(x - y).max(initial=0) for x, y in zip(a, b, strict=True)]
     size = [np.abs(x).max(initial=0) for x in a]
@@ -168,7 +169,7 @@ def report(loader: str, one: pathlib.Path, other: pathlib.Path) -> bool:
 
 
 def final_leaves(folder: pathlib.Path) -> list[np.ndarray]:
-    """The leaves of a run's final state, as float64."""
+    """Returns the leaves of a run's final state, as float64."""
     config = cifar10_moco.get_config("logo")
     config.update_from_flattened_dict(FIELDS)
     like = jax.eval_shape(make_spec(config, num_devices=DEVICES).init)

@@ -1,12 +1,12 @@
-"""Opens a page in headless Chromium, as people will, and looks what goes wrong.
+"""Opens a page in headless Chromium and checks it for faults.
 
     python -m benchmarks.report_page runs/quickstart/report/index.html [--out=DIR]
 
-Takes screenshots of the whole page in a light and in a dark scheme and on a narrow
-window, DIR/light.png, dark.png and narrow.png. Fails, with what is wrong, where the
-console has a message, a figure has not been drawn, anything was asked of the network,
-or the page is wider than its window. Needs `chromium` (Debian: apt-get install
-chromium) and the extra `test`.
+Takes screenshots of the whole page with a light and a dark color scheme and in a narrow
+window: DIR/light.png, dark.png and narrow.png. Fails and prints the faults if the
+console has a message, a figure is not drawn, the page makes a network request, or the
+page is wider than its window. Needs `chromium` (Debian: apt-get install chromium) and
+the extra `test`.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-SETTINGS = {  # name of the screenshot: width in pixels, colour scheme
+SETTINGS = {  # name of the screenshot: width in pixels, color scheme
     "light": (1280, "light"),
     "dark": (1280, "dark"),
     "narrow": (420, "light"),
@@ -40,10 +40,10 @@ SECONDS = 60
 
 
 class Tab:
-    """One tab of a browser, spoken to in the DevTools protocol.
+    """A tab of a browser, controlled by the DevTools protocol.
 
     Args:
-        connection: to the tab.
+        connection: the connection to the tab.
     """
 
     def __init__(self, connection: ClientConnection):
@@ -52,33 +52,35 @@ class Tab:
         self.events: list[dict[str, Any]] = []
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """The answer to a command; what happens before it is kept in events."""
+        """Sends a command and returns its result; events received are kept."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": params}
         self._connection.send(json.dumps(message))
         while True:
-            said = json.loads(self._connection.recv(timeout=SECONDS))
-            if said.get("id") == self._number:
-                return said["result"]
-            self.events.append(said)
+            reply = json.loads(self._connection.recv(timeout=SECONDS))
+            if reply.get("id") == self._number:
+                return reply["result"]
+            self.events.append(reply)
 
     def wait(self, event: str) -> None:
-        """Returns once that has happened."""
-        while event not in (said["method"] for said in self.events):
+        """Waits until an event is received."""
+        while event not in (received["method"] for received in self.events):
             self.events.append(json.loads(self._connection.recv(timeout=SECONDS)))
 
 
 def chromium() -> str | None:
-    """The browser's program; None where there is none."""
+    """Returns the path of the browser, or None if it is not installed."""
     return shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @contextlib.contextmanager
 def browser() -> Iterator[str]:
-    """Address of a headless Chromium's first tab."""
+    """Starts headless Chromium; yields the address of its first tab."""
     program = chromium()
     if program is None:
-        sys.exit("error: no chromium here; on Debian: apt-get install chromium")
+        sys.exit(
+            "error: chromium is not installed; on Debian: apt-get install chromium"
+        )
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         line = [program, "--headless", "--no-sandbox", "--disable-gpu"]
         line += ["--remote-debugging-port=0", f"--user-data-dir={folder}"]
@@ -98,7 +100,7 @@ def browser() -> Iterator[str]:
 
 
 def look(tab: Tab, page: str, width: int, scheme: str) -> tuple[bytes, list[str]]:
-    """A screenshot of the page, and what is wrong with it."""
+    """Returns a screenshot of the page, and its faults."""
     tab.events.clear()
     feature = {"name": "prefers-color-scheme", "value": scheme}
     tab.call("Emulation.setEmulatedMedia", features=[feature])
@@ -124,7 +126,7 @@ def _wrong(tab: Tab, page: str, width: int, seen: dict[str, Any]) -> Iterator[st
         if event["method"] == "Network.requestWillBeSent":
             url = event["params"]["request"]["url"]
             if url != page and not url.startswith("data:"):
-                yield f"asks for {url}"
+                yield f"requests {url}"
     yield from (f"{name} is not drawn" for name in seen["blank"])
     if not seen["figures"]:
         yield "has no figure"

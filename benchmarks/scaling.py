@@ -1,17 +1,18 @@
-"""Bytes that devices exchange in a step, and what that leaves of 256 chips' speed.
+"""Counts the bytes that devices exchange in a step; extrapolates scaling efficiency.
 
     python -m benchmarks.scaling --batch=32 --step_seconds=0.25
     python -m benchmarks.scaling --processes
 
-Steps of real configs at their real sizes, traced for 1 to 256 simulated CPU devices of
-`--batch` images each, crops given, and never run: the bytes are those of the traced
-program, which XLA joins into fewer exchanges and otherwise leaves (the tests compare
-compiled ones; `--processes` compiles a tiny one for 4 devices of 1, 2 and 4 processes).
+The steps of full-size configs are traced for 1 to 256 simulated CPU devices with
+`--batch` images each, on given crops, and never run. The bytes are those of the traced
+program; XLA merges its collective operations but does not change the bytes (the tests
+check compiled programs; `--processes` compiles a tiny step for 4 devices of 1, 2 and 4
+processes).
 
-The efficiency is an extrapolation and a floor: a step of `--step_seconds`, or else of
-the program's FLOPs at `--tflops`, and then all exchanges, on nothing overlapped, in
-rings at the bandwidth that a vendor states for one direction of a device's links.
-Latency is not in it. Prints a table and one JSON line.
+The efficiency is extrapolated, and a lower bound: a step of `--step_seconds` (or of the
+program's FLOPs at `--tflops`) is followed by all collective operations, without
+overlap, as rings at the bandwidth that vendors state for one direction of a device's
+links. Latency is not included. Prints a table and one JSON line.
 """
 
 import argparse
@@ -47,7 +48,7 @@ CONFIGS = (
     "imagenet100_r50_moco:released",
     "imagenet100_r50_simsiam:paper",
 )
-LINKS = {  # bytes a second that a device sends, as vendors state them
+LINKS = {  # bytes per second that a device sends, as stated by the vendors
     "NVLink 4 (H100, 900 GB/s both ways)": 450e9,
     "TPU v5e ICI (400 GB/s both ways)": 200e9,
     "InfiniBand NDR (400 Gb/s)": 50e9,
@@ -59,7 +60,7 @@ Bytes = dict[str, int]
 def traced(
     config: str, fields: Mapping[str, Any], num_devices: int
 ) -> jax.stages.Lowered:
-    """The step of a config, FILE:VARIANT, on crops, for the first so many devices."""
+    """Traces the step of a config, FILE:VARIANT, on crops for `num_devices` devices."""
     file, _, variant = config.partition(":")
     chosen = importlib.import_module(f"logo_jax.configs.{file}").get_config(variant)
     chosen.update_from_flattened_dict(fields)
@@ -96,14 +97,14 @@ def _on(sharding: NamedSharding, tree: Any) -> Any:
 
 
 def exchanged(lowered: jax.stages.Lowered) -> Bytes:
-    """Bytes by kind of a traced program."""
+    """Returns the bytes of collective operations of a traced program, by kind."""
     text = lowered.as_text(dialect="hlo", debug_info=True)
-    assert text is not None  # CPU programs have one
+    assert text is not None  # CPU programs have a text
     return bytes_by_kind(collectives(text))
 
 
 def sent(found: Bytes, num_devices: int) -> float:
-    """Bytes that a device sends where sums and gathers go round in rings.
+    """Returns the bytes that a device sends if sums and gathers use rings.
 
     >>> sent({"all-reduce": 100, "all-gather": 100, "collective-permute": 7}, 4)
     232.0
@@ -114,7 +115,7 @@ def sent(found: Bytes, num_devices: int) -> float:
 
 
 def rows(config: str, flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A row for each number of devices."""
+    """Yields a row for each number of devices."""
     fields = {"encoder.dtype": "bfloat16"}
     if "moco" in config:
         fields["method.queue_size"] = 65_536
@@ -139,16 +140,16 @@ def rows(config: str, flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def flops(config: str, fields: Mapping[str, Any], batch: int) -> float:
-    """Of a device's step."""
+    """Returns the FLOPs of a step on one device."""
     lowered = traced(config, {**fields, "data.batch_size": batch}, 1)
     return lowered.cost_analysis()["flops"]
 
 
 def of_processes(counts: Iterable[int]) -> Iterator[dict[str, Any]]:
-    """The compiled tiny step on as many devices of so many processes.
+    """Yields the bytes of the compiled tiny step for each number of processes.
 
     Raises:
-        RuntimeError: where one of them fails.
+        RuntimeError: if a process fails.
     """
     for count in counts:
         environ = os.environ | {"XLA_FLAGS": f"{SIMULATED}={DEVICES // count}"}
@@ -168,14 +169,14 @@ def of_processes(counts: Iterable[int]) -> Iterator[dict[str, Any]]:
             )
             for i in range(count)
         ]
-        spoken = [process.communicate() for process in started]
+        outputs = [process.communicate() for process in started]
         if any(process.returncode for process in started):
-            raise RuntimeError("\n".join(errors for _, errors in spoken))
-        yield {"processes": count, "bytes": json.loads(spoken[0][0].splitlines()[-1])}
+            raise RuntimeError("\n".join(errors for _, errors in outputs))
+        yield {"processes": count, "bytes": json.loads(outputs[0][0].splitlines()[-1])}
 
 
 def join(port: int, count: int, number: int) -> None:
-    """Is one of the processes: compiles with the others and prints the bytes."""
+    """Runs one of the processes: compiles with the others and prints the bytes."""
     address = f"127.0.0.1:{port}" if count > 1 else None
     identity = {"num_processes": count, "process_id": number if address else None}
     with processes.join_cluster(os.environ, coordinator=address, **identity):
@@ -191,9 +192,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--configs", nargs="+", default=CONFIGS, help="FILE:VARIANT")
     parser.add_argument("--devices", type=_numbers, default=[1, 2, 4, 8, 256])
-    parser.add_argument("--batch", type=int, default=32, help="images a device")
-    parser.add_argument("--step_seconds", type=float, default=0.0, help="measured")
-    parser.add_argument("--tflops", type=float, default=TFLOPS, help="sustained")
+    parser.add_argument("--batch", type=int, default=32, help="images per device")
+    parser.add_argument(
+        "--step_seconds",
+        type=float,
+        default=0.0,
+        help="measured seconds per step; default: computed from --tflops",
+    )
+    parser.add_argument(
+        "--tflops", type=float, default=TFLOPS, help="assumed TFLOP/s of a device"
+    )
     parser.add_argument("--processes", action="store_true")
     parser.add_argument("--join", type=_numbers, help=argparse.SUPPRESS)
     flags = parser.parse_args(arguments)

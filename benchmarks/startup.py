@@ -1,11 +1,12 @@
-"""Seconds until something happens: an import, and the first step of the quickstart.
+"""Measures the seconds of imports and until the first step of the quickstart.
 
     python -m benchmarks.startup [--rounds=3] [--config=FILE] [-- FLAGS]
 
-Imports are timed in processes of their own, in turns with `import jax`, which is most
-of each. The command is started with an empty compile cache, then `--rounds` times with
-what that start left in it; the first step counts once its loss is on disk, and the run
-is then told to stop. FLAGS go to the command. Prints a table and one JSON line.
+Imports are timed in new processes, alternately with `import jax`, which takes most of
+the time of each. The training command is started with an empty compilation cache, then
+`--rounds` times with the cache of the first start. The time ends when the loss of the
+first step is on disk; the run is then stopped. FLAGS are passed to the command. Prints
+a table and one JSON line.
 """
 
 import argparse
@@ -23,11 +24,11 @@ from collections.abc import Sequence
 import jax
 
 MODULES = ("jax", "logo_jax.losses", "logo_jax.methods", "logo_jax.main")
-PATIENCE = 600.0  # seconds
+TIMEOUT = 600.0  # seconds
 
 
 def imported(module: str) -> float:
-    """Seconds that a new process takes to import a module, its own start left out."""
+    """Returns the seconds of an import in a new process, without process startup."""
     code = (
         "import time; start = time.perf_counter(); "
         f"import {module}; print(time.perf_counter() - start)"
@@ -37,7 +38,7 @@ def imported(module: str) -> float:
 
 
 def imports(rounds: int) -> dict[str, float]:
-    """Median seconds of each module, in turns after one import that warms the disk."""
+    """Returns median seconds of each module, after a first import to warm the disk."""
     found: dict[str, list[float]] = {module: [] for module in MODULES}
     for turn in range(rounds + 1):
         for module, seconds in found.items():
@@ -48,10 +49,10 @@ def imports(rounds: int) -> dict[str, float]:
 
 
 def first_step(config: str, cache: pathlib.Path, flags: Sequence[str]) -> float:
-    """Seconds from the command to the first step's metrics on disk.
+    """Returns the seconds from the command to the first step's metrics on disk.
 
     Raises:
-        RuntimeError: if the command ends before that, or takes longer than PATIENCE.
+        RuntimeError: if the command ends before that, or takes longer than TIMEOUT.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch) / "run"
@@ -62,8 +63,8 @@ def first_step(config: str, cache: pathlib.Path, flags: Sequence[str]) -> float:
         run = subprocess.Popen(line, env=environ, stderr=subprocess.DEVNULL)
         try:
             while not has_trained(folder):
-                if run.poll() is not None or time.perf_counter() - start > PATIENCE:
-                    raise RuntimeError(f"{' '.join(line)} made no step")
+                if run.poll() is not None or time.perf_counter() - start > TIMEOUT:
+                    raise RuntimeError(f"{' '.join(line)} did not finish a step")
                 time.sleep(0.02)
             return time.perf_counter() - start
         finally:
@@ -72,17 +73,19 @@ def first_step(config: str, cache: pathlib.Path, flags: Sequence[str]) -> float:
 
 
 def has_trained(folder: pathlib.Path) -> bool:
-    """Whether a loss is in the run's metrics."""
+    """Returns whether a loss is in the run's metrics."""
     file = folder / "metrics.jsonl"
     return file.exists() and '"loss"' in file.read_text()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures and prints."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--config", default="configs/quickstart.py")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("flags", nargs="*", help="of the command, after --")
+    parser.add_argument(
+        "flags", nargs="*", help="flags of the training command, after --"
+    )
     flags = parser.parse_args(arguments)
     report = {"jax": jax.__version__, "imports": imports(flags.rounds)}
     for module, seconds in report["imports"].items():
@@ -94,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
     report |= {"cold": starts[0], "warm": starts[1:]}
     warm = ", ".join(f"{seconds:.1f}" for seconds in starts[1:])
-    print(f"first step: {starts[0]:.1f} s with an empty compile cache; then {warm} s")
+    print(
+        f"first step: {starts[0]:.1f} s with an empty compilation cache; then {warm} s"
+    )
     print(json.dumps(report))
 
 

@@ -1,15 +1,17 @@
-"""What a training step costs: images per second, work, memory, compile time.
+"""Measures training steps: images per second, FLOPs, memory, compilation time.
 
 python -m benchmarks.step [--preset=cifar|imagenet] [--peer=torch]
 
-Steps, a plain matrix product of the same dtype and, with `--convolutions`, each step's
-convolutions alone take turns, so that a busy machine touches all alike. `small` is a
-ResNet-18 on 32 px, batch 16; the other presets fill a large GPU. FLOPs are those of the
-program as lowered; the compiled one's, printed too, leave out what a GPU's libraries
-compute. `--peer=torch` adds PyTorch's released-style MoCo-LoGo step of the CIFAR
-ResNet-18, and its convolutions alone (`-e ".[bench]"`; tested: 2.13.0); logo_jax never
-imports it. `--real` adds the last step with crops cut from images on the device. Prints
-a table and one JSON line.
+The steps, a plain matrix product of the same dtype and, with `--convolutions`, the
+convolutions of each step alone are run alternately, so that other load on the machine
+affects all of them equally. The preset `small` is a ResNet-18 on 32 px images with a
+batch size of 16; the other presets are sized for a large GPU. FLOPs are those of the
+lowered program; those of the compiled program, which are printed too, do not include
+the operations of a GPU's libraries. `--peer=torch` adds a PyTorch step of MoCo-LoGo
+with the CIFAR ResNet-18, in the style of the released code, and its convolutions alone
+(needs `-e ".[bench]"`; tested with 2.13.0); logo_jax never imports it. `--real` adds
+the last step with crops cut from images on the device. Prints a table and one JSON
+line.
 """
 
 import argparse
@@ -26,12 +28,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks.contenders import Program, Run, matrix_product, program
-from benchmarks.turns import alternate
+from benchmarks.timing import alternate
 from logo_jax.methods.base import Batch
 
 
 class Preset(NamedTuple):
-    """Config module by method, images a step, dtype of the computation."""
+    """Name pattern of the config module, images per step, dtype of the computation."""
 
     config: str
     batch_size: int
@@ -53,7 +55,7 @@ KINDS = {
 
 
 def config_of(preset: Preset, method: str, kind: str) -> ConfigDict:
-    """A method of a kind as one device without shuffling runs it."""
+    """Returns the config of a method and kind for one device, without shuffling."""
     variant, update_kind = KINDS[kind]
     config = importlib.import_module(preset.config.format(method)).get_config(variant)
     config.logo.update_kind = update_kind
@@ -66,7 +68,7 @@ def config_of(preset: Preset, method: str, kind: str) -> ConfigDict:
 
 
 def chosen(flags: argparse.Namespace, method: str, kind: str) -> ConfigDict:
-    """The config of a method and kind, of the size that flags say."""
+    """Returns the config of a method and kind, with the sizes of the flags."""
     preset = PRESETS[flags.preset]
     config = config_of(preset, method, kind)
     config.data.batch_size = flags.batch_size or preset.batch_size
@@ -77,7 +79,7 @@ def chosen(flags: argparse.Namespace, method: str, kind: str) -> ConfigDict:
 
 
 def crops_of(config: ConfigDict) -> Batch:
-    """Random crops of the config's numbers and sizes, the same for everyone."""
+    """Returns random crops with the counts and sizes of a config, always the same."""
     rng = np.random.default_rng(0)
     groups = (config.crops.global_crops, config.crops.local_crops)
     shapes = ((config.data.batch_size, n, side, side, 3) for n, side, _ in groups)
@@ -85,19 +87,21 @@ def crops_of(config: ConfigDict) -> Batch:
 
 
 def ours(config: ConfigDict) -> Run:
-    """One step of ours on fixed crops, done when it returns."""
+    """Returns a function that runs a step on fixed crops and waits for its end."""
     return program(config, crops_of(config)).run
 
 
 def peers(flags: argparse.Namespace) -> dict[str, Run]:
-    """PyTorch's contenders, by name."""
+    """Returns PyTorch's steps by name."""
     if flags.peer == "none":
         return {}
     if "cifar" not in PRESETS[flags.preset].config or flags.backbone not in (
         "",
         "resnet18",
     ):
-        raise SystemExit("--peer=torch is CIFAR's ResNet-18; use another --preset")
+        raise SystemExit(
+            "--peer=torch supports the CIFAR ResNet-18 only; use another --preset"
+        )
     from benchmarks import torch_logo
 
     config = chosen(flags, "moco", "logo_joint")
@@ -113,7 +117,7 @@ def row_of(
     batch: Batch,
     rate: float,
 ) -> dict[str, Any]:
-    """What a step took, beside what it had to compute."""
+    """Returns the measurements of a step, with FLOPs and memory."""
     mine, spent = built[case], seconds[" ".join(case)]
     images, median = len(batch.global_crops), statistics.median(spent)
     views = batch.global_crops.shape[1] + batch.local_crops.shape[1]
@@ -145,13 +149,13 @@ def row_of(
 
 
 def spread(above: Sequence[float], below: Sequence[float]) -> list[float]:
-    """Median, smallest and largest ratio over the rounds."""
+    """Returns the median, minimum and maximum ratio over the rounds."""
     ratios = [a / b for a, b in zip(above, below, strict=True)]
     return [round(f(ratios), 3) for f in (statistics.median, min, max)]
 
 
 def measured(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """One row a step, then one for everything else that took a turn."""
+    """Yields a row for each step, then one row for everything else that was timed."""
     preset = PRESETS[flags.preset]
     configs = {
         (method, kind): chosen(flags, method, kind)
@@ -193,12 +197,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--preset", choices=PRESETS, default="small")
     parser.add_argument("--methods", default="moco,simsiam")
     parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--backbone", default="", help="another than the preset's")
-    parser.add_argument("--width", type=int, default=0, help="of its first stage")
-    parser.add_argument("--batch_size", type=int, default=0, help="images a step")
-    parser.add_argument("--product", type=int, default=2048, help="matrices' side")
+    parser.add_argument(
+        "--backbone", default="", help="backbone, instead of the preset's"
+    )
+    parser.add_argument(
+        "--width", type=int, default=0, help="width of the backbone's first stage"
+    )
+    parser.add_argument("--batch_size", type=int, default=0, help="images per step")
+    parser.add_argument(
+        "--product", type=int, default=2048, help="side of the matrices"
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--convolutions", action="store_true", help="time them alone")
+    parser.add_argument(
+        "--convolutions", action="store_true", help="also time the convolutions alone"
+    )
     parser.add_argument("--remat", action="store_true")
     parser.add_argument("--real", action="store_true")
     parser.add_argument("--peer", choices=["none", "torch"], default="none")

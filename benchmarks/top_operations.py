@@ -1,9 +1,9 @@
-"""Where a training step spends its time: the profile's longest operations.
+"""Lists the operations that take most of the time of a training step.
 
     python -m benchmarks.top_operations [--preset=imagenet] [--kind=logo_joint]
 
-Traces `--steps` steps on fixed crops and adds up the device's events by name; on a CPU,
-the events of XLA's threads. Prints a table and one JSON line.
+Profiles `--steps` steps on fixed crops and adds up the events of the device by name; on
+a CPU, the events of XLA's threads. Prints a table and one JSON line.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from benchmarks.step import KINDS, PRESETS, chosen, ours
 
 
 def traced(run: Run, steps: int) -> ProfileData:
-    """The profile of some steps, after one that warms up."""
+    """Returns the profile of `steps` steps, after a warm-up step."""
     run()
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
@@ -32,19 +32,19 @@ def traced(run: Run, steps: int) -> ProfileData:
 
 
 def events(profile: ProfileData) -> Iterator[tuple[str, float]]:
-    """Name and microseconds of what devices did, or XLA's threads where none is one."""
+    """Yields name and microseconds of events of devices, or else of XLA's threads."""
     planes = list(profile.planes)
     devices = [plane for plane in planes if plane.name.startswith("/device:")]
     for plane in devices or planes:
         for line in plane.lines:
             if (line.name == "XLA Ops") if devices else line.name.startswith("tf_XLA"):
                 for event in line.events:
-                    if "::" not in event.name:  # the runtime's own, around operations
+                    if "::" not in event.name:  # not an event of the runtime
                         yield event.name, event.duration_ns / 1e3
 
 
 def longest(profile: ProfileData, steps: int, top: int) -> list[dict]:
-    """One row an operation: its name, how often, microseconds and share of a step."""
+    """Returns a row per operation: name, calls, microseconds and share of a step."""
     spent, count = collections.Counter(), collections.Counter()
     for name, microseconds in events(profile):
         spent[name] += microseconds

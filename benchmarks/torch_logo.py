@@ -1,4 +1,4 @@
-"""A plain PyTorch MoCo-LoGo step as released, for comparison: three passes."""
+"""PyTorch step of MoCo-LoGo as in the released code, with three passes."""
 
 import copy
 from collections.abc import Callable
@@ -14,7 +14,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
+    """Residual block of two 3x3 convolutions and a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -30,13 +30,13 @@ class Block(nn.Module):
             )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The block's output."""
+        """Returns the block's output."""
         y = F.relu(self.bn1(self.conv1(x)))
         return F.relu(self.bn2(self.conv2(y)) + self.short(x))
 
 
 def encoder(width: int, dim: int) -> nn.Module:
-    """ResNet-18 with the CIFAR stem and MoCo's head."""
+    """Returns a ResNet-18 with the CIFAR stem and MoCo's projection head."""
     layers: list[nn.Module] = [
         nn.Conv2d(3, width, 3, 1, 1, bias=False),
         nn.BatchNorm2d(width),
@@ -55,14 +55,14 @@ def encoder(width: int, dim: int) -> nn.Module:
 class ReleasedStep:
     """Regressor step, clipped repulsion step, main step; keys of all four crops.
 
-    Source: the order of ztt1024/LoGo-SSL@trainers.py, written anew.
+    Source: follows the order of ztt1024/LoGo-SSL@trainers.py, rewritten.
 
     Args:
         width: channels of the first stage.
-        dim: of the embedding.
-        queue_size: keys remembered.
-        compiled: whether `torch.compile` makes the encoders.
-        half: whether encoders run in bfloat16 where that is safe.
+        dim: size of the embedding.
+        queue_size: number of keys in the queue.
+        compiled: whether the encoders are compiled by `torch.compile`.
+        half: whether the encoders run under autocast to bfloat16.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class ReleasedStep:
         self.cursor, self.norm = 0, 0.0
 
     def __call__(self, crops: list[torch.Tensor]) -> float:
-        """One step on [g1, g2, l1, l2]; returns the main loss."""
+        """Runs one step on the crops [g1, g2, l1, l2]; returns the main loss."""
         self._move_key()
         first, second = (self._embed(self.query, x) for x in crops[2:])
         self._train_regressor(first.detach(), second.detach())
@@ -167,14 +167,14 @@ class ReleasedStep:
 def contenders(
     width: int, batch: Batch, *, compiled: bool
 ) -> dict[str, Callable[[], None]]:
-    """Steps by name, each done when it returns, and their convolutions alone.
+    """Returns functions that run a step, and one for its convolutions alone, by name.
 
-    On a GPU there is one in bfloat16 as well.
+    On a GPU there is also a step in bfloat16.
 
     Args:
         width: channels of the first stage.
         batch: two global and two local crops of one size.
-        compiled: add a step that `torch.compile` makes, in bfloat16 on a GPU.
+        compiled: whether to add a step of `torch.compile`, in bfloat16 on a GPU.
     """
     crops = [
         torch.from_numpy(np.ascontiguousarray(group[:, i].transpose(0, 3, 1, 2)))
@@ -194,11 +194,11 @@ def contenders(
 
 
 def _step(released: ReleasedStep, crops: list[torch.Tensor]) -> Callable[[], None]:
-    return lambda: released(crops) and None  # its losses were read: it is done
+    return lambda: released(crops) and None  # reading the loss waits for the step
 
 
 def _convolutions(width: int, crop: torch.Tensor) -> Callable[[], None]:
-    """Convolutions of a released step: six crops and their gradients, four keys."""
+    """Returns the convolutions of a step: six crops with gradients, four keys."""
     calls = _convolutions_of(encoder(width, 128), crop)
 
     def run() -> None:
@@ -217,7 +217,7 @@ def _convolutions(width: int, crop: torch.Tensor) -> Callable[[], None]:
 
 
 def _convolutions_of(net: nn.Module, crop: torch.Tensor) -> list[tuple]:
-    """Each convolution with its input, whose gradient all but the first need."""
+    """Returns each convolution and its input; all but the first need its gradient."""
     net.to(DEVICE, memory_format=torch.channels_last)
     inputs: list[tuple[nn.Module, torch.Tensor]] = []
     hooks = [

@@ -1,13 +1,14 @@
-"""Converted weights in PyTorch: loaded strictly, compared feature by feature.
+"""Loads converted weights in PyTorch and compares the features.
 
 python benchmarks/torch_weights.py [--archs=resnet18,resnet50] [--side=64]
 
-For each ResNet with random weights and statistics: `logo_jax.convert` writes
-.safetensors and .pth, which a ResNet written here with torchvision's names loads
-strictly; and files in the form of MoCo's and SimSiam's are read back. With transformers
-installed, `ResNetModel.from_pretrained` reads the folder for it and must report nothing
-missing or unexpected. Prints the largest differences, relative to the largest feature;
-exit code 1 where one reaches 1e-4. Needs PyTorch (`-e ".[bench]"`).
+For each ResNet, with random weights and statistics: `logo_jax.convert` writes
+.safetensors and .pth files, which a PyTorch ResNet with torchvision's names, defined
+here, loads strictly; and files in the formats of MoCo and SimSiam are read back. If
+transformers is installed, `ResNetModel.from_pretrained` reads the folder that convert
+writes for it, and must report no missing or unexpected weights. Prints the largest
+differences, relative to the largest feature; exit code 1 if one is 1e-4 or more. Needs
+PyTorch (`-e ".[bench]"`).
 """
 
 import argparse
@@ -41,7 +42,7 @@ ARCHS = {
 
 
 class Block(nn.Module):
-    """Torchvision's BasicBlock, or its Bottleneck."""
+    """Torchvision's BasicBlock or Bottleneck."""
 
     def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool):
         super().__init__()
@@ -61,7 +62,7 @@ class Block(nn.Module):
             self.downsample = nn.Sequential(conv, nn.BatchNorm2d(outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The block's output."""
+        """Returns the block's output."""
         y = x
         for i in range(1, self.count + 1):
             y = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(y))
@@ -70,7 +71,7 @@ class Block(nn.Module):
 
 
 class TorchResNet(nn.Module):
-    """Torchvision's ResNet without `fc`, and its CIFAR variant."""
+    """Torchvision's ResNet without `fc`, or its CIFAR variant."""
 
     def __init__(self, depths: tuple[int, ...], bottleneck: bool, cifar: bool):
         super().__init__()
@@ -88,7 +89,7 @@ class TorchResNet(nn.Module):
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Pooled features."""
+        """Returns the pooled features."""
         x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
         for i in range(1, 5):
             x = getattr(self, f"layer{i}")(x)
@@ -96,7 +97,7 @@ class TorchResNet(nn.Module):
 
 
 def random_backbone(module: resnet.ResNet, seed: int) -> Backbone:
-    """With statistics and scales that are no identity."""
+    """Returns a backbone with random statistics and scales."""
     image = jnp.zeros((1, 32, 32, 3))
     variables = module.init(jax.random.key(seed), image, train=False)
     rng = np.random.default_rng(seed)
@@ -122,7 +123,7 @@ def by_torch(model: nn.Module, images: np.ndarray) -> np.ndarray:
 def differences(
     backbone: Backbone, images: np.ndarray, folder: Path
 ) -> Iterator[tuple[str, float]]:
-    """What was compared, and how far it is off."""
+    """Yields the name of each comparison and the relative difference."""
     ours = backbone.features(images)
     subject = convert.ConvertInput(backbone, None, images.shape[1])
     rival = rival_of(backbone.module)
@@ -152,7 +153,7 @@ def differences(
 
 
 def published(rival: nn.Module) -> dict[str, dict[str, torch.Tensor]]:
-    """State dicts as MoCo and SimSiam save them."""
+    """Returns state dicts in the formats of torchvision, MoCo and SimSiam."""
     one = torch.zeros(2)
 
     def behind(prefix: str, head: str) -> dict[str, torch.Tensor]:
@@ -179,14 +180,16 @@ def transformers_model(folder: Path) -> nn.Module:
     model, info = ResNetModel.from_pretrained(folder, output_loading_info=True)
     strange = {name: keys for name, keys in info.items() if keys}
     if strange:
-        raise ValueError(f"transformers finds {strange}")
+        raise ValueError(f"transformers reports {strange}")
     return model.eval()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--archs", default=",".join(ARCHS))
-    parser.add_argument("--side", type=int, default=64, help="of the images, in pixels")
+    parser.add_argument(
+        "--side", type=int, default=64, help="side of the images, in pixels"
+    )
     options = parser.parse_args()
     shape = (4, options.side, options.side, 3)
     images = np.random.default_rng(0).standard_normal(shape, np.float32)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What a user of the wheel has: builds it, installs it in an environment of its own, and
-# runs each command from a folder that is not the repository's. Minutes, most of them
-# pip's; downloads the dependencies. Ends with exit code 1 where a command fails.
+# Tests the wheel: builds it, installs it in a new environment, and runs each command from
+# a folder outside the repository. Takes minutes, mostly for pip, which downloads the
+# dependencies. Exit code 1 if a command fails.
 #   bash benchmarks/wheel.sh [STEPS]
 set -euo pipefail
 steps=${1:-4}

@@ -1,8 +1,8 @@
-"""Writes the notebook of tour.py, tour.ipynb.
+"""Converts tour.py to the notebook tour.ipynb.
 
 python colabs/notebook.py
 
-A line `# %%` begins a cell of code and `# %% [markdown]` one of text, as in Jupytext,
+A line `# %%` begins a code cell and `# %% [markdown]` a text cell, as in Jupytext,
 Spyder and VS Code.
 """
 
@@ -21,7 +21,7 @@ METADATA = {
 
 
 def convert(script: str) -> str:
-    """The notebook of a script, as the text of an .ipynb without outputs."""
+    """Returns the notebook of a script, as the text of an .ipynb without outputs."""
     _, *parts = re.split(r"^# %%", script, flags=re.MULTILINE)
     cells = [_cell(i, *part.split("\n", 1)) for i, part in enumerate(parts)]
     notebook = {

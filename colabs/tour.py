@@ -1,20 +1,20 @@
 # %% [markdown]
 # # A tour of logo_jax
 #
-# An image encoder learns without labels: **LoGo** pulls global crops of an image
+# **LoGo** trains an image encoder without labels: it pulls global crops of an image
 # together and pushes its local crops apart
 # ([arXiv:2203.17205](https://arxiv.org/abs/2203.17205)). In about ten minutes you will
-# train one on patches of ten photographs (they come with the dependencies), lose the
-# run and get it back, see what it learns, evaluate it, and take it elsewhere.
+# train an encoder on patches of ten photographs (which come with the dependencies),
+# stop and resume the run, look at what it learns, evaluate it, and export it.
 #
-# Runs on TPU, GPU and CPU alike: *Run all*.
+# The notebook runs on TPU, GPU and CPU: choose *Run all*.
 
 # %% [markdown]
 # ## Install
 #
-# A `jax` that is new enough stays as it is. An older one is replaced, with its plug-in
-# for GPU or TPU, and you are asked to restart the session. In a clone's `colabs` folder
-# this needs nothing from you; elsewhere, set `SOURCE`.
+# An installed `jax` is kept if it is new enough. Otherwise it is replaced, together
+# with its plug-in for GPU or TPU, and you are asked to restart the session. In the
+# `colabs` folder of a clone nothing needs to be set; elsewhere, set `SOURCE`.
 
 # %%
 import importlib.metadata
@@ -23,7 +23,7 @@ import pathlib
 import subprocess
 import sys
 
-SOURCE = ".."  # of logo_jax: a git URL (git+https://...), a wheel, or a clone
+SOURCE = ".."  # source of logo_jax: a git URL (git+https://...), a wheel, or a clone
 JAX_FLOOR = "0.10.2"
 PLUGINS = {
     "jax-cuda12-plugin": "cuda12",
@@ -33,7 +33,7 @@ PLUGINS = {
 
 
 def stream(*command, stop_after=None):
-    """Runs a command and shows what it says; after such a line, tells it to stop."""
+    """Runs a command, shows its output, and stops it after a line with `stop_after`."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     stopped = False
     with subprocess.Popen(command, **pipes) as process:
@@ -47,14 +47,14 @@ def stream(*command, stop_after=None):
 
 
 def requirements(source, installed):
-    """What pip is to install, given the versions of what is."""
+    """Returns the requirements for pip, given the installed versions by name."""
     from packaging.version import Version
 
     path = pathlib.Path(source).resolve()
     if "://" not in source:
         if path.suffix != ".whl" and not (path / "pyproject.toml").is_file():
             raise ValueError(
-                f"SOURCE={source!r} is no git URL, wheel or clone of logo_jax; set it"
+                f"SOURCE={source!r} must be a git URL, wheel or clone of logo_jax"
             )
         source = path.as_uri()
     jax = f"jax=={installed.get('jax')}"
@@ -65,24 +65,26 @@ def requirements(source, installed):
 
 
 def install(source):
-    """Installs logo_jax; asks for a new session where jax had to be replaced."""
+    """Installs logo_jax; raises an error if jax was replaced."""
     installed = {x.name: x.version for x in importlib.metadata.distributions()}
     wanted = requirements(source, installed)
     stream(sys.executable, "-m", "pip", "install", "-q", *wanted)
     importlib.invalidate_caches()
     if "jax" in installed and importlib.metadata.version("jax") != installed["jax"]:
-        raise RuntimeError("jax was replaced: restart the session, then run all again")
+        raise RuntimeError(
+            "jax was replaced; restart the session and run all cells again"
+        )
 
 
 if importlib.util.find_spec("logo_jax") is None:
     install(SOURCE)
 
 # %% [markdown]
-# ## Where the run lives
+# ## The folder of the run
 #
-# On Colab, in your Drive: should the runtime be lost, *Run all* goes on from there.
-# Every command below is what you would type in a terminal, `python -m logo_jax.…`; each
-# has the accelerator to itself, so the notebook's own little computing is on the CPU.
+# On Colab the run is stored in your Drive: if the runtime is lost, *Run all* resumes
+# it. Every command below is what you would type in a terminal, `python -m logo_jax.…`.
+# Each command needs the accelerator for itself, so the notebook computes on the CPU.
 
 # %%
 import json
@@ -103,7 +105,7 @@ else:
 HOME.mkdir(parents=True, exist_ok=True)
 RUN = HOME / "run"
 
-# of the config's fields, such as {"train.num_steps": 300}
+# changed fields of the config, such as {"train.num_steps": 300}
 CHANGES = json.loads(os.environ.get("LOGO_TOUR_CHANGES", "{}"))
 jax.config.update("jax_platforms", "cpu")
 
@@ -116,19 +118,18 @@ def logo(command, *arguments, **options):
 
 
 def show(*pngs):
-    """Shows pictures, as bytes of PNG files."""
+    """Shows figures, given as the bytes of PNG files."""
     display(*(Image(png, retina=True) for png in pngs))
 
 
-print("everything goes to", HOME.absolute())
+print("all files are written to", HOME.absolute())
 
 # %% [markdown]
-# ## Train, until something happens
+# ## Train and interrupt
 #
-# MoCo with LoGo on 4,500 patches. First come baselines without training: what kNN
-# reaches on raw pixels, on mean colors, and with the untrained network. Once the
-# trained network's own kNN is there, we stop the run from outside, as a lost machine
-# would.
+# MoCo with LoGo on 4,500 patches. First come baselines without training: the kNN
+# accuracy of raw pixels, of mean colors, and of the untrained network. After the first
+# kNN accuracy of the trained network we stop the run, as if the machine were lost.
 
 # %%
 FLAGS = [f"--config.{name}={value}" for name, value in CHANGES.items()]
@@ -136,7 +137,8 @@ TRAIN = ("main", "--config=quickstart", f"--workdir={RUN}", *FLAGS)
 logo(*TRAIN, stop_after="knn/")
 
 # %% [markdown]
-# The same command goes on where it stopped, to the same bits as a run that never did.
+# The same command resumes the run; the result is bit-equal to that of a run without
+# interruption.
 
 # %%
 logo(*TRAIN)
@@ -144,7 +146,7 @@ logo(*TRAIN)
 # %% [markdown]
 # ## What it learned
 #
-# All numbers are lines of `metrics.jsonl`; `metrics.csv` and TensorBoard have them too.
+# All metrics are in `metrics.jsonl`, and also in `metrics.csv` and TensorBoard.
 
 # %%
 from logo_jax.training.logging.metric_writer import read_rows
@@ -155,21 +157,21 @@ show(accuracy.png, losses.png)
 
 # %% [markdown]
 # A report is one HTML file about a run, `report/index.html` in its folder. Three of its
-# figures: crops, as the network gets them, beside their boxes; the nearest training
-# patches of six test patches (green: from the same photograph); and the main axes of
-# the features.
+# figures: crops, as the network sees them, next to their boxes; the nearest training
+# patches of six test patches (green: from the same photograph); and the principal
+# components of the features.
 
 # %%
 logo("report", RUN, "--overwrite")
-FIGURES = ("crops", "neighbours", "features")
+FIGURES = ("crops", "neighbours", "features")  # codespell:ignore neighbours
 show(*((RUN / "report" / f"{name}.png").read_bytes() for name in FIGURES))
 
 # %% [markdown]
-# LoGo's regressor learns *how alike* two crops are, so that they can be pushed apart.
-# Its affinity beside the plain cosine: of one crop with forty others, and over the
-# overlap of two crops of an image. After so few steps it tells pairs of one image from
-# pairs of two hardly better than chance, and the cosine does better: the numbers are
-# printed.
+# LoGo's regressor learns *how similar* two crops are, so that they can be pushed apart.
+# The figures compare its affinity with the cosine similarity: between one crop and
+# forty others, and against the overlap of two crops of an image. After so few steps the
+# affinity distinguishes pairs of one image from pairs of two images hardly better than
+# chance, and the cosine similarity does better. The numbers are printed.
 
 # %%
 logo(
@@ -185,18 +187,20 @@ show(*((HOME / "affinity" / f"{name}.png").read_bytes() for name in FIGURES))
 # %% [markdown]
 # ## Evaluate
 #
-# The encoder is frozen. Nearest neighbors, beside these baselines; then a linear
-# classifier on its features, with learning rate and decay chosen on held-out images.
+# The encoder is frozen. First its kNN accuracy and the baselines above are measured;
+# then a linear classifier is trained on the features, with learning rate and weight
+# decay chosen on held-out images.
 
 # %%
 logo("evaluate", f"--workdir={RUN}", "--protocol=knn", "--trivial_baselines")
 logo("evaluate", f"--workdir={RUN}", "--protocol=linear", "--recipe=features")
 
 # %% [markdown]
-# ## Take it elsewhere
+# ## Export
 #
-# Weights under torchvision's names; and compiled code for CPU, CUDA and TPU, which
-# needs `jax` and nothing of ours. Each is read back and compared before it is kept.
+# The first command writes the weights with torchvision's names; the second writes
+# StableHLO code for CPU, CUDA and TPU, which needs `jax` but not logo_jax. Each file is
+# read back and compared with the encoder before it is kept.
 
 # %%
 WEIGHTS, COMPILED = HOME / "encoder.safetensors", HOME / "encoder.stablehlo"
@@ -209,8 +213,8 @@ encoder = export.deserialize(bytearray(COMPILED.read_bytes()))
 print(encoder.in_avals[-1], "->", encoder.out_avals[0])
 
 # %% [markdown]
-# The features of any folder of images: here the ten photographs, whole. Which does the
-# encoder find alike?
+# `embed` computes the features of a folder of images, here the ten whole photographs.
+# For each, the most similar other photograph is printed.
 
 # %%
 from logo_jax.data.sources import photographs
@@ -232,7 +236,7 @@ for name, row in zip(names, cosines, strict=True):
 # %% [markdown]
 # ## The losses alone
 #
-# Each is a pure function of arrays, for a loop of your own in any JAX library.
+# Each loss is a pure function of arrays, for your own training loop in any JAX library.
 
 # %%
 from logo_jax.losses import info_nce, l2_normalize
@@ -244,8 +248,8 @@ print(loss.shape, float(loss.mean()))
 # %% [markdown]
 # ## Your own images
 #
-# A folder, nested as you like: `python -m logo_jax.main --config=folder
-# --config.data.path=DIR --workdir=RUN`. All of this tour's files:
+# To train on a folder of images, with any nesting: `python -m logo_jax.main
+# --config=folder --config.data.path=DIR --workdir=RUN`. All files of this tour:
 
 # %%
 for path in sorted(HOME.glob("*")):

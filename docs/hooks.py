@@ -1,4 +1,4 @@
-"""Pages of the site that are files beside docs/: the README and the changelog."""
+"""MkDocs hook that adds pages from outside docs/: the README and the changelog."""
 
 import pathlib
 import re
@@ -12,7 +12,7 @@ LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)([^)]+)\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages."""
+    """Adds the pages to the files of the site."""
     for source, page in PAGES.items():
         text = LINK.sub(_within_site, (ROOT / source).read_text())
         files.append(File.generated(config, page, content=text))
@@ -20,7 +20,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def _within_site(link: re.Match[str]) -> str:
-    """The link as the site has it; its text alone where it leads to no page."""
+    """Returns the link for the site, or only its text if the site has no such page."""
     text, target = link.groups()
     page = PAGES.get(target, target.removeprefix("docs/"))
     kept = ".md" in page or target.startswith("docs/figures/")

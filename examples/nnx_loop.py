@@ -1,4 +1,4 @@
-"""A loss of this library in a loop of Flax NNX and optax: seconds on a CPU.
+"""InfoNCE of this library in a Flax NNX training loop; takes seconds on a CPU.
 
 python examples/nnx_loop.py
 """
@@ -15,20 +15,20 @@ BATCH, STEPS = 256, 100
 
 
 class Encoder(nnx.Module):
-    """Digits [b, 64] to unit embeddings [b, 32]."""
+    """Maps digits [b, 64] to unit embeddings [b, 32]."""
 
     def __init__(self, rngs: nnx.Rngs):
         self.hidden = nnx.Linear(64, 128, rngs=rngs)
         self.out = nnx.Linear(128, 32, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """The embeddings."""
+        """Returns the embeddings."""
         return l2_normalize(self.out(nnx.relu(self.hidden(x))))
 
 
 @nnx.jit
 def train_step(encoder, optimizer, first, second, negatives):
-    """One step on two views of each digit, against digits of the batch before."""
+    """Runs a step on two views of each digit; negatives are the previous batch."""
 
     def loss_fn(encoder):
         query, key = encoder(first)[None], encoder(second)[None]

@@ -1,4 +1,4 @@
-"""SimSiam-LoGo in a loop of your own, on scikit-learn's digits: a minute on a CPU.
+"""SimSiam-LoGo in a custom training loop, on scikit-learn's digits; a minute on a CPU.
 
 python examples/own_loop.py
 """
@@ -23,7 +23,7 @@ crops = {
     "global_crops": augment.CropSpec(count=2, size=SIZE, scale=(0.5, 1.0)),
     "local_crops": augment.CropSpec(count=2, size=SIZE, scale=(0.2, 0.5)),
     "augment": augment.AugmentSpec(
-        flip_prob=0.0,  # digits have a left and a right
+        flip_prob=0.0,  # a flipped digit is not a digit
         jitter=(0.4, 0.4, 0.4, 0.1),
         jitter_prob=0.8,
         grayscale_prob=0.2,
@@ -38,7 +38,7 @@ images = np.stack([images.astype(np.uint8)] * 3, axis=-1)
 
 
 def make_method() -> LoGo:
-    """What learns: networks, a base method, and LoGo around it."""
+    """Returns LoGo with SimSiam as base method, and its networks."""
     encoder = Encoder(
         resnet.resnet10(width=16, stem="cifar"), heads.simsiam_head(2, 64, 64)
     )
@@ -59,7 +59,7 @@ def make_method() -> LoGo:
             both_orders=False,
             normalize=True,
         ),
-        repel_tx=tx,  # of the released update alone
+        repel_tx=tx,  # used by the released update only
         update_kind="joint",
         weight=1e-4,
         clip_ratio=0.015,
@@ -70,7 +70,7 @@ def make_method() -> LoGo:
 
 
 def cut(key: jax.Array, ids: jax.Array, epoch: jax.Array) -> Batch:
-    """The crops of the images with these numbers, cut on the device."""
+    """Returns crops of the images with these indices, cut on the device."""
     sizes = jnp.full((len(ids), 2), SIZE)
     chosen = jnp.asarray(images)[ids]
     return Batch(

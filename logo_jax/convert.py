@@ -1,20 +1,24 @@
-"""Converts encoders: ours to other libraries' files, and theirs to what evaluate reads.
+"""Converts encoders to the file formats of other libraries, and from them.
 
     python -m logo_jax.convert WORKDIR --to=torchvision --out=resnet.safetensors
     python -m logo_jax.convert WORKDIR --to=huggingface --out=FOLDER
     python -m logo_jax.convert WORKDIR --to=stablehlo --out=encoder.stablehlo
     python -m logo_jax.convert moco_v2_800ep.pth.tar --unpickle --out=moco.safetensors
 
-SOURCE is the folder of a run, whose newest checkpoint counts; a safetensors or PyTorch
-file of torchvision, MoCo or SimSiam; or a ResNet's folder for transformers. Backbones
-alone are converted: no classifier, no head. Torchvision's names in a safetensors file
-are what `evaluate --weights` and `embed --weights` read; an OUT in .pth needs torch.
-Compiled code takes uint8 images [b, s, s, 3] of any number, with s the run's
-config.monitor.crop, or else the side of its global crops; `jax.export` reads it.
+SOURCE is one of: the folder of a run, of which the newest checkpoint is converted; a
+safetensors or PyTorch file of torchvision, MoCo or SimSiam; the folder of a ResNet in
+the format of transformers. Only the backbone is converted, without classifier or
+projection head. `evaluate --weights` and `embed --weights` read safetensors files with
+torchvision's names. A .pth file as OUT needs torch. StableHLO code, which `jax.export`
+reads, takes uint8 images [b, s, s, 3] with any batch size b, where s is the run's
+config.monitor.crop, or the side of its global crops if that is 0.
 
-Prints how far the features of random images are from the source's, once read back; from
-1e-4 of the largest on, nothing is kept. Exit codes: 0 converted; 2 bad input, told in
-one line on stderr.
+The file is read back, and the largest difference between its features of random images
+and those of the source is printed. If it is 1e-4 of the largest feature or more, the
+file is not kept.
+
+Exit codes: 0 if the encoder is converted; 2 for bad input, which is reported in one
+line on stderr.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,18 +44,18 @@ from logo_jax.interop.backbone import Backbone
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import atomic, workdir
 
-LIMIT = 1e-4  # of the difference of features, relative to the largest
+LIMIT = 1e-4  # difference of features, relative to the largest feature
 NUM_IMAGES = 4
-SIDE = 64  # of the images that a file's features are compared on
+SIDE = 64  # side in pixels of the random images for an encoder from a file
 
 
 class ConvertInput(NamedTuple):
-    """What is converted.
+    """Encoder to convert.
 
     Attributes:
-        backbone: with its weights.
-        augment: how its images are normalised; None where nothing says.
-        side: of its images, in pixels.
+        backbone: the backbone with its weights.
+        augment: the normalization of its images; None if it is not known.
+        side: side of its images, in pixels.
     """
 
     backbone: Backbone
@@ -60,12 +64,13 @@ class ConvertInput(NamedTuple):
 
 
 class Target(NamedTuple):
-    """A form to convert to.
+    """Format to convert to.
 
     Attributes:
-        write: to a path.
-        features: of uint8 images and the same normalised, by what is written there.
-        suffixes: that its name may end with; none: any.
+        write: writes an encoder to a path.
+        features: returns the features that the written encoder computes, from its path,
+            uint8 images and the same images normalized.
+        suffixes: suffixes that the file name may have; empty: any.
     """
 
     write: Callable[[ConvertInput, Path], None]
@@ -87,28 +92,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     if subject.augment:
         mean, std = subject.augment.mean, subject.augment.std
-        print(f"its images are normalised with mean {mean} and std {std}")
+        print(f"images must be normalized with mean {mean} and std {std}")
 
 
 def read(
     source: Path, *, unpickle: bool = False, seed: int | None = None
 ) -> ConvertInput:
-    """The backbone of a run's newest checkpoint, or of others' files.
+    """Reads the backbone of a run's newest checkpoint, or of another library's file.
 
     Args:
-        source: a run's folder, or what `sources.read` reads.
-        unpickle: whether a PyTorch file may be read.
-        seed: which one, of a run of several.
+        source: folder of a run, or a file or folder for `pretrained_files.read`.
+        unpickle: whether PyTorch files may be read.
+        seed: the seed to convert; needed for a run of several seeds.
 
     Raises:
-        FileNotFoundError: where there is none.
-        ValueError: where it cannot be read, and where the seed is not one of its.
+        FileNotFoundError: if the source does not exist.
+        ValueError: if the source cannot be read, or the run does not have the seed.
     """
     if not source.exists():
-        raise FileNotFoundError(f"{source} is not there; give a run's folder or a file")
+        raise FileNotFoundError(
+            f"{source} does not exist; give the folder of a run or a file"
+        )
     if not (source / "checkpoints").is_dir():
         if seed is not None:
-            raise ValueError(f"--seed={seed} is of runs, and {source} is none")
+            raise ValueError(
+                f"--seed={seed} is for runs, but {source} is not a run; remove it"
+            )
         return ConvertInput(
             pretrained_files.read(source, unpickle=unpickle), None, SIDE
         )
@@ -120,21 +129,21 @@ def read(
 
 
 def convert(subject: ConvertInput, target: Target, out: Path) -> float:
-    """Writes a backbone and reads it back; returns the relative difference.
+    """Writes a backbone, reads it back and returns the relative difference of features.
 
     Args:
-        subject: to convert.
-        target: the form.
-        out: a file or folder, replaced where it is there.
+        subject: the encoder to convert.
+        target: the format.
+        out: the file or folder to write; it is replaced if it exists.
 
     Raises:
-        ValueError: where the form has no such network, and where features differ.
+        ValueError: if the format does not support the network, or features differ.
     """
     if target.suffixes and not out.name.endswith(target.suffixes):
         raise ValueError(f"--out={out} must end with {' or '.join(target.suffixes)}")
     shape = (NUM_IMAGES, subject.side, subject.side, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    if subject.augment is None:  # a file does not say how images are normalized
+    if subject.augment is None:  # a file does not contain the normalization
         images = (jax.numpy.asarray(pixels, np.float32) / 255 - 0.5) / 0.25
     else:
         images = prepare_eval(jax.numpy.asarray(pixels), subject.augment)
@@ -142,10 +151,11 @@ def convert(subject: ConvertInput, target: Target, out: Path) -> float:
         target.write(subject, partial)
         after = target.features(partial, pixels, images)
         difference = relative_difference(subject.backbone.features(images), after)
-        if not difference < LIMIT:  # nor where it is not a number
+        if not difference < LIMIT:  # also refuses NaN
             raise ValueError(
-                f"{out} would give features that differ by {difference:.1e} of the "
-                f"largest, limit {LIMIT:.0e}: not kept; are all weights finite?"
+                f"{out} was not kept: its features would differ by "
+                f"{difference:.1e} of the largest (limit {LIMIT:.0e}); check that all "
+                "weights are finite"
             )
     return difference
 
@@ -153,7 +163,7 @@ def convert(subject: ConvertInput, target: Target, out: Path) -> float:
 def relative_difference(
     before: Float[np.ndarray, "b f"], after: Float[np.ndarray, "b f"]
 ) -> float:
-    """The largest difference, as a part of the largest feature.
+    """Returns the largest absolute difference, as a fraction of the largest feature.
 
     >>> relative_difference(np.array([[2.0, -4.0]]), np.array([[2.0, -3.0]]))
     0.25
@@ -181,8 +191,8 @@ def _torchvision_features(
 def _write_stablehlo(subject: ConvertInput, path: Path) -> None:
     if subject.augment is None:
         raise ValueError(
-            "--to=stablehlo needs the folder of a run, whose config tells how images "
-            "are normalised and how large they are"
+            "--to=stablehlo needs the folder of a run, because the config of the run "
+            "has the normalization and the size of images"
         )
     serialized = stablehlo.serialize(subject.backbone, subject.augment, subject.side)
     path.write_bytes(serialized)
@@ -210,15 +220,20 @@ TARGETS = {
 def _parser() -> _cli.Parser:
     parser = _cli.Parser("convert", __doc__)
     parser.add_argument(
-        "source", metavar="SOURCE", type=_cli.path, help="what to convert"
+        "source", metavar="SOURCE", type=_cli.path, help="encoder to convert"
     )
     parser.add_argument(
-        "--to", choices=TARGETS, default="torchvision", help="default torchvision"
+        "--to",
+        choices=TARGETS,
+        default="torchvision",
+        help="format; default torchvision",
     )
-    parser.add_out("what to write")
+    parser.add_out("file or folder to write")
     parser.add_overwrite()
     parser.add_argument(
-        "--unpickle", action="store_true", help="read tensors out of a .pth file"
+        "--unpickle",
+        action="store_true",
+        help="allow reading PyTorch files (only tensors are unpickled)",
     )
     parser.add_seed()
     return parser

@@ -1,13 +1,13 @@
-"""Tells whether a training will run, how long it takes and what it needs.
+"""Checks whether a training run will work, and estimates its time and memory.
 
     python -m logo_jax.doctor --config=configs/quickstart.py [--workdir=runs/quickstart]
     python -m logo_jax.doctor --config=configs/quickstart.py --print
 
-One line a check: ok, warn or FAIL. Nothing is written, but for compiled code in its
-cache, where the training will find it. With --print: every field of the config, a line
-each as in a config file, and no check.
+Prints one line per check: ok, warn or FAIL. Nothing is written, except compiled code in
+the compilation cache, which the training run then reuses. With --print, every field of
+the config is printed in the form of a config file, one per line, and no check is made.
 
-Exit codes: 0 it will run, or --print; 2 it will not, or bad input.
+Exit codes: 0 if the run will work, or with --print; 2 if it will not, or for bad input.
 """
 
 import datetime
@@ -32,16 +32,16 @@ from logo_jax.training.checkpoints.manager import MAX_TO_KEEP, CheckpointManager
 
 Made = TypeVar("Made")
 PROBLEMS = (ValueError, TypeError, OSError, jax.errors.JaxRuntimeError)
-TIGHT = 0.9  # of what there is
+TIGHT = 0.9  # fraction of the free space or memory; a check warns above it
 
 
 class Finding(NamedTuple):
-    """What a check found.
+    """Result of a check.
 
     Attributes:
-        verdict: ok, warn or FAIL.
-        subject: of the check, one word.
-        text: what there is; for FAIL the remedy too.
+        verdict: "ok", "warn" or "FAIL".
+        subject: name of the check, one word.
+        text: what was found; for "FAIL", also the remedy.
     """
 
     verdict: str
@@ -53,7 +53,7 @@ class Finding(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Examines what main would train; returns the exit code."""
+    """Runs the command line; returns the exit code."""
     options = _parser().parse(arguments)
     with _cli.input_errors():
         config = _cli.load_config(options).to_dict()
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ):
         print(finding, flush=True)
         failed |= finding.verdict == "FAIL"
-    print("it will not run: mend what FAILs" if failed else "it will run")
+    print("it will not run: fix each FAIL" if failed else "it will run")
     return 2 if failed else 0
 
 
@@ -87,23 +87,23 @@ def examine(
     num_timed: int,
     clock: Callable[[], float],
 ) -> Iterator[Finding]:
-    """What each check finds, as it is found; those that need a failed one are left out.
+    """Yields the result of each check; checks that depend on a failed one are skipped.
 
     Args:
-        config: to train.
-        published: the same file's without changes.
-        folder: of the run; None where it is not known.
+        config: the config of the training run.
+        published: the config of the same file without changes by flags.
+        folder: folder of the run; None if it is not known.
         mesh: the devices.
-        num_timed: steps to time; 0: none is taken.
-        clock: seconds.
+        num_timed: number of steps to time; 0: no step is timed.
+        clock: returns the current time in seconds.
     """
     yield _devices(mesh)
     yield _recipe(published, config)
-    saved = yield from _attempt("workdir", lambda: _saved(folder, config), _whose)
+    saved = yield from _attempt("workdir", lambda: _saved(folder, config), _resumes)
     made = yield from _attempt(
         "config",
         lambda: _described(config, mesh),
-        lambda _: "every field is known and in range",
+        lambda _: "all fields are known and in range",
     )
     if made is None:
         return
@@ -128,7 +128,7 @@ def _try(
     num_timed: int,
     clock: Callable[[], float],
 ) -> Iterator[Finding]:
-    """What the compiled step needs, and how long it takes."""
+    """Checks the memory that the compiled step needs, and times the step."""
     trial = yield from _attempt(
         "step", lambda: Trial(experiment), lambda _: "compiled for these devices"
     )
@@ -145,23 +145,23 @@ def _try(
 
 
 def _attempt(
-    subject: str, make: Callable[[], Made], tell: Callable[[Made], str]
+    subject: str, make: Callable[[], Made], describe: Callable[[Made], str]
 ) -> Generator[Finding, None, Made | None]:
-    """Yields what came of it; returns what was made, None where that failed."""
+    """Calls `make`, yields a finding, returns the value made; None if it failed."""
     try:
         made = make()
     except PROBLEMS as error:
         yield Finding("FAIL", subject, " ".join(str(error).split()))
         return None
-    yield Finding("ok", subject, tell(made))
+    yield Finding("ok", subject, describe(made))
     return made
 
 
 class Trial:
-    """The compiled step of an experiment, and its first state.
+    """Compiled training step of an experiment, with its initial state.
 
     Args:
-        experiment: to take steps of.
+        experiment: the experiment.
     """
 
     def __init__(self, experiment: Experiment):
@@ -174,7 +174,7 @@ class Trial:
 
     @property
     def num_bytes(self) -> int:
-        """Memory that a device needs: for the step, and for data that live there."""
+        """Bytes that a device needs for the step and for images kept in its memory."""
         used = self._compiled.memory_analysis()
         step = used.argument_size_in_bytes + used.output_size_in_bytes
         step += used.temp_size_in_bytes - used.alias_size_in_bytes
@@ -183,7 +183,7 @@ class Trial:
         return step
 
     def seconds(self, num_steps: int, clock: Callable[[], float]) -> float:
-        """Median time of a step with its data, after a first that does not count."""
+        """Returns the median seconds of a step and its data, without the first step."""
         ends = []
         for examples, epoch in self._loader.batches(0, num_steps + 1):
             self._state, metrics = self._step(self._state, examples, epoch)
@@ -200,13 +200,13 @@ def _devices(mesh: Mesh) -> Finding:
 def _recipe(published: Mapping[str, Any], config: Mapping[str, Any]) -> Finding:
     changed = workdir.differences(published, config)
     if not changed:
-        return Finding("ok", "recipe", "every field is as in the config's file")
-    lines = [f"{len(changed)} fields are not as in the config's file:", *changed]
+        return Finding("ok", "recipe", "all fields have the values of the config file")
+    lines = [f"{len(changed)} fields differ from the config file:", *changed]
     return Finding("warn", "recipe", ("\n" + " " * 14).join(lines))
 
 
 def _saved(folder: pathlib.Path | None, config: Mapping[str, Any]) -> list[int]:
-    """Steps that the folder has checkpoints of."""
+    """Returns the steps of the checkpoints in the folder."""
     if folder is None:
         return []
     workdir.check_config(folder, config)
@@ -216,8 +216,8 @@ def _saved(folder: pathlib.Path | None, config: Mapping[str, Any]) -> list[int]:
         return checkpoints.steps()
 
 
-def _whose(saved: list[int]) -> str:
-    return f"the run goes on after step {saved[-1]}" if saved else "the run is new"
+def _resumes(saved: list[int]) -> str:
+    return f"the run resumes after step {saved[-1]}" if saved else "the run is new"
 
 
 def _described(config: Mapping[str, Any], mesh: Mesh) -> tuple[Any, Any]:
@@ -243,16 +243,21 @@ def _disk(state: Any, folder: pathlib.Path, num_saved: int) -> Finding:
     size = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
     place = workdir.existing(folder)
     free = shutil.disk_usage(place).free
-    # while the newest is written, none of the others has been deleted
+    # while the newest checkpoint is written, no older one has been deleted yet
     needed = size * max(1, MAX_TO_KEEP + 1 - num_saved)
-    text = f"{_gib(needed)} for checkpoints of {_gib(size)}, {_gib(free)} free: {place}"
+    text = (
+        f"{_gib(needed)} needed for checkpoints of {_gib(size)} each, {_gib(free)} "
+        f"free in {place}"
+    )
     if needed > free:
-        return Finding("FAIL", "disk", f"{text}; free some, or use another --workdir")
+        return Finding(
+            "FAIL", "disk", f"{text}; free some space, or use another --workdir"
+        )
     return Finding("warn" if needed > TIGHT * free else "ok", "disk", text)
 
 
-def _memory(needed: float, limit: float, whose: str) -> Finding:
-    text = f"{_gib(needed)} a device at its peak, of {whose} {_gib(limit)}"
+def _memory(needed: float, limit: float, owner: str) -> Finding:
+    text = f"peak of {_gib(needed)} per device, of {owner} {_gib(limit)}"
     if needed > limit:
         remedy = "use a smaller config.data.batch_size, or more devices"
         return Finding("FAIL", "memory", f"{text}; {remedy}")
@@ -261,7 +266,7 @@ def _memory(needed: float, limit: float, whose: str) -> Finding:
 
 def _time(seconds: float, num_steps: int) -> str:
     whole = datetime.timedelta(seconds=round(num_steps * seconds))
-    return f"{whole} for {num_steps} steps of {seconds:.3g} s, kNN not counted"
+    return f"{whole} for {num_steps} steps of {seconds:.3g} s, without kNN"
 
 
 def _gib(num_bytes: float) -> str:
@@ -270,19 +275,19 @@ def _gib(num_bytes: float) -> str:
 
 def _parser() -> _cli.Parser:
     parser = _cli.Parser("doctor", __doc__, has_fields=True)
-    parser.add_config("what to train", required=True)
+    parser.add_config("config of the training run", required=True)
     parser.add_workdir("folder of the run", required=False)
     parser.add_argument(
         "--steps",
         metavar="N",
         type=_cli.at_least(0),
         default=5,
-        help="steps to time after a first; 0: none; default 5",
+        help="number of steps to time, after one that is not timed; 0: none; default 5",
     )
     parser.add_argument(
         "--print",
         action="store_true",
-        help="print every field of the config, and examine nothing",
+        help="print every field of the config, and check nothing",
     )
     return parser
 

@@ -1,16 +1,18 @@
-"""Writes the features of a folder's images, by the encoder of a run or of a file.
+"""Computes features of the images of a folder, with the encoder of a run or file.
 
     python -m logo_jax.embed DIR --workdir=WORKDIR --out=features.npz
     python -m logo_jax.embed DIR --weights=resnet50.safetensors --out=features.parquet
 
-All images below DIR, resized and cut to their centres as by `evaluate`: as a run's own
-config.monitor has it, for others' weights to 256 and 224. OUT has, in the order of the
-paths, `files`, relative to DIR, and `features`, float32; where all images lie in
-sub-folders, the first ones are their classes: `labels`, and `class_names` by label. A
-.parquet has the columns file, features, label and class_name. An image that cannot be
-decoded is named, and nothing is written.
+All images in DIR and its sub-folders are resized and cropped to their centers as by
+`evaluate`: to the sizes of the run's config.monitor, or to 256 and 224 px for weights
+from a file. OUT contains, in the order of the paths, `files` (relative to DIR) and
+`features` (float32). If every image is in a sub-folder, the top-level sub-folders are
+classes, and OUT also contains `labels`, and `class_names` in the order of the labels. A
+.parquet file has the columns file, features, label and class_name. If an image cannot
+be decoded, the error names it and nothing is written.
 
-Exit codes: 0 written; 2 bad input, told in one line on stderr.
+Exit codes: 0 if the file is written; 2 for bad input, which is reported in one line on
+stderr.
 """
 
 import argparse
@@ -40,21 +42,21 @@ from logo_jax.interop.backbone import Backbone
 from logo_jax.parallel.mesh import batch_sharding, make_mesh, place, replicate
 from logo_jax.training import atomic, workdir
 
-RESIZE, CROP = 256, 224  # of those who publish weights for ImageNet
+RESIZE, CROP = 256, 224  # as usual for published ImageNet weights
 
 
 @dataclasses.dataclass(frozen=True)
 class EmbedSpec:
-    """What an encoder is, and what it sees of an image.
+    """Encoder, and how images are resized, cropped and normalized for it.
 
     Attributes:
-        backbone: with its weights.
-        augment: how images are normalised.
-        resize: short side of the whole image, in pixels.
-        crop: side of its centre square.
+        backbone: the backbone with its weights.
+        augment: the normalization of images.
+        resize: short side of the resized image, in pixels.
+        crop: side of the center crop, in pixels.
 
     Raises:
-        ValueError: where the square is not in the image.
+        ValueError: if the crop is larger than the resized image, or empty.
     """
 
     backbone: Backbone
@@ -66,18 +68,20 @@ class EmbedSpec:
         if not 0 < self.crop <= self.resize:
             raise ValueError(
                 f"--crop={self.crop} must be between 1 and --resize={self.resize}, the "
-                "short side that images are brought to; give both, e.g. 224 and 256"
+                "short side of resized images; give both, e.g. 224 and 256"
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class Squares:
-    """Centres of all images of a folder: `Labelled`, and none may be left out.
+    """Center crops of all images of a folder, as `LabeledImages`.
+
+    An image that cannot be decoded is an error.
 
     Attributes:
-        source: of images.
-        resize: short side before the cut, in pixels.
-        crop: side of the square.
+        source: the images.
+        resize: short side of the resized image, in pixels.
+        crop: side of the center crop, in pixels.
     """
 
     source: FolderSource
@@ -88,10 +92,10 @@ class Squares:
         return len(self.source)
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Images, uint8 [b, crop, crop, 3], and labels, int32 [b].
+        """Yields images, uint8 [b, crop, crop, 3], and labels, int32 [b].
 
         Raises:
-            ValueError: for an image that cannot be decoded.
+            ValueError: if an image cannot be decoded.
         """
         read = functools.partial(
             read_eval_crops, self.source, resize=self.resize, crop=self.crop
@@ -100,7 +104,7 @@ class Squares:
             for i in ids[part.failed]:
                 raise ValueError(
                     f"{self.source.name(i)} cannot be decoded "
-                    f"({decode_failure(self.source, i)}); mend or remove it"
+                    f"({decode_failure(self.source, i)}); repair or remove it"
                 )
             yield part.images, part.labels
 
@@ -117,21 +121,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         features = embed(images, view, make_mesh(), options.batch_size)
         with atomic.replace(options.out) as partial:
             write(partial, images, features)
-    labelled = f"{images.num_classes} classes" if images.labels else "no classes"
+    classes = f"{images.num_classes} classes" if images.labels else "no classes"
     print(
-        f"{len(images):,} images of {images.origin}, {labelled}, resized to "
-        f"{view.resize} px and cut to {view.crop}, mean {view.augment.mean}, std "
-        f"{view.augment.std}: {features.features.shape[1]} features each"
+        f"{len(images):,} images of {images.origin}, {classes}, resized to "
+        f"{view.resize} px and cropped to {view.crop} px, mean {view.augment.mean}, "
+        f"std {view.augment.std}: {features.features.shape[1]} features each"
     )
     print(f"wrote {options.out}")
 
 
 def read_view(options: argparse.Namespace) -> EmbedSpec:
-    """The encoder that the command line names, and what it is to see.
+    """Reads the encoder that the command line names, and the image sizes for it.
 
     Raises:
-        FileNotFoundError: where it is not there.
-        ValueError: where it cannot be read, or flags contradict each other.
+        FileNotFoundError: if the run or the file does not exist.
+        ValueError: if it cannot be read, or flags contradict each other.
     """
     sizes = _given(options, "resize", "crop")
     if options.workdir is not None:
@@ -165,22 +169,23 @@ def _require_absent(
     options: argparse.Namespace, given: str, names: Sequence[str]
 ) -> None:
     for name in _given(options, *names):
-        raise ValueError(f"--{name} is not read with {given}; leave it out")
+        raise ValueError(f"--{name} is not read with {given}; remove it")
 
 
 def embed(
     images: FolderSource, view: EmbedSpec, mesh: Mesh, batch_size: int
 ) -> Features:
-    """Features of all images of a folder, in its order.
+    """Computes the features of all images of a folder, in the order of the folder.
 
     Args:
-        images: to embed.
-        view: the encoder, and what it sees.
-        mesh: devices that share each batch.
-        batch_size: images at once, or fewer where there are fewer.
+        images: the images to embed.
+        view: the encoder, and the sizes and normalization of its images.
+        mesh: the devices; each batch is split over them.
+        batch_size: images per batch over all devices; reduced for a small folder.
 
     Raises:
-        ValueError: where an image cannot be decoded, or a batch cannot be shared.
+        ValueError: if an image cannot be decoded, or the batch size is not a multiple
+            of the number of devices.
     """
     devices = mesh.devices.size
     if batch_size < 1 or batch_size % devices:
@@ -206,10 +211,10 @@ def embed(
 
 
 def writer(out: Path) -> Callable[[Path, FolderSource, Features], None]:
-    """What writes a file of that name.
+    """Returns the function that writes a file with the suffix of `out`.
 
     Raises:
-        ValueError: where nothing does.
+        ValueError: if the suffix is neither .npz nor .parquet.
     """
     writers = {".npz": write_npz, ".parquet": write_parquet}
     if out.suffix not in writers:
@@ -218,7 +223,7 @@ def writer(out: Path) -> Callable[[Path, FolderSource, Features], None]:
 
 
 def write_npz(path: Path, images: FolderSource, features: Features) -> None:
-    """Writes arrays that numpy reads without unpickling."""
+    """Writes an .npz file that NumPy reads without unpickling."""
     arrays = {"files": np.array(images.files), "features": features.features}
     if images.labels:
         arrays["labels"] = features.labels
@@ -227,7 +232,7 @@ def write_npz(path: Path, images: FolderSource, features: Features) -> None:
 
 
 def write_parquet(path: Path, images: FolderSource, features: Features) -> None:
-    """Writes a table with a row for each image."""
+    """Writes a Parquet table with one row per image."""
     rows, size = features.features.shape
     flat = pa.array(features.features.reshape(rows * size))
     columns: dict[str, Any] = {
@@ -241,12 +246,12 @@ def write_parquet(path: Path, images: FolderSource, features: Features) -> None:
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    """Numbers with commas between them."""
+    """Parses numbers separated by commas."""
     try:
         return tuple(map(float, text.split(",")))
     except ValueError as error:
         raise argparse.ArgumentTypeError(
-            f"{text!r} must be numbers with commas between them, e.g. 0.5,0.5,0.5"
+            f"{text!r} must be numbers separated by commas, e.g. 0.5,0.5,0.5"
         ) from error
 
 
@@ -261,29 +266,40 @@ def _parser() -> _cli.Parser:
         "--weights",
         metavar="FILE",
         type=_cli.path,
-        help="a safetensors file of a ResNet, or its folder for transformers",
+        help="safetensors file of a ResNet, or a folder of it for transformers",
     )
-    parser.add_out("what to write: .npz or .parquet")
+    parser.add_out("file to write, .npz or .parquet")
     parser.add_overwrite()
-    parser.add_argument("--resize", metavar="PIXELS", type=int, help="short side")
     parser.add_argument(
-        "--crop", metavar="PIXELS", type=int, help="side of the center square"
+        "--resize",
+        metavar="PIXELS",
+        type=int,
+        help="short side of resized images; default: the run's, or 256 for --weights",
+    )
+    parser.add_argument(
+        "--crop",
+        metavar="PIXELS",
+        type=int,
+        help="side of the center crop; default: the run's, or 224 for --weights",
     )
     parser.add_argument(
         "--mean",
         metavar="R,G,B",
         type=_numbers,
-        help="of red, green, blue in [0, 1]; default ImageNet's",
+        help="mean of the channels, for pixels in [0, 1]; default: that of ImageNet",
     )
     parser.add_argument(
-        "--std", metavar="R,G,B", type=_numbers, help="as --mean; default ImageNet's"
+        "--std",
+        metavar="R,G,B",
+        type=_numbers,
+        help="standard deviation of the channels; default: that of ImageNet",
     )
     parser.add_argument(
         "--batch_size",
         metavar="N",
         type=int,
         default=256,
-        help="images at once; default 256",
+        help="images per batch; default 256",
     )
     parser.add_seed()
     return parser

@@ -1,13 +1,14 @@
-"""Evaluates the newest checkpoint of a run, or a backbone from a file, by a protocol.
+"""Evaluates the newest checkpoint of a run, or a backbone from a file.
 
     python -m logo_jax.evaluate --workdir=runs/quickstart --protocol=knn [--dataset=DIR]
     python -m logo_jax.evaluate --workdir=DIR --weights=FILE --config=NAME
 
-Prints a table and writes it, with everything that tells the protocol, to
-WORKDIR/evaluations/NAME.json.
+Prints a table of the results and writes them, with everything that defines the
+protocol (splits, settings, resolution, versions), to WORKDIR/evaluations/NAME.json.
 
-Exit codes: 0 done, or stopped by SIGTERM; 2 bad input, told in one line on stderr; 130
-stopped by Ctrl-C. The same command resumes a linear probe.
+Exit codes: 0 if the evaluation is done or was stopped by SIGTERM; 2 for bad input,
+which is reported in one line on stderr; 130 if stopped by Ctrl-C. The same command
+resumes an interrupted linear probe.
 """
 
 import json
@@ -32,7 +33,7 @@ CHANGES = ("num_epochs", "batch_size", "learning_rate", "weight_decay")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Restores, evaluates, prints one line a number, writes one file."""
+    """Runs the command line: evaluates, prints one line per value, writes one file."""
     options = _parser().parse(arguments)
     folder = options.workdir.absolute()
     with preemption.PreemptionHandler() as stop:
@@ -56,21 +57,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def read_config(options: Namespace, folder: pathlib.Path) -> dict[str, Any]:
-    """The run's config, or that of --weights, with what the flags say of the data.
+    """Returns the encoder's config, with the data set and image sizes of the flags.
+
+    The config is that of the run, or that of `--config` if `--weights` is given.
 
     Raises:
-        FileNotFoundError: where the folder holds no run.
-        ValueError: for a value out of range, or flags that contradict each other.
+        FileNotFoundError: if the folder contains no run.
+        ValueError: if a value is out of range, or flags contradict each other.
     """
     protocols.find(options.protocol, given_options(options))
     has_weights = options.weights is not None
     if has_weights != bool(options.config) or (options.fields and not has_weights):
         raise ValueError(
-            "--weights=FILE and --config=FILE.py must be given together: a run's "
-            "folder has its own config"
+            "--weights=FILE and --config=FILE.py must be given together; the folder "
+            "of a run has its own config"
         )
     if options.untrained and has_weights:
-        raise ValueError("--untrained would not read --weights=FILE; leave one out")
+        raise ValueError(
+            "--untrained does not read --weights=FILE; remove one of the two"
+        )
     given = (
         _cli.load_config(options).to_dict()
         if has_weights
@@ -78,14 +83,15 @@ def read_config(options: Namespace, folder: pathlib.Path) -> dict[str, Any]:
     )
     parse(given)
     data, monitor = dict(given["data"]), dict(given["monitor"])
-    monitor |= {"train_examples": 0, "test_examples": 0}  # all: those limit training's
+    # 0: all images; the limits apply to kNN during training only
+    monitor |= {"train_examples": 0, "test_examples": 0}
     if options.dataset:
         data |= {"path": "", "classes": "", "val_size": 0} | locate_dataset(
             options.dataset
         )
     if options.crop is not None:
         monitor["crop"] = options.crop
-    if options.protocol == "transfer":  # as published: the square is the short side
+    if options.protocol == "transfer":  # as in the paper: crop = short side
         monitor["resize"] = monitor["crop"]
     if options.resize is not None:
         monitor["resize"] = options.resize
@@ -93,7 +99,7 @@ def read_config(options: Namespace, folder: pathlib.Path) -> dict[str, Any]:
 
 
 def given_options(options: Namespace) -> dict[str, Any]:
-    """The options of the protocols that were given, by name."""
+    """Returns the options of the protocols that were given, by name."""
     values = {name: getattr(options, name) for name in protocols.OPTIONS}
     return {name: value for name, value in values.items() if value not in (None, False)}
 
@@ -101,11 +107,11 @@ def given_options(options: Namespace) -> dict[str, Any]:
 def load(
     folder: pathlib.Path, config: Mapping[str, Any], weights: pathlib.Path | None = None
 ) -> FrozenEncoder:
-    """The encoder of a run's newest checkpoint, or of a file of weights.
+    """Returns the encoder of a run's newest checkpoint, or of a file of weights.
 
     Raises:
-        ValueError: where there is no checkpoint, or none without damage.
-        FileNotFoundError: where there is no such file.
+        ValueError: if there is no checkpoint, or all checkpoints are damaged.
+        FileNotFoundError: if the file of weights does not exist.
     """
     mesh = make_mesh()
     if weights is not None:
@@ -119,7 +125,7 @@ def evaluate(
     folder: pathlib.Path,
     stop: preemption.PreemptionHandler,
 ) -> EvalResult | None:
-    """What the flags' protocol finds, of all seeds; None where it was stopped."""
+    """Returns the result of the protocol for all seeds; None if it was stopped."""
     given = given_options(options)
     folder = folder / "linear" / _name(options, subject)
     protocol = protocols.find(options.protocol, given)
@@ -129,7 +135,7 @@ def evaluate(
 def as_report(
     subject: FrozenEncoder, outcome: EvalResult, seconds: float
 ) -> dict[str, Any]:
-    """Everything that tells what the numbers are, ready for JSON."""
+    """Returns the values and everything that defines the protocol, ready for JSON."""
     monitor = subject.spec.config.monitor
     return {
         "protocol": outcome.protocol,
@@ -167,7 +173,7 @@ def _given(options: Namespace, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _name(options: Namespace, subject: FrozenEncoder) -> str:
-    """What to call an evaluation: all that distinguishes it from others of the run."""
+    """Name of an evaluation, with all that distinguishes it from others of the run."""
     parts = [
         options.protocol,
         (options.recipe or protocols.RECIPES[0])
@@ -184,7 +190,7 @@ def _name(options: Namespace, subject: FrozenEncoder) -> str:
 
 
 def _dataset_name(dataset: str) -> str:
-    """Of --dataset: folders of one name are told apart by where they are."""
+    """Name of a data set; a checksum of the path distinguishes folders of one name."""
     if not dataset or locate_dataset(dataset)["source"] == "tfds":
         return dataset
     path = _cli.path(dataset).absolute()
@@ -193,52 +199,59 @@ def _dataset_name(dataset: str) -> str:
 
 def _parser() -> _cli.Parser:
     parser = _cli.Parser("evaluate", __doc__, has_fields=True)
-    parser.add_workdir("folder of the run; of --weights: where to write")
+    parser.add_workdir("folder of the run; with --weights: folder for the results")
     parser.add_argument(
-        "--protocol", choices=protocols.NAMES, default="knn", help="default knn"
+        "--protocol",
+        choices=protocols.NAMES,
+        default="knn",
+        help="evaluation protocol; default knn",
     )
     parser.add_argument(
         "--dataset",
         metavar="DATASET",
         default="",
-        help="another one than the run's: a folder of images, one of train.npz and "
-        "test.npz, or a TFDS name",
+        help="data set to evaluate on: a folder of images, a folder with train.npz and "
+        "test.npz, or a TFDS name; default: the data set of the run",
     )
     parser.add_argument(
         "--weights",
         metavar="FILE",
         type=_cli.path,
-        help="a safetensors file of a backbone with torchvision's names, in place of "
-        "the run's checkpoint",
+        help="safetensors file of a backbone with torchvision's tensor names, to "
+        "evaluate instead of the run's checkpoint; needs --config",
     )
-    parser.add_config("encoder, image size and channels' mean of --weights")
+    parser.add_config(
+        "config with the encoder, image size and normalization of --weights"
+    )
     parser.add_argument(
         "--resize",
         metavar="PIXELS",
         type=_cli.at_least(0),
-        help="short side; default the run's, for transfer its crop's; 0: as it is",
+        help="short side of resized images; 0: no resizing; default: the run's value, "
+        "or the crop's side for --protocol=transfer",
     )
     parser.add_argument(
         "--crop",
         metavar="PIXELS",
         type=_cli.at_least(0),
-        help="side of the center square; default the run's",
+        help="side of the center crop; default: the run's value",
     )
     parser.add_argument(
         "--untrained",
         action="store_true",
-        help="evaluate the encoder as it was before the first step",
+        help="evaluate the encoder at initialization, before the first step",
     )
     parser.add_argument(
         "--trivial_baselines",
         action="store_true",
-        help="of knn: add what pixels, mean colors and the untrained encoder reach at "
-        "the first (k, T)",
+        help="for --protocol=knn: also report the accuracy of raw pixels, mean colors "
+        "and the untrained encoder, at the first (k, T) pair of the config",
     )
     parser.add_argument(
         "--metric",
         choices=METRICS,
-        help="of transfer and svm; default the data set's, top1 and map for others",
+        help="metric of --protocol=transfer and svm; default: for transfer the metric "
+        "of the data set (top1 if it is none of the paper's), for svm map",
     )
     _add_linear(parser)
     return parser
@@ -249,29 +262,32 @@ def _add_linear(parser: _cli.Parser) -> None:
     group.add_argument(
         "--recipe",
         choices=protocols.RECIPES,
-        help="SGD as MoCo (default) or LARS as SimSiam, both on random crops; or "
-        "features: a grid of SGD on cached features",
+        help="moco (default): SGD as in MoCo; simsiam: LARS as in SimSiam, both on "
+        "random crops; features: SGD on cached features over a grid of settings",
     )
     group.add_argument(
         "--num_epochs",
         metavar="N",
         type=_cli.at_least(1),
-        help="milestones move with it; default the recipe's",
+        help="number of epochs; the milestones scale with it; default: the recipe's",
     )
     group.add_argument(
         "--batch_size",
         metavar="N",
         type=_cli.at_least(1),
-        help="over all devices; default the recipe's",
+        help="batch size over all devices; default: the recipe's",
     )
     group.add_argument(
         "--learning_rate",
         metavar="RATE",
         type=float,
-        help="for 256 images a step; default the recipe's",
+        help="learning rate for a batch size of 256; default: the recipe's",
     )
     group.add_argument(
-        "--weight_decay", metavar="DECAY", type=float, help="default the recipe's"
+        "--weight_decay",
+        metavar="DECAY",
+        type=float,
+        help="weight decay; default: the recipe's",
     )
 
 

@@ -1,15 +1,17 @@
-"""Writes a page about runs: what they are, what they measured, what they see.
+"""Writes an HTML report about runs: configs, machines, curves and images.
 
     python -m logo_jax.report WORKDIR [WORKDIR...] [--config=FILE] [--out=DIR]
     python -m logo_jax.report similarity --workdir=WORKDIR --out=DIR [--images=DIR]
 
-DIR/index.html needs nothing but itself; its figures are beside it too, as PNG. Several
-runs share their curves, in the order given, and are compared field by field. With
---config, each is compared with what that file says. Pictures that need images or a
-checkpoint are left out where these are missing, and the page says why. `report
-similarity --help` tells of the second form.
+DIR/index.html contains all its figures and loads no other file; the figures are also
+written to DIR as PNG files. The curves of several runs are drawn together, in the order
+given, and their configs are compared field by field. With --config, the config of each
+run is also compared with that file. Figures that need images or a checkpoint are
+omitted if these are missing, and the page states the reason. `report similarity --help`
+describes the second form.
 
-Exit codes: 0 written; 2 bad input, told in one line on stderr.
+Exit codes: 0 if the page is written; 2 for bad input, which is reported in one line on
+stderr.
 """
 
 import argparse
@@ -45,14 +47,14 @@ NOT_RECORDED = "not recorded"
 
 
 class Run(NamedTuple):
-    """What the files of a run say.
+    """Contents of the files of a run.
 
     Attributes:
-        name: by which the page calls it.
-        folder: of the run.
-        config: it was started with.
-        rows: of metrics.jsonl.
-        machine: what it last ran on; empty where it has not been recorded.
+        name: name of the run on the page.
+        folder: folder of the run.
+        config: the config that the run was started with.
+        rows: rows of metrics.jsonl.
+        machine: the machine of the run's latest start; empty if it was not recorded.
     """
 
     name: str
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def write_report(arguments: Sequence[str]) -> None:
-    """Runs the command line of a page about runs."""
+    """Runs the command line of `report`."""
     options = _parser().parse(arguments)
     _cli.keep_compiled_code()
     out = options.out or options.workdirs[0] / "report"
@@ -111,7 +113,7 @@ def write_similarity(arguments: Sequence[str]) -> None:
 
 
 def _write_page(out: Path, title: str, sections: Sequence[Section]) -> None:
-    """Writes the page and its figures: all of them or none."""
+    """Writes the page and its figures, or nothing if an error occurs."""
     with atomic.replace(out) as partial:
         partial.mkdir()
         for name, content in files(title, sections).items():
@@ -119,22 +121,22 @@ def _write_page(out: Path, title: str, sections: Sequence[Section]) -> None:
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """The runs of the folders, by names that differ.
+    """Reads the runs of the folders and gives them distinct names.
 
     Raises:
-        FileNotFoundError: where one is no run's.
-        ValueError: where one cannot be read, or is given twice.
+        FileNotFoundError: if a folder contains no run.
+        ValueError: if a run cannot be read, or is given twice.
     """
     paths = [folder.absolute() for folder in folders]
     if len(set(paths)) < len(paths):
-        raise ValueError(f"{', '.join(map(str, folders))}: name each run once")
+        raise ValueError(f"{', '.join(map(str, folders))}: give each run once")
     short = [path.name for path in paths]
     several = len(set(short)) < len(short)
     return [read_run(path, str(path) if several else path.name) for path in paths]
 
 
 def read_run(folder: Path, name: str) -> Run:
-    """The run of a folder, by that name."""
+    """Reads the run of a folder."""
     recorded = folder / workdir.MACHINE_FILE
     return Run(
         name=name,
@@ -146,27 +148,31 @@ def read_run(folder: Path, name: str) -> Run:
 
 
 def read_recipe(options: argparse.Namespace) -> Config:
-    """What the file of `--config` says, as a run's config.json has it.
+    """Loads the config of `--config`, in the form of a run's config.json.
 
     Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: where it has no such variant.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the file does not have the variant.
     """
-    said = _cli.load_config(options).to_dict()
-    return workdir.as_tuples(json.loads(json.dumps(said)))
+    config = _cli.load_config(options).to_dict()
+    return workdir.as_tuples(json.loads(json.dumps(config)))
 
 
 def overview(runs: Sequence[Run], recipe: Config | None) -> Section:
-    """What each run is: its config and how that differs, its machine."""
+    """Returns the section about the configs, their differences, and the machines."""
     names = [run.name for run in runs]
     facts = list(zip(*(facts_of(run).items() for run in runs), strict=True))
     rows = [[row[0][0], *(value for _, value in row)] for row in facts]
     blocks: list[Block] = [Table("Summary", ["", *names], rows)]
     if len(runs) > 1:
         fields = compared({run.name: run.config for run in runs})
-        blocks.append(Table("Where their configs differ", ["field", *names], fields))
+        blocks.append(
+            Table("Fields in which the configs differ", ["field", *names], fields)
+        )
     if recipe is None:
-        blocks.append("No --config was given to compare the runs' configs with.")
+        blocks.append(
+            "The configs are not compared with a recipe, since --config was not given."
+        )
     else:
         blocks += [_from_recipe(run, recipe) for run in runs]
     blocks += [
@@ -177,7 +183,7 @@ def overview(runs: Sequence[Run], recipe: Config | None) -> Section:
 
 
 def facts_of(run: Run) -> dict[str, str]:
-    """What a reader asks first, by name; the same names for every run."""
+    """Returns the main facts of a run by name; all runs have the same names."""
     config, rows = run.config, run.rows
     speeds = [row["images_per_second"] for row in rows if row.get("images_per_second")]
     top1 = (
@@ -194,9 +200,9 @@ def facts_of(run: Run) -> dict[str, str]:
         "data": parse(config).data.location.title,
         "batch size": str(config["data"]["batch_size"]),
         "seeds": f"{config['seeds']} from {config['seed']}",
-        "steps measured": f"{rows[-1]['step']:,}" if rows else "none",
+        "steps recorded": f"{rows[-1]['step']:,}" if rows else "none",
         "last accuracy": f"{curves.last(rows, knn)} % ({knn})" if knn else "-",
-        "images a second": f"{statistics.median(speeds):.4g}, median"
+        "images per second": f"{statistics.median(speeds):.4g}, median"
         if speeds
         else "-",
         "devices": run.machine.get("devices", NOT_RECORDED),
@@ -208,7 +214,7 @@ def facts_of(run: Run) -> dict[str, str]:
 
 
 def compared(configs: Mapping[str, Config]) -> list[list[str]]:
-    """Fields that are not the same in all configs, and their values in each.
+    """Returns the fields that are not the same in all configs, with their values.
 
     >>> compared({"a": {"x": 1, "y": {"z": 2}}, "b": {"x": 1, "y": {"z": 3}}})
     [['y.z', '2', '3']]
@@ -223,9 +229,9 @@ def compared(configs: Mapping[str, Config]) -> list[list[str]]:
 
 def _from_recipe(run: Run, recipe: Config) -> Block:
     rows = compared({"recipe": recipe, run.name: run.config})
-    title = f"Where {run.name} departs from the recipe"
+    title = f"Fields in which {run.name} differs from the recipe"
     if not rows:
-        return f"Every field of {run.name} is as in the recipe."
+        return f"All fields of {run.name} have the values of the recipe."
     return Table(title, ["field", "recipe", run.name], rows)
 
 
@@ -234,17 +240,17 @@ def _fields(config: Config) -> list[list[str]]:
 
 
 def measured(runs: Sequence[Run]) -> Section:
-    """The curves of all runs."""
+    """Returns the section with the curves of all runs."""
     pictures = curves.plot_curves({run.name: run.rows for run in runs})
     return Section("Curves", pictures or ["Nothing has been measured yet."])
 
 
 def seen(run: Run, prefix: str) -> Section:
-    """What the run's network sees, or why that cannot be shown.
+    """Returns the section with a run's crops and features, or why they are missing.
 
     Args:
-        run: any.
-        prefix: of the names of its pictures' files.
+        run: the run.
+        prefix: prefix of the file names of the figures.
     """
     mesh = make_mesh(jax.devices()[:1])
 
@@ -262,17 +268,19 @@ def seen(run: Run, prefix: str) -> Section:
     seeds = run.config["seeds"]
     blocks: list[Block] = []
     if seeds > 1:
-        blocks.append(f"Of seed {run.config['seed']}, the first of {seeds}.")
+        blocks.append(
+            f"The figures show seed {run.config['seed']}, the first of {seeds}."
+        )
     blocks += [*_or_why_not("crops", crops), *_or_why_not("features", features)]
-    return Section(f"What {run.name} sees", blocks)
+    return Section(f"Crops and features of {run.name}", blocks)
 
 
 def _or_why_not(what: str, make: Callable[[], list[RenderedFigure]]) -> Sequence[Block]:
-    """Pictures; where data or checkpoint cannot be read, a sentence that says so."""
+    """Returns the figures, or the reason if data or a checkpoint cannot be read."""
     try:
         return make()
     except (ValueError, OSError) as error:
-        return [f"No pictures of {what}: {' '.join(str(error).split()).rstrip('.')}."]
+        return [f"No figures of {what}: {' '.join(str(error).split()).rstrip('.')}."]
 
 
 def _parser() -> _cli.Parser:
@@ -280,11 +288,13 @@ def _parser() -> _cli.Parser:
     parser.add_argument(
         "workdirs", metavar="WORKDIR", type=_cli.path, nargs="+", help="folder of a run"
     )
-    parser.add_out("folder of the page; default report in WORKDIR", required=False)
+    parser.add_out("folder of the page; default: WORKDIR/report", required=False)
     parser.add_overwrite()
-    parser.add_config("the recipe to compare with")
+    parser.add_config("config to compare the runs with")
     parser.add_argument(
-        "--no_images", action="store_true", help="read no data and no checkpoint"
+        "--no_images",
+        action="store_true",
+        help="omit figures that need images or a checkpoint, and read neither",
     )
     return parser
 
@@ -292,10 +302,11 @@ def _parser() -> _cli.Parser:
 SIMILARITY = f"""{similarity.__doc__}
     python -m logo_jax.report similarity --workdir=WORKDIR --out=DIR [--images=DIR]
 
-Images are the run's test images, or its training images where it has none, or those of
---images. --draw draws other crops.
+Images are the run's test images (its training images if it has no test images), or
+those of --images. Another value of --draw draws other crops.
 
-Exit codes: 0 written; 2 bad input, told in one line on stderr.
+Exit codes: 0 if the page is written; 2 for bad input, which is reported in one line on
+stderr.
 """
 
 
@@ -308,7 +319,7 @@ def _similarity_parser() -> _cli.Parser:
         "--images",
         metavar="DIR",
         type=_cli.path,
-        help="a folder of images; its sub-folders are classes",
+        help="folder of images; its sub-folders are classes",
     )
     parser.add_seed()
     parser.add_argument(
@@ -316,7 +327,7 @@ def _similarity_parser() -> _cli.Parser:
         metavar="N",
         type=int,
         default=0,
-        help="number of the random draw; default 0",
+        help="seed of the random crops; default 0",
     )
     return parser
 

@@ -1,16 +1,18 @@
-"""Trains the cells of a sweep that are missing, and tabulates what all of them reach.
+"""Trains the missing runs of a sweep, and tabulates the results of all runs.
 
     python -m logo_jax.sweep --sweep=configs/sweeps/stl10_crop_ratio.py --out=runs/ratio
 
-Flags --config.FIELD=VALUE go to every run, over what the sweep says. Each run is a
-`logo_jax.main` in a folder of its own, CELL_seed_SEED; its output is in that name's
-.log. The same command again resumes what was interrupted, skips what is finished and
-tries again what failed. Started twice at once, on two cores, devices or hosts that see
-one OUT, the two share the runs, and each ends when all have. The table is printed, and
-written as table.md and table.json; --results=PAGE.md puts it, with hours, machine,
-commit and a figure, into that page too, in place of what was there of this sweep. Exit
-codes: 0 all is finished, or stopped by SIGTERM; 1 a run failed; 2 bad input; 130
-stopped by Ctrl-C.
+Flags --config.FIELD=VALUE are passed to every run and override the sweep's values. Each
+run is a `logo_jax.main` process with a folder of its own, CELL_seed_SEED; its output is
+written to CELL_seed_SEED.log. The same command, run again, resumes interrupted runs,
+skips finished ones and retries failed ones. Several processes of the command, on cores,
+devices or hosts that share the folder OUT, divide the runs among them, and each process
+ends when all runs have ended. The table is printed, and written to table.md and
+table.json; --results=PAGE.md also writes it into that page, with hours, machine, commit
+and a figure, and replaces the previous results of this sweep there.
+
+Exit codes: 0 if all runs are finished, or if stopped by SIGTERM; 1 if a run failed; 2
+for bad input; 130 if stopped by Ctrl-C.
 """
 
 import argparse
@@ -36,7 +38,7 @@ from logo_jax.training.workdir import MACHINE_FILE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs what is missing and prints the table; returns the exit code."""
+    """Runs the command line; returns the exit code."""
     options = _parser().parse(arguments)
     flags = [f"--config.{name}={value}" for name, value in options.fields.items()]
     succeeded = True
@@ -53,15 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(write_table(options.out, sweep, records))
             if options.results is not None:
                 name = pathlib.Path(options.sweep).stem
-                said = told(options, flags)
-                markdown.write(options.results, name, sweep, records, said)
+                command = shown_command(options, flags)
+                markdown.write(options.results, name, sweep, records, command)
     return 0 if succeeded else 1
 
 
 def train_all(runs: Sequence[Run], metrics: Sequence[str]) -> bool:
-    """Trains what no other process does; returns whether none failed here.
+    """Trains the runs that no other process trains; returns whether all succeeded.
 
-    What another trains is waited for, and trained here where that one ends without it.
+    Runs that another process trains are waited for; if that process ends without
+    finishing a run, the run is trained here.
     """
     succeeded, others = True, []
     for i, run in enumerate(runs, 1):
@@ -79,17 +82,22 @@ def train_all(runs: Sequence[Run], metrics: Sequence[str]) -> bool:
 
 
 def train(run: Run, metrics: Sequence[str], which: str) -> bool:
-    """Runs it to its end and records what it reached, or tells in one line why not."""
-    if run.record.exists():  # by now, of another process
+    """Trains a run and records its results; returns whether the run has finished.
+
+    If it has not, prints the reason in one line.
+    """
+    if run.record.exists():  # another process has finished it
         return True
     say(f"{which} {run.name}")
     code_version = commit()
     with run.timed():
         code = call(run)
-    said = run.log.read_text(errors="replace").strip().splitlines()
+    printed = run.log.read_text(errors="replace").strip().splitlines()
     reached = None if code else reached_by(run, metrics)
-    if reached is None or any(line.startswith(STOPPED) for line in said):
-        reason = said[-1] if said else f"not all of {metrics} in its {METRICS_FILE}"
+    if reached is None or any(line.startswith(STOPPED) for line in printed):
+        reason = (
+            printed[-1] if printed else f"{METRICS_FILE} does not have all of {metrics}"
+        )
         say(f"{run.name} is not finished (exit code {code}): {reason}; see {run.log}")
         return False
     record = {
@@ -104,12 +112,12 @@ def train(run: Run, metrics: Sequence[str], which: str) -> bool:
 
 
 def say(line: str) -> None:
-    """To who waits at the terminal."""
+    """Prints a line on stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
 def commit() -> str:
-    """Of the code that runs, "-dirty" where files differ from it; "" outside git."""
+    """Returns the commit of this code, with "-dirty" if files differ; "" if no git."""
     folder = pathlib.Path(__file__).parent
     line = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
     if shutil.which("git") is None:
@@ -118,9 +126,10 @@ def commit() -> str:
 
 
 def call(run: Run) -> int:
-    """The run's exit code; a run that outlives this process's wish to wait is stopped.
+    """Starts a run, waits for its end and returns its exit code.
 
-    It saves then what it has learned, as it does where a person stops it.
+    If this process is interrupted, it stops the run with SIGTERM, upon which the run
+    saves a checkpoint.
     """
     line = [sys.executable, "-m", "logo_jax.main", "--quiet", *run.arguments]
     with run.log.open("w") as log:
@@ -136,7 +145,7 @@ def call(run: Run) -> int:
 
 
 def write_table(out: pathlib.Path, sweep: Sweep, records: table.Records) -> str:
-    """The table of the runs that are finished, which is written too, whole or not."""
+    """Writes the table of the finished runs; returns the table as Markdown."""
     rows = table.rows(sweep, records)
     text = table.markdown(sweep, rows)
     atomic.write_text(out / "table.md", text + "\n")
@@ -144,8 +153,8 @@ def write_table(out: pathlib.Path, sweep: Sweep, records: table.Records) -> str:
     return text
 
 
-def told(options: argparse.Namespace, flags: Sequence[str]) -> str:
-    """The command, as a page can tell it: with the reader's folders for ours."""
+def shown_command(options: argparse.Namespace, flags: Sequence[str]) -> str:
+    """Returns the command for a results page; absolute paths are replaced by DIR."""
     file = pathlib.Path(options.sweep)
     shown = f"DIR/{file.name}" if file.is_absolute() else options.sweep
     given = [f"--sweep={shown}", *(re.sub(r"=/.*", "=DIR", flag) for flag in flags)]
@@ -160,26 +169,28 @@ def _parser() -> _cli.Parser:
         "--sweep",
         metavar="NAME",
         required=True,
-        help="what to train: a file, or a name in logo_jax's configs/",
+        help="the sweep: a file, or a name in logo_jax's configs/",
     )
-    parser.add_out("folder of the runs and the table; made if absent")
+    parser.add_out("folder of the runs and the table; created if absent")
     parser.add_argument(
         "--seeds",
         metavar="N",
         type=int,
-        help="seeds of each cell, from 0; default the file's",
+        help="number of seeds of each cell, from 0; default: the seeds of the file",
     )
-    parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument(
+        "--table", action="store_true", help="only make the table; train nothing"
+    )
     parser.add_argument(
         "--results",
         metavar="PAGE.md",
         type=_cli.path,
-        help="a page to write the table into",
+        help="Markdown page to write the table into",
     )
     return parser
 
 
 if __name__ == "__main__":
-    # as Ctrl-C does, it unwinds, and so stops the run that is being waited for
+    # raises an exception, as Ctrl-C does, so that `call` stops the run it waits for
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     _cli.run(main)

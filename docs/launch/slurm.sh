@@ -1,23 +1,24 @@
 #!/bin/bash
-# One process a GPU, on as many nodes as are asked for:  sbatch docs/launch/slurm.sh
-# Slurm's variables tell the processes of one another; nothing else is needed.
+# One process per GPU, on any number of nodes:  sbatch docs/launch/slurm.sh
+# The processes find each other through the environment variables of Slurm.
 #SBATCH --job-name=logo_jax
 #SBATCH --nodes=2
-#SBATCH --ntasks-per-node=4        # as many as --gpus-per-node
+#SBATCH --ntasks-per-node=4        # equal to --gpus-per-node
 #SBATCH --gpus-per-node=4
 #SBATCH --cpus-per-task=8
 #SBATCH --time=24:00:00
 set -euo pipefail
 
-CODE=$HOME/logo_jax                # the clone, with its .venv; on a disk all nodes see
-DATA=$HOME/data/imagenet100        # the same on all nodes: one disk, or a copy on each
-RUN=$HOME/runs/imagenet100_moco    # the first process alone reads and writes it
+CODE=$HOME/logo_jax                # the clone with its .venv, on a disk shared by all nodes
+DATA=$HOME/data/imagenet100        # the same path on all nodes: a shared disk, or copies
+RUN=$HOME/runs/imagenet100_moco    # used by the first process only
 CONFIG=configs/imagenet100_moco.py
 
-# Task I of a node takes its GPU I. So every task must see all GPUs of its node:
-# --gpus-per-task would show it one, under the number 0, and all but the first fail.
-# data.batch_size is that of all GPUs together, a multiple of their number.
-# Submitted again, the same job resumes from the newest checkpoint.
+# Task I of a node uses GPU I of the node, so every task must see all GPUs of its node.
+# With --gpus-per-task each task would see one GPU, with index 0, and all tasks but the
+# first would fail.
+# data.batch_size is the batch size over all GPUs, a multiple of their number.
+# If the job is submitted again, it resumes from the newest checkpoint.
 cd "$CODE"
 srun --gpu-bind=none --kill-on-bad-exit=1 \
   .venv/bin/python -m logo_jax.main \

@@ -1,17 +1,17 @@
 #!/bin/bash
-# One process a host of a Cloud TPU slice:  bash docs/launch/tpu_pod.sh
-# Run it where gcloud is logged in. The slice's metadata tell the processes of one
-# another; nothing else is needed.
+# One process per host of a Cloud TPU slice:  bash docs/launch/tpu_pod.sh
+# Run this script where gcloud is logged in. The processes find each other through the
+# metadata of the slice.
 set -euo pipefail
 
-NAME=logo-jax                      # of the slice, made if absent
+NAME=logo-jax                      # name of the slice, which is created if absent
 ZONE=us-central2-b
 TYPE=v4-32                         # 4 hosts
-VERSION=tpu-ubuntu2204-base        # needs Python 3.11 or newer as $PYTHON
+VERSION=tpu-ubuntu2204-base        # must have Python 3.11 or newer as $PYTHON
 PYTHON=python3.11
 CODE=https://github.com/OWNER/logo_jax.git
 DATA=/mnt/data/imagenet100         # on every host: a mounted bucket or disk, or a copy
-RUN=/mnt/runs/imagenet100_moco     # the first host alone reads and writes it
+RUN=/mnt/runs/imagenet100_moco     # used by the first host only
 CONFIG=configs/imagenet100_moco.py
 
 on_every_host() {
@@ -28,11 +28,11 @@ on_every_host "
   test -d .venv || $PYTHON -m venv .venv
   .venv/bin/pip install -q -e '.[tpu]'"
 
-# data.batch_size is that of all chips together, a multiple of their number.
-# The same command again resumes from the newest checkpoint.
+# data.batch_size is the batch size over all chips, a multiple of their number.
+# The same command, run again, resumes from the newest checkpoint.
 on_every_host "
   cd logo_jax && .venv/bin/python -m logo_jax.main \
     --config=$CONFIG --workdir=$RUN \
     --config.data.source=folder --config.data.path=$DATA"
 
-# When done:  gcloud compute tpus tpu-vm delete NAME --zone=ZONE
+# To delete the slice:  gcloud compute tpus tpu-vm delete NAME --zone=ZONE

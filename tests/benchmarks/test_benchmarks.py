@@ -1,4 +1,4 @@
-"""The benchmarks at their smallest, and the rivals they measure."""
+"""Benchmarks at tiny sizes, and the Pillow operations that they compare with."""
 
 import io
 import json
@@ -36,7 +36,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_input_measures_every_stage_of_ours_and_pillows(folder, capsys):
+def test_input_measures_every_stage_of_ours_and_of_pillow(folder, capsys):
     small = ["--images=2", "--canvas=16", "--global_size=12", "--local_size=12"]
     input.main([f"--folder={folder}", *small, "--rounds=1", "--no_step", "--all_cores"])
     report = _last_line(capsys.readouterr().out)
@@ -45,8 +45,8 @@ def test_input_measures_every_stage_of_ours_and_pillows(folder, capsys):
         "decode",
         "decode and canvas",
         "crops",
-        "colour",
-        "crops and colour",
+        "color",
+        "crops and color",
         "together",
     }
     assert set(stages.pop("decode and canvas")) == {"ours"}
@@ -80,7 +80,7 @@ def test_canvas_reports_loss_and_cost_of_every_side_and_filter(capsys):
     assert report["cuts"][0]["bytes"] == 64 * 64 * 3
 
 
-def test_a_canvas_loses_nothing_of_an_image_that_fits_it():
+def test_a_canvas_is_lossless_for_an_image_that_fits():
     fits = [canvas.Fit(64, "bilinear"), canvas.Fit(48, "bilinear")]
     found = canvas.decibels(_encoded(_noise(50, 64)), fits, count=2)
     for stored, reduced in zip(*(found[fit].values() for fit in fits), strict=True):
@@ -88,7 +88,7 @@ def test_a_canvas_loses_nothing_of_an_image_that_fits_it():
         assert max(reduced) < 40
 
 
-def test_jpegs_own_scaling_moves_no_pixel():
+def test_scaling_by_the_jpeg_decoder_does_not_shift_pixels():
     smooth = _noise(8, 8).resize((107, 107), Image.Resampling.BICUBIC)
     fits = [canvas.Fit(40, "bilinear", scaled) for scaled in (False, True)]
     found = canvas.decibels(_encoded(smooth), fits, count=2)
@@ -96,7 +96,7 @@ def test_jpegs_own_scaling_moves_no_pixel():
     assert by_jpeg > by_pillow - 3
 
 
-def test_pillows_crop_is_the_inside_of_its_box_normalised():
+def test_pillows_crop_is_its_box_normalized():
     picture = _noise(20, 30)
     (crop,) = pillow_crops.cut(picture, [(3, 11, 8, 8)], 8)
     finish = pillow_crops.to_array(_LEFT_AS_IT_IS)
@@ -108,23 +108,23 @@ def test_pillows_crop_is_the_inside_of_its_box_normalised():
     np.testing.assert_allclose(planes, expected.transpose(2, 0, 1), atol=1e-6)
 
 
-def test_pillows_jitter_of_no_strength_changes_nothing_and_hue_turns():
+def test_pillows_jitter_of_strength_0_changes_nothing_and_hue_is_shifted():
     picture = Image.new("RGB", (4, 4), (200, 20, 20))
     same = pillow_crops.jitter(picture, np.random.default_rng(0), (0, 0, 0, 0))
     np.testing.assert_array_equal(same, picture)
     turned = np.asarray(pillow_crops.turn_hue(picture, -1 / 3))
-    np.testing.assert_allclose(turned[0, 0], (20, 20, 200), atol=5)  # red turns blue
+    np.testing.assert_allclose(turned[0, 0], (20, 20, 200), atol=5)  # red becomes blue
 
 
-def test_knn_reports_ours_beside_its_product_and_the_tables_size(capsys):
+def test_knn_reports_ours_its_product_and_the_tile_size(capsys):
     knn.main(["--bank=40", "--queries=5", "--dim=4", "--k=3", "--rounds=1"])
     report = _last_line(capsys.readouterr().out)
-    assert report["tile_bytes"] == 256 * 10 * 4  # a quarter of the bank a device
+    assert report["tile_bytes"] == 256 * 10 * 4  # a quarter of the bank per device
     assert report["ours"]["over_ours"] == 1
     assert report["product"]["seconds"] >= 0
 
 
-def test_step_reports_work_memory_and_speed_beside_its_matrix_product(capsys):
+def test_step_reports_flops_memory_speed_and_the_matrix_product(capsys):
     tiny = ["--backbone=resnet10", "--width=2", "--batch_size=8", "--product=128"]
     step.main([*tiny, "--methods=moco", "--kinds=two_crop", "--rounds=1"])
     row, others = _last_line(capsys.readouterr().out)["rows"]

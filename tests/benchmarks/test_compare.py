@@ -1,4 +1,4 @@
-"""The regression guard: two commits, their figures' ratio, and no trace of it left."""
+"""`benchmarks.compare`: ratios of figures of two commits, without files left behind."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def git(*arguments):
 
 @pytest.fixture(autouse=True)
 def fixture_repository(tmp_path, monkeypatch):
-    """Two commits, of which the second takes a quarter of the first's time."""
+    """A repository with two commits; the second takes a quarter of the time."""
     monkeypatch.chdir(tmp_path)
     git("init", "--quiet")
     (tmp_path / "bench.py").write_text(BENCHMARK)
@@ -41,7 +41,7 @@ def test_figures_of_the_second_commit_are_divided_by_those_of_the_first(capsys):
     assert len(git("worktree", "list").splitlines()) == 1
 
 
-def test_a_benchmark_that_fails_is_named_and_leaves_no_trace():
+def test_a_benchmark_that_fails_is_named_and_leaves_no_worktree():
     with pytest.raises(SystemExit, match="missing.py must print a JSON line"):
         compare.main(["HEAD~1", "HEAD", "--", "missing.py"])
     assert len(git("worktree", "list").splitlines()) == 1

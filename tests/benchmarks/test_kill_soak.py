@@ -1,4 +1,4 @@
-"""A run killed in a step, in a save and in an evaluation ends as one never killed."""
+"""A run killed in a step, a save and an evaluation ends like an intact run."""
 
 import random
 import subprocess
@@ -18,7 +18,7 @@ ENVIRONMENT = {
 }
 
 
-def test_a_run_killed_at_three_moments_ends_as_one_never_stopped(
+def test_a_run_killed_at_three_moments_ends_like_an_intact_run(
     tmp_path, monkeypatch, capfd
 ):
     for name, value in ENVIRONMENT.items():
@@ -41,5 +41,5 @@ def test_a_run_killed_at_three_moments_ends_as_one_never_stopped(
 
 def test_a_run_that_ends_before_it_is_killed_is_an_error(tmp_path):
     rng = random.Random(0)
-    with pytest.raises(RuntimeError, match="ended by itself, with 1"):
+    with pytest.raises(RuntimeError, match="ended by itself, with exit code 1"):
         kill_soak.killed_at("step", ["false"], tmp_path, rng, None)

@@ -1,4 +1,4 @@
-"""What the benchmark of leaks calls a leak."""
+"""`benchmarks.leaks`: which growth is reported as a leak."""
 
 import jax.numpy as jnp
 import pytest
@@ -18,14 +18,14 @@ STEPS = range(0, 2001, 100)
         (lambda step: Sample(step, 900, 50, step), ["programs grow from 200 to 2000"]),
     ],
 )
-def test_growth_after_the_warm_up_is_named(sample, found):
+def test_growth_after_the_warm_up_is_reported(sample, found):
     lines = complaints([sample(step) for step in STEPS])
     assert [
         line[: len(start)] for line, start in zip(lines, found, strict=True)
     ] == found
 
 
-def test_a_sample_counts_memory_and_arrays_that_are_held():
+def test_a_sample_counts_memory_and_live_arrays():
     before = taken(0, 0)
     held = jnp.ones((64, 2**18)) + 1  # 64 MiB
     held.block_until_ready()

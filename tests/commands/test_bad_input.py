@@ -1,4 +1,4 @@
-"""Whatever is wrong is told in one line, with exit code 2, and nothing is written."""
+"""Bad input is reported in one line, with exit code 2, and nothing is written."""
 
 import importlib
 import json
@@ -38,7 +38,7 @@ def fixture_arrays(tmp_path):
 
 @pytest.fixture(name="start")
 def fixture_start(arrays, tmp_path, capsys):
-    """Runs main on the arrays up to its compiled step; returns code and error lines."""
+    """A function that runs main on bad input; returns exit code and stderr lines."""
 
     def start(*changes, config=SIMSIAM, workdir=tmp_path / "run"):
         tiny = TINY | {"data.path": str(arrays)}
@@ -122,7 +122,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize(("change", "fragment"), VALUES)
-def test_a_bad_value_is_told_in_one_line(change, fragment, start, tmp_path):
+def test_a_bad_value_is_reported_in_one_line(change, fragment, start, tmp_path):
     require_refused(start(f"--config.{change}"), fragment)
     assert not (tmp_path / "run").exists()
 
@@ -137,7 +137,7 @@ MOCO_VALUES = [
 
 
 @pytest.mark.parametrize(("change", "fragment"), MOCO_VALUES)
-def test_a_bad_queue_or_batch_of_moco_is_told(change, fragment, start, tmp_path):
+def test_a_bad_queue_or_batch_of_moco_is_reported(change, fragment, start, tmp_path):
     require_refused(start(f"--config.{change}", config=MOCO), fragment)
     assert not (tmp_path / "run").exists()
 
@@ -163,13 +163,13 @@ ARRAYS = [
 
 
 @pytest.mark.parametrize(("spoil", "fragment"), ARRAYS)
-def test_bad_arrays_are_told_in_one_line(spoil, fragment, start, arrays, tmp_path):
+def test_bad_arrays_are_reported_in_one_line(spoil, fragment, start, arrays, tmp_path):
     spoil(arrays)
     require_refused(start(), fragment)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_class_list_that_is_missing_is_told(start, tmp_path):
+def test_a_missing_class_list_is_reported(start, tmp_path):
     write_folder(tmp_path / "images", {"a": 1})
     source = "--config.data.source=folder", f"--config.data.path={tmp_path}/images"
     result = start(*source, "--config.data.classes=no such.txt")
@@ -190,7 +190,7 @@ CONFIG_FILES = [
 
 
 @pytest.mark.parametrize(("text", "fragment"), CONFIG_FILES)
-def test_a_bad_config_file_is_told_in_one_line(text, fragment, start, tmp_path):
+def test_a_bad_config_file_is_reported_in_one_line(text, fragment, start, tmp_path):
     file = tmp_path / "my config ü.py"
     if text is not None:
         file.write_text(text)
@@ -218,12 +218,12 @@ FLAGS = [
 
 
 @pytest.mark.parametrize(("arguments", "fragment"), FLAGS)
-def test_a_bad_flag_is_told_in_one_line(arguments, fragment, start, tmp_path):
+def test_a_bad_flag_is_reported_in_one_line(arguments, fragment, start, tmp_path):
     require_refused(start(*arguments), fragment)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_missing_flag_and_an_unknown_variant_are_told(start, tmp_path):
+def test_a_missing_flag_and_an_unknown_variant_are_reported(start, tmp_path):
     require_refused(start(config=""), "--config: '' is neither")
     require_refused(start(config="configs/folder.py:nosuch"), "variant 'nosuch' must")
     require_refused(start(workdir=""), "--workdir: the path is missing; see --help")
@@ -231,7 +231,7 @@ def test_a_missing_flag_and_an_unknown_variant_are_told(start, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["main", "evaluate", "prepare", "doctor", "sweep"])
-def test_a_command_without_arguments_says_which_are_required(name, capsys):
+def test_a_command_without_arguments_reports_which_are_required(name, capsys):
     with pytest.raises(SystemExit, match="2"):
         importlib.import_module(f"logo_jax.{name}").main([])
     (line,) = capsys.readouterr().err.splitlines()
@@ -240,7 +240,7 @@ def test_a_command_without_arguments_says_which_are_required(name, capsys):
     )
 
 
-def test_a_workdir_that_is_no_folder_or_lies_in_a_file_is_told(start, tmp_path):
+def test_a_workdir_that_is_a_file_or_inside_a_file_is_reported(start, tmp_path):
     file = tmp_path / "a file"
     file.write_text("kept")
     for place in (file, file / "run"):
@@ -249,7 +249,7 @@ def test_a_workdir_that_is_no_folder_or_lies_in_a_file_is_told(start, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "\xff", ""])
-def test_a_workdir_with_a_damaged_config_is_told(text, start, tmp_path):
+def test_a_workdir_with_a_damaged_config_is_reported(text, start, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.json").write_text(text, "latin-1")
@@ -257,7 +257,7 @@ def test_a_workdir_with_a_damaged_config_is_told(text, start, tmp_path):
     assert (folder / "config.json").read_text("latin-1") == text
 
 
-def test_checkpoints_that_are_a_file_are_told(start, tmp_path, arrays):
+def test_a_checkpoints_folder_that_is_a_file_is_reported(start, tmp_path, arrays):
     folder = tmp_path / "run"
     workdir.claim_workdir(
         folder, tiny_config("cifar10_simsiam", "logo", arrays).to_dict()
@@ -276,7 +276,7 @@ def test_checkpoints_that_are_a_file_are_told(start, tmp_path, arrays):
         ({"data": {"path": "a\0b"}}, r"config.data.path='a\x00b' must be a string"),
     ],
 )
-def test_evaluate_tells_what_is_wrong_in_a_runs_config(
+def test_evaluate_reports_a_bad_value_in_a_runs_config(
     change, message, tmp_path, capsys
 ):
     config = base.get_config("simsiam").to_dict()

@@ -1,4 +1,4 @@
-"""The command that converts: runs to others' files and back, each with its receipt."""
+"""`logo_jax.convert`: runs to files of other libraries and back; features agree."""
 
 import re
 
@@ -21,7 +21,7 @@ FIELDS = {"encoder.backbone": "resnet10", "monitor.crop": 0}
 
 
 def save(folder, state, **changes):
-    """A run's folder with a checkpoint of the state."""
+    """Writes a run's folder with a checkpoint of the state."""
     config = tiny_config("cifar10_simsiam", "baseline", "x", **FIELDS | changes)
     workdir.claim_workdir(folder, config.to_dict())
     with CheckpointManager(folder / "checkpoints") as checkpoints:
@@ -30,7 +30,7 @@ def save(folder, state, **changes):
 
 @pytest.fixture(name="run", scope="module")
 def fixture_run(tmp_path_factory):
-    """The folder of a tiny encoder that never trained, and its state."""
+    """The folder of a tiny untrained encoder, and its state."""
     folder = tmp_path_factory.mktemp("run")
     config = tiny_config("cifar10_simsiam", "baseline", "x", **FIELDS)
     state = jax.jit(make_spec(config, num_devices=1).init)()
@@ -44,7 +44,7 @@ def fixture_folder(run):
 
 
 def refused(capsys, *arguments):
-    """The one line on stderr of a command that ends with exit code 2."""
+    """Returns the one line on stderr of a command that ends with exit code 2."""
     with pytest.raises(SystemExit, match="2"):
         convert.main([str(argument) for argument in arguments])
     (line,) = capsys.readouterr().err.splitlines()
@@ -56,7 +56,7 @@ def refused(capsys, *arguments):
     ("to", "name"),
     [("torchvision", "w.safetensors"), ("huggingface", "w")],
 )
-def test_a_run_goes_to_others_files_and_comes_back_bit_by_bit(
+def test_a_run_converted_to_another_format_and_back_is_bit_equal(
     to, name, run, tmp_path, capsys
 ):
     folder, state = run
@@ -74,7 +74,7 @@ def test_a_run_goes_to_others_files_and_comes_back_bit_by_bit(
     for group, before in (("params", state.params), ("batch_stats", state.batch_stats)):
         expected = before["encoder"]["backbone"]
         jax.tree.map(np.testing.assert_array_equal, found[group], expected)
-    evaluated = read_backbone(again, found)  # what evaluate does
+    evaluated = read_backbone(again, found)  # as evaluate reads it
     jax.tree.map(np.testing.assert_array_equal, evaluated, found)
 
 
@@ -96,7 +96,7 @@ def test_compiled_code_takes_any_batch_of_stored_images_on_every_platform(
         np.testing.assert_allclose(features, expected[:count], rtol=1e-4, atol=1e-6)
 
 
-def test_what_is_there_is_replaced_only_where_it_is_said(folder, tmp_path, capsys):
+def test_an_existing_output_is_replaced_only_with_overwrite(folder, tmp_path, capsys):
     out = tmp_path / "mine"
     out.mkdir()
     (out / "model.safetensors").write_text("mine")
@@ -112,7 +112,7 @@ def test_what_is_there_is_replaced_only_where_it_is_said(folder, tmp_path, capsy
     )
 
 
-def test_a_file_does_not_take_the_place_of_a_folder(folder, tmp_path, capsys):
+def test_a_file_does_not_replace_a_folder(folder, tmp_path, capsys):
     out = tmp_path / "w.safetensors"
     out.mkdir()
     (out / "other").write_text("mine")
@@ -122,7 +122,7 @@ def test_a_file_does_not_take_the_place_of_a_folder(folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
-def test_features_that_are_not_the_sources_are_not_kept(
+def test_a_file_with_other_features_than_the_source_is_not_kept(
     wrong, folder, tmp_path, capsys
 ):
     file, out = tmp_path / "w.safetensors", tmp_path / "again"
@@ -135,7 +135,7 @@ def test_features_that_are_not_the_sources_are_not_kept(
     assert set(tmp_path.iterdir()) == before
 
 
-def test_the_receipt_is_of_the_file_and_not_of_what_it_should_hold(folder, tmp_path):
+def test_the_difference_is_measured_on_the_written_file(folder, tmp_path):
     subject = convert.read(folder)
 
     def write(subject, path):
@@ -150,7 +150,7 @@ def test_the_receipt_is_of_the_file_and_not_of_what_it_should_hold(folder, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_of_several_seeds_one_is_chosen(run, tmp_path, capsys):
+def test_one_of_several_seeds_is_converted(run, tmp_path, capsys):
     folder = tmp_path / "run"
     state = jax.tree.map(lambda x: jnp.asarray(np.stack([x, x + 1])), run[1])
     save(folder, state, seeds=2)
@@ -160,7 +160,7 @@ def test_of_several_seeds_one_is_chosen(run, tmp_path, capsys):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-def test_the_cifar_stem_does_not_go_to_transformers(folder, tmp_path, capsys):
+def test_the_cifar_stem_cannot_be_converted_for_transformers(folder, tmp_path, capsys):
     tensors = torchvision.tensors_of(convert.read(folder).backbone)
     tensors["conv1.weight"] = tensors["conv1.weight"][..., :3, :3].copy()
     save_file(tensors, tmp_path / "w.safetensors")
@@ -178,7 +178,7 @@ def test_the_cifar_stem_does_not_go_to_transformers(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--out=w.safetensors"], "nowhere is not there"),
+        (["--out=w.safetensors"], "nowhere does not exist"),
         ([], "--out"),
         (["--out=w.safetensors", "--to=onnx"], "onnx"),
     ],
@@ -187,7 +187,7 @@ def test_wrong_arguments_end_with_one_line(arguments, message, capsys):
     assert message in refused(capsys, "nowhere", *arguments)
 
 
-def test_a_run_without_a_checkpoint_a_bad_name_and_a_missing_folder_are_told(
+def test_a_run_without_checkpoint_a_bad_name_and_a_missing_folder_are_reported(
     folder, tmp_path, capsys
 ):
     line = refused(capsys, folder, f"--out={tmp_path / 'w.bin'}")
@@ -199,7 +199,7 @@ def test_a_run_without_a_checkpoint_a_bad_name_and_a_missing_folder_are_told(
     assert "has no config.json" in line
 
 
-def test_a_file_alone_does_not_say_what_compiled_code_must_know(
+def test_stablehlo_needs_a_run_since_a_file_has_no_normalization(
     folder, tmp_path, capsys
 ):
     file = tmp_path / "w.safetensors"

@@ -1,6 +1,6 @@
-"""The doctor tells what a training needs, and whether it will run, and writes nothing.
+"""`logo_jax.doctor` checks a training run, reports what it needs and writes nothing.
 
-The healthy run compiles the step of a small MoCo once; no other check needs it.
+Only the test of a healthy run compiles a training step, that of a small MoCo.
 """
 
 import itertools
@@ -28,7 +28,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture(name="arrays")
 def fixture_arrays(tmp_path):
-    """Arrays in a folder whose name has a space and more than ASCII."""
+    """Arrays in a folder whose name has a space and a non-ASCII letter."""
     folder = tmp_path / "my arrays ü"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -40,7 +40,7 @@ def fixture_arrays(tmp_path):
 
 @pytest.fixture(name="run")
 def fixture_run(arrays, tmp_path, capsys):
-    """Runs the command line; returns the exit code and the findings by subject."""
+    """A function that runs the command; returns exit code, findings and lines."""
 
     def run(*changes):
         fields = TINY_MOCO | {"data.path": arrays}
@@ -49,14 +49,14 @@ def fixture_run(arrays, tmp_path, capsys):
         code = doctor.main([*argv, *changes])
         lines = capsys.readouterr().out.splitlines()
         assert not (tmp_path / "the run").exists()
-        told = {line[5:14].strip(): line for line in lines if line[0] != " "}
-        return code, told, lines
+        findings = {line[5:14].strip(): line for line in lines if line[0] != " "}
+        return code, findings, lines
 
     return run
 
 
 def examine(config, published=None, folder=None, num_timed=0):
-    """The findings up to the data, by subject: what comes later must be compiled."""
+    """Returns the findings by subject, up to "data": later ones need to compile."""
     config = config.to_dict()
     findings = doctor.examine(
         config,
@@ -66,28 +66,30 @@ def examine(config, published=None, folder=None, num_timed=0):
         num_timed=num_timed,
         clock=itertools.count().__next__,
     )
-    told = {}
+    found = {}
     for finding in findings:
-        told[finding.subject] = finding
+        found[finding.subject] = finding
         if finding.subject == "data":
             break
-    return told
+    return found
 
 
-def test_a_healthy_run_is_told_with_all_it_needs(run):
-    code, told, lines = run("--steps=2")
+def test_a_healthy_run_is_reported_with_all_it_needs(run):
+    code, findings, lines = run("--steps=2")
     assert code == 0
     assert lines[-1] == "it will run"
-    said = {subject: line[14:] for subject, line in told.items() if line in lines[:-1]}
+    texts = {
+        subject: line[14:] for subject, line in findings.items() if line in lines[:-1]
+    }
     assert {line[:5].strip() for line in lines[:-1] if line[0] != " "} == {"ok", "warn"}
-    assert said["devices"] == "4 x cpu"
-    assert said["batch"] == "8 = 4 devices x 2"
-    assert said["queue"] == "64 = 8 batches"
-    assert said["workdir"] == "the run is new"
-    assert "24 images of" in said["data"]
-    assert "GiB a device at its peak, of its share of the host's" in said["memory"]
-    assert "for 4 steps of" in said["time"]
-    assert said["recipe"] == "18 fields are not as in the config's file:"
+    assert texts["devices"] == "4 x cpu"
+    assert texts["batch"] == "8 = 4 devices x 2"
+    assert texts["queue"] == "64 = 8 batches"
+    assert texts["workdir"] == "the run is new"
+    assert "24 images of" in texts["data"]
+    assert "GiB per device, of its share of the host's" in texts["memory"]
+    assert "for 4 steps of" in texts["time"]
+    assert texts["recipe"] == "18 fields differ from the config file:"
     assert "              data.batch_size: 512 -> 8" in lines
     assert "              train.num_steps: 0 -> 4" in lines
 
@@ -101,13 +103,13 @@ def test_a_healthy_run_is_told_with_all_it_needs(run):
         ("data.batch_size=32", "data", "batch_size=32 exceeds the 24 training images"),
     ],
 )
-def test_what_will_not_run_fails_with_the_remedy(change, subject, fragment, run):
-    code, told, lines = run(f"--config.{change}")
+def test_a_run_that_will_not_work_fails_with_the_remedy(change, subject, fragment, run):
+    code, findings, lines = run(f"--config.{change}")
     assert code == 2
-    assert lines[-1] == "it will not run: mend what FAILs"
-    assert told[subject].startswith(f"FAIL {subject}")
-    assert fragment in told[subject]
-    assert "memory" not in told
+    assert lines[-1] == "it will not run: fix each FAIL"
+    assert findings[subject].startswith(f"FAIL {subject}")
+    assert fragment in findings[subject]
+    assert "memory" not in findings
 
 
 def test_the_disk_must_hold_one_checkpoint_more_than_are_kept(
@@ -118,38 +120,38 @@ def test_the_disk_must_hold_one_checkpoint_more_than_are_kept(
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     for free, verdict in ((4 * size - 1, "FAIL"), (4 * size, "warn"), (5 * size, "ok")):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, n=free: Usage(n, 0, n))
-        told = examine(config, folder=tmp_path / "run")
-        assert told["disk"].verdict == verdict
-    assert str(tmp_path) in told["disk"].text
+        found = examine(config, folder=tmp_path / "run")
+        assert found["disk"].verdict == verdict
+    assert str(tmp_path) in found["disk"].text
 
 
-def test_a_run_in_the_workdir_goes_on_or_is_anothers(arrays, tmp_path):
+def test_a_run_in_the_workdir_resumes_unless_its_config_differs(arrays, tmp_path):
     config = tiny_config("cifar10_moco", "baseline", arrays)
     folder = tmp_path / "run"
     workdir.claim_workdir(folder, config.to_dict())
     with CheckpointManager(folder / "checkpoints") as checkpoints:
         checkpoints.save(3, {"x": np.zeros(3)})
     before = sorted(folder.rglob("*"))
-    told = examine(config, folder=folder)
-    assert told["workdir"].text == "the run goes on after step 3"
-    assert told["recipe"].verdict == "ok"
+    found = examine(config, folder=folder)
+    assert found["workdir"].text == "the run resumes after step 3"
+    assert found["recipe"].verdict == "ok"
     config.seed = 7
-    told = examine(config, folder=folder)
-    assert told["workdir"].verdict == "FAIL"
-    assert "seed: 0 -> 7" in told["workdir"].text
+    found = examine(config, folder=folder)
+    assert found["workdir"].verdict == "FAIL"
+    assert "seed: 0 -> 7" in found["workdir"].text
     assert sorted(folder.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
     ("needed", "verdict"), [(2**30, "ok"), (1.9 * 2**30, "warn"), (2**31 + 1, "FAIL")]
 )
-def test_memory_beyond_the_devices_fails(needed, verdict):
+def test_more_memory_than_a_device_has_fails(needed, verdict):
     finding = doctor._memory(needed, 2**31, "the device's")
     assert finding.verdict == verdict
     assert ("smaller config.data.batch_size" in finding.text) == (verdict == "FAIL")
 
 
-def test_the_config_is_printed_as_a_file_would_have_it(capsys):
+def test_the_config_is_printed_in_the_form_of_a_config_file(capsys):
     changes = {"crops.global_crops": "(2, 16, (0.4, 1))", "train.num_epochs": "7"}
     fields = [f"--config.{name}={value}" for name, value in changes.items()]
     assert doctor.main([f"--config={CONFIG}", *fields, "--print"]) == 0
@@ -161,7 +163,7 @@ def test_the_config_is_printed_as_a_file_would_have_it(capsys):
     assert config == configs.load(CONFIG, changes)
 
 
-def test_the_time_is_the_steps_left_at_the_median_step():
+def test_the_time_is_the_remaining_steps_times_the_median_step():
     assert doctor._time(0.5, 14_400) == (
-        "2:00:00 for 14400 steps of 0.5 s, kNN not counted"
+        "2:00:00 for 14400 steps of 0.5 s, without kNN"
     )

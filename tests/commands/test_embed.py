@@ -1,4 +1,4 @@
-"""The command that embeds a folder of images, by a run or by a file of weights."""
+"""`logo_jax.embed`: features of a folder of images, by a run or a file of weights."""
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ SIZES = ("--resize=12", "--crop=8")
 
 @pytest.fixture(name="run", scope="module")
 def fixture_run(tmp_path_factory):
-    """A run's folder with a tiny encoder that never trained."""
+    """A run's folder with a tiny untrained encoder."""
     folder = tmp_path_factory.mktemp("run")
     config = tiny_config("cifar10_simsiam", "baseline", "x", **FIELDS)
     workdir.claim_workdir(folder, config.to_dict())
@@ -34,7 +34,7 @@ def fixture_run(tmp_path_factory):
 
 @pytest.fixture(name="pictures")
 def fixture_pictures(tmp_path):
-    """Two classes, one of them nested, of pictures of several sizes."""
+    """A folder with two classes, one of them nested, of images of several sizes."""
     root = write_folder(tmp_path / "pictures", {"cat": 3, "train/old": 2})
     Image.new("RGB", (50, 20), (200, 20, 20)).save(root / "cat" / "wide.png")
     return root
@@ -48,7 +48,7 @@ def embedded(*arguments):
 
 
 def refused(capsys, *arguments):
-    """The one line on stderr of a command that ends with exit code 2."""
+    """Returns the one line on stderr of a command that ends with exit code 2."""
     with pytest.raises(SystemExit, match="2"):
         embed.main([str(argument) for argument in arguments])
     (line,) = capsys.readouterr().err.splitlines()
@@ -67,9 +67,9 @@ def test_every_image_has_its_features_in_the_order_of_the_paths(
     assert found["labels"].tolist() == [0, 0, 0, 0, 1, 1]
     assert found["class_names"].tolist() == ["cat", "train"]
     assert found["features"].dtype == np.float32
-    said = capsys.readouterr().out
-    assert "6 images" in said
-    assert "2 classes, resized to 12 px and cut to 8" in said
+    printed = capsys.readouterr().out
+    assert "6 images" in printed
+    assert "2 classes, resized to 12 px and cropped to 8 px" in printed
     one = make_mesh(jax.devices()[:1])
     config = workdir.read_config(run)
     evaluated = pretrained.from_run(run, config, one).features(
@@ -104,7 +104,9 @@ def test_a_parquet_has_a_row_for_each_image(run, pictures, tmp_path):
     np.testing.assert_array_equal(rows["features"], arrays["features"])
 
 
-def test_images_beside_sub_folders_leave_all_without_labels(run, pictures, tmp_path):
+def test_an_image_outside_sub_folders_leaves_all_images_without_labels(
+    run, pictures, tmp_path
+):
     Image.new("RGB", (9, 9)).save(pictures / "alone.png")
     found = embedded(pictures, f"--workdir={run}", f"--out={tmp_path / 'x.npz'}")
     assert found.keys() == {"files", "features"}
@@ -131,7 +133,7 @@ def test_an_image_that_cannot_be_decoded_is_named_and_nothing_is_written(
         (["--out=x.npz", "--crop=13"], "crop=13"),
         (["--out=x.npz", "--resize=0", "--crop=0"], "--crop=0 must be between 1"),
         (["--out=x.npz", "--batch_size=5"], "must be a multiple of the 4 devices"),
-        (["--out=x.npz", "--mean=red"], "must be numbers with commas"),
+        (["--out=x.npz", "--mean=red"], "must be numbers separated by commas"),
         (["--out=x.npz", "--seed=3"], "--seed=3 must be one of the run's, [0]"),
     ],
 )
@@ -143,7 +145,7 @@ def test_wrong_flags_end_with_one_line(
     assert list(tmp_path.iterdir()) == [pictures]
 
 
-def test_a_folder_without_images_and_what_is_there_are_refused(
+def test_a_folder_without_images_and_an_existing_output_are_refused(
     run, pictures, tmp_path, capsys
 ):
     out = tmp_path / "x.npz"

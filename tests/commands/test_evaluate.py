@@ -1,4 +1,4 @@
-"""The command that evaluates: its protocols on a tiny encoder that never trained."""
+"""`logo_jax.evaluate`: its protocols on a tiny untrained encoder."""
 
 import re
 import shutil
@@ -28,7 +28,7 @@ KNN = ["knn/k3_t0.1/top1", "knn/k3_t0.1/top5"]
 
 @pytest.fixture(name="arrays", scope="module")
 def fixture_arrays(tmp_path_factory):
-    """Three classes by colour, of which every encoder sees something."""
+    """Three classes of different colors, which an untrained encoder can distinguish."""
     folder = tmp_path_factory.mktemp("arrays")
     rng = np.random.default_rng(0)
     for split, count in (("train", 40), ("test", 16)):
@@ -41,7 +41,7 @@ def fixture_arrays(tmp_path_factory):
 
 @pytest.fixture(name="several", scope="module")
 def fixture_several(arrays, tmp_path_factory):
-    """The same images, each of which shows some of three classes."""
+    """The same images with multi-label labels of three classes."""
     folder = tmp_path_factory.mktemp("several")
     for split in ("train", "test"):
         with np.load(arrays / f"{split}.npz") as file:
@@ -68,7 +68,7 @@ def fixture_folder(saved):
     return saved[0]
 
 
-def test_a_report_tells_what_its_numbers_are(folder, capsys):
+def test_a_report_has_the_values_and_everything_that_defines_them(folder, capsys):
     report = evaluated(folder)
     assert list(report["values"]) == KNN
     assert report["protocol"].startswith("knn")
@@ -85,7 +85,7 @@ def test_a_report_tells_what_its_numbers_are(folder, capsys):
     assert printed.splitlines()[-1].endswith("evaluations/knn-step_7.json")
 
 
-def test_photographs_are_not_called_by_the_name_of_a_data_set_nobody_read(saved):
+def test_photographs_are_not_named_after_an_unused_data_set(saved):
     config = tiny_config("quickstart", "baseline", "", **FIELDS | PHOTOGRAPHS)
     spec = make_spec(config, num_devices=1)
     subject = FrozenEncoder(spec, saved[1], make_mesh(jax.devices()[:1]), "step 7")
@@ -93,7 +93,7 @@ def test_photographs_are_not_called_by_the_name_of_a_data_set_nobody_read(saved)
     assert evaluate.as_report(subject, outcome, 1.0)["dataset"] == "photographs"
 
 
-def test_floors_are_told_beside_knn_and_the_untrained_encoder_is_one(folder):
+def test_trivial_baselines_include_the_untrained_encoder(folder):
     report = evaluated(folder, "--trivial_baselines")
     baselines = {k: v for k, v in report["values"].items() if k not in KNN}
     assert list(baselines) == [
@@ -105,7 +105,7 @@ def test_floors_are_told_beside_knn_and_the_untrained_encoder_is_one(folder):
     assert untrained["values"][KNN[0]] == baselines["baseline/untrained network"]
 
 
-def test_a_linear_probe_trains_once_and_is_then_only_tested(folder):
+def test_a_finished_linear_probe_is_not_trained_again(folder):
     flags = ("--protocol=linear", "--num_epochs=5", "--batch_size=8")
     first = evaluated(folder, *flags, "--learning_rate=3")
     assert first["splits"] == {"train": 40, "test": 16}
@@ -139,7 +139,7 @@ def test_transfer_holds_out_a_fifth_and_reports_the_metric_asked_for(folder):
     assert report["settings"]["converged"] is True
 
 
-def test_images_of_several_classes_take_the_svm_and_no_other(folder, several, capsys):
+def test_multi_label_images_are_evaluated_by_svm_only(folder, several, capsys):
     report = evaluated(folder, "--protocol=svm", f"--dataset={several}")
     assert report["splits"] == {"train": 40, "test": 16}
     assert report["values"]["svm/map"] > 60
@@ -153,7 +153,7 @@ def test_images_of_several_classes_take_the_svm_and_no_other(folder, several, ca
 
 
 def torchvision_tensors(backbone):
-    """A backbone of ours under torchvision's names, written out by hand."""
+    """Returns the tensors of a backbone with torchvision's names, without `interop`."""
     names = {"kernel": "weight", "scale": "weight", "mean": "running_mean"}
     names |= {"var": "running_var", "bias": "bias"}
     tensors = {"fc.weight": np.ones((3, 4)), "bn1.num_batches_tracked": np.array(3)}
@@ -171,7 +171,7 @@ def torchvision_tensors(backbone):
 
 @pytest.fixture(name="weights")
 def fixture_weights(saved, arrays, tmp_path):
-    """Flags that evaluate the run's backbone out of a file; and its tensors."""
+    """Flags that evaluate the run's backbone from a file, and the tensors for it."""
     state = saved[1]
     groups = {"params": state.params, "batch_stats": state.batch_stats}
     tensors = torchvision_tensors(
@@ -193,7 +193,7 @@ def test_a_file_with_torchvisions_names_is_the_same_encoder(folder, weights, tmp
     assert report["encoder"] == f"w.safetensors, crc32 {crc:08x}"
 
 
-def test_a_probe_of_a_file_is_not_taken_for_one_of_another_of_its_name(
+def test_files_of_one_name_and_other_content_have_probes_of_their_own(
     folder, weights, tmp_path
 ):
     flags, tensors = weights
@@ -206,7 +206,9 @@ def test_a_probe_of_a_file_is_not_taken_for_one_of_another_of_its_name(
     assert len(list((folder / "linear").glob("*w.safetensors*"))) == 2
 
 
-def test_data_sets_in_folders_of_one_name_have_a_report_each(folder, arrays, tmp_path):
+def test_data_sets_in_folders_of_one_name_have_reports_of_their_own(
+    folder, arrays, tmp_path
+):
     for parent in "ab":
         shutil.copytree(arrays, tmp_path / parent / "images")
         evaluated(folder, f"--dataset={tmp_path / parent / 'images'}")
@@ -221,7 +223,7 @@ def test_data_sets_in_folders_of_one_name_have_a_report_each(folder, arrays, tmp
         ([], {"resize": 0, "crop": 0}),
     ],
 )
-def test_transfer_cuts_the_whole_short_side_unless_told(flags, resolution, folder):
+def test_transfer_crops_the_whole_short_side_by_default(flags, resolution, folder):
     flags = ["--protocol=transfer", *flags]
     assert evaluated(folder, *flags)["resolution"] == resolution
 
@@ -252,7 +254,7 @@ def test_a_file_of_another_network_is_refused_in_one_line(
         (["--weights=x"], "--weights=FILE and --config=FILE.py must be given together"),
         (
             ["--weights=x", f"--config={CONFIG}", "--untrained"],
-            "would not read --weights",
+            "does not read --weights",
         ),
         (["--protocol=nope"], "--protocol"),
         (["--protocol=linear", "--batch_size=4000"], "exceeds the 40 training images"),
@@ -278,7 +280,7 @@ def test_wrong_flags_end_with_one_line(flags, message, folder, capsys):
     assert message in line
 
 
-def test_table_6_is_a_file_of_flags():
+def test_the_flagfile_of_table_6_selects_its_protocol():
     flagfile = "--flagfile=configs/evaluation/imagenet1k_linear.flags"
     for given in ([flagfile], flagfile.split("=")):
         options = evaluate._parser().parse(["--workdir=x", *given])
@@ -287,7 +289,7 @@ def test_table_6_is_a_file_of_flags():
         assert chosen_recipe(evaluate.given_options(options)) == RECIPES["moco"]
 
 
-def test_flags_after_a_file_of_flags_win_over_it(tmp_path):
+def test_flags_after_a_flagfile_override_it(tmp_path):
     file = tmp_path / "my flags"
     file.write_text("# a comment\n\n  --protocol=linear\n--config.data.path=/a b\n")
     arguments = ["--workdir=x", f"--flagfile={file}", "--protocol=svm"]

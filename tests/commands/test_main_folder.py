@@ -1,4 +1,4 @@
-"""Training on a folder of images: streamed, resumed, with damaged files."""
+"""Training on a folder of images: streaming, resuming, and damaged files."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ SHAPES = ((24, 40), (40, 9), (12, 12), (1, 30))
 
 @pytest.fixture(name="images")
 def fixture_images(tmp_path):
-    """Two classes of images of several shapes, to train and to test on."""
+    """A folder with two classes of images of several shapes, for training and test."""
     root = tmp_path / "images"
     for split, counts in (("train", {"a": 12, "b": 9}), ("val", {"a": 4, "b": 4})):
         write_folder(root / split, counts)
@@ -51,7 +51,7 @@ def damage(file):
     file.write_bytes(file.read_bytes()[:100])
 
 
-def test_streamed_and_resident_runs_are_bit_equal_also_when_resumed(images, tmp_path):
+def test_streamed_and_on_device_runs_are_bit_equal_even_if_resumed(images, tmp_path):
     resident = run(folder_config(images, "on_device"), tmp_path / "resident")
     config = folder_config(images, **{"data.threads": 3})
     with pytest.raises(KeyboardInterrupt):
@@ -67,7 +67,7 @@ def test_streamed_and_resident_runs_are_bit_equal_also_when_resumed(images, tmp_
     assert "knn/k3_t0.1/top1" in keep[0][2]
 
 
-def test_what_comes_streamed_and_what_resident_is_decided_by_size(images, monkeypatch):
+def test_the_loader_is_chosen_by_the_size_of_the_images(images, monkeypatch):
     small = experiment(folder_config(images, "auto"))
     assert isinstance(small.loader, OnDeviceLoader)
     assert "21 images of" in small.loading
@@ -78,13 +78,13 @@ def test_what_comes_streamed_and_what_resident_is_decided_by_size(images, monkey
     assert "decoded while training at 16x16 px" in large.loading
 
 
-def test_the_streamed_share_of_time_spent_waiting_is_recorded(images, tmp_path):
+def test_the_share_of_time_spent_waiting_for_data_is_recorded(images, tmp_path):
     run(folder_config(images), tmp_path / "run")
     (first, *_) = records(tmp_path / "run")
     assert 0 <= first["data_wait_percent"] <= 100
 
 
-def test_a_run_on_a_folder_is_evaluated_as_it_was_while_training(images, tmp_path):
+def test_evaluate_gives_the_knn_of_the_training_run(images, tmp_path):
     config = folder_config(images)
     claim_workdir(tmp_path / "run", config.to_dict())
     run(config, tmp_path / "run")
@@ -101,7 +101,7 @@ def test_a_run_is_evaluated_on_other_data_sets_too(images, tmp_path):
     arrays.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
     labels = np.array([[1, -1], [1, 1], [-1, 1]] * 2)
-    for split in ("train", "test"):  # each image's nearest neighbour is itself
+    for split in ("train", "test"):  # each image's nearest neighbor is itself
         np.savez(arrays / f"{split}.npz", images=pixels, labels=labels)
     report = evaluated(folder, f"--dataset={arrays}", "--resize=0", "--crop=0")
     assert report["values"] == {"knn/k1_t0.1/map": 100.0}
@@ -112,24 +112,22 @@ def test_a_run_is_evaluated_on_other_data_sets_too(images, tmp_path):
     assert report["values"] == {"knn/k1_t0.1/top1": 100.0, "knn/k1_t0.1/top5": 100.0}
 
 
-def test_without_a_test_split_there_is_no_knn_and_it_is_said(images):
+def test_without_a_test_split_there_is_no_knn_and_a_line_reports_it(images):
     found = experiment(folder_config(images / "val", **{"data.batch_size": 4}))
     assert found.monitor is None
     assert "no labeled test set: no kNN" in found.loading
 
 
-def test_images_of_any_size_need_a_size_to_be_evaluated_at(images):
+def test_images_of_several_sizes_need_a_size_for_evaluation(images):
     config = folder_config(images, **{"monitor.resize": 0, "monitor.crop": 0})
     with pytest.raises(ValueError, match=r"differ in size: config\.monitor\.resize"):
         experiment(config)
 
 
-def test_too_many_damaged_files_stop_the_run_and_what_was_learned_is_saved(
-    images, tmp_path
-):
+def test_too_many_damaged_files_stop_the_run_after_a_checkpoint(images, tmp_path):
     config = folder_config(images, **{"data.max_corrupt": 0.06, "train.num_steps": 40})
     folder = tmp_path / "run"
-    damage(images / "train" / "a" / "5.png")  # one of 21 may fail
+    damage(images / "train" / "a" / "5.png")  # one of 21 images may be damaged
     with pytest.raises(KeyboardInterrupt):
         run(config, folder, until=3)
     damage(images / "train" / "b" / "2.png")
@@ -152,7 +150,7 @@ def test_too_many_damaged_files_stop_the_run_and_what_was_learned_is_saved(
         (lambda root: damaged_folder(root), "cannot be decoded"),
     ],
 )
-def test_a_folder_one_cannot_train_on_ends_with_one_line(prepare, message, tmp_path):
+def test_an_unusable_folder_is_reported_in_one_line(prepare, message, tmp_path):
     prepare(tmp_path / "my images ü")
     command = [
         *(sys.executable, "-m", "logo_jax.main", "--config=configs/folder.py"),

@@ -1,4 +1,4 @@
-"""The command on damaged, full, read-only, busy folders; told to stop; moved."""
+"""`logo_jax.main` with damaged, full, read-only or locked folders, and signals."""
 
 import json
 import os
@@ -24,7 +24,7 @@ __all__ = ["fixture_arrays"]
 
 
 def run_main(config, folder):
-    """The command in this process; returns its exit code, 0 where it ends."""
+    """Runs the command in this process; returns its exit code."""
     with tempfile.TemporaryDirectory() as scratch:
         file = write_config(pathlib.Path(scratch) / "config.py", config)
         try:
@@ -39,7 +39,7 @@ def damage(folder, step):
         file.write_bytes(file.read_bytes()[:-10])
 
 
-def test_a_run_whose_checkpoints_are_damaged_falls_back_or_ends_with_one_line(
+def test_a_damaged_checkpoint_is_skipped_and_a_run_with_no_other_is_refused(
     arrays, tmp_path, capfd
 ):
     config = tiny_config("cifar10_simsiam", "baseline", arrays)
@@ -67,7 +67,7 @@ def test_a_run_whose_checkpoints_are_damaged_falls_back_or_ends_with_one_line(
     assert "started from step 0 again" in capfd.readouterr().err
 
 
-def test_a_full_disk_ends_the_run_with_one_line_and_leaves_what_was_saved(
+def test_a_full_disk_ends_the_run_with_one_line_and_keeps_earlier_checkpoints(
     arrays, tmp_path, capfd
 ):
     config = tiny_config("cifar10_simsiam", "baseline", arrays)
@@ -94,19 +94,19 @@ def test_a_full_disk_ends_the_run_with_one_line_and_leaves_what_was_saved(
     assert "resumed from step 2 of 4" in err2
 
 
-def test_sigterm_ends_the_command_with_its_step_saved(arrays, tmp_path, capfd):
-    """The signal comes from a thread, once there is a line of metrics."""
+def test_sigterm_saves_the_step_and_ends_the_command(arrays, tmp_path, capfd):
+    """A thread sends the signal when the run has written a line of metrics."""
     changes = {"train.num_steps": 10**6, "monitor.knn_every_steps": 0}
     config = tiny_config("cifar10_simsiam", "baseline", arrays, **changes)
     folder = tmp_path / "run"
 
-    def tell():
+    def send():
         file, never = folder / "metrics.jsonl", threading.Event()
         while not (file.exists() and file.stat().st_size):
-            never.wait(0.01)  # a busy loop would keep the other thread from compiling
+            never.wait(0.01)  # a busy loop would slow down compilation
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=tell, daemon=True).start()
+    threading.Thread(target=send, daemon=True).start()
     assert run_main(config, folder) == 0
     last = records(folder)[-1]["step"]
     assert f"stopped by SIGTERM after step {last}, which is saved" in (
@@ -117,7 +117,7 @@ def test_sigterm_ends_the_command_with_its_step_saved(arrays, tmp_path, capfd):
 
 
 @pytest.mark.parametrize("folder", ["file/run", "/proc/self"])
-def test_a_work_folder_that_cannot_be_written_ends_with_one_line(
+def test_a_workdir_that_cannot_be_written_is_reported_in_one_line(
     folder, arrays, tmp_path, capfd
 ):
     (tmp_path / "file").write_text("")
@@ -127,7 +127,7 @@ def test_a_work_folder_that_cannot_be_written_ends_with_one_line(
     assert f"--workdir={tmp_path / folder} must be a folder that can be written" in line
 
 
-def test_a_second_run_in_one_folder_is_refused_before_it_loads_anything(
+def test_a_second_run_in_one_folder_is_refused_before_loading_data(
     arrays, tmp_path, capfd
 ):
     config = tiny_config("cifar10_simsiam", "baseline", arrays / "nowhere")
@@ -137,7 +137,7 @@ def test_a_second_run_in_one_folder_is_refused_before_it_loads_anything(
     assert f"is in use by process {os.getpid()} on {socket.gethostname()}" in line
 
 
-def test_a_run_goes_on_on_another_number_of_devices(arrays, tmp_path):
+def test_a_run_resumes_on_another_number_of_devices(arrays, tmp_path):
     changes = {"batch_norm": "global", "train.checkpoint_every_steps": 1}
     changes |= {"monitor.knn_every_steps": 0}
     config = tiny_config("cifar10_simsiam", "baseline", arrays, **changes)

@@ -1,4 +1,4 @@
-"""A run with a classifier beside it: what it records, resumes and leaves to others."""
+"""Runs with an online linear classifier: metrics, resuming and checkpoints."""
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ from tests.run_commands import evaluated
 LINEAR = {"monitor.linear": True, "encoder.backbone": "resnet10"}
 
 
-def test_it_resumes_to_the_bit_and_its_checkpoints_serve_those_without(
+def test_it_resumes_bit_exactly_and_its_checkpoints_load_without_the_classifier(
     arrays, tmp_path
 ):
     config = tiny_config("cifar10_simsiam", "baseline", arrays, seeds=2, **LINEAR)
@@ -41,9 +41,8 @@ def test_it_resumes_to_the_bit_and_its_checkpoints_serve_those_without(
     for name in ("linear/top1", "linear/top1/seed_1", "linear/loss"):
         assert name in trained
     assert 0 <= judged["linear/test_top1/seed_0"] <= 100
-    values = evaluated(tmp_path / "stopped")[
-        "values"
-    ]  # by a method without the classifier
+    # evaluate restores the checkpoint into a method without the classifier
+    values = evaluated(tmp_path / "stopped")["values"]
     without = {k: v for k, v in judged.items() if "linear" not in k and k != "step"}
     assert values == without
     bare = make_spec(config, num_devices=1).init()
@@ -54,7 +53,7 @@ def test_it_resumes_to_the_bit_and_its_checkpoints_serve_those_without(
 
 
 @pytest.mark.parametrize(("labels", "what"), [(None, "no labels"), (2, "several")])
-def test_it_is_refused_where_images_do_not_have_one_class_each(labels, what, arrays):
+def test_it_is_refused_if_images_do_not_have_one_class_each(labels, what, arrays):
     for split in ("train", "test"):
         with np.load(arrays / f"{split}.npz") as file:
             images = file["images"]

@@ -1,4 +1,4 @@
-"""The report: a page that needs nothing but itself, and says what it leaves out."""
+"""`logo_jax.report` writes a self-contained page that names what is omitted."""
 
 import base64
 import html.parser
@@ -27,7 +27,7 @@ from tests.data.pictures import smooth
 
 FIELDS = {"encoder.backbone": "resnet10", "monitor.resize": 0}
 CURVES = {"knn", "loss", "health", "throughput"}
-SEEN = {"crops", "neighbours", "features"}
+SEEN = {"crops", "neighbours", "features"}  # codespell:ignore neighbours
 MEASURED = {
     "loss": 1.5,
     "regressor_loss": float("nan"),
@@ -39,7 +39,7 @@ MEASURED = {
 
 
 def make_run(folder, arrays, variant="logo", **changes):
-    """A run's folder, as main leaves it after three steps; it has not trained."""
+    """Writes the folder of a run of three steps, without training; returns its path."""
     config = tiny_config("cifar10_moco", variant, arrays, **FIELDS, **changes)
     workdir.claim_workdir(folder, config.to_dict())
     training.record_machine(folder, make_mesh(jax.devices()[:1]))
@@ -61,7 +61,7 @@ def fixture_arrays(tmp_path_factory):
 
 @pytest.fixture(name="run", scope="module")
 def fixture_run(arrays, tmp_path_factory):
-    """A run with a checkpoint, whose name is not to be taken for HTML or for maths."""
+    """A run with a checkpoint, and with HTML and math characters in its name."""
     folder = make_run(tmp_path_factory.mktemp("runs") / "a <b> & $c", arrays)
     config = workdir.read_config(folder)
     state = jax.jit(make_spec(config, num_devices=1).init)()
@@ -71,7 +71,7 @@ def fixture_run(arrays, tmp_path_factory):
 
 
 class Page(html.parser.HTMLParser):
-    """What is on a page: figures, images, references, and its text."""
+    """Contents of a page: figures, images, references and text."""
 
     def __init__(self, folder):
         super().__init__()
@@ -95,21 +95,21 @@ class Page(html.parser.HTMLParser):
 
 
 def written(capsys, out, *arguments):
-    """The page that the command writes."""
+    """Runs the command and returns the page that it writes."""
     report.main([*map(str, arguments), f"--out={out}"])
     assert str(out / "index.html") in capsys.readouterr().out
     return Page(out)
 
 
 def refused(capsys, *arguments):
-    """The one line on stderr of a command that ends with exit code 2."""
+    """Returns the one line on stderr of a command that ends with exit code 2."""
     with pytest.raises(SystemExit, match="2"):
         report.main(list(map(str, arguments)))
     (line,) = capsys.readouterr().err.splitlines()
     return line
 
 
-def test_a_page_has_every_figure_and_needs_nothing_but_itself(run, tmp_path, capsys):
+def test_a_page_has_every_figure_and_is_self_contained(run, tmp_path, capsys):
     out = tmp_path / "page"
     page = written(capsys, out, run, "--config=configs/cifar10_moco.py")
     assert set(page.figures) == CURVES | SEEN
@@ -122,19 +122,21 @@ def test_a_page_has_every_figure_and_needs_nothing_but_itself(run, tmp_path, cap
         with Image.open(io.BytesIO(png)) as image:
             image.load()
             assert min(image.size) > 100
-            assert len(image.convert("L").getcolors()) > 10  # something is drawn
+            assert len(image.convert("L").getcolors()) > 10  # the figure is not blank
         assert len(alt) > 30
     assert all(x.startswith(("data:", "#")) for x in page.references)
     assert "script" not in page.tags
     assert "url(" not in page.source
     assert "@import" not in page.source
     assert "a <b> & $c" in page.text
-    assert "encoder.width 64 4" in page.text  # the recipe's and the run's
+    assert "encoder.width 64 4" in page.text  # values of the recipe and of the run
     assert jax.__version__ in page.text
     assert "1 x cpu" in page.text
 
 
-def test_what_is_missing_is_left_out_and_named(run, arrays, tmp_path, capsys):
+def test_figures_without_their_data_are_omitted_with_a_reason(
+    run, arrays, tmp_path, capsys
+):
     bare = make_run(tmp_path / "bare", arrays, "baseline")  # no local crops
     page = written(capsys, tmp_path / "1", bare)
     assert set(page.figures) == CURVES | {"crops"}
@@ -166,14 +168,14 @@ def test_runs_share_their_curves_and_are_compared(arrays, tmp_path, capsys):
     assert all("(one)" in alt and "(two)" in alt for alt in together)
 
 
-def test_photographs_are_not_called_by_the_name_of_a_data_set_nobody_read(tmp_path):
+def test_photographs_are_not_named_after_an_unused_data_set(tmp_path):
     changes = {"data.source": "photographs", "data.path": ""}
     config = tiny_config("quickstart", "logo", "", **changes).to_dict()
     run = report.Run("run", tmp_path, config, rows=[], machine={})
     assert report.facts_of(run)["data"] == "photographs"
 
 
-def test_bad_input_is_told_in_one_line(run, tmp_path, capsys):
+def test_bad_input_is_reported_in_one_line(run, tmp_path, capsys):
     (tmp_path / "there").mkdir()
     flags = (run, "--no_images")
     assert "config.json" in refused(capsys, tmp_path)
@@ -186,7 +188,7 @@ def test_bad_input_is_told_in_one_line(run, tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
-def test_crops_show_what_lies_in_their_boxes(arrays):
+def test_crops_show_the_pixels_of_their_boxes(arrays):
     plain = dict.fromkeys(
         [f"augment.{x}_prob" for x in ("flip", "jitter", "grayscale", "blur")], 0.0
     )
@@ -205,7 +207,7 @@ def test_crops_show_what_lies_in_their_boxes(arrays):
             )
 
 
-def test_no_image_is_its_own_neighbour():
+def test_no_image_is_its_own_neighbor():
     features = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     images = np.arange(20, dtype=np.uint8)[:, None, None, None].repeat(3, axis=-1)
     bank = EvalImages(images, features, np.arange(20, dtype=np.int32))

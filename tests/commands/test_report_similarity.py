@@ -1,4 +1,4 @@
-"""Learned affinity beside cosine, of the crops of a run's images or of others."""
+"""`report similarity`: learned affinity and cosine similarity of crops of images."""
 
 import jax
 import numpy as np
@@ -41,7 +41,7 @@ def fixture_judge(run):
     return similarity.AffinityScorer(pretrained.from_run(run, config, mesh))
 
 
-def test_both_figures_are_drawn_of_the_runs_images_or_of_others(
+def test_both_figures_are_drawn_for_the_runs_images_or_other_images(
     run, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(similarity, "NUM_PAIRS", 40)
@@ -77,7 +77,7 @@ def test_a_run_without_a_learned_affinity_is_refused(variant, fields):
         similarity.AffinityScorer(pretrained.FrozenEncoder(spec, state, mesh, "step 1"))
 
 
-def test_scores_do_not_depend_on_the_order_or_on_the_company(judge, monkeypatch):
+def test_scores_do_not_depend_on_the_order_or_on_the_other_pairs(judge, monkeypatch):
     monkeypatch.setattr(similarity, "BATCH_SIZE", 4)
     images = ArraySource(
         np.stack([smooth(12, 12, seed=i) for i in range(8)]), origin="x"
@@ -93,14 +93,14 @@ def test_scores_do_not_depend_on_the_order_or_on_the_company(judge, monkeypatch)
     np.testing.assert_allclose(own.cosine, 1.0, rtol=1e-4)
 
 
-def test_an_image_that_recurs_is_cut_elsewhere(judge):
+def test_a_repeated_image_has_other_crops(judge):
     images = ArraySource(smooth(12, 12)[None], origin="x")
     cut = judge.cut(images, np.zeros(8, int), 2, jax.random.key(0))
     assert len(np.unique(cut.boxes.reshape(16, 4), axis=0)) > 10
     assert np.ptp(cut.crops, axis=(0, 1)).max() > 0.1
 
 
-def test_groups_are_classes_or_else_images(tmp_path):
+def test_groups_are_classes_or_images_if_there_are_no_classes(tmp_path):
     sizes = {"a": 12, "b": 2, "c": 1, "d": 1, "e": 1}
     names, rows = similarity.groups(
         load_unsplit_folder(write_folder(tmp_path / "classes", sizes))

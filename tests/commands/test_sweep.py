@@ -1,4 +1,4 @@
-"""A sweep: what its file says, that it runs what is missing, the table."""
+"""`logo_jax.sweep`: its files, the runs that it starts, and its table."""
 
 import importlib
 import itertools
@@ -32,7 +32,7 @@ def write(file, *cells, seeds=(0,)):
     return file
 
 
-def test_only_what_is_missing_is_run_and_a_failure_stops_no_other(
+def test_only_missing_runs_are_trained_and_a_failure_stops_no_other(
     arrays, tmp_path, capfd, monkeypatch
 ):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE))
@@ -51,29 +51,32 @@ def test_only_what_is_missing_is_run_and_a_failure_stops_no_other(
     command = [f"--out={out}", f"--config.data.path={arrays}"]
     file = write(tmp_path / "sweep.py", broken, good)
     assert sweep.main([f"--sweep={file}", *command]) == 1
-    said = capfd.readouterr()
-    assert said.err.splitlines()[1].startswith("b_seed_0 is not finished (exit code 2)")
-    assert "'nothing'" in said.err
-    assert "| b | 0 | - | - | 12.50 | a | - |" in said.out
+    captured = capfd.readouterr()
+    assert captured.err.splitlines()[1].startswith(
+        "b_seed_0 is not finished (exit code 2)"
+    )
+    assert "'nothing'" in captured.err
+    assert "| b | 0 | - | - | 12.50 | a | - |" in captured.out
     before = (out / "a_seed_0" / "metrics.jsonl").stat()
 
     write(file, other, good)
     assert sweep.main([f"--sweep={file}", *command]) == 0
-    said = capfd.readouterr()
-    assert said.err.splitlines() == ["[1/1] b_seed_0"]
+    captured = capfd.readouterr()
+    assert captured.err.splitlines() == ["[1/1] b_seed_0"]
     assert (out / "a_seed_0" / "metrics.jsonl").stat() == before
     reached = test_main.records(out / "b_seed_0")[-1][METRIC]
     assert re.search(
-        rf"\| b \| 1 \| \d+\.\d \| {reached:.2f} \| 12.50 \| a \| \+0.00 \|", said.out
+        rf"\| b \| 1 \| \d+\.\d \| {reached:.2f} \| 12.50 \| a \| \+0.00 \|",
+        captured.out,
     )
-    assert (out / "table.md").read_text() == said.out
+    assert (out / "table.md").read_text() == captured.out
     rows = json.loads((out / "table.json").read_text())
     assert [row["metrics"][METRIC]["values"] for row in rows] == [[reached]] * 2
 
     page = tmp_path / "results.md"
     page.write_text("# Ours\n")
-    told = [f"--sweep={file}", *command, f"--results={page}"]
-    assert sweep.main(told) == 0
+    with_page = [f"--sweep={file}", *command, f"--results={page}"]
+    assert sweep.main(with_page) == 0
     assert capfd.readouterr().err == ""
     before, found = page.read_text().split("<!-- sweep: written by logo_jax.sweep -->")
     assert before == "# Ours\n\n"
@@ -85,9 +88,9 @@ def test_only_what_is_missing_is_run_and_a_failure_stops_no_other(
     record = out / "a_seed_0.json"
     seconds = json.loads(record.read_text())["seconds"]
     record.unlink()
-    assert sweep.main(told) == 0
+    assert sweep.main(with_page) == 0
     assert page.read_text().count("written by logo_jax.sweep") == 1
-    assert json.loads(record.read_text())["seconds"] > seconds  # of both its starts
+    assert json.loads(record.read_text())["seconds"] > seconds  # of both starts
     capfd.readouterr()
 
     with pytest.raises(SystemExit):
@@ -98,8 +101,8 @@ def test_only_what_is_missing_is_run_and_a_failure_stops_no_other(
 
 @pytest.fixture(name="described")
 def fixture_described(tmp_path, monkeypatch):
-    """A sweep of one run that takes no time; what its process prints and measures."""
-    run = types.SimpleNamespace(said="done", measures=12.5, code=0, started=0)
+    """A sweep of one fake run; attributes set what it prints and measures."""
+    run = types.SimpleNamespace(printed="done", measures=12.5, code=0, started=0)
 
     def call(which):
         run.started += 1
@@ -107,7 +110,7 @@ def fixture_described(tmp_path, monkeypatch):
         row = json.dumps({"step": 1, METRIC: run.measures})
         (which.folder / "metrics.jsonl").write_text(f"{row}\n")
         (which.folder / "machine.json").write_text("{}")
-        which.log.write_text(f"{run.said}\n")
+        which.log.write_text(f"{run.printed}\n")
         return run.code
 
     monkeypatch.setattr(sweep, "call", call)
@@ -117,7 +120,7 @@ def fixture_described(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("finishes", [True, False])
-def test_what_another_process_trains_is_waited_for(
+def test_a_run_that_another_process_trains_is_waited_for(
     described, finishes, monkeypatch, capsys
 ):
     waits, held = threading.Event(), threading.Event()
@@ -149,7 +152,7 @@ def test_what_another_process_trains_is_waited_for(
 
 @pytest.mark.parametrize(
     "unfinished",
-    [{"code": 2}, {"said": "stopped by SIGTERM at step 1"}, {"measures": None}],
+    [{"code": 2}, {"printed": "stopped by SIGTERM at step 1"}, {"measures": None}],
     ids=str,
 )
 def test_a_run_that_did_not_reach_its_end_is_not_recorded(described, unfinished):
@@ -158,7 +161,7 @@ def test_a_run_that_did_not_reach_its_end_is_not_recorded(described, unfinished)
     assert not (described.out / "a_seed_0.json").exists()
 
 
-def test_a_metric_added_later_is_asked_for_by_name(described, capsys):
+def test_a_metric_missing_from_a_record_is_an_error(described, capsys):
     assert sweep.main(described.command) == 0
     record = described.out / "a_seed_0.json"
     record.write_text(record.read_text().replace(METRIC, "other"))
@@ -168,7 +171,7 @@ def test_a_metric_added_later_is_asked_for_by_name(described, capsys):
     assert line.startswith(f"error: {record} must have all of {METRIC}; remove")
 
 
-def test_without_locks_nothing_is_trained_and_one_line_says_so(
+def test_without_file_locks_nothing_is_trained_and_one_line_reports_it(
     described, monkeypatch, capsys
 ):
     def unsupported(*_):
@@ -182,10 +185,10 @@ def test_without_locks_nothing_is_trained_and_one_line_says_so(
     assert not described.started
 
 
-def test_the_told_command_is_one_that_a_shell_takes(tmp_path):
+def test_the_shown_command_is_valid_for_a_shell(tmp_path):
     options = types.SimpleNamespace(sweep=str(tmp_path / "mine.py"), seeds=2)
     flags = ["--config.crops.global_crops=(2, 8, (0.4, 1.0))", "--config.data.path=/x"]
-    command = sweep.told(options, flags)
+    command = sweep.shown_command(options, flags)
     assert shlex.split(command)[3:] == [
         "--sweep=DIR/mine.py",
         flags[0],
@@ -195,13 +198,13 @@ def test_the_told_command_is_one_that_a_shell_takes(tmp_path):
     ]
 
 
-def test_a_runs_time_is_that_of_all_its_starts_in_its_folder(tmp_path, monkeypatch):
-    said = spec.read(str(write(tmp_path / "sweep.py", CELL)))
-    (run,) = runs.make_runs(said, tmp_path, [])
+def test_the_time_of_a_run_is_the_sum_of_its_starts(tmp_path, monkeypatch):
+    described = spec.read(str(write(tmp_path / "sweep.py", CELL)))
+    (run,) = runs.make_runs(described, tmp_path, [])
     clock = iter([0.0, 5.0, 10.0, 70.0, 100.0, 107.5])
     time = types.SimpleNamespace(monotonic=lambda: next(clock))
-    monkeypatch.setattr(runs, "time", time)  # not everybody's
-    with run.timed():  # refused before it had a folder
+    monkeypatch.setattr(runs, "time", time)  # not the global module
+    with run.timed():  # ends before the run has a folder, so it is not counted
         next(clock)
     run.folder.mkdir()
     with pytest.raises(KeyboardInterrupt), run.timed():
@@ -211,15 +214,15 @@ def test_a_runs_time_is_that_of_all_its_starts_in_its_folder(tmp_path, monkeypat
     assert run.seconds == 67.5
 
 
-def test_a_flag_of_every_run_takes_the_place_of_the_cells(tmp_path):
+def test_a_flag_for_every_run_overrides_the_cells_flag(tmp_path):
     cell = CELL | {"overrides": {"crops.global_crops": (2, 32, (0.4, 1.0))}}
-    said = spec.read(str(write(tmp_path / "sweep.py", cell)))
+    described = spec.read(str(write(tmp_path / "sweep.py", cell)))
     flags = ["--config.crops.global_crops=(2, 8, (0.4, 1.0))", "--config.data.path=x"]
-    (run,) = runs.make_runs(said, tmp_path, flags)
+    (run,) = runs.make_runs(described, tmp_path, flags)
     assert run.arguments == [f"--config={CELL['config']}", "--config.seed=0", *flags]
 
 
-def test_the_difference_pairs_seeds_that_both_have():
+def test_differences_are_between_runs_of_equal_seeds():
     cells = (
         spec.Setting("base", "x.py"),
         spec.Setting("new", "x.py", baseline="base", published=70.0),
@@ -240,12 +243,12 @@ def test_the_difference_pairs_seeds_that_both_have():
     ]
 
 
-def test_claims_are_judged_beside_what_is_published(tmp_path):
+def test_the_verdict_on_a_claim_uses_the_interval_and_the_published_size(tmp_path):
     cells = [{"name": name, "config": "x.py"} for name in "ab"]
     claim = {"text": "a is above b", "cell": "a", "over": "b", "published": 4.0}
     file = tmp_path / "claims.py"
-    said = {"metrics": (METRIC,), "seeds": (0, 1, 2), "cells": cells}
-    file.write_text(f"SWEEP = {said | {'claims': [claim]}}")
+    fields = {"metrics": (METRIC,), "seeds": (0, 1, 2), "cells": cells}
+    file.write_text(f"SWEEP = {fields | {'claims': [claim]}}")
     described = spec.read(str(file))
     values = {"a": (11.0, 12.0, 13.0), "b": (10.0, 10.0, 10.0)}
     records = {
@@ -253,7 +256,7 @@ def test_claims_are_judged_beside_what_is_published(tmp_path):
         for name, row in values.items()
         for seed, value in enumerate(row)
     }
-    # 2 +- 4.303 / sqrt(3), Student's t of two degrees of freedom
+    # 2 +- 4.303 / sqrt(3), Student's t with two degrees of freedom
     assert table.claims(described, records).splitlines() == [
         f"| claim | published | {METRIC} | verdict |",
         "| --- | --- | --- | --- |",
@@ -265,10 +268,10 @@ def test_claims_are_judged_beside_what_is_published(tmp_path):
         "| +1.83 (-0.06 to +3.73) | not seen, published size excluded |"
     )
 
-    file.write_text(f"SWEEP = {said | {'claims': [claim | {'published': 0.0}]}}")
+    file.write_text(f"SWEEP = {fields | {'claims': [claim | {'published': 0.0}]}}")
     with pytest.raises(ValueError, match="its sign says which cell is higher"):
         spec.read(str(file))
-    file.write_text(f"SWEEP = {said | {'claims': [claim | {'over': 'c'}]}}")
+    file.write_text(f"SWEEP = {fields | {'claims': [claim | {'over': 'c'}]}}")
     with pytest.raises(ValueError, match=r"unknown: \['c'\]"):
         spec.read(str(file))
 
@@ -276,7 +279,7 @@ def test_claims_are_judged_beside_what_is_published(tmp_path):
 @pytest.mark.parametrize(
     "file", sorted(configs.FOLDER.glob("s[tw]*/[a-z]*.py")), ids=lambda file: file.stem
 )
-def test_every_cell_of_a_sweep_is_a_config_that_can_be_built(file):
+def test_every_cell_of_a_sweep_is_a_valid_config(file):
     described = spec.read(str(file))
     seen = []
     for cell in described.cells:
@@ -296,12 +299,12 @@ def test_every_cell_of_a_sweep_is_a_config_that_can_be_built(file):
     records = {run: record(i) for i, run in enumerate(runs_of)}
     rows = table.rows(described, records)
     assert table.markdown(described, rows).count("\n") == len(described.cells) + 1
-    told = table.claims(described, records)
-    assert told.count("\n") == len(described.claims) + 1
-    assert "| - |\n" not in told
+    verdicts = table.claims(described, records)
+    assert verdicts.count("\n") == len(described.claims) + 1
+    assert "| - |\n" not in verdicts
 
 
-def test_the_crop_ratio_sweep_is_the_supplements_two_tables():
+def test_the_crop_ratio_sweep_has_the_supplements_two_tables():
     cells = spec.read("sweeps/stl10_crop_ratio").cells
     areas = {
         cell.name: (
@@ -331,7 +334,7 @@ def test_the_crop_ratio_sweep_is_the_supplements_two_tables():
         ([CELL], ["--config.seed=5"], "would give every run the same seeds"),
     ],
 )
-def test_a_sweep_that_cannot_be_run_is_refused_in_one_line(
+def test_an_invalid_sweep_is_reported_in_one_line(
     cells, flags, message, tmp_path, capsys
 ):
     file = write(tmp_path / "sweep.py", *cells)

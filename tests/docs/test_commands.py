@@ -1,4 +1,4 @@
-"""Every command line in README and docs is one that its program takes."""
+"""Every command line in the README, docs and configs is valid."""
 
 import argparse
 import importlib
@@ -21,7 +21,7 @@ PREFIXES = ("taskset", "-c", "0", ".venv/bin/python", "python")
 
 
 def lines_of(text):
-    """Command lines of a page: blocks of bash, indented blocks, and code in a line."""
+    """Returns the command lines of a page: bash blocks, indented lines, inline code."""
     text = text.replace("\\\n", " ")
     fenced = "".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
     other = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
@@ -32,14 +32,14 @@ def lines_of(text):
 
 
 def docstring(file):
-    """The first string of a Python file, as it is written."""
+    """Returns the source text of the first string of a Python file."""
     tokens = tokenize.generate_tokens(io.StringIO(file.read_text()).readline)
     found = next((t.string for t in tokens if t.type == tokenize.STRING), "")
     return found.replace("\\\n", " ")
 
 
-def told():
-    """(file, command) of every one."""
+def documented():
+    """Yields (file, command) for every command line."""
     texts = {page: page.read_text() for page in PAGES}
     texts |= {
         file: "\n".join(re.findall(r"^ *python .*$", docstring(file), re.M))
@@ -52,16 +52,16 @@ def told():
                 yield file.relative_to(ROOT), " ".join(part.split())
 
 
-TOLD = list(dict.fromkeys(line for _, line in told()))
+COMMANDS = list(dict.fromkeys(line for _, line in documented()))
 
 
 class ParsedError(Exception):
-    """A command line has been parsed; the options are the argument."""
+    """Raised after a command line is parsed; the argument is the options."""
 
 
 @pytest.fixture(name="only_parse", autouse=True)
 def fixture_only_parse(monkeypatch):
-    """Programs end where their arguments have been parsed."""
+    """Programs end after their arguments are parsed."""
     for parser, name in (
         (argparse.ArgumentParser, "parse_args"),
         (_cli.Parser, "parse"),
@@ -75,7 +75,7 @@ def fixture_only_parse(monkeypatch):
 
 
 def check(line, monkeypatch):
-    """Fails where a command would be refused, or is of no known kind."""
+    """Fails if a command would be refused, or is of an unknown kind."""
     words = shlex.split(line, comments=True)
     while words and words[0] in PREFIXES:
         words = words[1:]
@@ -91,7 +91,7 @@ def check(line, monkeypatch):
         case ["-m", "pytest", "-n", "2"] | ["python3", "-m", "venv", ".venv"]:
             pass
         case _:
-            pytest.fail(f"{line!r} is of no kind that this test knows")
+            pytest.fail(f"this test does not know the kind of command {line!r}")
 
 
 def check_module(module, arguments, monkeypatch):
@@ -110,7 +110,7 @@ def check_module(module, arguments, monkeypatch):
 
 
 def check_files(options):
-    """Reads the sweep or the config that is named, with the fields that are set."""
+    """Reads the sweep or the config of the options, with the changed fields."""
     if "sweep" in options:
         assert configs.find(options.sweep).is_file()
         configs.load("cifar10_simsiam", options.fields)
@@ -125,8 +125,8 @@ def check_extras(words):
     assert {name for extra in extras for name in extra.split(",")} <= set(known)
 
 
-@pytest.mark.parametrize("line", TOLD)
-def test_a_command_that_is_told_is_taken(line, monkeypatch):
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_documented_command_is_accepted(line, monkeypatch):
     check(line, monkeypatch)
 
 
@@ -150,14 +150,14 @@ def test_a_command_that_is_told_is_taken(line, monkeypatch):
         "rm -r runs",
     ],
 )
-def test_a_command_that_would_be_refused_is_found(line, monkeypatch):
+def test_a_command_that_would_be_refused_is_detected(line, monkeypatch):
     refused = (SystemExit, AssertionError, pytest.fail.Exception, OSError, ImportError)
     with pytest.raises(refused):
         check(line, monkeypatch)
 
 
-def test_commands_are_found_on_every_page_that_has_some():
-    files = {str(file) for file, _ in told()}
+def test_commands_are_found_on_every_page_with_commands():
+    files = {str(file) for file, _ in documented()}
     pages = {"README.md", "docs/performance.md", "docs/results.md"}
     assert pages | {"docs/robustness.md"} <= files
-    assert len(TOLD) > 50
+    assert len(COMMANDS) > 50

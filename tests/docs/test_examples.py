@@ -1,4 +1,4 @@
-"""The examples run, and what they train learns."""
+"""The examples run, and their losses decrease."""
 
 import importlib
 import re
@@ -8,11 +8,11 @@ import pytest
 
 
 @pytest.mark.parametrize(("name", "steps"), [("own_loop", 20), ("nnx_loop", 100)])
-def test_an_example_runs_and_its_loss_falls(name, steps, monkeypatch, capsys):
+def test_an_example_runs_and_its_loss_decreases(name, steps, monkeypatch, capsys):
     example = importlib.import_module(f"examples.{name}")
     monkeypatch.setattr(example, "STEPS", steps)
     monkeypatch.setattr(example, "BATCH", 32)
-    with jax.numpy_dtype_promotion("standard"):  # as users have it
+    with jax.numpy_dtype_promotion("standard"):  # JAX's default, as in users' programs
         example.main()
     losses = re.findall(r"loss (-?[\d.]+)", capsys.readouterr().out)
     assert float(losses[-1]) < float(losses[0])

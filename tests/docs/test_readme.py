@@ -1,4 +1,4 @@
-"""What README and docs promise: commands, files, links and code that are there."""
+"""Commands, files, links and code in the README and docs exist and work."""
 
 import importlib
 import importlib.util
@@ -20,7 +20,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_losses_snippet_runs_and_prints_what_its_comment_says(capsys):
+def test_the_losses_snippet_prints_the_shape_in_its_comment(capsys):
     (snippet,) = blocks("python")
     exec(snippet, {})
     printed = capsys.readouterr().out.strip()
@@ -34,7 +34,7 @@ def test_every_relative_link_leads_to_a_file(page):
     assert [link for link in relative if not (page.parent / link).exists()] == []
 
 
-def test_the_results_of_the_readme_are_those_of_the_results_page():
+def test_the_results_of_the_readme_are_on_the_results_page():
     (section,) = re.findall(r"^## Results\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)
     rows = [line for line in section.splitlines() if line.startswith("| ")]
     page = (ROOT / "docs" / "results.md").read_text().splitlines()
@@ -42,7 +42,7 @@ def test_the_results_of_the_readme_are_those_of_the_results_page():
     assert [row for row in rows if row not in page] == []
 
 
-def test_every_config_named_in_the_readme_gives_a_config():
+def test_every_config_named_in_the_readme_exists():
     named = re.findall(r"--config=(configs/\w+\.py)(?::(\w+))?", README)
     assert named
     for file, variant in named:
@@ -79,7 +79,7 @@ def test_make_sets_up_as_the_readme_says():
     makefile = (ROOT / "Makefile").read_text()
     values = dict(re.findall(r"^(\w+) \??= (.*)$", makefile, re.MULTILINE))
     (recipe,) = re.findall(r"^setup:\n\t(.*)$", makefile, re.MULTILINE)
-    for _ in values:  # a value may name another
+    for _ in values:  # a value may refer to another
         recipe = re.sub(r"\$\((\w+)\)", lambda name: values[name[1]], recipe)
     commands = [line for block in blocks("bash") for line in block.splitlines()]
     assert f"{recipe} && .venv/bin/python -m pytest -n 2" in commands

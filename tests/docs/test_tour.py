@@ -1,4 +1,4 @@
-"""The Colab tour: the notebook is its script, and every cell of it runs."""
+"""The Colab tour: the notebook matches its script, and every cell runs."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def code_cells(notebook) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_the_notebook_is_what_its_script_gives_and_has_no_outputs(notebook):
+def test_the_notebook_matches_its_script_and_has_no_outputs(notebook):
     script = SCRIPT.read_text(encoding="utf-8")
     again = convert(script)
     assert NOTEBOOK.read_text(encoding="utf-8") == again, "run: make colab"
@@ -41,13 +41,13 @@ def test_the_notebook_is_what_its_script_gives_and_has_no_outputs(notebook):
 
 @pytest.fixture(name="install")
 def fixture_install(notebook):
-    """The names of the cell that installs, which has nothing to install here."""
+    """The names defined in the cell that installs; nothing is installed here."""
     names = {}
     exec(code_cells(notebook)[0].source, names)
     return names
 
 
-def test_a_sufficient_jax_is_kept_and_an_older_one_moves_with_its_plugin(install):
+def test_a_sufficient_jax_is_kept_and_an_older_one_is_replaced_with_its_plugin(install):
     url = "git+https://host/logo_jax.git"
     floor = install["JAX_FLOOR"]
     wanted = install["requirements"]
@@ -58,18 +58,20 @@ def test_a_sufficient_jax_is_kept_and_an_older_one_moves_with_its_plugin(install
     assert wanted(url, {"jax": "0.7.2", "libtpu": "1"})[1] == f"jax[tpu]>={floor}"
     clone = SCRIPT.parents[1]
     assert wanted(str(clone), old)[0] == f"logo_jax @ {clone.as_uri()}"
-    with pytest.raises(ValueError, match="SOURCE='/' is no git URL, wheel or clone"):
+    with pytest.raises(
+        ValueError, match="SOURCE='/' must be a git URL, wheel or clone"
+    ):
         wanted("/", old)
 
 
-def test_the_floor_of_jax_is_the_one_of_the_package(install):
+def test_the_minimum_jax_is_that_of_the_package(install):
     project = tomllib.loads((SCRIPT.parents[1] / "pyproject.toml").read_text())
     assert f"jax>={install['JAX_FLOOR']}" in project["project"]["dependencies"]
 
 
 @pytest.fixture(name="tiny")
 def fixture_tiny(tmp_path, monkeypatch) -> Path:
-    """The folder of a tour whose run takes seconds."""
+    """The folder of a tour with a tiny run."""
     for split, count in (("train", 40), ("test", 16)):
         images = np.stack([smooth(12, 12, seed=i) for i in range(count)])
         np.savez(tmp_path / split, images=images, labels=np.arange(count) % 4)
@@ -83,12 +85,12 @@ def fixture_tiny(tmp_path, monkeypatch) -> Path:
     return tmp_path / "tour"
 
 
-def test_every_cell_runs_shows_its_pictures_and_leaves_its_files(notebook, tiny):
+def test_every_cell_runs_shows_its_figures_and_writes_its_files(notebook, tiny):
     done = nbclient.NotebookClient(notebook, timeout=None).execute()
     assert all(cell.execution_count for cell in code_cells(done))
     outputs = [output for cell in code_cells(done) for output in cell.outputs]
-    said = "".join(output.text for output in outputs if "text" in output)
-    assert re.search(r"resumed from step [1-4] of 4\n", said)
+    printed = "".join(output.text for output in outputs if "text" in output)
+    assert re.search(r"resumed from step [1-4] of 4\n", printed)
     assert read_rows(tiny / "run" / "metrics.jsonl")[-1]["step"] == 4
     shown = [output.data for output in outputs if "data" in output]
     assert sum("image/png" in data for data in shown) == NUM_PICTURES

@@ -1,4 +1,4 @@
-"""Timing contenders in turns, so that a busy machine touches all alike."""
+"""Alternating timing, so that other load on the machine affects all runs equally."""
 
 import os
 import time
@@ -11,7 +11,7 @@ Name = TypeVar("Name", bound=Hashable)
 def alternate(
     runs: Mapping[Name, Callable[[], object]], rounds: int
 ) -> dict[Name, list[float]]:
-    """Seconds of each run, taken in turns after one that warms up."""
+    """Returns the seconds of each run, timed alternately after a warm-up."""
     for run in runs.values():
         run()
     seconds: dict[Name, list[float]] = {name: [] for name in runs}
@@ -22,18 +22,20 @@ def alternate(
 
 
 def measure(run: Callable[[], object]) -> float:
-    """Seconds of one run."""
+    """Returns the seconds of one run."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
 def stay_on_one_core() -> None:
-    """Keeps this process, and the threads it has yet to start, on one core.
+    """Restricts this process and its future threads to one core.
 
     Raises:
-        SystemExit: where the operating system cannot.
+        SystemExit: if the operating system does not support this.
     """
     if not hasattr(os, "sched_setaffinity"):
-        raise SystemExit("this system pins no process to a core; give --all_cores")
+        raise SystemExit(
+            "this system cannot restrict a process to one core; give --all_cores"
+        )
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

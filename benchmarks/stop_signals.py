@@ -1,11 +1,13 @@
-"""Sends SIGTERM at awkward moments, times the end, and starts the same command again.
+"""Sends SIGTERM at chosen moments, times how long runs take to end, resumes them.
 
-    python -m benchmarks.told_to_stop OUT [MOMENT ...]
+    python -m benchmarks.stop_signals OUT [MOMENT ...]
 
-Moments: `compile` of the first step, by an empty cache; `evaluation`, of 20,000 images;
-`workers`, with the signal to the whole process group while two processes decode; and of
-two processes that train together `first`, `second` or `both`. Prints a row each; exit
-code 1 where an end took more than 10 s, left a process behind, or did not resume.
+Moments: `compile`, the compilation of the first step, with an empty cache;
+`evaluation`, an evaluation of 20,000 images; `workers`, a step while two worker
+processes decode, with the signal sent to the whole process group; `first`, `second` and
+`both`, a step of two processes that train together, with the signal sent to one or both
+of them. Prints a row for each; exit code 1 if a run took more than 10 s to end, left a
+process behind, or did not resume.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from collections.abc import Callable, Sequence
 
 from benchmarks import kill_soak, processes
 
-MOST = 10.0  # seconds
+MAX_SECONDS = 10.0
 CONFIG = "cifar10_moco.py:logo"
 QUICK = processes.FIELDS | {
     "train.num_steps": 10**6,
@@ -34,48 +36,48 @@ DECODED = QUICK | {"data.loader": "streamed", "data.workers": 2}
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-    """When a signal comes, and what is expected of it.
+    """Moment at which a signal is sent, and the expected effect.
 
     Attributes:
-        fields: of the config.
-        count: processes that train.
-        told: which of them get the signal.
-        comes: whether a folder's run is in that moment.
-        codes: exit codes of the processes told.
-        after: seconds to wait once it is.
-        images: of the training set.
-        resumes: whether there is a step to go on from.
+        fields: fields of the config.
+        has_come: returns whether the run in a folder has reached the moment.
+        codes: allowed exit codes of the processes that get the signal.
+        count: number of processes that train.
+        targets: indices of the processes that get the signal.
+        after: seconds to wait after `has_come` returns True.
+        images: number of training images.
+        resumes: whether there is a saved step to resume from.
     """
 
     fields: dict
-    comes: Callable[[pathlib.Path], bool]
+    has_come: Callable[[pathlib.Path], bool]
     codes: tuple[int, ...] = (0,)
     count: int = 1
-    told: tuple[int, ...] = (0,)
+    targets: tuple[int, ...] = (0,)
     after: float = 0.5
     images: int = 96
     resumes: bool = True
 
 
 def has_trained(folder: pathlib.Path) -> bool:
-    """Whether a step later than a checkpoint is on record."""
+    """Returns whether a step after the newest checkpoint is in metrics.jsonl."""
     return 0 < newest(folder) < kill_soak.last_step(folder)
 
 
 def newest(folder: pathlib.Path) -> int:
-    """The step of the newest checkpoint, 0 where there is none."""
+    """Returns the step of the newest checkpoint, or 0 if there is none."""
     names = [path.name for path in (folder / "checkpoints").glob("*")]
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 
 def evaluates(folder: pathlib.Path) -> bool:
-    """Whether a state is on disk and its evaluation is not."""
+    """Returns whether the newest checkpoint is on disk and its evaluation is not."""
     step = newest(folder)
     return step > 0 and not kill_soak.is_evaluated(step, folder)
 
 
 def compiles(folder: pathlib.Path) -> bool:
-    """Whether the run has opened its metrics: what follows is the first step."""
+    """Returns whether the run has opened its metrics, just before the first step."""
     return (folder / "metrics.jsonl").exists()
 
 
@@ -84,65 +86,65 @@ MOMENTS = {
     "compile": Moment(SLOW_TO_COMPILE, compiles, after=5.0, resumes=False),
     "evaluation": Moment(SLOW_TO_EVALUATE, evaluates, after=1.0, images=20_000),
     "workers": Moment(DECODED, has_trained),
-    "first": Moment(QUICK, has_trained, KILLED, count=2, told=(0,)),
-    "second": Moment(QUICK, has_trained, KILLED, count=2, told=(1,)),
-    "both": Moment(QUICK, has_trained, KILLED, count=2, told=(0, 1)),
+    "first": Moment(QUICK, has_trained, KILLED, count=2, targets=(0,)),
+    "second": Moment(QUICK, has_trained, KILLED, count=2, targets=(1,)),
+    "both": Moment(QUICK, has_trained, KILLED, count=2, targets=(0, 1)),
 }
 
 
 def main() -> None:
-    """Signals in each moment asked for."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("moments", nargs="*", default=list(MOMENTS))
     options = parser.parse_args()
-    sound = [trial(name, options.out / name) for name in options.moments]
-    sys.exit(0 if all(sound) else 1)
+    passed = [trial(name, options.out / name) for name in options.moments]
+    sys.exit(0 if all(passed) else 1)
 
 
 def trial(name: str, out: pathlib.Path) -> bool:
-    """Signals in one moment, prints a row; returns whether all was as it should be."""
+    """Sends a signal at one moment and prints a row; returns whether the run passed."""
     moment = MOMENTS[name]
     processes.write_data(out, moment.images)
     started = begin(moment, out)
     try:
-        seconds, codes, errors, left = told(moment, out, started)
+        seconds, codes, errors, left = signaled(moment, out, started)
         again = resumed(moment, out) if moment.resumes else "-"
     finally:
         for process in started:
             process.kill()
     print(f"{name:11s} {seconds:5.1f} s  exit {codes}  left behind {left}  {again}")
     print("".join(f"    {error}\n" for error in errors), end="", flush=True)
-    expected = [code for i, code in enumerate(codes) if i in moment.told]
-    sound = seconds <= MOST and not left and set(expected) <= set(moment.codes)
-    return sound and again is not None
+    expected = [code for i, code in enumerate(codes) if i in moment.targets]
+    passed = seconds <= MAX_SECONDS and not left and set(expected) <= set(moment.codes)
+    return passed and again is not None
 
 
 def begin(moment: Moment, out: pathlib.Path) -> list[subprocess.Popen]:
-    """The command of a moment, its compiled code in a cache of its own."""
+    """Starts the processes of a moment, with a compilation cache of their own."""
     folders = [out / "run", *(out / f"run-{i}" for i in range(1, moment.count))]
     fields = moment.fields | {"data.path": str(out)}
     cache = {"JAX_COMPILATION_CACHE_DIR": str(out / "cache")}
     return processes.start(CONFIG, fields, folders, cache)
 
 
-def told(moment: Moment, out: pathlib.Path, started: Sequence[subprocess.Popen]):
-    """Waits for the moment, signals; returns seconds, codes, last lines, the rest."""
-    kill_soak.wait(lambda: moment.comes(out / "run"), started[0])
+def signaled(moment: Moment, out: pathlib.Path, started: Sequence[subprocess.Popen]):
+    """Sends the signal; returns seconds, exit codes, last lines, processes left."""
+    kill_soak.wait(lambda: moment.has_come(out / "run"), started[0])
     time.sleep(moment.after)
     since = time.perf_counter()
-    for i in moment.told:
+    for i in moment.targets:
         (os.killpg if moment.count == 1 else os.kill)(started[i].pid, signal.SIGTERM)
     errors = [process.communicate(timeout=300)[1] for process in started]
     seconds = time.perf_counter() - since
-    last = [(error.strip().splitlines() or ["nothing said"])[-1] for error in errors]
+    last = [(error.strip().splitlines() or ["no output"])[-1] for error in errors]
     time.sleep(2.0)  # the resource tracker of multiprocessing ends last
     left = sum(map(alive, started))
     return seconds, [process.returncode for process in started], last, left
 
 
 def alive(process: subprocess.Popen) -> bool:
-    """Whether anything of an ended process's group is still there."""
+    """Returns whether the group of an ended process still has processes."""
     try:
         os.killpg(process.pid, 0)
     except ProcessLookupError:
@@ -151,7 +153,7 @@ def alive(process: subprocess.Popen) -> bool:
 
 
 def resumed(moment: Moment, out: pathlib.Path) -> str | None:
-    """Starts the command again; the step it goes on from, once it has trained on."""
+    """Starts the command again; returns its line about resuming, None without one."""
     before = kill_soak.last_step(out / "run")
     started = begin(moment, out)
     try:
@@ -160,8 +162,8 @@ def resumed(moment: Moment, out: pathlib.Path) -> str | None:
         for process in started:
             process.kill()
     errors = [process.communicate()[1] for process in started]
-    said = [line for line in errors[0].splitlines() if "resumed from step" in line]
-    return said[0].strip() if said else None
+    found = [line for line in errors[0].splitlines() if "resumed from step" in line]
+    return found[0].strip() if found else None
 
 
 if __name__ == "__main__":
