@@ -1,8 +1,8 @@
-"""What the command lines share: a parser, one line for bad input, the compile cache.
+"""Code shared by the commands: argument parser, errors in one line, compile cache.
 
-Exit codes: 0 done, or stopped by SIGTERM and resumable; 130 stopped by Ctrl-C, and
-resumable where the command is; 2 bad input, damaged data or a full disk (one line on
-stderr); 1 anything else.
+Exit codes: 0 done, or stopped by SIGTERM and resumable; 130 stopped by Ctrl-C (and
+resumable, if the command is); 2 for bad input, corrupt data or a full disk, which is
+reported in one line on stderr; 1 for any other error.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from logo_jax import configs
 
 
 def run(main: Callable[[], Any]) -> NoReturn:
-    """Runs a command and ends the process with the exit code that it returns."""
-    faulthandler.enable()  # a crash in compiled code shows the lines of Python
-    logging.basicConfig(format="{levelname}: {message}", style="{")  # from warnings on
+    """Runs a command, then ends the process with the exit code that it returns."""
+    faulthandler.enable()  # a crash in compiled code prints the Python traceback
+    logging.basicConfig(format="{levelname}: {message}", style="{")  # warnings, errors
     try:
         sys.exit(main())
     except KeyboardInterrupt:
@@ -35,17 +35,17 @@ configs/base.py, or python -m logo_jax.doctor --config=NAME --print."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line on stderr and exit code 2.
+    """An argument parser that reports an error in one line on stderr, with exit code 2.
 
-    Flags are written `--flag=value` or `--flag value`, and never abbreviated.
-    `--flagfile=FILE` stands for the flags in the file: one a line; blank lines and
-    lines that begin with # are left out.
+    Flags are written `--flag=value` or `--flag value`, and cannot be abbreviated.
+    `--flagfile=FILE` is replaced by the flags in the file, one a line; blank lines and
+    lines that begin with # are ignored.
 
     Args:
-        name: of the command.
-        description: the text of `--help`: the command's docstring.
-        has_fields: whether `--config.FIELD=VALUE` is taken; `parse` returns `fields`,
-            values by field: strings, or True where no value is given.
+        name: name of the command.
+        description: text of `--help`: the docstring of the command's module.
+        has_fields: whether `--config.FIELD=VALUE` is accepted. `parse` then returns
+            `fields`, the values by field: strings, or True if a flag has no value.
     """
 
     def __init__(self, name: str, description: str | None, *, has_fields: bool = False):
@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
             self.add_argument_group("fields of the config", _FIELDS_HELP)
 
     def add_config(self, help: str, *, required: bool = False) -> None:
-        """Adds `--config`, which is given once."""
+        """Adds `--config`, which can be given only once."""
         self.add_argument(
             "--config",
             metavar="NAME[:VARIANT]",
@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def add_workdir(self, help: str, *, required: bool = True, to: Any = None) -> None:
-        """Adds `--workdir`, which is given once, to the parser or to a group of it."""
+        """Adds `--workdir`, to be given only once, to the parser or to a group."""
         (to or self).add_argument(
             "--workdir",
             metavar="DIR",
@@ -90,17 +90,20 @@ class Parser(argparse.ArgumentParser):
     def add_overwrite(self) -> None:
         """Adds `--overwrite`."""
         self.add_argument(
-            "--overwrite", action="store_true", help="replace what is there"
+            "--overwrite", action="store_true", help="replace existing files"
         )
 
     def add_seed(self) -> None:
         """Adds `--seed`."""
         self.add_argument(
-            "--seed", metavar="N", type=int, help="which, of a run of several seeds"
+            "--seed",
+            metavar="N",
+            type=int,
+            help="the seed to use, if the run has several",
         )
 
     def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-        """Parses a command line, by default the process's; nothing may be left over."""
+        """Parses a command line, by default that of the process."""
         given = sys.argv[1:] if arguments is None else arguments
         options, rest = self.parse_known_args(self._expanded(given))
         options.fields, rest = _fields(rest) if self._has_fields else ({}, rest)
@@ -109,12 +112,12 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def error(self, message: str) -> NoReturn:
-        """Ends the program."""
+        """Prints an error and ends the process with exit code 2."""
         print("error:", f"{' '.join(message.split())}; see --help", file=sys.stderr)
         sys.exit(2)
 
     def _expanded(self, arguments: Sequence[str]) -> list[str]:
-        """The arguments with those of each `--flagfile` in its place."""
+        """The arguments, with each `--flagfile` replaced by the flags in the file."""
         expanded, rest = [], iter(arguments)
         for argument in rest:
             flag, equals, file = argument.partition("=")
@@ -134,7 +137,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Once(argparse.Action):
-    """Stores a value, and refuses a second one."""
+    """Stores a value; a second one is an error."""
 
     def __call__(
         self,
@@ -149,7 +152,7 @@ class _Once(argparse.Action):
 
 
 def _fields(arguments: Sequence[str]) -> tuple[dict[str, str | bool], list[str]]:
-    """Values by field of each `--config.FIELD`, and the other arguments.
+    """Splits arguments into the values of `--config.FIELD` flags and the rest.
 
     >>> _fields(["--config.seed", "3", "--config.data.path=/a b", "--config.x", "--y"])
     ({'seed': '3', 'data.path': '/a b', 'x': True}, ['--y'])
@@ -170,7 +173,7 @@ def _fields(arguments: Sequence[str]) -> tuple[dict[str, str | bool], list[str]]
 
 
 def load_config(options: argparse.Namespace) -> configs.ConfigDict:
-    """The config that `--config` names, with what each `--config.FIELD` sets.
+    """The config that `--config` names, with the fields that the flags set.
 
     Raises:
         FileNotFoundError, ValueError, TypeError: as `configs.load`.
@@ -193,7 +196,7 @@ def default_workdir(config: str) -> pathlib.Path:
 
 
 def path(given: str) -> pathlib.Path:
-    """The path that a flag gives; shells leave the ~ of `--workdir=~/runs` to us.
+    """The path in a flag's value. Shells do not expand the ~ of `--workdir=~/runs`.
 
     >>> path("~/runs") == pathlib.Path.home() / "runs"
     True
@@ -207,7 +210,7 @@ def path(given: str) -> pathlib.Path:
 
 
 def at_least(low: int) -> Callable[[str], int]:
-    """A type of flags: whole numbers from `low` on.
+    """A flag type for `argparse`: whole numbers that are not below `low`.
 
     >>> at_least(1)("3")
     3
@@ -230,7 +233,7 @@ def input_errors(
     """Turns an error about input into one line on stderr and exit code 2.
 
     Args:
-        kinds: of errors; by default those that reading a config or data raises.
+        kinds: types of errors; by default those that reading a config or data raises.
     """
     try:
         yield
@@ -240,25 +243,25 @@ def input_errors(
 
 
 def require_new(path: pathlib.Path, overwrite: bool) -> None:
-    """Refuses to write where something is, or nothing can be, before work is done.
+    """Raises an error if an output cannot be written, before work is done.
 
     Raises:
         ValueError: if the path exists and `overwrite` is False.
         FileNotFoundError: if the folder that it is to be written to is missing.
     """
     if path.exists() and not overwrite:
-        raise ValueError(f"{path} is there already; say --overwrite, or another --out")
+        raise ValueError(f"{path} exists; give --overwrite, or another --out")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent} is not a folder; make it, for {path}")
+        raise FileNotFoundError(f"{path.parent} must be a folder, to write {path}")
 
 
 def keep_compiled_code() -> None:
-    """Keeps XLA's compiled code in a cache, unless the user's settings name one.
+    """Enables JAX's persistent compile cache, unless the user has set one.
 
-    The cache is $XDG_CACHE_HOME/logo_jax (~/.cache/logo_jax); a second run of a config
-    then starts in seconds.
+    The cache is $XDG_CACHE_HOME/logo_jax (~/.cache/logo_jax). With it, the second run
+    of a config starts in seconds.
     """
-    import jax  # takes a second that `prepare` need not wait for
+    import jax  # takes a second, and `prepare` does not use it
 
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return

@@ -109,7 +109,7 @@ class Differences:
         return [s for s in self._seeds if all((c, s) in self._values for c in cells)]
 
     def _family(self, cell):
-        """Cells with runs whose chain of baselines ends at the same cell as this one."""
+        """Cells with runs whose chain of baselines ends at the same cell as this."""
         root = self._root(cell)
         started = {name for name, _ in self._values}
         return [c for c in self._baselines if c in started and self._root(c) == root]

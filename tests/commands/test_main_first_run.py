@@ -158,16 +158,16 @@ def test_a_wrong_field_is_refused_before_anything_is_downloaded(archive, place, 
 
 def test_processes_that_prepare_one_data_set_wait_for_each_other(archive, tmp_path):
     del archive
-    folder, said = str(tmp_path / "shared"), []
+    folder, results = str(tmp_path / "shared"), []
     threads = [
-        threading.Thread(target=lambda: said.append(prepare("cifar10", folder)))
+        threading.Thread(target=lambda: results.append(prepare("cifar10", folder)))
         for _ in range(2)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(line.split(" to ")[0].split(" in ")[0] for line in said) == [
+    assert sorted(line.split(" to ")[0].split(" in ")[0] for line in results) == [
         "cifar10 was prepared by another process",
         "wrote cifar10",
     ]

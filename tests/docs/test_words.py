@@ -35,4 +35,5 @@ def test_every_entry_of_the_list_is_found_in_a_text():
 
 def test_american_spelling_and_plain_words_pass_and_british_spelling_does_not():
     assert codespell("Returns the color of each pixel if it is known.").stdout == ""
-    assert "colour ==> color" in codespell("Returns the colour.").stdout
+    found = codespell("Returns the centre.").stdout  # codespell:ignore centre
+    assert found.rstrip().endswith("==> center")

@@ -19,11 +19,11 @@ from tests.contracts import cases
 from tests.golden import tiny
 from tests.golden import torch_names as names
 
-# Of an array's largest entry, after all steps. The differences are rounding: with float64
-# in our step, the float32 references are up to 5.6e-6 away from it, as our float32 step
-# is (3.7e-6), and with other sizes of SimSiam's networks and batches our float32 is up to
-# 1.3e-5 away from our float64. Without weight decay, the smallest fault that was tried,
-# the error is 4.6e-4.
+# Relative to an array's largest entry, after all steps. The differences are rounding:
+# if our step is computed in float64, the float32 references differ from it by up to
+# 5.6e-6 and our float32 step by up to 3.7e-6; with other sizes of SimSiam's networks and
+# batches, our float32 and float64 steps differ by up to 1.3e-5. Without weight decay, the
+# smallest error that was tried, the difference is 4.6e-4.
 TOLERANCE = 5e-5
 
 RELEASED = {
