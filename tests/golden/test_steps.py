@@ -21,9 +21,9 @@ from tests.golden import torch_names as names
 
 # Relative to an array's largest entry, after all steps. The differences are rounding:
 # if our step is computed in float64, the float32 references differ from it by up to
-# 5.6e-6 and our float32 step by up to 3.7e-6; with other sizes of SimSiam's networks and
-# batches, our float32 and float64 steps differ by up to 1.3e-5. Without weight decay, the
-# smallest error that was tried, the difference is 4.6e-4.
+# 5.6e-6 and our float32 step by up to 3.7e-6; with other sizes of SimSiam's networks
+# and batches, our float32 and float64 steps differ by up to 1.3e-5. Without weight
+# decay, the smallest error that was tried, the difference is 4.6e-4.
 TOLERANCE = 5e-5
 
 RELEASED = {
