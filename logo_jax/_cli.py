@@ -12,7 +12,7 @@ import logging
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from logo_jax import configs
@@ -182,6 +182,20 @@ def load_config(options: argparse.Namespace) -> configs.ConfigDict:
         return configs.load(options.config, options.fields)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"--config: {error}") from error
+
+
+def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """The values of those options that the command line gives, by name.
+
+    >>> given(argparse.Namespace(crop=0, seed=None, untrained=False), ["crop", "seed"])
+    {'crop': 0}
+    """
+    values = {name: getattr(options, name) for name in names}
+    return {
+        name: value
+        for name, value in values.items()
+        if value is not None and value is not False
+    }
 
 
 def default_workdir(config: str) -> pathlib.Path:

@@ -137,14 +137,14 @@ def read_view(options: argparse.Namespace) -> EmbedSpec:
         FileNotFoundError: if the run or the file does not exist.
         ValueError: if it cannot be read, or flags contradict each other.
     """
-    sizes = _given(options, "resize", "crop")
+    sizes = _cli.given(options, ("resize", "crop"))
     if options.workdir is not None:
         _require_absent(options, "--workdir", ("mean", "std"))
         return _of_run(options.workdir, options.seed, sizes)
     _require_absent(options, "--weights", ("seed",))
     config = base.get_config("simsiam")
     base_imagenet.set_images(config)
-    normalization = _given(options, "mean", "std")
+    normalization = _cli.given(options, ("mean", "std"))
     augment = AugmentSpec(**config.to_dict()["augment"] | normalization)
     sizes = {"resize": RESIZE, "crop": CROP} | sizes
     return EmbedSpec(pretrained_files.read(options.weights), augment, **sizes)
@@ -160,15 +160,10 @@ def _of_run(source: Path, seed: int | None, sizes: dict[str, int]) -> EmbedSpec:
     return EmbedSpec(run.backbone, augment, monitor.resize, monitor.crop)
 
 
-def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
-    found = {name: getattr(options, name) for name in names}
-    return {name: value for name, value in found.items() if value is not None}
-
-
 def _require_absent(
     options: argparse.Namespace, given: str, names: Sequence[str]
 ) -> None:
-    for name in _given(options, *names):
+    for name in _cli.given(options, names):
         raise ValueError(f"--{name} is not read with {given}; remove it")
 
 

@@ -65,7 +65,7 @@ def read_config(options: Namespace, folder: pathlib.Path) -> dict[str, Any]:
         FileNotFoundError: if the folder contains no run.
         ValueError: if a value is out of range, or flags contradict each other.
     """
-    protocols.find(options.protocol, given_options(options))
+    protocols.find(options.protocol, _cli.given(options, protocols.OPTIONS))
     has_weights = options.weights is not None
     if has_weights != bool(options.config) or (options.fields and not has_weights):
         raise ValueError(
@@ -98,12 +98,6 @@ def read_config(options: Namespace, folder: pathlib.Path) -> dict[str, Any]:
     return {**given, "data": data, "monitor": monitor}
 
 
-def given_options(options: Namespace) -> dict[str, Any]:
-    """Returns the options of the protocols that were given, by name."""
-    values = {name: getattr(options, name) for name in protocols.OPTIONS}
-    return {name: value for name, value in values.items() if value not in (None, False)}
-
-
 def load(
     folder: pathlib.Path, config: Mapping[str, Any], weights: pathlib.Path | None = None
 ) -> FrozenEncoder:
@@ -126,7 +120,7 @@ def evaluate(
     stop: preemption.PreemptionHandler,
 ) -> EvalResult | None:
     """Returns the result of the protocol for all seeds; None if it was stopped."""
-    given = given_options(options)
+    given = _cli.given(options, protocols.OPTIONS)
     folder = folder / "linear" / _name(options, subject)
     protocol = protocols.find(options.protocol, given)
     return protocol.run(subject, EvalRequest(given, folder, stop))
@@ -167,11 +161,6 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"{report['seconds']} s on {report['devices']}"
 
 
-def _given(options: Namespace, names: Iterable[str]) -> dict[str, Any]:
-    values = {name: getattr(options, name) for name in names}
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def _name(options: Namespace, subject: FrozenEncoder) -> str:
     """Name of an evaluation, with all that distinguishes it from others of the run."""
     parts = [
@@ -183,7 +172,7 @@ def _name(options: Namespace, subject: FrozenEncoder) -> str:
         options.metric or "",
         "trivial_baselines" if options.trivial_baselines else "",
     ]
-    settings = _given(options, ("resize", "crop", *CHANGES))
+    settings = _cli.given(options, ("resize", "crop", *CHANGES))
     parts += [f"{name}_{value}" for name, value in settings.items()]
     parts.append(subject.source)
     return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from logo_jax import evaluate
+from logo_jax import _cli, evaluate, protocols
 from logo_jax.experiment import make_experiment, make_spec
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.parallel.mesh import make_mesh
@@ -286,7 +286,7 @@ def test_the_flagfile_of_table_6_selects_its_protocol():
         options = evaluate._parser().parse(["--workdir=x", *given])
         assert options.protocol == "linear"
         assert options.dataset == "imagenet2012"
-        assert chosen_recipe(evaluate.given_options(options)) == RECIPES["moco"]
+        assert chosen_recipe(_cli.given(options, protocols.OPTIONS)) == RECIPES["moco"]
 
 
 def test_flags_after_a_flagfile_override_it(tmp_path):
