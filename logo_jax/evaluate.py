@@ -17,7 +17,7 @@ import re
 import time
 import zlib
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from logo_jax import _cli, protocols

@@ -27,7 +27,7 @@ from jax.sharding import Mesh
 
 from logo_jax import _cli
 from logo_jax.data.load import prepare_missing
-from logo_jax.experiment import Experiment, ExperimentSpec, make_experiment
+from logo_jax.experiment import Experiment, make_experiment
 from logo_jax.experiment.config import parse
 from logo_jax.methods.base import TrainState
 from logo_jax.parallel import processes
@@ -106,10 +106,7 @@ def start_run(job: Job) -> None:
             config = parse(job.config)
             if processes.is_alone():  # several may have one disk, or one each
                 prepare_missing(config.data.location, quiet=job.quiet)
-            mesh = make_mesh()
-            experiment = make_experiment(
-                config, mesh, announce=lambda spec: announce(job, spec, mesh)
-            )
+            experiment = make_experiment(config, make_mesh())
             checkpoints = NullLogger()
             if processes.is_first():
                 held.enter_context(workdir.lock_workdir(folder))
@@ -195,6 +192,7 @@ def run(
         image_logger=image_logger,
     )
     with writer, progress:
+        progress.say(headline(experiment, folder))
         progress.say(experiment.loading)
         if start:
             progress.say(f"resumed from step {start} of {schedule.num_steps}")
@@ -221,18 +219,14 @@ def run(
                 progress.say(line)
 
 
-def announce(job: Job, spec: ExperimentSpec, mesh: Mesh) -> None:
-    """Prints the first line of a run: its images, length, devices and folder."""
-    if job.quiet or not processes.is_first():
-        return
-    schedule, data = spec.schedule, spec.config.data
+def headline(experiment: Experiment, folder: pathlib.Path) -> str:
+    """The first line of a run: its images, length, devices and folder."""
+    schedule, data = experiment.spec.schedule, experiment.spec.config.data
     epochs = schedule.num_steps / schedule.steps_per_epoch
-    print(
+    return (
         f"training on {data.location.title} for {schedule.num_steps:,} steps of "
         f"{data.batch_size} images (epochs: {epochs:.4g}), on "
-        f"{workdir.describe_machine(mesh)['devices']}, in {shown(job.folder)}",
-        file=sys.stderr,
-        flush=True,
+        f"{workdir.describe_machine(experiment.mesh)['devices']}, in {shown(folder)}"
     )
 
 

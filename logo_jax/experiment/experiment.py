@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
 
 import jax
@@ -65,21 +65,11 @@ class Experiment:
         return dataclasses.replace(self, train_step=step)
 
 
-def make_experiment(
-    config: Mapping[str, Any] | Config,
-    mesh: Mesh,
-    *,
-    announce: Callable[[ExperimentSpec], None] = lambda spec: None,
-) -> Experiment:
+def make_experiment(config: Mapping[str, Any] | Config, mesh: Mesh) -> Experiment:
     """Everything a config describes, on the devices of the mesh.
 
     Images are listed first, which is quick, and decoded once all fields are known to
     be right.
-
-    Args:
-        config: the experiment's config.
-        mesh: the devices.
-        announce: called with the spec before images are decoded, which can take long.
 
     Raises:
         ValueError: as `make_spec`, and if the data do not fit the config.
@@ -95,7 +85,6 @@ def make_experiment(
         num_classes=_num_classes(config, images.train),
     )
     jax.eval_shape(spec.init)  # raises if a queue or crops do not fit the batch
-    announce(spec)
     data = decode_in_memory(config.data, images)
     monitor = knn_monitor(spec, data, mesh)
     loader, loading = make_loader(

@@ -193,7 +193,7 @@ def test_a_run_without_checkpoint_a_bad_name_and_a_missing_folder_are_reported(
     line = refused(capsys, folder, f"--out={tmp_path / 'w.bin'}")
     assert f"--out={tmp_path / 'w.bin'} must end with .safetensors or" in line
     out = tmp_path / "none" / "w.safetensors"
-    assert "none is not a folder" in refused(capsys, folder, f"--out={out}")
+    assert "none must be a folder" in refused(capsys, folder, f"--out={out}")
     (tmp_path / "checkpoints").mkdir()
     line = refused(capsys, tmp_path, f"--out={tmp_path / 'w.safetensors'}")
     assert "has no config.json" in line

@@ -127,7 +127,7 @@ def test_an_image_that_cannot_be_decoded_is_named_and_nothing_is_written(
     ("flags", "message"),
     [
         (["--out=x.txt"], "must end with .npz or .parquet"),
-        (["--out=none/x.npz"], "none is not a folder"),
+        (["--out=none/x.npz"], "none must be a folder"),
         (["--out=x.npz", "--weights=w"], "not allowed with argument"),
         (["--out=x.npz", "--mean=0,0,0"], "--mean is not read with --workdir"),
         (["--out=x.npz", "--crop=13"], "crop=13"),
