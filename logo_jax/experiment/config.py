@@ -9,6 +9,7 @@ or, if a field is computed from the knob, in `experiment/methods.py`.
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import (
     Annotated,
@@ -29,6 +30,7 @@ from logo_jax.configs import base
 from logo_jax.data.load import DataLocation
 from logo_jax.evaluation.knn import COLDEST
 from logo_jax.methods.affinity import CHOICES
+from logo_jax.methods.logo import UPDATES
 from logo_jax.methods.pairing import PAIRINGS
 from logo_jax.training.collapse import POLICIES
 
@@ -198,7 +200,7 @@ class MethodConfig:
 class LoGoConfig:
     """LoGo's repulsion, and the affinity that it minimizes."""
 
-    update_kind: Annotated[str, one_of(("none", "released", "joint"))]
+    update_kind: Annotated[str, one_of(("none", *UPDATES))]
     affinity: Annotated[str, one_of(("regressor", "random", "cosine"))]
     regressor_loss: str
     regressor_width: AtLeast1
@@ -297,11 +299,12 @@ def parse(config: Mapping[str, Any] | Config) -> Config:
     if isinstance(config, Config):
         return config
     as_dict = getattr(config, "to_dict", lambda: config)()
-    return parse_group(Config, as_dict, "config", _defaults(as_dict))
+    default = functools.partial(_default, as_dict)
+    return parse_group(Config, as_dict, "config", default)
 
 
 def parse_group(
-    kind: type[Group], group: Any, path: str, defaults: Any = None
+    kind: type[Group], group: Any, path: str, default: Callable[[str], Any]
 ) -> Group:
     """A group of fields as a dataclass.
 
@@ -310,23 +313,22 @@ def parse_group(
             annotation is a dataclass is a group inside it.
         group: values by name.
         path: the group's name in messages.
-        defaults: of the fields, to name in messages; may lack some.
+        default: from a field's path to its default, or None if there is none; called
+            only for an error message.
 
     Raises:
         ValueError: for an unknown, missing or wrong field, or as the dataclass does.
     """
     values = check_fields(get_type_hints(kind, include_extras=True), group, path)
-    defaults = defaults if isinstance(defaults, Mapping) else {}
     for name, annotation in get_type_hints(kind, include_extras=True).items():
         inside = f"{path}.{name}"
         if annotation is MethodConfig:
             values[name] = _method(values[name], inside)
         elif dataclasses.is_dataclass(annotation):
             inner: Any = annotation
-            default = defaults.get(name)
             values[name] = parse_group(inner, values[name], inside, default)
         else:
-            require(values[name], annotation, inside, defaults.get(name))
+            require(values[name], annotation, inside, default)
     try:
         return kind(**values)
     except ValueError as error:
@@ -354,12 +356,18 @@ def check_fields(names: Iterable[str], group: Any, path: str) -> dict[str, Any]:
     return dict(group)
 
 
-def require(value: Any, annotation: Any, path: str, default: Any = None) -> None:
+def require(
+    value: Any,
+    annotation: Any,
+    path: str,
+    default: Callable[[str], Any] = lambda path: None,
+) -> None:
     """Raises ValueError unless the value is as its annotation says."""
     rule = _rule(annotation)
     if not rule.allows(value):
-        usual = "" if default is None else f"; the default is {default!r}"
-        raise ValueError(f"{path}={value!r} must be {rule.text}{usual}")
+        usual = default(path)
+        hint = "" if usual is None else f"; the default is {usual!r}"
+        raise ValueError(f"{path}={value!r} must be {rule.text}{hint}")
 
 
 def lookup(table: Mapping[str, Any], value: str, path: str) -> Any:
@@ -398,10 +406,13 @@ def _hint(name: str, names: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else "remove it; see configs/base.py"
 
 
-def _defaults(config: Any) -> dict[str, Any]:
-    """Defaults of the config's method; empty if the method is not one of ours."""
+def _default(config: Any, path: str) -> Any:
+    """A field's default for the config's method; None if the method has none."""
     method = config.get("method") if isinstance(config, Mapping) else None
     name = method.get("name") if isinstance(method, Mapping) else None
-    if isinstance(name, str) and name in base.METHODS:
-        return base.get_config(name).to_dict()
-    return {}
+    if not (isinstance(name, str) and name in base.METHODS):
+        return None
+    found: Any = base.get_config(name).to_dict()
+    for part in path.split(".")[1:]:
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found

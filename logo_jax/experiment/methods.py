@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -139,17 +139,37 @@ class BaseEntry(NamedTuple):
             knobs in the config's group `method`.
         derive: from the parts, and from further knobs by keyword, to fields of the
             class that are no knobs themselves.
+        derived: names of the fields that `derive` returns, apart from `tx`.
     """
 
     kind: Any
     derive: Callable[..., dict[str, Any]] = _nothing_more
+    derived: tuple[str, ...] = ()
+
+    def knobs(self) -> dict[str, Any]:
+        """Annotations of all knobs: those of `derive` and those of the class."""
+        computed = {"encoder", "pair_weights", "running_stats", "tx", *self.derived}
+        fields = {
+            field.name: field.type
+            for field in dataclasses.fields(self.kind)
+            if field.name not in computed
+        }
+        return self.own_knobs() | fields
+
+    def own_knobs(self) -> dict[str, Any]:
+        """Annotations of the knobs that `derive` takes."""
+        return {
+            parameter.name: parameter.annotation
+            for parameter in inspect.signature(self.derive).parameters.values()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        }
 
 
 BASES = {
-    "simsiam": BaseEntry(SimSiam, _simsiam),
+    "simsiam": BaseEntry(SimSiam, _simsiam, derived=("predictor",)),
     "moco": BaseEntry(MoCo),
-    "byol": BaseEntry(BYOL, _byol),
-    "swav": BaseEntry(SwAV, _swav),
+    "byol": BaseEntry(BYOL, _byol, derived=("predictor", "momentum")),
+    "swav": BaseEntry(SwAV, _swav, derived=("queue_start",)),
 }
 
 
@@ -178,39 +198,21 @@ def make_base(parts: MethodParts, config: MethodConfig) -> BaseMethod:
         entry = BaseEntry(kind)
     else:
         entry = lookup(BASES, config.name, f"{path}.name")
+    annotations = entry.knobs()
+    knobs = check_fields(annotations, config.knobs, path)
+    for name, annotation in annotations.items():
+        require(knobs[name], annotation, f"{path}.{name}")
+    own = {name: knobs.pop(name) for name in entry.own_knobs()}
     given = {
         "encoder": parts.encoder,
         "pair_weights": parts.pair_weights,
         "running_stats": parts.config.running_stats,
     }
-    own = {
-        parameter.name: parameter.annotation
-        for parameter in inspect.signature(entry.derive).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
-    knobs = {name: config.knobs[name] for name in own if name in config.knobs}
-    _require_all(own, knobs, path)
-    derived = {"tx": parts.tx()} | entry.derive(parts, **knobs)
-    fields = {
-        field.name: field.type
-        for field in dataclasses.fields(entry.kind)
-        if field.name not in given | derived
-    }
-    check_fields(own | fields, config.knobs, path)
-    rest = {name: config.knobs[name] for name in fields}
-    _require_all(fields, rest, path)
+    derived = {"tx": parts.tx()} | entry.derive(parts, **own)
     try:
-        return entry.kind(**given, **derived, **rest)
+        return entry.kind(**given, **derived, **knobs)
     except ValueError as error:
         raise ValueError(f"{path}.{error}") from error
-
-
-def _require_all(
-    annotations: Mapping[str, Any], values: Mapping[str, Any], path: str
-) -> None:
-    check_fields(annotations, values, path)
-    for name, annotation in annotations.items():
-        require(values[name], annotation, f"{path}.{name}")
 
 
 def _with_online_linear(parts: MethodParts, base: BaseMethod) -> BaseMethod:

@@ -27,14 +27,6 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet50": resnet.resnet50,
     "alexnet": SmallAlexNet,
 }
-# regressor_norm -> norm of the regressor's layers
-REGRESSOR_NORMS = {
-    "joint": "batch",
-    "separate": "batch",
-    "eval": "batch",
-    "layer": "layer",
-    "none": "none",
-}
 
 
 def make_norm(batch_norm: str) -> resnet.Norm:
@@ -91,11 +83,11 @@ def make_predictor(config: EncoderConfig, hidden: int, norm: resnet.Norm) -> nn.
 
 def make_regressor(config: LoGoConfig, norm: resnet.Norm) -> heads.Regressor:
     """LoGo's similarity regressor."""
-    kind = lookup(REGRESSOR_NORMS, config.regressor_norm, "config.logo.regressor_norm")
+    no_batch_norm = {"layer": LayerNorm, "none": None}
     return heads.Regressor(
         width=config.regressor_width,
         depth=config.regressor_depth,
-        norm={"batch": norm, "layer": LayerNorm, "none": None}[kind],
+        norm=no_batch_norm.get(config.regressor_norm, norm),
     )
 
 
