@@ -83,7 +83,7 @@ class BatchNorm(nn.Module):
         return x.reshape(views, self.splits, batch // self.splits, *x.shape[2:])
 
     def _statistics(self, groups):
-        """Returns mean, variance [v, splits, 1..., c] and the number of values in each."""
+        """Returns mean and variance [v, splits, 1..., c] and the number of values."""
         axes = tuple(range(2, groups.ndim - 1))
         values = groups.astype(jnp.float32)
         count = math.prod(groups.shape[a] for a in axes)

@@ -92,7 +92,7 @@ VALUES = [
     ("augment.jitter=(.4,.4,.4)", "must be 4 finite numbers"),
     ("augment.jitter=(.4,.4,.4,.9)", "hue at most 0.5"),
     ("augment.blur_sigma=(2.,.1)", "0 < min <= max"),
-    ("augment.std=(0.,.2,.2)", "std positive"),
+    ("augment.std=(0.,.2,.2)", "std must be positive"),
     ("encoder.backbone=vgg", "backbone='vgg' must be one of"),
     ("encoder.backbone=alexnet", "needs one size, 16 px or more, for all crops"),
     ("encoder.width=0", "config.encoder.width=0 must be"),
