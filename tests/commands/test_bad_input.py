@@ -131,7 +131,7 @@ MOCO_VALUES = [
     ("method.queue_size=60", "queue_size=60 must be a multiple of the"),
     ("method.queue_size=0", "queue_size=0 must be > 0"),
     ("method.temperature=0", "config.method.temperature=0.0 must be > 0; try 0.1"),
-    ("method.momentum=1.1", "config.method.momentum=1.1 must lie in [0, 1]; try"),
+    ("method.momentum=1.1", "config.method.momentum=1.1 must be in [0, 1]; try"),
     ("data.batch_size=12", "batch_size=12 must be a multiple of 8"),
 ]
 
