@@ -20,12 +20,13 @@ def measure(views: Float[Array, "v b d"]) -> dict[str, Float[Array, ""]]:
     """Computes the health of embeddings of v views of b images, v >= 1 and b >= 2.
 
     Args:
-        views: raw embeddings; equal rows are views of one image. Spread, rank and
+        views: raw embeddings; row i of every view is of image i. Spread, rank and
             uniformity are of the first view only; alignment is of the first two views,
             if there are two.
 
     Returns:
-        `health/std`, `health/rank`, `health/uniformity` and `health/alignment`.
+        `health/std`, `health/rank`, `health/uniformity` and, for two views,
+        `health/alignment`.
 
     >>> sorted(measure(jnp.eye(4)[None]))
     ['health/rank', 'health/std', 'health/uniformity']
