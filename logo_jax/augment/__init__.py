@@ -1,7 +1,8 @@
-"""Image augmentation on the device: crop boxes, resampling, colour, policy.
+"""Image augmentation on the device: crop boxes, resampling and color changes.
 
-Pure JAX. Inside, an image is planes Float[Array, "c h w"] in [0, 1], float32;
-`make_views` and `prepare_eval` take and give batches with channels last.
+The functions are pure JAX. Inside the package an image is stored as planes (channels
+first), Float[Array, "c h w"] in [0, 1], float32; `make_views` and `prepare_eval` take
+and return batches with channels last.
 """
 
 from logo_jax.augment.color import AugmentSpec, augment_crop

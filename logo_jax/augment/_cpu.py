@@ -1,4 +1,4 @@
-"""The fast path of crops on CPUs: crop after crop, only the changes that happen."""
+"""Fast rendering of crops on CPUs: one crop at a time, only the drawn changes."""
 
 import math
 
@@ -18,7 +18,7 @@ def one_by_one(
     size: int,
     augment: AugmentSpec,
 ) -> Float[Array, "b n {size} {size} 3"]:
-    """Renders crop after crop, in the cache, and makes only the changes that happen."""
+    """Renders one crop at a time, in cache, and computes only the drawn changes."""
 
     def render_image(image_boxes_keys):
         image, *boxes_keys = image_boxes_keys
@@ -34,24 +34,24 @@ def one_by_one(
     return jax.lax.map(render_image, (images, boxes, keys))
 
 
-_BLOCK = 8  # output pixels at a time; it divides the usual sizes of crops
+_BLOCK = 8  # output pixels per block; divides the usual sizes of crops
 
 
 def resized_crop_by_blocks(
     image: UInt8[Array, "h w c"], box: Float[Array, " 4"], size: int
 ) -> Float[Array, "c {size} {size}"]:
-    """Resizes the inside of a box as `resized_crop` does, by sums of few pixels each.
+    """Resizes the inside of a box as `resized_crop` does, in blocks of few pixels.
 
-    Much less arithmetic, in many small steps one after another: several times faster
-    than `resized_crop` on a CPU, and slow on an accelerator.
+    It needs much less arithmetic, but in many small sequential steps. It is several
+    times faster than `resized_crop` on a CPU, and slow on an accelerator.
 
     Args:
-        image: stored, channels last, in 0..255.
+        image: stored image, channels last, in 0..255.
         box: as in `resized_crop`.
         size: side of the output, in pixels.
 
     Returns:
-        The resized cut as planes in [0, 1].
+        The resized crop as planes in [0, 1].
     """
     turned = _resize_first_axis(image, box[0], box[2], size)
     return _resize_first_axis(turned, box[1], box[3], size) / 255.0
@@ -63,7 +63,7 @@ def _resize_first_axis(
     extent: Float[Array, ""],
     num_out: int,
 ) -> Float[Array, "u v {num_out}"]:
-    """Weighs the pixels of the first axis, block by block, and makes it the last."""
+    """Resizes the first axis, block by block, and makes it the last axis."""
     num_in, *others = image.shape
     lines = image.reshape(num_in, -1)
 
@@ -79,7 +79,10 @@ def _resize_first_axis(
 def _block_weights(
     num_in: int, num_out: int, start: Float[Array, ""], extent: Float[Array, ""]
 ) -> tuple[Int[Array, " n"], Float[Array, "n o k"]]:
-    """Returns each block's first pixel and its outputs' weights of k pixels from it."""
+    """Returns the first input pixel of each block of outputs, and the blocks' weights.
+
+    The weights of an output are those of k consecutive input pixels.
+    """
     longest_step = num_in / num_out
     span = (_BLOCK - 1) * longest_step + 2 * max(longest_step, 1.0)
     num_touched = min(num_in, math.ceil(span) + 1)
@@ -87,8 +90,8 @@ def _block_weights(
 
     def weights_of(first_output: Int[Array, ""]):
         outputs = jnp.minimum(first_output + jnp.arange(_BLOCK), num_out - 1)
-        centre = start + (first_output.astype(jnp.float32) + 0.5) * step
-        lowest = jnp.floor(centre - jnp.maximum(step, 1.0) + 0.5).astype(jnp.int32)
+        center = start + (first_output.astype(jnp.float32) + 0.5) * step
+        lowest = jnp.floor(center - jnp.maximum(step, 1.0) + 0.5).astype(jnp.int32)
         first = jnp.clip(lowest, 0, num_in - num_touched)
         pixels = first + jnp.arange(num_touched)
         return first, triangle(pixels, outputs, start, extent, step)

@@ -1,8 +1,8 @@
 """Changes of color, blur, flip and normalization of one crop.
 
-The operations equal torchvision's on float tensors. A crop is planes
-Float[Array, "3 h w"], red, green, blue, with values in [0, 1], float32; batches are
-made by `jax.vmap`. Every color operation clips to [0, 1].
+The operations equal torchvision's on float tensors. A crop is stored as planes
+Float[Array, "3 h w"]: red, green and blue, with values in [0, 1], float32. Use
+`jax.vmap` for batches. Every color operation clips its result to [0, 1].
 """
 
 import dataclasses
@@ -28,28 +28,29 @@ def adjust_brightness(
 def adjust_contrast(
     planes: Float[Array, "3 h w"], factor: Factor
 ) -> Float[Array, "3 h w"]:
-    """Scales distances from the image's mean grey by a factor >= 0; 1 is identity."""
+    """Scales differences from the image's mean gray by a factor >= 0; 1 is identity."""
     return _blend(planes, jnp.mean(_luma(planes), keepdims=True), factor)
 
 
 def adjust_saturation(
     planes: Float[Array, "3 h w"], factor: Factor
 ) -> Float[Array, "3 h w"]:
-    """Scales distances from each pixel's own grey by a factor >= 0; 1 is identity."""
+    """Scales differences from each pixel's gray by a factor >= 0; 1 is identity."""
     return _blend(planes, _luma(planes), factor)
 
 
 def adjust_hue(planes: Float[Array, "3 h w"], shift: Factor) -> Float[Array, "3 h w"]:
-    """Turns every hue by `shift` of a full circle, in [-0.5, 0.5]; 0 is identity.
+    """Shifts every hue by `shift` of a full circle, in [-0.5, 0.5]; 0 is identity.
 
-    HSV's value and saturation are kept. Neither is computed: a channel is
-    value - chroma * ramp(hue), so one division per pixel is enough.
+    The value and saturation of HSV do not change, so no conversion to HSV and back is
+    needed: a channel is value - chroma * ramp(hue), with one division per pixel.
 
     Source: pytorch/vision@torchvision/transforms/_functional_tensor.py, `adjust_hue`;
-        the inverse as in https://en.wikipedia.org/wiki/HSL_and_HSV#HSV_to_RGB_alternative.
+        the inverse as in
+        https://en.wikipedia.org/wiki/HSL_and_HSV#HSV_to_RGB_alternative.
     """
     red, green, blue = planes
-    # Pairwise, since XLA on the CPU does not fuse a reduction over the channels.
+    # Pairwise, because XLA on the CPU does not fuse a reduction over the channels.
     value = jnp.maximum(jnp.maximum(red, green), blue)
     chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
     scale = 1.0 / jnp.where(chroma == 0, 1.0, chroma)
@@ -91,12 +92,12 @@ def gaussian_blur(
     """Blurs with a 23 x 23 Gaussian, reflecting the image at its borders.
 
     Args:
-        planes: one image; below 12 pixels the kernel is cut to what one reflection
-            can fill.
-        sigma: standard deviation in pixels, > 0; 23 taps hold it up to about 4.
+        planes: one image; if a side is below 12 pixels, the kernel is cut to the radius
+            that one reflection can fill.
+        sigma: standard deviation in pixels, > 0; 23 taps cover values up to about 4.
 
-    Source: pytorch/vision@torchvision/transforms/_functional_tensor.py,
-        `gaussian_blur` with kernel_size 23.
+    Source: pytorch/vision@torchvision/transforms/_functional_tensor.py, `gaussian_blur`
+        with kernel_size 23.
     """
     return _blur_axis(_blur_axis(planes, sigma, 1), sigma, 2)
 
@@ -109,10 +110,11 @@ def jitter(
     """Changes brightness, contrast, saturation and hue at random, in random order.
 
     Args:
-        key: randomness of this image.
+        key: random key of this image.
         planes: one image.
-        strengths: (brightness, contrast, saturation, hue). The first three draw a
-            factor from [max(0, 1 - s), 1 + s], hue a shift from [-s, s], uniformly.
+        strengths: (brightness, contrast, saturation, hue). For strength s, the factors
+            of the first three are uniform in [max(0, 1 - s), 1 + s], and the hue shift
+            is uniform in [-s, s].
 
     Source: pytorch/vision@torchvision/transforms/transforms.py, ColorJitter.
     """
@@ -127,16 +129,17 @@ def jitter(
 def recolor(
     planes: Float[Array, "3 h w"], factors: Float[Array, " 4"], order: Int[Array, " 4"]
 ) -> Float[Array, "3 h w"]:
-    """Applies the four colour adjustments in a given order.
+    """Applies the four color adjustments in a given order.
+
+    Hue is the most expensive adjustment, and under `jax.vmap` a conditional computes
+    all its branches. So the hue is shifted once, between two sequences of three blends;
+    blends that belong to the other sequence have factor 1 and change nothing. This
+    takes six blends and one hue shift instead of four of each.
 
     Args:
         planes: one image.
-        factors: of brightness, contrast and saturation, and the hue shift.
+        factors: factors of brightness, contrast and saturation, and the hue shift.
         order: a permutation of 0 brightness, 1 contrast, 2 saturation, 3 hue.
-
-    Hue is the dearest step and, under vmap, a choice computes all its branches. So hue
-    is turned once, between two runs of blends that idle (factor 1) where it is not
-    their turn: six blends and one hue instead of four of each.
     """
     positions = jnp.arange(4)
     hue_position = jnp.argmax(order == _HUE)
@@ -156,14 +159,14 @@ def _blend_all(
     def blend(step: Int[Array, ""], planes: Float[Array, "3 h w"]):
         return _blend(planes, _blend_base(planes, order[step]), factors[step])
 
-    # A loop, since XLA on the CPU recomputes the producers of an unrolled chain.
+    # A loop, because XLA on the CPU recomputes the producers of an unrolled chain.
     return jax.lax.fori_loop(0, order.size, blend, planes)
 
 
 def _blend_base(
     planes: Float[Array, "3 h w"], op: Int[Array, ""]
 ) -> Float[Array, "1 h w"]:
-    """Returns what blend `op` mixes with: black, the mean grey or the grey image."""
+    """Returns the image that `op` blends with: black, mean gray or the gray image."""
     luma = _luma(planes)
     flat = jnp.where(op == _CONTRAST, jnp.mean(luma), 0.0)
     return jnp.where(op == _SATURATION, luma, flat)
@@ -181,8 +184,11 @@ def _luma(planes: Float[Array, "3 h w"]) -> Float[Array, "1 h w"]:
 
 
 def _ramp(turn: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
-    """How far a channel whose own hue lies at half a circle is below the value."""
-    # h - floor(h) and not jnp.mod, which is several times slower on the CPU.
+    """Returns (value - channel) / chroma of a channel.
+
+    `turn` is the hue in full circles, shifted so that the channel's own hue is at 5/6.
+    """
+    # h - floor(h), because jnp.mod is several times slower on the CPU.
     sextant = 6.0 * (turn - jnp.floor(turn))
     return jnp.clip(jnp.minimum(sextant, 4.0 - sextant), 0.0, 1.0)
 
@@ -196,7 +202,7 @@ def _blur_axis(
     taps = jnp.exp(-0.5 * (jnp.arange(radius + 1, dtype=jnp.float32) / sigma) ** 2)
     taps = taps / (2.0 * jnp.sum(taps) - taps[0])
     widths = [(radius, radius) if i == axis else (0, 0) for i in range(3)]
-    # A barrier, since XLA on the CPU would otherwise reflect anew for every tap.
+    # A barrier, because XLA on the CPU would repeat the reflection for every tap.
     padded = jax.lax.optimization_barrier(jnp.pad(planes, widths, mode="reflect"))
 
     def shifted(by: int) -> Float[Array, "c h w"]:
@@ -212,7 +218,7 @@ Planes = Float[Array, "3 h w"]
 
 @dataclasses.dataclass(frozen=True)
 class AugmentSpec:
-    """How the color of a crop is changed, and how it is blurred, mirrored, normalized.
+    """Color changes, blur, flip and normalization of a crop.
 
     Attributes:
         flip_prob: probability of mirroring left to right.
@@ -221,9 +227,10 @@ class AugmentSpec:
         jitter_prob: probability of the color jitter.
         grayscale_prob: probability of converting to grayscale.
         blur_prob: probability of a Gaussian blur.
-        blur_sigma: its standard deviation is uniform in (min, max), in pixels.
-        mean: of each channel of pixels in [0, 1]; is subtracted last.
-        std: of each channel; divides last.
+        blur_sigma: (min, max) of the blur's standard deviation, in pixels; it is drawn
+            uniformly.
+        mean: mean of each channel, for pixels in [0, 1]; subtracted last.
+        std: standard deviation of each channel; divides last.
 
     Raises:
         ValueError: if a field is out of range.
@@ -253,22 +260,22 @@ class AugmentSpec:
             )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError(
-                f"mean={self.mean} and std={self.std} must have one value per colour, "
-                "std positive; use e.g. (0.5, 0.5, 0.5) for both"
+                f"mean={self.mean} and std={self.std} must have one value per color, "
+                "and std must be positive; use e.g. (0.5, 0.5, 0.5) for both"
             )
 
 
 def augment_crop(
     key: PRNGKeyArray, planes: Planes, spec: AugmentSpec, *, branch: bool = False
 ) -> Planes:
-    """Jitters, greys, blurs, mirrors and normalises one crop, in MoCo v2's order.
+    """Jitters, grays, blurs, mirrors and normalizes one crop, in MoCo v2's order.
 
     Args:
-        key: randomness of this crop.
+        key: random key of this crop.
         planes: one crop, in [0, 1].
-        spec: how often and how much; a step of probability 0 costs nothing.
-        branch: whether to make only the changes that happen; else all are made, then
-            taken or left, which is what `jax.vmap` needs.
+        spec: probabilities and strengths; a step of probability 0 costs nothing.
+        branch: whether to compute only the changes that are drawn. Otherwise all
+            changes are computed and then selected, which is what `jax.vmap` needs.
 
     Source: facebookresearch/moco@main_moco.py, `--aug-plus`.
     """
@@ -290,7 +297,7 @@ def _sometimes(
     planes: Planes,
     branch: bool,
 ) -> Planes:
-    """Applies a change with the given probability, and not at all where that is 0."""
+    """Applies a change with a probability; a change of probability 0 is left out."""
     if probability == 0:
         return planes
     coin_key, change_key = jax.random.split(key)

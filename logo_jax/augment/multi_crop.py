@@ -1,13 +1,13 @@
-"""From a batch of stored images to its augmented crops, on the device.
+"""Augmented crops of a batch of stored images, computed on the device.
 
-Each crop's randomness is folded from (epoch key, example id, crop index), so it does
-not depend on the other images of the batch, their order, or the device. Stored images
-are uint8, channels last; inside, an image is planes Float[Array, "c h w"] in [0, 1],
-float32; the crops returned are normalized, channels last.
+The random key of a crop is folded from (epoch key, example id, crop index), so it does
+not depend on the other images of the batch, their order or the device. Stored images
+are uint8, channels last. Inside this module an image is stored as planes Float[Array,
+"c h w"] in [0, 1], float32. The returned crops are normalized, channels last.
 
-Images of several sizes share a batch of canvases: an image lies in the top left corner
-of its canvas, and an axis that is longer than the canvas was reduced to it. Boxes are
-drawn in pixels of the original image, so aspect ratios are the original's.
+Images of several sizes share a batch of canvases: an image is in the top left corner of
+its canvas, and an axis longer than the canvas has been reduced to the canvas. Boxes are
+drawn in pixels of the original image, so aspect ratios are those of the original.
 """
 
 import functools
@@ -38,12 +38,13 @@ def make_views(
     Args:
         key: the epoch's key; the same key, image and id always give the same crops.
         images: canvases of h x w pixels, red, green, blue in 0..255. Pixels of a canvas
-            beside its image are not used.
+            outside its image are not used.
         sizes: original (height, width) of each image, in pixels.
-        ids: numbers of the images in their data set.
-        global_crops: the g crops of size s; crop indices 0 to g - 1.
-        local_crops: the l crops of size t, perhaps none; indices g to g + l - 1.
-        augment: changes of each crop.
+        ids: indices of the images in their data set.
+        global_crops: spec of the g crops of size s, which have crop indices 0 to g - 1.
+        local_crops: spec of the l crops of size t, with indices g to g + l - 1; l may
+            be 0.
+        augment: augmentation of each crop.
 
     Returns:
         Normalized global crops and local crops.
@@ -60,7 +61,7 @@ def make_views(
         return render(*chosen, size=size, augment=augment)
 
     first_local = global_crops.count
-    if global_crops.size == local_crops.size:  # one computation, half the compile time
+    if global_crops.size == local_crops.size:  # one call, half the compile time
         both = views(slice(None), global_crops.size)
         return both[:, :first_local], both[:, first_local:]
     return (
@@ -77,14 +78,14 @@ def crop_boxes(
     global_crops: CropSpec,
     local_crops: CropSpec,
 ) -> tuple[Float[Array, "b g 4"], Float[Array, "b l 4"]]:
-    """The boxes that `make_views` crops with the same arguments.
+    """Returns the boxes that `make_views` crops, given the same arguments.
 
     Args:
         key: the epoch's key.
-        ids: numbers of the images in their data set.
+        ids: indices of the images in their data set.
         sizes: original (height, width) of each image, in pixels.
-        global_crops: the g crops with indices 0 to g - 1.
-        local_crops: the l crops with indices g to g + l - 1.
+        global_crops: spec of the g crops with indices 0 to g - 1.
+        local_crops: spec of the l crops with indices g to g + l - 1.
 
     Returns:
         Boxes (top, left, height, width) of the global and the local crops, in pixels of
@@ -100,7 +101,7 @@ def _sample_boxes(
     global_crops: CropSpec,
     local_crops: CropSpec,
 ) -> tuple[Float[Array, "b g 4"], Float[Array, "b l 4"]]:
-    """Draws the boxes of all crops, one key [b, g + l] for each."""
+    """Draws the boxes of all crops, from one key per crop, [b, g + l]."""
 
     def sample(keys: jax.Array, spec: CropSpec):
         draw = functools.partial(sample_box, spec=spec)
@@ -126,7 +127,7 @@ def prepare_eval(
 def _crop_keys(
     key: PRNGKeyArray, ids: Int[Array, " b"], count: int
 ) -> tuple[jax.Array, jax.Array]:
-    """The keys of every image's boxes and of its color changes, [b, count] each."""
+    """Returns the keys of all boxes and those of all color changes, [b, count] each."""
 
     def crop_keys(example_id: Int[Array, ""], crop_index: Int[Array, ""]):
         example_key = jax.random.fold_in(key, example_id)
@@ -140,7 +141,7 @@ def _crop_keys(
 def _on_canvas(
     boxes: Float[Array, "b n 4"], sizes: Int[Array, "b 2"], canvas: tuple[int, ...]
 ) -> Float[Array, "b n 4"]:
-    """Turns boxes in original pixels into boxes in pixels of the canvas."""
+    """Converts boxes in original pixels to boxes in pixels of the canvas."""
     stored = jnp.minimum(sizes, jnp.array(canvas)[None])
     scale = stored.astype(jnp.float32) / sizes.astype(jnp.float32)
     return boxes * jnp.tile(scale, 2)[:, None]
@@ -154,26 +155,29 @@ def render(
     size: int,
     augment: AugmentSpec,
 ) -> Float[Array, "b n {size} {size} 3"]:
-    """Cuts the boxes out of each image and augments them, one key per box.
+    """Cuts the boxes out of each image and augments them, with one key per box.
 
     Args:
         images: red, green, blue in 0..255.
         boxes: (top, left, height, width) in pixels, inside the images.
-        keys: randomness of each crop, [b, n].
+        keys: random key of each crop, [b, n].
         size: side of the crops, in pixels.
-        augment: what is done to each crop after cutting.
+        augment: augmentation of each crop.
 
     Returns:
-        Normalised crops, channels last. On the platform for which it is compiled the
-        faster of `all_at_once` and `one_by_one`, which agree to float rounding.
+        Normalized crops, channels last. They are computed by `one_by_one` on CPUs and
+        by `all_at_once` on other platforms, where each is the faster one; the two agree
+        up to float rounding.
     """
     looks = {"size": size, "augment": augment}
-    # Sequential, since under a batched condition both branches are taken.
-    in_turn = jax.custom_batching.sequential_vmap(
+    # Sequential, because under `jax.vmap` both branches of a condition are computed.
+    sequential = jax.custom_batching.sequential_vmap(
         functools.partial(one_by_one, **looks)
     )
-    at_once = functools.partial(all_at_once, **looks)
-    return jax.lax.platform_dependent(images, boxes, keys, cpu=in_turn, default=at_once)
+    parallel = functools.partial(all_at_once, **looks)
+    return jax.lax.platform_dependent(
+        images, boxes, keys, cpu=sequential, default=parallel
+    )
 
 
 def all_at_once(
@@ -184,7 +188,7 @@ def all_at_once(
     size: int,
     augment: AugmentSpec,
 ) -> Float[Array, "b n {size} {size} 3"]:
-    """Renders all crops in parallel: every change is made, then taken or left."""
+    """Renders all crops in parallel: computes every change, then selects the drawn."""
 
     def render_crop(image: UInt8[Array, "h w 3"], box: Float[Array, " 4"], key):
         crop = resized_crop(to_planes(image), box, size)

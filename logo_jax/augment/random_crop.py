@@ -1,7 +1,7 @@
-"""Where to cut: random crop boxes with torchvision's RandomResizedCrop distribution.
+"""Random crop boxes with the distribution of torchvision's RandomResizedCrop.
 
-A box is (top, left, height, width) in pixels: whole numbers held as float32, which is
-exact for the sides of any image and keeps its area from overflowing.
+A box is (top, left, height, width) in pixels. Its entries are whole numbers in float32,
+which is exact for the sides of any image and keeps the area from overflowing.
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ class CropSpec:
     """One group of crops of an image.
 
     Attributes:
-        count: crops per image, >= 0.
+        count: number of crops per image, >= 0.
         size: side of the square output, in pixels.
-        scale: area of the cut as a fraction of the image, (min, max), in (0, 1].
-        aspect: width / height of the cut, (min, max).
+        scale: (min, max) area of the box as a fraction of the image, in (0, 1].
+        aspect: (min, max) width / height of the box.
 
     Raises:
         ValueError: if a field is out of range.
@@ -57,16 +57,17 @@ class CropSpec:
 def sample_box(
     key: PRNGKeyArray, size: Int[Array, " 2"], spec: CropSpec
 ) -> Float[Array, " 4"]:
-    """Draws a box of random area, shape and place inside an image.
+    """Draws a box of random area, shape and position inside an image.
 
-    Area is uniform in `spec.scale`, aspect log-uniform in `spec.aspect`, the place
-    uniform over all whole-pixel offsets. The first of ten draws that fits the image is
-    taken; if none fits, the largest centred box whose aspect is allowed.
+    The area is uniform in `spec.scale`, the aspect ratio is log-uniform in
+    `spec.aspect`, and the position is uniform over all whole-pixel offsets. The result
+    is the first of ten draws that fits the image, or the box of `center_box` if none
+    fits.
 
     Args:
-        key: randomness of this box.
+        key: random key of this box.
         size: (height, width) of the image, in pixels; may be traced.
-        spec: the ranges; its count and size play no part.
+        spec: ranges of area and aspect; its count and size are not used.
 
     Returns:
         (top, left, height, width), in pixels.
@@ -86,9 +87,10 @@ def sample_box(
 def center_box(
     size: Int[Array, " 2"], aspect: tuple[float, float]
 ) -> Float[Array, " 4"]:
-    """Returns the largest centred box whose width / height lies in `aspect`.
+    """Returns the largest centered box whose width / height is in the range `aspect`.
 
-    An image of (height, width) `size` whose own aspect is in the range is taken whole.
+    It is the whole image if the aspect ratio of `size`, (height, width), is in the
+    range.
 
     Source: the fallback of pytorch/vision@torchvision/transforms/transforms.py,
         RandomResizedCrop.

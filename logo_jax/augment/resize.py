@@ -1,8 +1,9 @@
-"""Cutting a box out of an image and resizing it, as small matrix products.
+"""Cropping and resizing of an image, as small matrix products.
 
-An image is planes Float[Array, "c h w"] with values in [0, 1], float32, or stored, with
-channels last, in 0..255. Two forms of the same sums: `resized_crop` for accelerators,
-with batches made by `jax.vmap`, and `resized_crop_by_blocks` for CPUs.
+An image is either stored as planes Float[Array, "c h w"] with values in [0, 1],
+float32, or has channels last and values in 0..255. There are two implementations of the
+same sums: `resized_crop` for accelerators, batched by `jax.vmap`, and
+`resized_crop_by_blocks` for CPUs.
 """
 
 import jax.numpy as jnp
@@ -12,26 +13,27 @@ from jaxtyping import Array, Float, Int, UInt8
 def resized_crop(
     planes: Float[Array, "c h w"], box: Float[Array, " 4"], size: int
 ) -> Float[Array, "c {size} {size}"]:
-    """Resizes the inside of a box to size x size pixels, bilinearly and antialiased.
+    """Resizes the inside of a box to size x size pixels, bilinearly with antialiasing.
 
-    Equals torchvision's `resized_crop(antialias=True)` on float images to 3e-6 and
-    Pillow's on uint8 images to its rounding: pixels outside the box do not bleed in.
+    The result equals torchvision's `resized_crop(antialias=True)` on float images up to
+    3e-6 and Pillow's on uint8 images up to Pillow's rounding. Pixels outside the box
+    have no influence.
 
     Args:
         planes: one image.
-        box: (top, left, height, width) in pixels, inside the image; may be traced, and
-            need not be whole.
+        box: (top, left, height, width) in pixels, inside the image; may be traced and
+            fractional.
         size: side of the output, in pixels.
 
     Returns:
-        The resized cut, in the value range of `planes`.
+        The resized crop, in the value range of `planes`.
 
     Source: the triangle filter of python-pillow/Pillow@src/libImaging/Resample.c.
     """
     _, height, width = planes.shape
     rows = triangle_weights(height, size, box[0], box[2])
     columns = triangle_weights(width, size, box[1], box[3])
-    # Not the default precision: it rounds to bfloat16 or TF32 on accelerators.
+    # The default precision would round to bfloat16 or TF32 on accelerators.
     return jnp.einsum("sh,chw,tw->cst", rows, planes, columns, precision="highest")
 
 
@@ -41,16 +43,17 @@ def triangle_weights(
     start: Float[Array, ""],
     extent: Float[Array, ""],
 ) -> Float[Array, "{num_out} {num_in}"]:
-    """Weighs the input pixels of one axis for each output pixel; rows sum to one.
+    """Returns the weights of one axis's input pixels for each output pixel.
 
-    The triangle is one input pixel wide to either side when enlarging and one output
-    pixel when shrinking, which is what antialiases.
+    Rows sum to one. The triangle filter extends one input pixel to either side when
+    enlarging, and one output pixel when shrinking, which avoids aliasing.
 
     Args:
-        num_in: pixels of the image along the axis.
-        num_out: pixels of the output along the axis.
-        start: where the cut begins, in pixels.
-        extent: of the cut, in pixels, > 0; only pixels that it touches get weight.
+        num_in: number of pixels of the image along the axis.
+        num_out: number of pixels of the output along the axis.
+        start: start of the box, in pixels.
+        extent: length of the box, in pixels, > 0; only pixels that it touches get
+            weight.
     """
     pixels, outputs = jnp.arange(num_in), jnp.arange(num_out)
     return triangle(pixels, outputs, start, extent, extent / num_out)
@@ -63,11 +66,11 @@ def triangle(
     extent: Float[Array, ""],
     step: Float[Array, ""],
 ) -> Float[Array, "o i"]:
-    """Weighs pixels for outputs `step` apart, each given by its number on the axis."""
-    centres = start + (outputs.astype(jnp.float32) + 0.5) * step
+    """Returns weights of pixels for outputs that are `step` apart, given by indices."""
+    centers = start + (outputs.astype(jnp.float32) + 0.5) * step
     middles = pixels.astype(jnp.float32) + 0.5
-    distance = jnp.abs(middles[None, :] - centres[:, None]) / jnp.maximum(step, 1.0)
-    # Short of half a pixel, lest rounding let in the pixel beyond an image's last.
+    distance = jnp.abs(middles[None, :] - centers[:, None]) / jnp.maximum(step, 1.0)
+    # Less than half a pixel, so that rounding does not admit a pixel past the border.
     reach = jnp.maximum(extent / 2 + 0.499, 0.5)
     inside = jnp.abs(middles - (start + extent / 2)) <= reach
     weights = jnp.where(inside[None, :], jnp.maximum(1.0 - distance, 0.0), 0.0)
@@ -75,10 +78,10 @@ def triangle(
 
 
 def to_planes(image: UInt8[Array, "h w 3"]) -> Float[Array, "3 h w"]:
-    """Scales a stored image to [0, 1], channels first."""
+    """Converts a stored image to channels first and values in [0, 1]."""
     return jnp.moveaxis(image, -1, 0).astype(jnp.float32) / 255.0
 
 
 def to_channels_last(planes: Float[Array, "3 h w"]) -> Float[Array, "h w 3"]:
-    """Puts the channels of planes last."""
+    """Converts planes to channels last."""
     return jnp.moveaxis(planes, 0, -1)

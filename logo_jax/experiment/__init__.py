@@ -1,6 +1,7 @@
-"""From a config to objects: typed groups, factories, and a run ready to train.
+"""From a config to objects: typed config groups, factories, and a run ready to train.
 
-Derived values (steps, scaled learning rates) are computed here; they are no fields.
+Values derived from the config (number of steps, scaled learning rates) are computed
+here; they are not config fields.
 """
 
 from logo_jax.experiment.config import Config, parse

@@ -1,14 +1,16 @@
-"""The config as typed groups: what each field may hold. Defaults: `configs/base.py`.
+"""The config as typed groups, with the allowed values of every field.
 
-`parse` turns a config, from a config file or from a run's config.json, into a `Config`,
-and refuses unknown, missing and wrong fields. A new knob is one line in
-`configs/base.py`, its default and meaning, and one line here, its type and range. Knobs
-of the augmentation are typed in `augment/color.py`; those of a base method in its class
-or, if a field is computed from the knob, in `experiment/methods.py`.
+`parse` converts a config, from a config file or from a run's config.json, to a
+`Config`, and raises an error for unknown, missing and wrong fields. Defaults are in
+`configs/base.py`. A new field needs one line there, with its default and meaning, and
+one line here, with its type and allowed values. Fields of the augmentation are typed in
+`augment/color.py`. Fields of a base method (knobs) are typed in the method's class or,
+if the class's field is computed from the config's, in `experiment/methods.py`.
 """
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import (
     Annotated,
@@ -29,6 +31,7 @@ from logo_jax.configs import base
 from logo_jax.data.load import DataLocation
 from logo_jax.evaluation.knn import COLDEST
 from logo_jax.methods.affinity import CHOICES
+from logo_jax.methods.logo import UPDATES
 from logo_jax.methods.pairing import PAIRINGS
 from logo_jax.training.collapse import POLICIES
 
@@ -39,11 +42,11 @@ Group = TypeVar("Group")
 
 
 class Rule(NamedTuple):
-    """What a field may hold, besides its type.
+    """The values that a field may have, in addition to its type.
 
     Attributes:
-        text: completes "must be".
-        allows: whether a value, of any type, may be in the field.
+        text: description of the values; completes "must be".
+        allows: function from a value of any type to whether the field may have it.
     """
 
     text: str
@@ -51,7 +54,7 @@ class Rule(NamedTuple):
 
 
 def whole(low: int, high: int = INT_MAX) -> Rule:
-    """An integer from low to high."""
+    """Returns the rule for an integer from low to high."""
     limit = ", below 2**31" if high == INT_MAX else f", at most {high:,}"
     return Rule(
         f"a whole number, {low} or more{limit}",
@@ -60,12 +63,12 @@ def whole(low: int, high: int = INT_MAX) -> Rule:
 
 
 def one_of(names: Sequence[str]) -> Rule:
-    """One of some names."""
+    """Returns the rule for one of several names."""
     return Rule(f"one of {', '.join(names)}", lambda value: value in tuple(names))
 
 
 def crops(low: int) -> Rule:
-    """A group of crops, `low` or more of an image."""
+    """Returns the rule for a group of crops, with at least `low` crops per image."""
 
     def allows(value: Any) -> bool:
         match value:
@@ -132,7 +135,7 @@ CropTuple: TypeAlias = tuple[int, int, tuple[float, float]]
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Where images come from, and how they are read."""
+    """Which images are read, and how."""
 
     source: str
     name: str
@@ -149,7 +152,7 @@ class DataConfig:
 
     @property
     def location(self) -> DataLocation:
-        """The fields that say which images are read."""
+        """The fields that determine which images are read."""
         names = [field.name for field in dataclasses.fields(DataLocation)]
         return DataLocation(**{name: getattr(self, name) for name in names})
 
@@ -163,7 +166,7 @@ class CropsConfig:
 
     @property
     def specs(self) -> dict[str, CropSpec]:
-        """The groups of crops by name, as `augment.make_views` takes them."""
+        """The specs of the crops, as arguments of `augment.make_views`."""
         return {
             name: CropSpec(count=count, size=size, scale=scale)
             for name, (count, size, scale) in dataclasses.asdict(self).items()
@@ -188,7 +191,7 @@ class EncoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MethodConfig:
-    """The base method's name, and its knobs: fields of its class."""
+    """The base method's name, and its own fields by name (knobs)."""
 
     name: str
     knobs: dict[str, Any]
@@ -198,7 +201,7 @@ class MethodConfig:
 class LoGoConfig:
     """LoGo's repulsion, and the affinity that it minimizes."""
 
-    update_kind: Annotated[str, one_of(("none", "released", "joint"))]
+    update_kind: Annotated[str, one_of(("none", *UPDATES))]
     affinity: Annotated[str, one_of(("regressor", "random", "cosine"))]
     regressor_loss: str
     regressor_width: AtLeast1
@@ -232,7 +235,7 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Length of training and intervals."""
+    """Length of training, and intervals of logging and checkpoints."""
 
     num_epochs: AtLeast1
     num_steps: AtLeast0
@@ -242,7 +245,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MonitorConfig:
-    """Evaluation during training, and what is reported."""
+    """Evaluation and health checks during training, and reports to Weights & Biases."""
 
     knn_every_steps: AtLeast0
     knn: Annotated[tuple[tuple[int, float], ...], KNN_SETTINGS]
@@ -266,7 +269,7 @@ class MonitorConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Every field of a config."""
+    """All fields of a config."""
 
     seed: AtLeast0
     seeds: Annotated[int, whole(1, 1024)]
@@ -285,48 +288,48 @@ class Config:
 
 
 def parse(config: Mapping[str, Any] | Config) -> Config:
-    """The config as typed groups.
+    """Converts a config to typed groups.
 
     Args:
-        config: every field of configs/base.py for its method; a mapping of mappings or
-            a ConfigDict. A `Config` is returned as it is.
+        config: a mapping of mappings or a ConfigDict with every field of
+            configs/base.py for its method. A `Config` is returned as it is.
 
     Raises:
-        ValueError: for an unknown, missing or wrong field; one line.
+        ValueError: if a field is unknown, missing or wrong; the message is one line.
     """
     if isinstance(config, Config):
         return config
     as_dict = getattr(config, "to_dict", lambda: config)()
-    return parse_group(Config, as_dict, "config", _defaults(as_dict))
+    default = functools.partial(_default, as_dict)
+    return parse_group(Config, as_dict, "config", default)
 
 
 def parse_group(
-    kind: type[Group], group: Any, path: str, defaults: Any = None
+    kind: type[Group], group: Any, path: str, default: Callable[[str], Any]
 ) -> Group:
-    """A group of fields as a dataclass.
+    """Converts a group of fields to a dataclass.
 
     Args:
-        kind: the dataclass. Its annotations are the rules of its fields; a field whose
-            annotation is a dataclass is a group inside it.
+        kind: the dataclass. Its annotations are the rules of its fields. A field whose
+            annotation is a dataclass is an inner group.
         group: values by name.
         path: the group's name in messages.
-        defaults: of the fields, to name in messages; may lack some.
+        default: function from a field's path to its default, or to None if there is
+            none; called only for an error message.
 
     Raises:
-        ValueError: for an unknown, missing or wrong field, or as the dataclass does.
+        ValueError: if a field is unknown, missing or wrong, or the dataclass raises it.
     """
     values = check_fields(get_type_hints(kind, include_extras=True), group, path)
-    defaults = defaults if isinstance(defaults, Mapping) else {}
     for name, annotation in get_type_hints(kind, include_extras=True).items():
         inside = f"{path}.{name}"
         if annotation is MethodConfig:
             values[name] = _method(values[name], inside)
         elif dataclasses.is_dataclass(annotation):
             inner: Any = annotation
-            default = defaults.get(name)
             values[name] = parse_group(inner, values[name], inside, default)
         else:
-            require(values[name], annotation, inside, defaults.get(name))
+            require(values[name], annotation, inside, default)
     try:
         return kind(**values)
     except ValueError as error:
@@ -334,10 +337,10 @@ def parse_group(
 
 
 def check_fields(names: Iterable[str], group: Any, path: str) -> dict[str, Any]:
-    """The group as a dict of exactly these fields.
+    """Returns the group as a dict, after checking that it has exactly these fields.
 
     Raises:
-        ValueError: if it is no mapping, has another field or lacks one.
+        ValueError: if it is not a mapping, has another field or lacks a field.
     """
     if not isinstance(group, Mapping):
         raise ValueError(
@@ -354,19 +357,25 @@ def check_fields(names: Iterable[str], group: Any, path: str) -> dict[str, Any]:
     return dict(group)
 
 
-def require(value: Any, annotation: Any, path: str, default: Any = None) -> None:
-    """Raises ValueError unless the value is as its annotation says."""
+def require(
+    value: Any,
+    annotation: Any,
+    path: str,
+    default: Callable[[str], Any] = lambda path: None,
+) -> None:
+    """Raises a ValueError unless the annotation's rule allows the value."""
     rule = _rule(annotation)
     if not rule.allows(value):
-        usual = "" if default is None else f"; the default is {default!r}"
-        raise ValueError(f"{path}={value!r} must be {rule.text}{usual}")
+        usual = default(path)
+        hint = "" if usual is None else f"; the default is {usual!r}"
+        raise ValueError(f"{path}={value!r} must be {rule.text}{hint}")
 
 
 def lookup(table: Mapping[str, Any], value: str, path: str) -> Any:
-    """The entry of a table that a field names.
+    """Returns the entry of a table that a field names.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is no such entry.
     """
     if value not in table:
         raise ValueError(f"{path}={value!r} must be one of {', '.join(table)}")
@@ -374,7 +383,7 @@ def lookup(table: Mapping[str, Any], value: str, path: str) -> Any:
 
 
 def _rule(annotation: Any) -> Rule:
-    """The rule of a field: that of its annotation, or of its type."""
+    """Returns the rule in a field's annotation, or the rule of its type."""
     if get_origin(annotation) is Annotated:
         return get_args(annotation)[1]
     if annotation in PLAIN:
@@ -398,10 +407,13 @@ def _hint(name: str, names: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else "remove it; see configs/base.py"
 
 
-def _defaults(config: Any) -> dict[str, Any]:
-    """Defaults of the config's method; empty if the method is not one of ours."""
+def _default(config: Any, path: str) -> Any:
+    """Returns a field's default for the config's method; None without a default."""
     method = config.get("method") if isinstance(config, Mapping) else None
     name = method.get("name") if isinstance(method, Mapping) else None
-    if isinstance(name, str) and name in base.METHODS:
-        return base.get_config(name).to_dict()
-    return {}
+    if not (isinstance(name, str) and name in base.METHODS):
+        return None
+    found: Any = base.get_config(name).to_dict()
+    for part in path.split(".")[1:]:
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found

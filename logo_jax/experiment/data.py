@@ -1,4 +1,4 @@
-"""Data of a config: decoded in memory if they fit, and split over the devices."""
+"""Data of a config: decoded in memory if they fit, and batches on the devices."""
 
 import os
 from typing import TypeAlias
@@ -18,21 +18,21 @@ from logo_jax.parallel.mesh import batch_sharding, replicate
 
 Loader: TypeAlias = OnDeviceLoader | StreamingLoader
 
-SHARE = 1 / 4  # of a device's memory that a data set on it may take
+SHARE = 1 / 4  # fraction of a memory that a data set may use
 
 
 def load_data(config: DataConfig) -> ExperimentData:
-    """The images of a config; those of one size decoded, if memory allows.
+    """Loads the images of a config; those of one size are decoded, if memory allows.
 
     Raises:
-        ValueError: if they are not as described.
-        FileNotFoundError: if they are not there.
+        ValueError: if the images are not as the config describes.
+        FileNotFoundError: if the images do not exist.
     """
     return decode_in_memory(config, load_images(config.location))
 
 
 def decode_in_memory(config: DataConfig, data: ExperimentData) -> ExperimentData:
-    """The same images; those of one size decoded, if memory allows.
+    """Returns the same images; those of one size are decoded, if memory allows.
 
     Raises:
         ValueError: if more images are corrupt than `max_corrupt` allows.
@@ -63,14 +63,14 @@ def make_loader(
     batch_size: int,
     seeds: tuple[int, ...],
 ) -> tuple[Loader, str]:
-    """Batches of the images, and a line that says where the images are kept.
+    """Returns a loader of batches, and a line that states where the images are kept.
 
     Args:
         config: the data group.
-        images: to train on.
+        images: the training images.
         mesh: the devices.
-        batch_size: images a step, over all devices.
-        seeds: of the order.
+        batch_size: number of images per step, over all devices.
+        seeds: seeds of the order of images.
 
     Raises:
         ValueError: if more images are corrupt than `max_corrupt` allows.
@@ -103,32 +103,31 @@ def make_loader(
 
 
 def num_classes(images: ImageSource, purpose: str) -> int:
-    """Number of classes; raises if images are unlabeled or multi-label.
+    """Returns the number of classes; raises if images are unlabeled or multi-label.
 
     Args:
-        images: to train on.
+        images: the training images.
         purpose: what needs the classes, to name in the message.
 
     Raises:
-        ValueError: if the images have no labels, or several classes each.
+        ValueError: if the images have no labels or several classes per image.
     """
     several = images.num_classes and np.ndim(images.records([0])[0].label)
     if several or not images.num_classes:
         raise ValueError(
-            f"{purpose} needs one class of each training image, and {images.origin} "
-            f"has {'several' if several else 'no labels'}; do without it, or use other "
-            "images"
+            f"{purpose} needs one class per training image, but {images.origin} has "
+            f"{'several' if several else 'no labels'}; disable it, or use other images"
         )
     return images.num_classes
 
 
 def num_bytes(images: ImageSource, canvas: Size) -> int:
-    """Bytes of all images on canvases of that (height, width)."""
+    """Returns the bytes of all images on canvases of this (height, width)."""
     return len(images) * int(np.prod(canvas)) * 3
 
 
 def device_memory(mesh: Mesh) -> tuple[float, str]:
-    """Bytes of memory of a device, and whose memory it is."""
+    """Returns the bytes of memory of a device, and a text with its owner."""
     stats = mesh.local_devices[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"], "the device's"

@@ -36,12 +36,12 @@ class Experiment:
     """A config with its data on the devices, ready to train.
 
     Attributes:
-        spec: what the config describes.
+        spec: the objects that the config describes.
         mesh: the devices.
-        loader: batches by step number.
-        loading: a line that says where the images are kept.
+        loader: loader of batches, by step number.
+        loading: a line that states where the images are kept.
         train_step: `(state, examples, epoch) -> (state, metrics)`, compiled.
-        monitor: kNN during training; None without labels or a test set.
+        monitor: kNN evaluation during training; None without labels or a test set.
         shown: some of the training images, for figures.
     """
 
@@ -54,11 +54,11 @@ class Experiment:
     shown: Examples
 
     def init(self) -> TrainState:
-        """The state before the first step, on every device."""
+        """Returns the state before the first step, on every device."""
         return replicate(self.spec.first_state(), self.mesh)
 
     def rolled_back(self, times: int) -> Self:
-        """The experiment with other crops and noise; itself if `times` is 0."""
+        """Returns the experiment with other crops and noise; itself if `times` is 0."""
         if not times:
             return self
         step = compiled_step(self.spec, self.mesh, times)
@@ -66,14 +66,14 @@ class Experiment:
 
 
 def make_experiment(config: Mapping[str, Any] | Config, mesh: Mesh) -> Experiment:
-    """Everything a config describes, on the devices of the mesh.
+    """Makes everything that a config describes, on the devices of the mesh.
 
-    Images are listed first, which is quick, and decoded once all fields are known to
-    be right.
+    Images are listed first, which is fast, and decoded after all fields have been
+    checked.
 
     Raises:
         ValueError: as `make_spec`, and if the data do not fit the config.
-        FileNotFoundError: if the data are not there.
+        FileNotFoundError: if the data do not exist.
     """
     config = parse(config)
     require_wandb(config.monitor.wandb)
@@ -102,7 +102,7 @@ def make_experiment(config: Mapping[str, Any] | Config, mesh: Mesh) -> Experimen
 
 
 def some_of(images: ImageSource, spec: ExperimentSpec) -> Examples:
-    """A few of the images on their canvases, evenly spaced among all of them."""
+    """Returns a few of the images on their canvases, evenly spaced among all images."""
     ids = evenly_spaced(len(images), NUM_SHOWN)
     canvas = canvas_size(images, spec.config.data.canvas)
     stored = read_canvases(images, ids, canvas)
@@ -114,20 +114,23 @@ def _steps_per_epoch(config: Config, images: ImageSource) -> int:
     if batch_size > len(images):
         raise ValueError(
             f"config.data.batch_size={batch_size} exceeds the {len(images)} training "
-            "images; use a smaller one"
+            "images; use a smaller batch size"
         )
     return len(images) // batch_size
 
 
 def _num_classes(config: Config, images: ImageSource) -> int:
-    """Classes of the online linear classifier; 0 if there is none."""
+    """Returns the number of classes of the online linear classifier; 0 without one."""
     if not config.monitor.linear:
         return 0
     return num_classes(images, "config.monitor.linear=True")
 
 
 def compiled_step(spec: ExperimentSpec, mesh: Mesh, rollbacks: int = 0) -> TrainStep:
-    """The compiled train step; other crops and noise for each number of rollbacks."""
+    """Returns the compiled train step.
+
+    Each number of rollbacks has other crops and noise.
+    """
     keys = spec.keys("crops", "steps")
     if rollbacks:
         fold = functools.partial(jax.random.fold_in, data=rollbacks)
@@ -138,15 +141,15 @@ def compiled_step(spec: ExperimentSpec, mesh: Mesh, rollbacks: int = 0) -> Train
 def knn_monitor(
     spec: ExperimentSpec, data: ExperimentData, mesh: Mesh
 ) -> KnnMonitor | None:
-    """The kNN monitor of a config; None if labels are missing."""
+    """Returns the kNN monitor of a config; None if labels are missing."""
     if data.bank is None or data.queries is None:
         return None
     config = spec.config.monitor
     sizes = data.bank.largest, data.queries.largest
     if None not in sizes and sizes[0] != sizes[1] and not config.resize:
         raise ValueError(
-            f"train and test images differ in size: images of {data.bank.origin} are "
-            f"of size {sizes[0]}, of {data.queries.origin} {sizes[1]}; set "
+            f"train and test images differ in size: {data.bank.origin} has size "
+            f"{sizes[0]}, {data.queries.origin} has size {sizes[1]}; set "
             "config.monitor.resize and config.monitor.crop, e.g. to 36 and 32"
         )
     return KnnMonitor(
@@ -169,7 +172,7 @@ def knn_monitor(
 def make_eval_crops(
     spec: ExperimentSpec, images: ImageSource, limit: int = 0
 ) -> EvalCrops:
-    """At most `limit` of the images, or all for 0, cropped as the monitor does.
+    """Crops at most `limit` of the images, or all if it is 0, as the monitor does.
 
     Raises:
         ValueError: if images may differ in size and the config does not resize them.
@@ -178,8 +181,8 @@ def make_eval_crops(
     if images.largest is None and not config.monitor.resize:
         raise ValueError(
             f"images of {images.origin} may differ in size: config.monitor.resize=0 "
-            "must be their short side for kNN; use e.g. 256, and 224 for "
-            "config.monitor.crop"
+            "must be the short side to which kNN resizes them; use e.g. 256, and 224 "
+            "for config.monitor.crop"
         )
     return EvalCrops(
         source=images,

@@ -1,8 +1,8 @@
-"""The method of a config: a base method, and LoGo around it."""
+"""The method of a config: a base method, optionally inside LoGo."""
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -41,28 +41,29 @@ from logo_jax.training.schedule import TrainingSchedule
 
 REGRESSOR_LOSSES = {
     "jensen_shannon": losses.jensen_shannon,
-    # the paper's affinity is never negative: the softplus of the score
+    # The paper's affinity, the softplus of the score, is never negative.
     "difference": lambda positive, negative: losses.mine_difference(
         jax.nn.softplus(positive), jax.nn.softplus(negative)
     ),
     "donsker_varadhan": losses.donsker_varadhan,
 }
-# peak learning rate of the online classifier; on the quickstart 1 is slow and 10
-# overshoots
+# Peak learning rate of the online classifier. In the quickstart 1 is slow and 10
+# overshoots.
 LINEAR_RATE = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
 class MethodParts:
-    """What methods are built from.
+    """Objects from which methods are built.
 
     Attributes:
-        config: every field.
+        config: all fields.
         norm: constructor of batch norms.
         encoder: backbone and head.
         training: length of the training.
         pair_weights: weight of each directed pair of views, [s, t].
-        num_classes: of the images' labels; 0: unknown, and no classifier is trained.
+        num_classes: number of classes of the images' labels; 0: unknown, and no
+            classifier is trained.
     """
 
     config: Config
@@ -74,21 +75,21 @@ class MethodParts:
 
     @property
     def rate(self) -> float:
-        """The learning rate at its peak, at the config's batch size."""
+        """The peak learning rate at the config's batch size."""
         return self.scaled(self.config.optimizer.learning_rate)
 
     def scaled(self, rate: float) -> float:
-        """A learning rate for 256 images a step, at the config's batch size."""
+        """Converts a learning rate for batch size 256 to the config's batch size."""
         return rate * self.config.data.batch_size / 256
 
     def tx(self, **more: Any) -> optax.GradientTransformationExtraArgs:
-        """The config's optimizer on its schedule."""
+        """Returns the config's optimizer with its schedule."""
         group = self.config.optimizer
         rate = learning_rate(group, self.rate, self.training)
         return make_optimizer(group, rate, **more)
 
     def predictor(self, hidden: int) -> Any:
-        """A predictor with a hidden layer of that size."""
+        """Returns a predictor with a hidden layer of this size."""
         return networks.make_predictor(self.config.encoder, hidden, self.norm)
 
 
@@ -125,39 +126,59 @@ def _swav(
     return {"tx": optim.by_network(tx), "queue_start": start}
 
 
-def _nothing_more(parts: MethodParts) -> dict[str, Any]:
+def _derive_nothing(parts: MethodParts) -> dict[str, Any]:
     del parts
     return {}
 
 
 class BaseEntry(NamedTuple):
-    """How a base method is built.
+    """Describes how a base method is built.
 
     Attributes:
-        kind: its class. It gets `encoder`, `pair_weights`, `running_stats`, and as `tx`
-            the config's optimizer. Its other fields, unless `derive` returns them, are
-            knobs in the config's group `method`.
-        derive: from the parts, and from further knobs by keyword, to fields of the
-            class that are no knobs themselves.
+        kind: the method's class. It gets `encoder`, `pair_weights`, `running_stats`
+            and, as `tx`, the config's optimizer. Its other fields are fields of the
+            config's group `method` (knobs), unless `derive` returns them.
+        derive: function that computes fields of the class from the parts and from
+            further knobs, which are its keyword arguments.
+        derived: names of the fields that `derive` returns, apart from `tx`.
     """
 
     kind: Any
-    derive: Callable[..., dict[str, Any]] = _nothing_more
+    derive: Callable[..., dict[str, Any]] = _derive_nothing
+    derived: tuple[str, ...] = ()
+
+    def knobs(self) -> dict[str, Any]:
+        """Returns the annotations of all knobs, by name."""
+        computed = {"encoder", "pair_weights", "running_stats", "tx", *self.derived}
+        fields = {
+            field.name: field.type
+            for field in dataclasses.fields(self.kind)
+            if field.name not in computed
+        }
+        return self.own_knobs() | fields
+
+    def own_knobs(self) -> dict[str, Any]:
+        """Returns the annotations of the knobs that `derive` takes, by name."""
+        return {
+            parameter.name: parameter.annotation
+            for parameter in inspect.signature(self.derive).parameters.values()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        }
 
 
 BASES = {
-    "simsiam": BaseEntry(SimSiam, _simsiam),
+    "simsiam": BaseEntry(SimSiam, _simsiam, derived=("predictor",)),
     "moco": BaseEntry(MoCo),
-    "byol": BaseEntry(BYOL, _byol),
-    "swav": BaseEntry(SwAV, _swav),
+    "byol": BaseEntry(BYOL, _byol, derived=("predictor", "momentum")),
+    "swav": BaseEntry(SwAV, _swav, derived=("queue_start",)),
 }
 
 
 def make_method(parts: MethodParts) -> Method:
-    """The method of a config.
+    """Makes the method of a config.
 
     Raises:
-        ValueError: for an unknown or wrong field.
+        ValueError: if a field is unknown or wrong.
     """
     base = make_base(parts, parts.config.method)
     if parts.config.monitor.linear and parts.num_classes:
@@ -166,10 +187,10 @@ def make_method(parts: MethodParts) -> Method:
 
 
 def make_base(parts: MethodParts, config: MethodConfig) -> BaseMethod:
-    """The base method that a config names: one of `BASES`, or a class by import path.
+    """Makes the base method that a config names: one of `BASES`, or an imported class.
 
     Raises:
-        ValueError: if the method is unknown, or a knob of it is unknown, missing or
+        ValueError: if the method is unknown, or one of its knobs is unknown, missing or
             wrong.
     """
     path = "config.method"
@@ -178,43 +199,25 @@ def make_base(parts: MethodParts, config: MethodConfig) -> BaseMethod:
         entry = BaseEntry(kind)
     else:
         entry = lookup(BASES, config.name, f"{path}.name")
+    annotations = entry.knobs()
+    knobs = check_fields(annotations, config.knobs, path)
+    for name, annotation in annotations.items():
+        require(knobs[name], annotation, f"{path}.{name}")
+    own = {name: knobs.pop(name) for name in entry.own_knobs()}
     given = {
         "encoder": parts.encoder,
         "pair_weights": parts.pair_weights,
         "running_stats": parts.config.running_stats,
     }
-    own = {
-        parameter.name: parameter.annotation
-        for parameter in inspect.signature(entry.derive).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
-    knobs = {name: config.knobs[name] for name in own if name in config.knobs}
-    _require_all(own, knobs, path)
-    derived = {"tx": parts.tx()} | entry.derive(parts, **knobs)
-    fields = {
-        field.name: field.type
-        for field in dataclasses.fields(entry.kind)
-        if field.name not in given | derived
-    }
-    check_fields(own | fields, config.knobs, path)
-    rest = {name: config.knobs[name] for name in fields}
-    _require_all(fields, rest, path)
+    derived = {"tx": parts.tx()} | entry.derive(parts, **own)
     try:
-        return entry.kind(**given, **derived, **rest)
+        return entry.kind(**given, **derived, **knobs)
     except ValueError as error:
         raise ValueError(f"{path}.{error}") from error
 
 
-def _require_all(
-    annotations: Mapping[str, Any], values: Mapping[str, Any], path: str
-) -> None:
-    check_fields(annotations, values, path)
-    for name, annotation in annotations.items():
-        require(values[name], annotation, f"{path}.{name}")
-
-
 def _with_online_linear(parts: MethodParts, base: BaseMethod) -> BaseMethod:
-    """The base method, and a linear classifier of its features."""
+    """Adds a linear classifier of the base method's features."""
     num_steps = parts.training.num_steps
     rate = optim.cosine_schedule(LINEAR_RATE, num_steps=num_steps)
     tx = optim.sgd(rate, momentum=0.9, weight_decay=0.0)
@@ -222,14 +225,14 @@ def _with_online_linear(parts: MethodParts, base: BaseMethod) -> BaseMethod:
 
 
 def _with_logo(parts: MethodParts, base: BaseMethod) -> Method:
-    """The base method, or LoGo around it if local crops repel each other."""
+    """Returns the base method, inside LoGo if the config has a repulsion."""
     config = parts.config.logo
     if config.update_kind == "none":
         return base
     if config.update_kind == "released" and parts.config.optimizer.name != "sgd":
         raise ValueError(
-            "config.logo.update_kind='released' needs config.optimizer.name='sgd': it "
-            "limits one SGD step by the size of another; use 'joint'"
+            "config.logo.update_kind='released' needs config.optimizer.name='sgd', "
+            "because it limits an SGD step by the size of another; use 'joint'"
         )
     return LoGo(
         base=base,
@@ -245,7 +248,7 @@ def _with_logo(parts: MethodParts, base: BaseMethod) -> Method:
 
 
 def _affinity(parts: MethodParts) -> Affinity:
-    """The measure of similarity of two local crops."""
+    """Makes the measure of similarity of two local crops."""
     config, optimizer = parts.config.logo, parts.config.optimizer
     if config.affinity == "cosine":
         return CosineAffinity()

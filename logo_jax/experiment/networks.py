@@ -17,9 +17,9 @@ from logo_jax.networks.encoder import Encoder
 from logo_jax.parallel.mesh import AXIS
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-# Flax modules from images to features, with fields `norm` and `dtype`. Those of the
-# encoder group's `width`, `stem`, `zero_init_residual` and `remat` that a module has as
-# a field are passed too.
+# Flax modules from images to features, with fields `norm` and `dtype`. If a module has
+# any of the fields `width`, `stem`, `zero_init_residual` and `remat`, these get the
+# values of the encoder group.
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet10": resnet.resnet10,
     "resnet18": resnet.resnet18,
@@ -27,21 +27,13 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet50": resnet.resnet50,
     "alexnet": SmallAlexNet,
 }
-# regressor_norm -> norm of the regressor's layers
-REGRESSOR_NORMS = {
-    "joint": "batch",
-    "separate": "batch",
-    "eval": "batch",
-    "layer": "layer",
-    "none": "none",
-}
 
 
 def make_norm(batch_norm: str) -> resnet.Norm:
-    """Constructor of batch norms for a config's `batch_norm`.
+    """Returns a constructor of batch norms for a config's `batch_norm`.
 
     Raises:
-        ValueError: if it is none of global, per_device, split:N.
+        ValueError: if it is not global, per_device or split:N.
     """
     match batch_norm.split(":"):
         case ["global"]:
@@ -57,13 +49,13 @@ def make_norm(batch_norm: str) -> resnet.Norm:
 
 
 def norm_groups(batch_norm: str) -> int:
-    """Number of groups of images with statistics of their own on each device."""
+    """Returns the number of image groups with their own statistics on each device."""
     kind, _, groups = batch_norm.partition(":")
     return int(groups) if kind == "split" else 1
 
 
 def make_encoder(config: EncoderConfig, norm: resnet.Norm) -> Encoder:
-    """Backbone and projection head.
+    """Makes the backbone and the projection head.
 
     Args:
         config: the encoder group.
@@ -84,27 +76,27 @@ def make_encoder(config: EncoderConfig, norm: resnet.Norm) -> Encoder:
 
 
 def make_predictor(config: EncoderConfig, hidden: int, norm: resnet.Norm) -> nn.Module:
-    """Predictor of SimSiam and BYOL, with a hidden layer of that size."""
+    """Makes the predictor of SimSiam and BYOL, with a hidden layer of this size."""
     dtype = lookup(DTYPES, config.dtype, "config.encoder.dtype")
     return heads.simsiam_predictor(hidden, config.embedding_dim, norm, dtype)
 
 
 def make_regressor(config: LoGoConfig, norm: resnet.Norm) -> heads.Regressor:
-    """LoGo's similarity regressor."""
-    kind = lookup(REGRESSOR_NORMS, config.regressor_norm, "config.logo.regressor_norm")
+    """Makes LoGo's regressor."""
+    no_batch_norm = {"layer": LayerNorm, "none": None}
     return heads.Regressor(
         width=config.regressor_width,
         depth=config.regressor_depth,
-        norm={"batch": norm, "layer": LayerNorm, "none": None}[kind],
+        norm=no_batch_norm.get(config.regressor_norm, norm),
     )
 
 
 def import_object(path: str, field: str) -> Any:
-    """The object at an import path, "package.module:name".
+    """Imports the object at a path "package.module:name".
 
     Args:
-        path: of the object.
-        field: that has the path, to name in messages.
+        path: import path of the object.
+        field: config field that has the path, to name in messages.
 
     Raises:
         ValueError: if there is no such object.
@@ -114,7 +106,7 @@ def import_object(path: str, field: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"{field}={path!r} cannot be imported: {error}; give package.module:name"
+            f"{field}={path!r} cannot be imported: {error}; use package.module:name"
         ) from error
 
 

@@ -15,16 +15,16 @@ OPTIMIZERS = {"sgd": optim.sgd, "lars": optim.lars}
 def learning_rate(
     config: OptimizerConfig, rate: float, training: TrainingSchedule, kind: str = ""
 ) -> optax.Schedule:
-    """The learning rate of each step.
+    """Returns the schedule of the learning rate.
 
     Args:
         config: the optimizer group.
-        rate: at its peak.
+        rate: peak learning rate.
         training: length of the training.
-        kind: "cosine", "step" or "constant"; the group's `schedule` if empty.
+        kind: "cosine", "step" or "constant"; if empty, the group's `schedule`.
 
     Raises:
-        ValueError: if the warm-up does not fit.
+        ValueError: if the warm-up does not fit the training or the schedule.
     """
     epochs = training.num_steps / training.steps_per_epoch
     if config.warmup_epochs >= epochs and config.warmup_epochs:
@@ -36,8 +36,8 @@ def learning_rate(
     warmup = min(steps, training.num_steps - 1)
     if warmup and config.schedule != "cosine":
         raise ValueError(
-            f"config.optimizer.schedule={config.schedule!r} has no warm-up; set "
-            "config.optimizer.warmup_epochs=0, or schedule='cosine'"
+            f"config.optimizer.schedule={config.schedule!r} does not support "
+            "warm-up; set config.optimizer.warmup_epochs=0, or schedule='cosine'"
         )
     milestones = [round(part * training.num_steps) for part in config.milestones]
     makers: dict[str, Callable[[], optax.Schedule]] = {
@@ -53,13 +53,13 @@ def learning_rate(
 def make_optimizer(
     config: OptimizerConfig, rate: optim.ScalarOrSchedule, make: Any = None, **more: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer of a config at a learning rate.
+    """Makes the optimizer of a config.
 
     Args:
         config: the optimizer group.
         rate: learning rate, or a schedule of it.
-        make: its constructor; the group's `name` if None.
-        **more: arguments of the constructor besides momentum and weight decay.
+        make: constructor of the optimizer; if None, the one that the group names.
+        **more: arguments of the constructor, in addition to momentum and weight decay.
     """
     named = lookup(OPTIMIZERS, config.name, "config.optimizer.name")
     return (make or named)(

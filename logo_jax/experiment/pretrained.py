@@ -30,11 +30,11 @@ class FrozenEncoder:
     """An encoder that is evaluated and not trained.
 
     Attributes:
-        spec: what its config describes, including the data to evaluate on.
+        spec: the objects that its config describes, including the data to evaluate on.
         state: the train state with all its seeds, on every device.
         mesh: the devices.
-        source: "step 100", "untrained", or the file of the weights; names the encoder
-            in results.
+        source: "step 100", "untrained", or the name of the weights file; identifies the
+            encoder in results.
     """
 
     spec: ExperimentSpec
@@ -43,7 +43,7 @@ class FrozenEncoder:
     source: str
 
     def seeds(self) -> Iterator[Self]:
-        """A frozen encoder for each seed."""
+        """Yields a frozen encoder for each seed."""
         several = self.spec.schedule.seeds
         if len(several) == 1:
             yield self
@@ -57,7 +57,7 @@ class FrozenEncoder:
             )
 
     def of_seed(self, seed: int | None) -> Self:
-        """The encoder of a seed; None is enough if there is only one seed.
+        """Returns the encoder of a seed; with only one seed, `seed` may be None.
 
         Raises:
             ValueError: if the run does not have the seed.
@@ -66,27 +66,29 @@ class FrozenEncoder:
         if seed is None and len(found) == 1:
             (seed,) = found
         if seed not in found:
-            raise ValueError(f"--seed={seed} must be one of the run's, {sorted(found)}")
+            raise ValueError(
+                f"--seed={seed} must be one of the run's seeds {sorted(found)}"
+            )
         return found[seed]
 
     def untrained(self) -> Self:
-        """The encoder before the first step, initialized from the config's seeds."""
+        """Returns the encoder as it is initialized from the config's seeds."""
         state = replicate(self.spec.first_state(), self.mesh)
         return dataclasses.replace(self, state=state, source="untrained")
 
     @property
     def backbone(self) -> Backbone:
-        """The backbone and its weights; for one seed."""
+        """The backbone and its weights; for one seed only."""
         groups = {"params": self.state.params, "batch_stats": self.state.batch_stats}
         weights = {name: group[ENCODER]["backbone"] for name, group in groups.items()}
         return Backbone(self.spec.encoder.backbone, weights)
 
     def features(self, images: ImageSource) -> Features:
-        """Backbone features of all images, cropped as the config's monitor does."""
+        """Computes backbone features of all images, cropped as by the monitor."""
         return self.features_of(make_eval_crops(self.spec, images))
 
     def features_of(self, images: LabeledImages) -> Features:
-        """Backbone features of images that are already cropped."""
+        """Computes backbone features of images that are already cropped."""
         encode_with = make_encode_with(
             self.spec.encoder,
             functools.partial(prepare_eval, spec=self.spec.config.augment),
@@ -99,7 +101,7 @@ class FrozenEncoder:
         return found["backbone"]
 
     def parts(self, split: Split) -> FeatureSplits:
-        """Features of the rows to train, validate and test a classifier on."""
+        """Computes features to train, validate and test a classifier on."""
         found = {name: self.features(images) for name, images in split.images.items()}
         rows = split.draw({name: part.labels for name, part in found.items()})
         return FeatureSplits(
@@ -114,7 +116,7 @@ def _chosen(features: Features, rows: splits.SplitRows) -> Features:
 def from_run(
     folder: pathlib.Path, config: Mapping[str, Any], mesh: Mesh
 ) -> FrozenEncoder:
-    """The encoder of a run's newest undamaged checkpoint.
+    """Restores the encoder of a run's newest undamaged checkpoint.
 
     Raises:
         ValueError: if there is no checkpoint.
@@ -133,17 +135,17 @@ def from_run(
 def from_file(
     file: pathlib.Path, config: Mapping[str, Any], mesh: Mesh
 ) -> FrozenEncoder:
-    """The encoder whose backbone is in a safetensors file with torchvision's names.
+    """Reads an encoder's backbone from a safetensors file with torchvision's names.
 
     Args:
-        file: of weights.
-        config: whose encoder the weights belong to. The rest of its state is
-            initialized and not used.
+        file: the weights file.
+        config: config of the encoder that the weights belong to. The rest of the
+            encoder's state is initialized and not used.
         mesh: the devices.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it holds another network.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it has the weights of another network.
     """
     spec = make_spec(config, num_devices=mesh.devices.size)
     state = spec.first_state()
@@ -155,6 +157,6 @@ def from_file(
         for name, group in groups.items()
     }
     state = replicate(state.replace(**with_backbone), mesh)
-    # another file may have its name
+    # The checksum distinguishes files of the same name.
     source = f"{file.name}, crc32 {zlib.crc32(file.read_bytes()):08x}"
     return FrozenEncoder(spec, state, mesh, source)

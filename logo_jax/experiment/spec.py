@@ -1,4 +1,4 @@
-"""What a config describes, before any image is decoded."""
+"""The objects that a config describes, before any image is decoded."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ PURPOSES = ("parameters", "crops", "steps")
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentSpec:
-    """What a config describes, before any image is decoded.
+    """The objects that a config describes, before any image is decoded.
 
     Attributes:
         config: the typed config.
-        method: with its networks and optimizers.
+        method: the method, with its networks and optimizers.
         encoder: the network that is evaluated.
         schedule: length of training, intervals and seeds. With several seeds, the train
             state, keys and examples have a leading axis of seeds.
@@ -44,7 +44,7 @@ class ExperimentSpec:
         return self.config.crops.specs
 
     def make_batch(self, key: jax.Array, examples: Examples, epoch: Any) -> Batch:
-        """The crops of examples in an epoch; the key is the run's."""
+        """Returns the crops of examples in an epoch, given the run's crop key."""
         epoch_key = jax.random.fold_in(key, epoch)
         *pixels, labels = examples
         augment = self.config.augment
@@ -52,11 +52,11 @@ class ExperimentSpec:
         return Batch(*views, labels)
 
     def init(self, keys: jax.Array | None = None) -> TrainState:
-        """The state before the first step; with several seeds, with a leading axis.
+        """Returns the state before the first step; several seeds are a leading axis.
 
         Args:
-            keys: `self.keys("parameters")`, the default. If they are an argument of a
-                compiled function, its program is the same for all seeds.
+            keys: random keys; by default `self.keys("parameters")`. If they are an
+                argument of a compiled function, its program is the same for all seeds.
         """
         count = self.config.data.batch_size
         blank = Batch(
@@ -71,19 +71,19 @@ class ExperimentSpec:
         return jax.vmap(lambda key: self.method.init(key, blank))(keys)
 
     def first_state(self) -> TrainState:
-        """`init()`, compiled; the program is the same for all seeds."""
+        """Returns `init()`, compiled; the program is the same for all seeds."""
         return jax.jit(self.init)(self.keys("parameters"))
 
     def of_first_seed(self) -> Self:
-        """The spec with the first seed only."""
+        """Returns the spec with the first seed only."""
         schedule = dataclasses.replace(self.schedule, seeds=self.schedule.seeds[:1])
         return dataclasses.replace(self, schedule=schedule)
 
     def keys(self, *purposes: str) -> jax.Array:
-        """The run's random keys for some of "parameters", "crops" and "steps".
+        """Returns the run's random keys for some of "parameters", "crops" and "steps".
 
-        One key for one purpose, else [purposes]; with several seeds with a leading
-        axis.
+        The result is one key for one purpose, and [purposes] for several. Several seeds
+        are a leading axis.
         """
         rows = [PURPOSES.index(purpose) for purpose in purposes]
         of_seeds = [
@@ -103,19 +103,19 @@ def make_spec(
     steps_per_epoch: int = 1,
     num_classes: int = 0,
 ) -> ExperimentSpec:
-    """What a config describes.
+    """Makes the objects that a config describes.
 
     Args:
         config: every field of configs/base.py for its method.
-        num_devices: over which a batch is split.
+        num_devices: number of devices over which a batch is split.
         steps_per_epoch: for schedules that count epochs; any number if no step is
             taken.
-        num_classes: of the training images' labels, for `monitor.linear`; 0: without
-            its classifier, which only training needs.
+        num_classes: number of classes of the training images, for the classifier of
+            `monitor.linear`. 0: no classifier; only training needs it.
 
     Raises:
-        ValueError: for an unknown, missing or wrong field, or an impossible
-            combination; one line.
+        ValueError: if a field is unknown, missing or wrong, or a combination is
+            impossible; the message is one line.
     """
     config = parse(config)
     counts = [spec.count for spec in config.crops.specs.values()]
@@ -136,7 +136,7 @@ def make_spec(
 
 
 def _require_one_size(config: Config) -> None:
-    """AlexNet's first dense layer takes images of one size."""
+    """Raises unless AlexNet, with its first dense layer, gets images of one size."""
     sides = [spec.size for spec in config.crops.specs.values() if spec.count]
     sides = [*sides, config.monitor.crop or sides[0]]
     alexnet = config.encoder.backbone == "alexnet"

@@ -1,8 +1,9 @@
 """Losses as pure functions of arrays: import one and use it in any JAX program.
 
-Conventions: embeddings have the batch on the last axis but one and the dimension on
-the last; functions return one value per example and leave the mean to the caller,
-except the bounds on mutual information, which are means by definition.
+Conventions: the last axis of embeddings is the embedding dimension, and the
+second-to-last axis is the batch. Functions return one loss per example, and the caller
+averages them, except for the bounds on mutual information, which are means by
+definition.
 """
 
 from logo_jax.losses.contrastive import info_nce

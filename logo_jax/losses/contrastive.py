@@ -1,4 +1,4 @@
-"""The contrastive loss: find a view's own key among the keys of other images."""
+"""The contrastive loss InfoNCE: identify a view's own key among other images' keys."""
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,10 @@ def info_nce(
     *,
     temperature: float,
 ) -> Float[Array, "s t b"]:
-    """Cross-entropy of finding each query's own key among the negatives (InfoNCE).
+    """Computes InfoNCE: the cross-entropy of identifying a query's key among negatives.
 
-    One query view's similarities [b, k] are held at a time, for the gradient too.
+    Only one query view's similarities [b, k] are in memory at a time, also in the
+    backward pass.
 
     Args:
         queries: unit vectors, one per view and image.
@@ -23,15 +24,15 @@ def info_nce(
         temperature: divides similarities; dimensionless, > 0.
 
     Returns:
-        One loss for each (query view, key view, image), in nats; log(1 + k) where all
-        similarities are equal. Pairs of a view with itself are included: weigh them
-        with 0.
+        One loss for each (query view, key view, image), in nats; log(1 + k) if all
+        similarities are equal. The losses of a view with itself are included; give them
+        weight 0.
 
     Raises:
         ValueError: if temperature is not positive.
 
     Source: He et al. 2020, Eq. 1, https://arxiv.org/abs/1911.05722; as in
-        facebookresearch/moco@moco/builder.py, for all pairs of views at once.
+        facebookresearch/moco@moco/builder.py, for all pairs of views together.
 
     >>> z = jnp.ones((1, 1, 1)); n = jnp.ones((3, 1))
     >>> print(f"{info_nce(z, z, n, temperature=1.0).item():.4f}")     # log(4)
@@ -41,15 +42,16 @@ def info_nce(
         raise ValueError(f"temperature={temperature} must be positive; try 0.1")
     queries = queries / temperature
     positive = jnp.einsum("sbd,tbd->stb", queries, keys)
-    # view after view, and again for the gradient: one view's similarities at a time
+    # Views are processed one after another, and similarities are recomputed for the
+    # gradient, so that only one view's similarities are in memory.
     one_view = jax.checkpoint(_log_sum_exp, prevent_cse=False)
     negative = jax.lax.map(lambda view: one_view(view, negatives), queries)
-    # softmax cross-entropy of one positive against a log-sum of negatives
+    # softmax cross-entropy of one positive against the log-sum-exp of the negatives
     return jax.nn.softplus(negative[:, None, :] - positive)
 
 
 def _log_sum_exp(
     queries: Float[Array, "b d"], negatives: Float[Array, "k d"]
 ) -> Float[Array, " b"]:
-    """Log of each query's summed exp of inner products with the negatives."""
+    """Returns log(sum(exp(query @ negatives))) for each query."""
     return jax.nn.logsumexp(jnp.einsum("bd,kd->bk", queries, negatives), axis=-1)

@@ -1,9 +1,9 @@
-"""The regressor's game, and what it makes local crops do: keep apart.
+"""Losses of LoGo's regressor, and the repulsion of local crops that it defines.
 
-A score is the regressor's raw output for one pair of local crops: large where it takes
-the two for crops of one image. The regressor minimises `jensen_shannon` (released code)
-or `mine_difference` (paper); the encoder minimises `different_image` of pairs that
-*are* from one image, which pushes them apart.
+A score is the regressor's raw output for a pair of local crops; it is large if the
+regressor predicts that both are crops of one image. The regressor minimizes
+`jensen_shannon` (released code) or `mine_difference` (paper). The encoder minimizes
+`different_image` on pairs of crops of one image, which pushes the two crops apart.
 """
 
 import jax
@@ -14,7 +14,7 @@ from logo_jax.losses.similarity import l2_normalize
 
 
 def same_image(score: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """Loss of calling pairs of one image different: softplus(-score), in nats, >= 0.
+    """Computes softplus(-score), the loss of pairs of one image; in nats, >= 0.
 
     Source: ztt1024/LoGo-SSL@trainers.py, the positive half of the regressor's loss.
 
@@ -25,10 +25,10 @@ def same_image(score: Float[Array, "*b"]) -> Float[Array, "*b"]:
 
 
 def different_image(score: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """Loss of calling pairs of two images the same: softplus(score), in nats, >= 0.
+    """Computes softplus(score), the loss of pairs of two images; in nats, >= 0.
 
-    Of a pair from one image it is LoGo's repulsion: minimised, it moves the two crops
-    apart as far as the regressor finds them alike.
+    Applied to pairs of one image, it is LoGo's repulsion: minimizing it moves the two
+    crops apart, with a larger gradient the more similar the regressor finds them.
 
     Source: ztt1024/LoGo-SSL@trainers.py, the negative half of the regressor's loss.
 
@@ -41,19 +41,20 @@ def different_image(score: Float[Array, "*b"]) -> Float[Array, "*b"]:
 def jensen_shannon(
     positive: Float[Array, "*p"], negative: Float[Array, "*n"]
 ) -> Float[Array, ""]:
-    """Regressor's loss as released: mean same_image plus mean different_image.
+    """Computes the released regressor loss: mean same_image plus mean different_image.
 
-    Minus this, plus log(4), is twice a lower bound on the Jensen-Shannon divergence of
-    the two kinds of pairs; bounded, so the scores stay small.
+    log(4) minus this loss is twice a lower bound on the Jensen-Shannon divergence of
+    the two distributions of pairs. The loss is bounded below, so scores stay small.
 
     Args:
-        positive: scores of pairs from one image.
-        negative: scores of pairs from two images.
+        positive: scores of pairs of one image.
+        negative: scores of pairs of two images.
 
     Returns:
-        Nats; log(4) where the regressor cannot tell the pairs apart.
+        The loss in nats; log(4) if the regressor cannot distinguish the two kinds of
+        pairs.
 
-    Source: ztt1024/LoGo-SSL@trainers.py; the form is f-GAN's,
+    Source: ztt1024/LoGo-SSL@trainers.py; the form is that of f-GAN,
         https://arxiv.org/abs/1606.00709, Table 2.
 
     >>> print(f"{jensen_shannon(jnp.zeros(2), jnp.zeros(2)).item():.4f}")
@@ -65,15 +66,15 @@ def jensen_shannon(
 def mine_difference(
     positive: Float[Array, "*p"], negative: Float[Array, "*n"]
 ) -> Float[Array, ""]:
-    """Relaxed MINE as a loss: mean affinity of negatives minus that of positives.
+    """Computes relaxed MINE as a loss: mean negative minus mean positive affinity.
 
     Args:
-        positive: affinities f_d of pairs from one image; the paper has them >= 0
-            (softplus of the score).
-        negative: affinities of pairs from two images.
+        positive: affinities f_d of pairs of one image; in the paper they are >= 0 (the
+            softplus of the score).
+        negative: affinities of pairs of two images.
 
     Returns:
-        The negative of the objective the paper maximises; unbounded below.
+        The negative of the objective that the paper maximizes; it is unbounded below.
 
     Source: LoGo, Eq. 6 and supplement Eq. 4, https://arxiv.org/abs/2203.17205.
 
@@ -86,16 +87,17 @@ def mine_difference(
 def donsker_varadhan(
     positive: Float[Array, "*p"], negative: Float[Array, "*n"]
 ) -> Float[Array, ""]:
-    """MINE as a loss: log mean exp of negatives' affinities minus the positives' mean.
+    """Computes MINE as a loss: log-mean-exp of negatives minus mean of positives.
 
-    Never below `mine_difference` of the same arguments (Jensen), which relaxes it.
+    By Jensen's inequality it is never below its relaxation `mine_difference` of the
+    same arguments.
 
     Args:
         positive: affinities of pairs from the joint distribution.
         negative: affinities of pairs from the product of the marginals.
 
     Returns:
-        Minus the Donsker-Varadhan lower bound on mutual information, in nats.
+        The negative of the Donsker-Varadhan lower bound on mutual information, in nats.
 
     Source: LoGo, supplement Eq. 2; Belghazi et al. 2018, Eq. 5,
         https://arxiv.org/abs/1801.04062.
@@ -110,16 +112,16 @@ def donsker_varadhan(
 def cosine_affinity(
     first: Float[Array, "*#b d"], second: Float[Array, "*#b d"]
 ) -> Float[Array, "*b"]:
-    """Cosine similarity of two local embeddings: repulsion without a regressor.
+    """Computes the cosine similarity of two local embeddings, which needs no regressor.
 
     Args:
         first: embeddings of any length.
         second: embeddings of any length.
 
     Returns:
-        One value per pair in [-1, 1]; minimise it to push the pair apart.
+        One value per pair in [-1, 1]; minimize it to push the pair apart.
 
-    Source: the alternative the paper's Figure 2 compares its regressor with.
+    Source: LoGo, Figure 2, which compares the regressor with this alternative.
 
     >>> print(cosine_affinity(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 2.0]])))
     [0.]

@@ -5,22 +5,22 @@ from jaxtyping import Array, Float
 
 
 def l2_normalize(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """Scales vectors to unit length; a vector shorter than 1e-12 stays short.
+    """Scales vectors to unit length; vectors shorter than 1e-12 are divided by 1e-12.
 
-    Source: torch.nn.functional.normalize, whose floor on the norm is 1e-12 too.
+    Source: torch.nn.functional.normalize, which has the same lower bound on the norm.
 
     >>> print(l2_normalize(jnp.array([3.0, 4.0])))
     [0.6 0.8]
     """
     squared = jnp.sum(x * x, axis=-1, keepdims=True)
-    # the floor stands inside the root, where it keeps the gradient at 0 finite
+    # The bound is applied before the square root to keep the gradient at 0 finite.
     return x / jnp.sqrt(jnp.maximum(squared, 1e-24))
 
 
 def negative_cosine(
     predictions: Float[Array, "*#b d"], targets: Float[Array, "*#b d"]
 ) -> Float[Array, "*b"]:
-    """Negative cosine similarity of predictions with targets, in [-1, 1].
+    """Computes the negative cosine similarity of predictions and targets, in [-1, 1].
 
     Gradients flow into both arguments; wrap the targets in `jax.lax.stop_gradient` for
     SimSiam and BYOL.

@@ -1,4 +1,4 @@
-"""SwAV's losses: share images out among prototypes, predict another view's share."""
+"""Losses of SwAV: assignment of images to prototypes, and swapped prediction."""
 
 import jax
 import jax.numpy as jnp
@@ -8,19 +8,21 @@ from jaxtyping import Array, Float
 def sinkhorn(
     scores: Float[Array, "n k"], *, epsilon: float, iterations: int
 ) -> Float[Array, "n k"]:
-    """Codes: images shared out among prototypes so that all prototypes get as much.
+    """Assigns images to prototypes so that all prototypes get the same total weight.
 
-    exp(scores / epsilon), its columns and then its rows scaled to equal sums, over and
-    over; in logarithms, so that scores of any size neither overflow nor vanish.
+    The assignments (codes) are exp(scores / epsilon), with columns and rows alternately
+    scaled to equal sums (Sinkhorn-Knopp). The computation is in logarithms, so that
+    scores of any size neither overflow nor underflow.
 
     Args:
         scores: similarity of n images to k prototypes.
-        epsilon: how evenly an image is spread over prototypes; in units of scores, > 0.
-        iterations: scalings of columns and rows, >= 1.
+        epsilon: smoothness of the codes: a larger value spreads each image over more
+            prototypes; in units of scores, > 0.
+        iterations: number of scalings of columns and rows, >= 1.
 
     Returns:
-        One distribution over prototypes for each image: rows sum to one, columns
-        to n / k in the limit of many iterations.
+        One distribution over prototypes for each image: rows sum to one, and columns
+        sum to n / k in the limit of many iterations.
 
     Raises:
         ValueError: if epsilon or iterations is not positive.
@@ -28,7 +30,7 @@ def sinkhorn(
     Source: Caron et al. 2020, section 3.1, https://arxiv.org/abs/2006.09882;
         facebookresearch/swav@main_swav.py (distributed_sinkhorn).
 
-    >>> scores = jnp.array([[1.0, 0.0], [1.0, 0.0]])  # both most similar to the first
+    >>> scores = jnp.array([[1.0, 0.0], [1.0, 0.0]])  # both images prefer prototype 0
     >>> print(sinkhorn(scores, epsilon=0.05, iterations=3))
     [[0.5 0.5]
      [0.5 0.5]]
@@ -47,7 +49,7 @@ def sinkhorn(
 def swapped_prediction(
     codes: Float[Array, "t b k"], scores: Float[Array, "s b k"], *, temperature: float
 ) -> Float[Array, "s t b"]:
-    """Cross-entropy of predicting each view's code from each view's scores.
+    """Computes the cross-entropy of all views' codes and all views' predictions.
 
     Args:
         codes: distributions over k prototypes; wrap them in `jax.lax.stop_gradient`.
@@ -55,8 +57,8 @@ def swapped_prediction(
         temperature: divides scores; dimensionless, > 0.
 
     Returns:
-        One loss for each (predicting view, view with a code, image), in nats; log(k)
-        where all scores of the predicting view are equal.
+        One loss for each (predicting view, view with a code, image), in nats; log(k) if
+        all scores of the predicting view are equal.
 
     Raises:
         ValueError: if temperature is not positive.

@@ -1,4 +1,4 @@
-"""Self-supervised methods: frozen descriptions with `init` and `update`."""
+"""Self-supervised methods: frozen dataclasses with `init` and `update`."""
 
 from logo_jax.methods.affinity import CosineAffinity, LearnedAffinity
 from logo_jax.methods.byol import BYOL

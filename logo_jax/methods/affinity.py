@@ -1,7 +1,8 @@
 """Similarity of two local crops of an image, which LoGo's repulsion minimizes.
 
-It is their cosine, or the score of a regressor. In each step the regressor learns to
-distinguish pairs of crops of one image from pairs of crops of two images.
+The similarity is the cosine of the crops' embeddings or the score of a regressor. In
+each step the regressor learns to distinguish pairs of crops of one image from pairs of
+crops of two images.
 """
 
 import dataclasses
@@ -42,36 +43,37 @@ class Affinity(Protocol):
     """A measure of the similarity of two crops, and how it is learned."""
 
     def init(self, state: TrainState, key: jax.Array, dim: int) -> TrainState:
-        """State with the affinity's parameters, for embeddings of size dim."""
+        """Returns the state with parameters for embeddings of size dim."""
         ...
 
     def learn(
         self, state: TrainState, embeddings: jax.Array, key: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        """State after one step of learning on local embeddings [l, b, d]."""
+        """Returns the state after one step on local embeddings [l, b, d]."""
         ...
 
     def repulsion(
         self, state: TrainState, embeddings: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, tuple[TrainState, Metrics]]:
-        """Similarity of the local crops of each image (Eq. 5), and the state after.
+        """Returns the similarity of the local crops of each image (Eq. 5).
 
-        `key` is the one that `learn` got in this step.
+        The new state and metrics are auxiliary values. `key` is the one that `learn`
+        got in this step.
         """
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class CosineAffinity:
-    """Cosine similarity: the alternative that the paper's Figure 2 compares with."""
+    """Cosine similarity, with which Figure 2 of the paper compares the regressor."""
 
     def init(self, state: TrainState, key: jax.Array, dim: int) -> TrainState:
-        """The state itself: there is nothing to learn."""
+        """Returns the state itself: there is nothing to learn."""
         del key, dim
         return state
 
     def learn(self, state: TrainState, embeddings: jax.Array, key: jax.Array):
-        """The state itself, and by how much crops of one image are more similar."""
+        """Returns the state itself, and the gap between pairs of one and two images."""
         del key
         first, second = halves(jax.lax.stop_gradient(embeddings))
         same = cosine_affinity(first, second).mean()
@@ -79,7 +81,7 @@ class CosineAffinity:
         return state, {"health/affinity_gap": same - different}
 
     def repulsion(self, state: TrainState, embeddings: jax.Array, key: jax.Array):
-        """Mean cosine of the pairs."""
+        """Returns the mean cosine of the pairs."""
         del key
         loss = cosine_affinity(*halves(embeddings)).mean()
         return loss, (state, {"repulsion": loss})
@@ -90,28 +92,30 @@ class LearnedAffinity:
     """A regressor's score for the concatenation of two local embeddings.
 
     Attributes:
-        regressor: concatenated pairs [..., 2d] to scores [...].
-        tx: its optimizer.
-        loss: from scores of pairs of one image and of pairs of two to a scalar.
+        regressor: network from concatenated pairs [..., 2d] to scores [...].
+        tx: optimizer of the regressor.
+        loss: function from scores of pairs of one image and scores of pairs of two
+            images to a scalar.
         trained: whether the regressor learns; False keeps its random initialization, as
             a control.
-        noise: norm of the noise, for embeddings of any norm.
-        noise_on: which pairs get it: "positives" (as released), "both" or "none".
+        noise: norm of the noise, whatever the norm of the embeddings.
+        noise_on: which pairs get noise: "positives" (as in the released code), "both"
+            or "none".
         negatives: which image supplies the second crop of a negative pair. "flip": the
             image at the same place in the reversed global batch (the released code
             reverses each device's batch); "roll": the image a random number of places
             away, not 0.
         regressor_norm: which pairs the regressor's batch norm normalizes together,
-            within its groups. "separate": each kind and order of pairs alone, as
-            released. "joint": positives with negatives, and the repelled pairs with
-            negatives. "eval": training as "separate", the repelled pairs by running
-            statistics. With "layer" (layer norm) or "none" the regressor has no batch
-            norm.
+            within its groups. "separate": each kind and order of pairs alone, as in the
+            released code. "joint": positives with negatives, and the repelled pairs
+            with negatives. "eval": "separate" in training; the repelled pairs use
+            running statistics. With "layer" (layer norm) or "none" the regressor has no
+            batch norm.
         both_orders: whether the pairs are repelled in both orders or in one.
-        normalize: whether the regressor gets unit vectors.
+        normalize: whether the regressor's inputs are scaled to unit length.
 
     Raises:
-        ValueError: if a choice is unknown.
+        ValueError: if an option has an unknown value.
 
     Source: LoGo, Eqs. 5 and 6, https://arxiv.org/abs/2203.17205;
         ztt1024/LoGo-SSL@trainers.py.
@@ -135,7 +139,7 @@ class LearnedAffinity:
                 raise ValueError(f"{name}={value!r} must be one of {choices}")
 
     def init(self, state: TrainState, key: jax.Array, dim: int) -> TrainState:
-        """State with the regressor's parameters, statistics and optimiser state."""
+        """Returns the state with the regressor's parameters and optimizer state."""
         regressor = self.regressor.init(key, jnp.zeros((1, 2 * dim)), train=False)
         params = {REGRESSOR: regressor["params"]}
         stats = {REGRESSOR: regressor.get("batch_stats", {})}
@@ -147,7 +151,7 @@ class LearnedAffinity:
         )
 
     def learn(self, state: TrainState, embeddings: jax.Array, key: jax.Array):
-        """One step on pairs of one image and of two (Eq. 6)."""
+        """Takes one step on pairs of one image and pairs of two images (Eq. 6)."""
         if not self.trained:
             return state, {}
         first, second = self._members(embeddings)
@@ -177,7 +181,7 @@ class LearnedAffinity:
         return state, metrics
 
     def repulsion(self, state: TrainState, embeddings: jax.Array, key: jax.Array):
-        """Mean loss of classifying the pairs as crops of different images."""
+        """Returns the mean loss of classifying pairs as crops of two images."""
         first, second = self._members(embeddings)
         pairs = (
             in_both_orders(first, second) if self.both_orders else pair(first, second)
@@ -190,18 +194,19 @@ class LearnedAffinity:
     def scores(
         self, state: TrainState, first: jax.Array, second: jax.Array
     ) -> jax.Array:
-        """Scores [...] of pairs of embeddings [..., d], in this order.
+        """Returns scores [...] of pairs of embeddings [..., d], in this order.
 
-        They use running statistics and no noise; no statistics are updated.
+        Running statistics are used and not updated; no noise is added.
         """
         if self.normalize:
             first, second = l2_normalize(first), l2_normalize(second)
         return self._evaluate(state, pair(first, second))
 
     def draw_noise(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """This device's share [2, p, b, d] of the noise, one for each place in a pair.
+        """Returns this device's noise [2, p, b, d], for both places in each pair.
 
-        Drawn for the global batch, so that it does not depend on the devices.
+        The noise is drawn for the global batch, so that it does not depend on the
+        devices.
         """
         if self.noise_on == "none":
             return jnp.zeros(shape)
@@ -210,11 +215,11 @@ class LearnedAffinity:
         return local_rows(self.noise / dim**0.5 * noise, axis=2)
 
     def _members(self, embeddings):
-        """First and second members [p, b, d] of the pairs of local crops."""
+        """Returns first and second members [p, b, d] of the pairs of local crops."""
         return halves(l2_normalize(embeddings) if self.normalize else embeddings)
 
     def _negatives(self, first, second, key, noise=(0.0, 0.0)):
-        """Pairs [2p, b, 2d] whose members are crops of two images."""
+        """Returns pairs [2p, b, 2d] whose members are crops of two images."""
         if self.negatives == "flip":
             return in_both_orders(first, reverse_batch(second, axis=1), noise)
         shift_key = jax.random.fold_in(key, 1)
@@ -222,7 +227,7 @@ class LearnedAffinity:
         return in_both_orders(first, roll_batch(second, shift, axis=1), noise)
 
     def _score_repelled(self, state, pairs, first, second, key):
-        """Scores of the repelled pairs, and the state with the new statistics."""
+        """Returns scores of the repelled pairs, and the state with new statistics."""
         params = state.params[REGRESSOR]
         if self.regressor_norm == "eval":
             return self._evaluate(state, pairs), state
@@ -233,14 +238,14 @@ class LearnedAffinity:
         return scores[: len(pairs)], state
 
     def _evaluate(self, state, pairs):
-        """Scores [..] of pairs [.., 2d] by running statistics."""
+        """Returns scores [..] of pairs [.., 2d], using running statistics."""
         variables = state.variables(REGRESSOR)
         return cast(jax.Array, self.regressor.apply(variables, pairs, train=False))
 
     def _score(self, state, params, pairs):
-        """Scores [n, b] of pairs [n, b, 2d], and the state with the new statistics."""
+        """Returns scores [n, b] of pairs [n, b, 2d], and the state after them."""
         joint = self.regressor_norm == "joint"
-        if joint:  # by image, so that each group of a split norm has every kind
+        if joint:  # sorted by image: each group of a split norm has every kind of pair
             pairs = jnp.swapaxes(pairs, 0, 1)
         batches = pairs.reshape(1, -1, pairs.shape[-1]) if joint else pairs
         variables = state.variables(REGRESSOR) | {"params": params}
@@ -252,7 +257,7 @@ class LearnedAffinity:
 
 
 def halves(embeddings: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """First and second members [p, b, d] of the pairs of local crops [2p, b, d].
+    """Returns first and second members [p, b, d] of pairs of local crops [2p, b, d].
 
     Crop i is paired with crop i + p.
     """
@@ -261,14 +266,14 @@ def halves(embeddings: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def pair(first: jax.Array, second: jax.Array) -> jax.Array:
-    """Two embeddings [.., d] as one input [.., 2d] of the regressor."""
+    """Concatenates two embeddings [.., d] to an input [.., 2d] of the regressor."""
     return jnp.concatenate([first, second], axis=-1)
 
 
 def in_both_orders(first, second, noise=(0.0, 0.0)) -> jax.Array:
-    """Pairs [2p, b, 2d]: first with second, then second with first.
+    """Returns pairs [2p, b, 2d]: first with second, then second with first.
 
-    Noise is added by the place in the pair, not by the crop, as released.
+    Noise depends on the place in the pair, not on the crop, as in the released code.
     """
     return jnp.concatenate(
         [

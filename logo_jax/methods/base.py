@@ -1,4 +1,4 @@
-"""What every method shares: the batch, the train state and the interfaces."""
+"""Definitions shared by all methods: the batch, the train state and the interfaces."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
@@ -26,7 +26,7 @@ class Batch(NamedTuple):
     Attributes:
         global_crops: large crops, [b, g, h, w, c].
         local_crops: small crops, [b, l, s, t, c]; l may be 0.
-        labels: classes of the images, int32 [b], -1 where unknown, or None. No method
+        labels: classes of the images, int32 [b], -1 if unknown, or None. No method
             trains its encoder on them.
     """
 
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """Results of one evaluation of a base method's loss, besides the loss.
+    """Results of one evaluation of a base method's loss, in addition to the loss.
 
     Attributes:
         embeddings: projections, not normalized, of the views that predict, in the order
@@ -44,8 +44,8 @@ class Forward(NamedTuple):
         batch_stats: new batch-norm running statistics, by network.
         memory: new entries of `TrainState.memory`, by name.
         metrics: scalars to log.
-        features: backbone features of the first view that predicts, [b, f], with their
-            gradient; None if the encoder does not sow any.
+        features: backbone features of the first view that predicts, [b, f], without a
+            stop-gradient; None if the encoder does not sow any.
     """
 
     embeddings: Any
@@ -67,7 +67,7 @@ class TrainState(struct.PyTreeNode):
             "regressor", "linear".
         memory: state of a method that no gradient updates: "key_encoder", "queue" and
             "cursor" of MoCo; "target_encoder" of BYOL; "queue" of SwAV, if it has one;
-            "grad_norm" of LoGo; nothing of SimSiam.
+            "grad_norm" of LoGo. SimSiam has none.
     """
 
     step: Any
@@ -77,23 +77,23 @@ class TrainState(struct.PyTreeNode):
     memory: dict[str, Any]
 
     def variables(self, network: str) -> dict[str, Any]:
-        """Flax variables of a network: "params" and "batch_stats".
+        """Returns the Flax variables of a network: "params" and "batch_stats".
 
-        A momentum encoder's parameters are taken from the memory.
+        The parameters of a momentum encoder are taken from the memory.
         """
         group = self.params if network in self.params else self.memory
         stats = self.batch_stats.get(network, {})
         return {"params": group[network], "batch_stats": stats}
 
     def after(self, forward: Forward) -> Self:
-        """This state with the statistics and the memory of a forward pass."""
+        """Returns this state with the statistics and the memory of a forward pass."""
         return self.replace(
             batch_stats=self.batch_stats | forward.batch_stats,
             memory=self.memory | forward.memory,
         )
 
 
-# An addition to a base method's loss: its value, and the state and metrics it leaves.
+# A term added to a base method's loss; returns its value, the new state and metrics.
 ExtraLoss: TypeAlias = Callable[
     [TrainState, Forward], tuple[jax.Array, tuple[TrainState, Metrics]]
 ]
@@ -104,25 +104,25 @@ class Method(Protocol):
     """A self-supervised method: two pure functions of explicit state."""
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
-        """State before the first step; of the batch only the shapes matter."""
+        """Returns the state before the first step; only the batch's shapes matter."""
         ...
 
     def update(
         self, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        """State and metrics after one step on this device's rows of the batch."""
+        """Takes one step on this device's rows of the batch."""
         ...
 
 
 class BaseMethod(Method, Protocol):
     """A method that LoGo can extend.
 
-    `methods/gradient.py` has an implementation of `update` for methods with a loss.
+    `methods/gradient.py` implements `update` for methods with a loss.
     """
 
     @property
     def encoder(self) -> nn.Module:
-        """The network that is trained: images to embeddings [..., d]."""
+        """The network that is trained; maps images to embeddings [..., d]."""
         ...
 
     @property
@@ -136,7 +136,7 @@ class BaseMethod(Method, Protocol):
         ...
 
     def update_momentum_encoder(self, state: TrainState) -> TrainState:
-        """State after the momentum encoder's step, which comes first in an update."""
+        """Updates the momentum encoder, which is the first part of `update`."""
         ...
 
     def update(
@@ -146,7 +146,7 @@ class BaseMethod(Method, Protocol):
         key: jax.Array,
         extra_loss: ExtraLoss = ...,
     ) -> tuple[TrainState, Metrics]:
-        """As `Method.update`, on the sum of the method's loss and an extra loss.
+        """Takes one step on the sum of the method's loss and an extra loss.
 
         The metric `grad_norm` is the norm of the encoder's gradient.
         """

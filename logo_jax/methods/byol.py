@@ -1,4 +1,4 @@
-"""BYOL: a predictor regresses the embeddings of a slow copy of the encoder."""
+"""BYOL: a predictor regresses the embeddings of a moving average of the encoder."""
 
 import dataclasses
 
@@ -32,16 +32,19 @@ from logo_jax.methods.simsiam import SimSiam
 class BYOL(GradientMethod):
     """BYOL, for any pairing of views.
 
-    Its loss is the negative cosine of prediction and target: half of BYOL's squared
-    distance of unit vectors, minus one. It is the mean over pairs; BYOL has the sum.
+    The loss is the negative cosine similarity of prediction and target, which is half
+    of BYOL's squared distance of unit vectors, minus one. It is averaged over pairs;
+    BYOL sums over pairs.
 
     Attributes:
-        encoder: images to embeddings [..., d]; the target encoder is a slow copy of it.
-        predictor: embeddings to predictions of the same size.
+        encoder: network from images to embeddings [..., d]; the target encoder is its
+            moving average.
+        predictor: network from embeddings to predictions of the same size.
         tx: optimizer of both.
         pair_weights: weight of each directed pair of views, [s, t].
-        momentum: from the step to the fraction of the target encoder's parameters that
-            is kept, in [0, 1]. The target encoder has running statistics of its own.
+        momentum: function from the step to the fraction of the target encoder's
+            parameters that is kept, in [0, 1]. The target encoder has its own running
+            statistics.
         running_stats: "all" views update the encoder's running statistics, or only
             "globals".
 
@@ -59,9 +62,10 @@ class BYOL(GradientMethod):
     trains = (ENCODER, PREDICTOR)
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
-        """SimSiam's state before the first step, and a target equal to the encoder.
+        """Returns SimSiam's initial state, with a target encoder equal to the encoder.
 
-        The released code initializes the target at random, with no visible effect.
+        The released code initializes the target encoder at random, with no visible
+        effect.
         """
         simsiam = SimSiam(self.encoder, self.predictor, self.tx, self.pair_weights)
         state = simsiam.init(key, batch)
@@ -72,9 +76,10 @@ class BYOL(GradientMethod):
         )
 
     def update_momentum_encoder(self, state: TrainState) -> TrainState:
-        """The target encoder moves toward the encoder, before targets are computed."""
-        # BYOL moves it at the end of a step. These are the same values, with that
-        # step's momentum; before the first step there has been no update to follow.
+        """Moves the target encoder toward the encoder, before targets are computed."""
+        # BYOL moves the target encoder at the end of a step. Moving it before the next
+        # step, with the earlier step's momentum, gives the same values. Before the
+        # first step there is no update to follow.
         momentum = jnp.where(state.step > 0, self.momentum(state.step - 1), 1.0)
         moved = optax.incremental_update(
             state.params[ENCODER], state.memory[TARGET_ENCODER], 1 - momentum
@@ -82,8 +87,8 @@ class BYOL(GradientMethod):
         return state.replace(memory=state.memory | {TARGET_ENCODER: moved})
 
     def loss(self, state: TrainState, batch: Batch, key: jax.Array):
-        """Weighted negative cosine of predictions with other views' targets."""
-        del key  # nothing is random besides the crops
+        """Returns the weighted negative cosine of predictions and targets."""
+        del key  # only the crops are random
         weights = self.pair_weights
         encoded = encode_views(
             self.encoder,

@@ -1,8 +1,8 @@
-"""How healthy embeddings are, in numbers that cost next to nothing.
+"""Health of embeddings: metrics that cost almost nothing.
 
-A collapsed encoder maps all images to one point, or to a few directions: the loss may
-look well meanwhile. All numbers are of unit vectors, because that is what the losses
-see, and none depends on the embeddings' length.
+A collapsed encoder maps all images to one point, or to a few directions; the loss may
+look good nevertheless. All metrics are of unit vectors, because the losses use unit
+vectors, so none depends on the norm of the embeddings.
 """
 
 import jax
@@ -11,27 +11,29 @@ from jaxtyping import Array, Float
 
 from logo_jax.losses import l2_normalize
 
-MOST_ROWS = 256  # a Gram matrix of so many is under a thousandth of a usual step
-ROUNDING = 1e-12  # squared distance at which float32 no longer tells unit vectors apart
-DEAD_SLOPE = 0.01  # of a softplus: it passes on no more than this of a gradient
+MOST_ROWS = 256  # their Gram matrix costs under a thousandth of a usual step
+ROUNDING = 1e-12  # squared distance that float32 cannot distinguish from 0
+DEAD_SLOPE = 0.01  # slope of the softplus below which a score counts as saturated
 
 
 def measure(views: Float[Array, "v b d"]) -> dict[str, Float[Array, ""]]:
-    """The health of embeddings of at least one view of each of b images, b >= 2.
+    """Computes the health of embeddings of v views of b images, v >= 1 and b >= 2.
 
     Args:
-        views: raw embeddings; rows belong together. Spread, rank and uniformity are of
-            the first view alone, alignment is of the first two, where there are two.
+        views: raw embeddings; row i of every view is of image i. Spread, rank and
+            uniformity are of the first view only; alignment is of the first two views,
+            if there are two.
 
     Returns:
-        `health/std`, `health/rank`, `health/uniformity` and `health/alignment`.
+        `health/std`, `health/rank`, `health/uniformity` and, for two views,
+        `health/alignment`.
 
     >>> sorted(measure(jnp.eye(4)[None]))
     ['health/rank', 'health/std', 'health/uniformity']
     """
     views = l2_normalize(jax.lax.stop_gradient(views[:2]).astype(jnp.float32))
-    centred = views[0] - views[0].mean(axis=0, keepdims=True)
-    gram = centred @ centred.T
+    centered = views[0] - views[0].mean(axis=0, keepdims=True)
+    gram = centered @ centered.T
     numbers = {
         "std": relative_std(views[0]),
         "rank": effective_rank(gram),
@@ -43,12 +45,13 @@ def measure(views: Float[Array, "v b d"]) -> dict[str, Float[Array, ""]]:
 
 
 def relative_std(x: Float[Array, "b d"]) -> Float[Array, ""]:
-    """Mean standard deviation of the components of unit vectors, times sqrt(d).
+    """Computes sqrt(d) times the mean standard deviation of unit vectors' components.
 
-    1 where they point everywhere alike, 0 where all are one.
+    The result is 1 if the vectors are spread evenly over all directions, and 0 if all
+    vectors are equal.
 
     Source: Chen & He 2021, Figure 2 and section 4.1, https://arxiv.org/abs/2011.10566,
-        which holds the deviation against 1 / sqrt(d).
+        which compares the deviation with 1 / sqrt(d).
 
     >>> print(relative_std(jnp.ones((4, 9)) / 3))
     0.0
@@ -57,16 +60,18 @@ def relative_std(x: Float[Array, "b d"]) -> Float[Array, ""]:
 
 
 def effective_rank(gram: Float[Array, "b b"]) -> Float[Array, ""]:
-    """Participation ratio tr(C)^2 / |C|^2: how many directions vectors spread over.
+    """Computes the participation ratio tr(C)^2 / |C|^2, an effective rank.
 
-    k where k eigenvalues of their covariance C share its trace evenly and the others
-    are 0; 0 where all vectors are one. Of b random vectors of d independent components
-    about b d / (b + d). It is a smooth stand-in for RankMe, which needs a singular
-    value decomposition, and never larger.
+    It measures over how many directions vectors spread. The result is k if k
+    eigenvalues of the vectors' covariance C share its trace evenly and the others are
+    0. It is 0 if all vectors are equal, and about b d / (b + d) for b random vectors of
+    d independent components. It is a smooth substitute for RankMe, which needs a
+    singular value decomposition, and is never larger than RankMe.
 
     Args:
-        gram: inner products of the vectors less their mean: it has the covariance's
-            eigenvalues, and may be much smaller.
+        gram: inner products of the vectors minus their mean. This matrix has the same
+            nonzero eigenvalues as the covariance, up to a common factor, and may be
+            much smaller.
 
     Source: Gao et al. 2017, Eq. 5, https://doi.org/10.1101/214262; as a measure of
         embeddings Garrido et al. 2023 (RankMe), https://arxiv.org/abs/2210.02885.
@@ -81,14 +86,14 @@ def effective_rank(gram: Float[Array, "b b"]) -> Float[Array, ""]:
 
 
 def uniformity(gram: Float[Array, "b b"]) -> Float[Array, ""]:
-    """Log of the mean of exp(-2 |x - y|^2) over pairs of different vectors.
+    """Computes the log of the mean of exp(-2 |x - y|^2) over pairs of different rows.
 
-    0 where all unit vectors are one, about -4 where they spread over a sphere of many
-    dimensions.
+    The result is 0 if all unit vectors are equal, and about -4 if they are spread over
+    a sphere of many dimensions.
 
     Args:
-        gram: inner products of the vectors less their mean, at least two; distances do
-            not feel the mean.
+        gram: inner products of the vectors minus their mean, for at least two vectors;
+            distances do not depend on the mean.
 
     Source: Wang & Isola 2020, Eq. 2 at t = 2, https://arxiv.org/abs/2005.10242.
 
@@ -107,7 +112,9 @@ def uniformity(gram: Float[Array, "b b"]) -> Float[Array, ""]:
 def alignment(
     first: Float[Array, "b d"], second: Float[Array, "b d"]
 ) -> Float[Array, ""]:
-    """Mean squared distance of two views of an image, in [0, 4]; 0 where they agree.
+    """Computes the mean squared distance of two views of an image, in [0, 4].
+
+    The result is 0 if the two views have equal embeddings.
 
     Source: Wang & Isola 2020, Eq. 1 at alpha = 2, https://arxiv.org/abs/2005.10242.
 
@@ -118,10 +125,11 @@ def alignment(
 
 
 def saturation(scores: Float[Array, "*b"]) -> Float[Array, ""]:
-    """Share of scores so low that softplus(score) passes on next to no gradient.
+    """Computes the fraction of scores whose softplus has almost no gradient.
 
-    The slope of the softplus is the sigmoid, which is below `DEAD_SLOPE` there: LoGo's
-    repulsion no longer feels such a pair, nor does the regressor as the paper has it.
+    The slope of the softplus is the sigmoid, which is below `DEAD_SLOPE` for such low
+    scores. Their pairs have almost no effect on LoGo's repulsion, nor on the regressor
+    if it is trained as in the paper.
 
     >>> print(saturation(jnp.array([-5.0, -4.0, 0.0, 9.0])))      # sigmoid(-4) = 0.018
     0.25

@@ -1,4 +1,4 @@
-"""The gradient step of every method. Gradients are averaged over devices here only."""
+"""The gradient step of all methods; only here are gradients averaged over devices."""
 
 import abc
 from collections.abc import Callable
@@ -65,11 +65,11 @@ def gradient_step(
     tx: optax.GradientTransformationExtraArgs,
     opt_state: str,
 ) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
-    """One optimizer step of params[trains] on loss_fn.
+    """Takes one optimizer step of params[trains] on loss_fn.
 
     Args:
         state: the train state.
-        loss_fn: from this device's copy of params[trains] to the loss, and, as
+        loss_fn: function from this device's copy of params[trains] to the loss and, as
             auxiliary values, the state after the forward pass and metrics.
         trains: names of the networks to update.
         tx: their optimizer.
@@ -85,7 +85,7 @@ def gradient_step(
 
 
 def no_extra_loss(state: TrainState, forward: Forward) -> tuple[jax.Array, Aux]:
-    """The extra loss that is zero and leaves the state as it is."""
+    """Returns an extra loss of zero and the unchanged state."""
     del forward
     return jnp.zeros(()), (state, {})
 
@@ -93,11 +93,10 @@ def no_extra_loss(state: TrainState, forward: Forward) -> tuple[jax.Array, Aux]:
 class GradientMethod(abc.ABC):
     """A method whose update is one gradient step on its loss.
 
-    Subclasses are frozen dataclasses. They define `init` and `loss`, and the fields
-    below.
+    Subclasses are frozen dataclasses. They define `init`, `loss` and the fields below.
 
     Attributes:
-        encoder: images to embeddings [..., d].
+        encoder: network from images to embeddings [..., d].
         tx: optimizer of the networks in `trains`.
         pair_weights: weight of each directed pair of views, [s, t].
         running_stats: views that update the encoder's running statistics: "all", or
@@ -113,24 +112,25 @@ class GradientMethod(abc.ABC):
 
     @abc.abstractmethod
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
-        """State before the first step; of the batch only the shapes matter."""
+        """Returns the state before the first step; only the batch's shapes matter."""
 
     @abc.abstractmethod
     def loss(
         self, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Forward]:
-        """The loss on this device's rows, and the results of its forward pass.
+        """Returns the loss on this device's rows, and the results of its forward pass.
 
         Args:
-            state: the train state; the loss is differentiated by its `params[trains]`.
+            state: the train state; the loss is differentiated with respect to its
+                `params[trains]`.
             batch: this device's rows.
-            key: the same on all devices.
+            key: random key, the same on all devices.
         """
 
     def update_momentum_encoder(self, state: TrainState) -> TrainState:
-        """State before the gradient step, after a momentum encoder has moved.
+        """Updates the momentum encoder, before the gradient step.
 
-        By default there is none, and the state stays as it is.
+        By default there is no momentum encoder, and the state does not change.
         """
         return state
 
@@ -141,14 +141,14 @@ class GradientMethod(abc.ABC):
         key: jax.Array,
         extra_loss: ExtraLoss = no_extra_loss,
     ) -> tuple[TrainState, Metrics]:
-        """The momentum encoder's step, then a gradient step on the loss.
+        """Updates the momentum encoder, then takes a gradient step on the loss.
 
         Args:
             state: the train state.
             batch: this device's rows.
-            key: the same on all devices.
-            extra_loss: is added to the loss. The state it returns, which may contain
-                another network's update, is kept.
+            key: random key, the same on all devices.
+            extra_loss: term that is added to the loss. The state it returns, which may
+                contain another network's update, is kept.
 
         Returns:
             The new state and the metrics, with the norm of the encoder's gradient.
@@ -170,15 +170,15 @@ class GradientMethod(abc.ABC):
 
 
 def embedding_health(embeddings: jax.Array) -> Metrics:
-    """Diagnostics of the first two predicting views, over all devices.
+    """Computes diagnostics of the first two predicting views, over all devices.
 
     Args:
-        embeddings: this device's, [s, b, d].
+        embeddings: this device's embeddings, [s, b, d].
 
     Returns:
         The metrics. At most about `diagnostics.MOST_ROWS` images are used, evenly
-        spaced among each device's rows; they are the same on any number of devices if
-        the spacing divides the number of rows of a device.
+        spaced among each device's rows. The images are the same on any number of
+        devices if the spacing divides the number of rows of a device.
     """
     spacing = -(-global_size(embeddings.shape[1]) // diagnostics.MOST_ROWS)
     rows = jax.lax.stop_gradient(embeddings[:2, ::spacing])

@@ -1,8 +1,9 @@
-"""Linear classifiers of features: their core, a linear probe, and an online probe.
+"""Linear classifiers of features: shared functions, a linear probe and an online probe.
 
 A classifier is {"kernel": [f, c], "bias": [c]}. Its logits and its cross-entropy are
-defined here for all that train one: the two below, by the step of any method, and the
-grid of `evaluation/linear_grid.py`. `evaluation/logistic.py` shares the logits.
+defined here for all code that trains one: the two classes below, which are trained by
+the steps of a method, and the grid of `evaluation/linear_grid.py`.
+`evaluation/logistic.py` uses the same logits.
 """
 
 import dataclasses
@@ -34,15 +35,15 @@ Classifier: TypeAlias = Mapping[str, Any]
 
 
 def zero_classifier(num_features: int, num_classes: int) -> dict[str, jax.Array]:
-    """A classifier whose logits are all 0."""
+    """Returns a classifier whose logits are all 0."""
     shapes = {"kernel": (num_features, num_classes), "bias": (num_classes,)}
     return {name: jnp.zeros(shape) for name, shape in shapes.items()}
 
 
 def logits(classifier: Classifier, features: Any) -> Any:
-    """Scores of the classes, [b, c], for features [b, f]: features @ kernel + bias.
+    """Returns class scores [b, c] of features [b, f]: features @ kernel + bias.
 
-    Of NumPy's arrays they are computed by NumPy, in float64 where these are.
+    NumPy arrays are computed by NumPy, in float64 if they are float64.
     """
     return features @ classifier["kernel"] + classifier["bias"][None]
 
@@ -50,14 +51,14 @@ def logits(classifier: Classifier, features: Any) -> Any:
 def cross_entropy(
     scores: Float[Array, "b c"], labels: Int[Array, " b"]
 ) -> Float[Array, " b"]:
-    """Cross-entropy of each image, in nats; any number where the label is -1."""
+    """Computes the cross-entropy of each image, in nats; arbitrary for label -1."""
     return optax.losses.softmax_cross_entropy_with_integer_labels(
         scores, jnp.maximum(labels, 0)
     )
 
 
 def unit_features(features: Any) -> Float[Array, "b f"]:
-    """Features at unit length, float32: what the online classifier sees."""
+    """Scales features to unit length, float32: the input of the online classifier."""
     return l2_normalize(jnp.asarray(features, jnp.float32))
 
 
@@ -65,17 +66,18 @@ def unit_features(features: Any) -> Float[Array, "b f"]:
 class LinearProbe:
     """A linear classifier of a frozen encoder's backbone features.
 
-    It sees the first global crop of each image; the encoder is in evaluation mode.
-    Weights start as N(0, 0.01), the bias at zero. The encoder lives in the state's
-    memory: closed over, it would be a constant of the compiled step, which then could
-    be neither cached for another checkpoint nor shared by several processes. It costs
-    a copy in each checkpoint, which stands alone for that; a donated step passes it
-    through where it is.
+    Its input is the first global crop of each image, with the encoder in evaluation
+    mode. Weights are initialized from a normal distribution of standard deviation 0.01,
+    the bias to zero. The encoder is in the state's memory. If the step closed over it,
+    it would be a constant of the compiled step, which could then neither be cached for
+    another checkpoint nor be shared by several processes. Each checkpoint contains a
+    copy of the encoder, so it can be used alone. A donated step returns the encoder
+    without copying it.
 
     Attributes:
         encoder: the network.
         variables: its "params" and "batch_stats", frozen.
-        num_classes: of the labels.
+        num_classes: number of classes of the labels.
         tx: optimizer of the classifier.
 
     Source: facebookresearch/moco@main_lincls.py;
@@ -88,7 +90,7 @@ class LinearProbe:
     tx: optax.GradientTransformationExtraArgs
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
-        """State before the first step."""
+        """Returns the state before the first step."""
         classifier = _first_classifier(
             self.encoder, self.variables, batch, self.num_classes
         )
@@ -105,8 +107,8 @@ class LinearProbe:
     def update(
         self, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        """One step of the classifier; `loss` and `top1` are from before it."""
-        del key  # nothing random beyond the crops
+        """Takes one step of the classifier; metrics are from before the step."""
+        del key  # only the crops are random
         crops = batch.global_crops[:, 0]
         features = self._features(state.memory[ENCODER], crops)
         return train_classifier(state, features, batch.labels, self.tx)
@@ -119,7 +121,7 @@ class LinearProbe:
 def _first_classifier(
     encoder: nn.Module, variables: Mapping[str, Any], batch: Batch, num_classes: int
 ) -> dict[str, jax.Array]:
-    """The zero classifier of an encoder's features."""
+    """Returns the zero classifier for an encoder's features."""
     features = jax.eval_shape(
         lambda variables, x: encoder.apply(variables, x, method="features"),
         dict(variables),
@@ -134,17 +136,18 @@ def train_classifier(
     labels: jax.Array,
     tx: optax.GradientTransformationExtraArgs,
 ) -> tuple[TrainState, Metrics]:
-    """State after one step of its classifier on the cross-entropy, and metrics.
+    """Takes one step of the state's classifier on the cross-entropy.
 
     Args:
-        state: with the classifier as `params["linear"]`.
-        features: this device's [b, f], constants.
-        labels: this device's [b]; -1 where unknown: such images are left out.
+        state: train state with the classifier as `params["linear"]`.
+        features: this device's features [b, f], constants.
+        labels: this device's labels [b]; images with label -1 (unknown) are ignored.
         tx: optimizer of the classifier.
 
     Returns:
-        The state, and `loss` in nats and `top1` in percent before the step, means over
-        the labelled images of the global batch; 0 where none is labelled.
+        The new state, and the metrics `loss` in nats and `top1` in percent before the
+        step. They are means over the labeled images of the global batch, and 0 if there
+        are none.
     """
 
     def loss_fn(params):
@@ -168,13 +171,13 @@ def train_classifier(
 class OnlineLinear:
     """A base method, and a linear classifier of the features it computes anyway.
 
-    Each step the classifier takes one step on the cross-entropy of the first view's
-    backbone features, at unit length and without their gradient. It starts at zero:
-    nothing is drawn for it. Images without a label are left out.
+    In each step, the classifier takes one step on the cross-entropy of the first view's
+    backbone features, at unit length and with stopped gradients. It is initialized to
+    zero, so no random numbers are drawn for it. Images without a label are ignored.
 
     Attributes:
-        base: the method that trains the encoder, which sows its features.
-        num_classes: of the labels.
+        base: the method that trains the encoder; the encoder must sow its features.
+        num_classes: number of classes of the labels.
         tx: optimizer of the classifier.
     """
 
@@ -184,25 +187,25 @@ class OnlineLinear:
 
     @property
     def encoder(self) -> nn.Module:
-        """The base's."""
+        """The encoder of the base method."""
         return self.base.encoder
 
     @property
     def pair_weights(self) -> np.ndarray:
-        """The base's."""
+        """The pair weights of the base method."""
         return self.base.pair_weights
 
     @property
     def running_stats(self) -> str:
-        """The base's."""
+        """Which views update the running statistics in the base method."""
         return self.base.running_stats
 
     def update_momentum_encoder(self, state: TrainState) -> TrainState:
-        """As the base does."""
+        """Updates the momentum encoder of the base method."""
         return self.base.update_momentum_encoder(state)
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
-        """The base's state, with the classifier's weights and optimizer state."""
+        """Returns the base's state with the classifier and its optimizer state."""
         state = self.base.init(key, batch)
         classifier = _first_classifier(
             self.encoder, state.variables(ENCODER), batch, self.num_classes
@@ -220,7 +223,7 @@ class OnlineLinear:
         key: jax.Array,
         extra_loss: ExtraLoss = no_extra_loss,
     ):
-        """The base's update, with a step of the classifier in it."""
+        """Updates the base method and, with the same features, the classifier."""
 
         def with_linear(state: TrainState, forward: Forward):
             extra, (state, metrics) = extra_loss(state, forward)

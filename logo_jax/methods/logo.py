@@ -23,26 +23,29 @@ UPDATES = ("released", "joint")
 
 @dataclasses.dataclass(frozen=True)
 class LoGo:
-    """LoGo around `base`.
+    """LoGo around a base method.
 
     Attributes:
         base: the method that attracts views; its pairing decides how it uses local
             crops.
         affinity: measures how similar two local crops are.
-        repel_tx: the encoder's optimizer in the released update's own step on the
-            repulsion; takes `max_norm`.
-        update_kind: "released": a clipped step on the repulsion, then base's step;
-            "joint": one step on base's loss plus `weight` times the repulsion.
-        weight: of the repulsion in the joint update; the paper's lambda.
+        repel_tx: the encoder's optimizer for the separate step on the repulsion in the
+            released update; it takes `max_norm`.
+        update_kind: "released": a clipped step on the repulsion, then the base's step;
+            "joint": one step on the base's loss plus `weight` times the repulsion.
+        weight: weight of the repulsion in the joint update; lambda in the paper.
         clip_ratio: in the released update, the norm of the repulsion's gradient is at
             most this ratio times the norm of the encoder's gradient in the previous
             base step.
-        reset_norm: whether that norm is set to 0 at the first step of each epoch, as in
-            the released code, so that this step has no repulsion.
-        steps_per_epoch: steps after which an epoch begins; only for `reset_norm`.
-        update_momentum_before_repel: the base's momentum encoder also moves before the
-            repulsion's forward pass, as in the released MoCo, whose key encoder moves
-            in every forward pass.
+        reset_norm: whether the previous norm counts as 0 in the first step of each
+            epoch, as in the released code, so that this step has no repulsion.
+        steps_per_epoch: number of steps of an epoch; used for `reset_norm` only.
+        update_momentum_before_repel: whether the base's momentum encoder is also
+            updated before the repulsion's forward pass, as in the released MoCo, whose
+            key encoder is updated in every forward pass.
+
+    Raises:
+        ValueError: if update_kind is unknown.
 
     Source: LoGo, Eqs. 5, 6, 9 and Algorithm 1, https://arxiv.org/abs/2203.17205;
         ztt1024/LoGo-SSL@trainers.py.
@@ -65,7 +68,11 @@ class LoGo:
             )
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
-        """The base's state, with the affinity's and, if released, a second momentum."""
+        """Returns the base's state with the affinity's state.
+
+        The released update also needs the optimizer state of the repulsion and the
+        gradient norm of the previous base step.
+        """
         base_key, affinity_key = jax.random.split(key)
         state = self.base.init(base_key, batch)
         num_local = batch.local_crops.shape[1]
@@ -85,14 +92,14 @@ class LoGo:
         )
 
     def update(self, state: TrainState, batch: Batch, key: jax.Array):
-        """One step; random numbers are drawn for the global batch, then split."""
+        """Takes one step; random numbers are drawn for the global batch, then split."""
         affinity_key, base_key = jax.random.split(key)
         if self.update_kind == "joint":
             return self._update_jointly(state, batch, base_key, affinity_key)
         return self._update_as_released(state, batch, base_key, affinity_key)
 
     def _update_as_released(self, state, batch, key, affinity_key):
-        """Regressor step, clipped repulsion step, base step."""
+        """Takes the regressor's step, the clipped repulsion step and the base step."""
         if self.update_momentum_before_repel:
             state = self.base.update_momentum_encoder(state)
         state, local_metrics = self._repel(state, batch, affinity_key)
@@ -102,7 +109,7 @@ class LoGo:
         return state, metrics | local_metrics
 
     def _repel(self, state, batch, key):
-        """The affinity's step, then the encoder's, on one encoding of local crops."""
+        """Takes the affinity's and the encoder's step on the same local embeddings."""
         num_global, num_local = (crops.shape[1] for crops in batch[:2])
         local_views = range(num_global, num_global + num_local)
         variables = state.variables(ENCODER)
@@ -140,7 +147,7 @@ class LoGo:
         return state, metrics | repulsion | clipping
 
     def _update_jointly(self, state, batch, key, affinity_key):
-        """Affinity's step, then one step on base's loss plus weighted repulsion."""
+        """Takes the affinity's step, then one on base's loss plus the repulsion."""
 
         def extra_loss(state: TrainState, forward: Forward):
             local = forward.embeddings[-batch.local_crops.shape[1] :]
@@ -155,14 +162,14 @@ class LoGo:
         return self.base.update(state, batch, key, extra_loss)
 
     def _last_norm(self, state):
-        """Norm of the encoder's gradient in the previous base step, unless reset."""
+        """Returns the encoder's gradient norm of the last base step, or 0 if reset."""
         norm = state.memory["grad_norm"]
         if not self.reset_norm:
             return norm
         return jnp.where(state.step % self.steps_per_epoch == 0, 0.0, norm)
 
     def _dim(self, state, batch):
-        """Size of the embeddings of local crops."""
+        """Returns the size of the embeddings of local crops."""
         local = jax.eval_shape(
             lambda variables, x: self.base.encoder.apply(variables, x, train=False),
             state.variables(ENCODER),
@@ -171,14 +178,14 @@ class LoGo:
         return local.shape[-1]
 
     def _check_locals_predict(self, num_local):
-        """Raises if base's loss does not encode every local crop."""
+        """Raises an error if base's loss does not encode every local crop."""
         if not self.base.pair_weights[-num_local:].any(axis=1).all():
             raise ValueError(
-                "logo.update_kind='joint' needs a pairing that reads every local crop; "
+                "logo.update_kind='joint' needs a pairing that uses every local crop; "
                 "use pairing='global_targets', or logo.update_kind='released'"
             )
 
 
 def applied_ratio(norm: jax.Array, max_norm: jax.Array) -> jax.Array:
-    """The factor by which clipping scales a gradient of that norm, in [0, 1]."""
+    """Returns the factor in [0, 1] by which clipping scales a gradient of that norm."""
     return jnp.where(norm > max_norm, max_norm / jnp.where(norm > 0, norm, 1.0), 1.0)

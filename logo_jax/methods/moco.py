@@ -20,24 +20,25 @@ from logo_jax.parallel.collectives import gather, global_size
 
 @dataclasses.dataclass(frozen=True)
 class MoCo(GradientMethod):
-    """MoCo, asymmetric or symmetric by its pairing.
+    """MoCo, asymmetric or symmetric depending on its pairing.
 
     Attributes:
-        encoder: images to embeddings [..., d]; the key encoder is a slow copy of it.
+        encoder: network from images to embeddings [..., d]; the key encoder is its
+            moving average.
         tx: optimizer of the query encoder.
         pair_weights: weight of each directed pair (query view, key view), [s, t].
-        queue_size: number of keys that are stored, >= 1.
+        queue_size: number of keys in the queue, >= 1.
         momentum: fraction of the key encoder's parameters that a step keeps, in [0, 1].
-            The key encoder has running statistics of its own.
+            The key encoder has its own running statistics.
         temperature: divides similarities in the softmax, > 0.
         shuffle: whether the images of the keys are permuted, on and over devices,
             before the key encoder, so that its batch-norm groups differ from those of
             the queries.
-        encode_unused_views: also encode views that no pair uses, and enqueue the keys
-            of all global ones, as the released code does. Only running statistics and
-            the queue depend on it.
+        encode_unused_views: whether views that no pair uses are encoded too, and the
+            keys of all global views are enqueued, as in the released code. Only running
+            statistics and the queue depend on it.
         running_stats: "all" views update the query encoder's running statistics, or
-            "globals".
+            only "globals".
 
     Raises:
         ValueError: if a number is out of its range.
@@ -62,12 +63,12 @@ class MoCo(GradientMethod):
         if self.queue_size < 1:
             raise ValueError(f"queue_size={self.queue_size} must be > 0; try 4096")
         if not 0 <= self.momentum <= 1:
-            raise ValueError(f"momentum={self.momentum} must lie in [0, 1]; try 0.999")
+            raise ValueError(f"momentum={self.momentum} must be in [0, 1]; try 0.999")
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature} must be > 0; try 0.1")
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
-        """State before the first step; the queue holds random unit vectors."""
+        """Returns the state before the first step, with a queue of random unit keys."""
         encoder_key, queue_key = jax.random.split(key)
         view = batch.global_crops[:1, 0]
         z, encoder = self.encoder.init_with_output(encoder_key, view, train=False)
@@ -87,16 +88,16 @@ class MoCo(GradientMethod):
         )
 
     def update_momentum_encoder(self, state: TrainState) -> TrainState:
-        """The key encoder moves toward the query encoder, before keys are computed."""
+        """Moves the key encoder toward the query encoder, before keys are computed."""
         moved = optax.incremental_update(
             state.params[ENCODER], state.memory[KEY_ENCODER], 1 - self.momentum
         )
         return state.replace(memory=state.memory | {KEY_ENCODER: moved})
 
     def loss(self, state: TrainState, batch: Batch, key: jax.Array):
-        """Weighted InfoNCE of queries against other views' keys and the queue.
+        """Returns weighted InfoNCE of queries against other views' keys and the queue.
 
-        The new queue, with this step's keys, is in `Forward.memory`.
+        `Forward.memory` has the new queue, with this step's keys.
         """
         views, num_global = split_views(batch), batch.global_crops.shape[1]
         query_views, key_views = self._query_and_key_views(len(views))
@@ -108,7 +109,7 @@ class MoCo(GradientMethod):
             self.running_stats,
         )
         keys, key_stats = self._encode_keys(state, [views[t] for t in key_views], key)
-        # local views are no targets; their keys exist only with encode_unused_views
+        # Local views are not targets; they have keys only with encode_unused_views.
         key_views = [t for t in key_views if t < self.pair_weights.shape[1]]
         losses = info_nce(
             l2_normalize(encoded.embeddings),
@@ -130,13 +131,13 @@ class MoCo(GradientMethod):
         )
 
     def _query_and_key_views(self, num_views):
-        """Views that become queries, and views that become keys."""
+        """Returns the views that become queries and the views that become keys."""
         if self.encode_unused_views:
             return list(range(num_views)), list(range(num_views))
         return predicting_views(self.pair_weights), target_views(self.pair_weights)
 
     def _encode_keys(self, state, views, prng_key):
-        """Unit keys [t, b, d], and the key encoder's new statistics."""
+        """Returns unit keys [t, b, d] and the key encoder's new statistics."""
 
         def encode_keys(views):
             encoded = encode(self.encoder, state.variables(KEY_ENCODER), views)
@@ -149,7 +150,7 @@ class MoCo(GradientMethod):
         return l2_normalize(keys), stats
 
     def _check_queue(self, batch_size, num_global):
-        """Raises if the queue does not hold a whole number of steps' keys."""
+        """Raises an error unless the queue holds a whole number of steps' keys."""
         count = len(self._enqueued_views(num_global))
         added = count * batch_size
         if self.queue_size % added:
@@ -160,18 +161,18 @@ class MoCo(GradientMethod):
             )
 
     def _enqueued_views(self, num_global):
-        """Views whose keys are stored: the global ones among those encoded."""
+        """Returns the views whose keys are stored: the encoded global views."""
         _, key_views = self._query_and_key_views(len(self.pair_weights))
         return [t for t in key_views if t < num_global]
 
 
 def enqueue(memory: dict, keys: jax.Array) -> dict:
-    """The queue and its cursor after keys have replaced the oldest entries.
+    """Returns the queue and its cursor after keys have replaced the oldest entries.
 
     Args:
         memory: "queue" [k, d] and "cursor" [].
-        keys: this device's, [t, b, d]. The keys of all devices are stored, view after
-            view; their number must divide k.
+        keys: this device's keys, [t, b, d]. The keys of all devices are stored, view
+            after view; their number must divide k.
     """
     size, dim = memory["queue"].shape
     rows = gather(keys, axis=1).reshape(-1, dim)

@@ -1,4 +1,4 @@
-"""Encodes the views of a batch, which may be of several sizes."""
+"""Encodes the views of a batch, which may have several sizes."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,8 +18,8 @@ class Encoded(NamedTuple):
     Attributes:
         embeddings: the network's output for each view, [v, b, d].
         batch_stats: the network's new running statistics; empty if it has none.
-        features: the "features" that the network sows, of the first view, [b, f]; None
-            if it sows none.
+        features: intermediate "features" that the network sows for the first view, [b,
+            f]; None if it does not sow them.
     """
 
     embeddings: jax.Array
@@ -36,16 +36,16 @@ def encode(
 ) -> Encoded:
     """Applies a network to views in training mode.
 
-    Consecutive views of one shape pass through the network in one call, stacked on a
-    leading axis for which batch norm has separate statistics: the result equals that
-    of one view after another.
+    Consecutive views of one shape pass through the network in one call. They are
+    stacked on a leading axis, for which batch norm has separate statistics, so the
+    result equals that of encoding one view after another.
 
     Args:
-        network: is called as `network.apply(variables, x, train=True)`.
+        network: called as `network.apply(variables, x, train=True)`.
         variables: its "params" and "batch_stats".
         views: arrays [b, ...], at least one.
-        num_updating_stats: how many views, the first ones, update the running
-            statistics; None: all.
+        num_updating_stats: number of views, counted from the first, that update the
+            running statistics; None: all.
     """
     chex.assert_equal_shape_prefix(views, 1)
     if num_updating_stats is None:
@@ -78,7 +78,7 @@ def encode(
 
 
 def split_views(batch: Batch) -> list[jax.Array]:
-    """The views of a batch, each [b, h, w, c], global ones first."""
+    """Returns the views of a batch, each [b, h, w, c], global views first."""
     return [
         crops[:, i]
         for crops in (batch.global_crops, batch.local_crops)
@@ -96,10 +96,10 @@ def encode_views(
     """Encodes some of the views of a batch.
 
     Args:
-        encoder: images to embeddings.
+        encoder: network from images to embeddings.
         variables: its "params" and "batch_stats".
         batch: this device's rows.
-        chosen: numbers of the views, increasing, at least one.
+        chosen: indices of the views, increasing, at least one.
         running_stats: "all": every view updates the running statistics; "globals":
             local crops do not.
     """
@@ -123,7 +123,7 @@ def encode_pairs(
         encoder: as for `encode_views`.
         variables: as for `encode_views`.
         batch: as for `encode_views`.
-        weights: of the pairing, [s, t].
+        weights: weights of the pairing, [s, t].
         running_stats: as for `encode_views`.
 
     Returns:

@@ -1,10 +1,10 @@
-"""Pairings of views as matrices of weights, and the loss over pairs.
+"""Pairings of views as weight matrices, and the loss over pairs.
 
-A view is an augmented crop; views are numbered with the global ones first. A pairing is
-a matrix: row s is a view that predicts (MoCo: a query), column t a view that is the
-target (a key), the entry the weight of that directed pair's loss. Weights sum to one,
-so that the learning rate means the same for every pairing; the paper's own sum,
-`summed`, is the exception.
+A view is an augmented crop. Views are numbered, with the global views first. A pairing
+is a matrix: row s is a predicting view (in MoCo, a query), column t is a target view (a
+key), and the entry is the weight of the loss of that directed pair. Weights sum to one,
+so that the learning rate has the same meaning for every pairing; the exception is
+`summed`, the paper's own sum.
 """
 
 import chex
@@ -18,25 +18,25 @@ PAIRINGS = ("one_way", "symmetric", "global_targets", "all_pairs", "summed")
 
 
 def pair_weights(pairing: str, num_global: int, num_local: int) -> np.ndarray:
-    """Weights [g + l, targets] of every directed pair of views.
+    """Returns the weights [g + l, targets] of all directed pairs of views.
 
     Args:
         pairing: `one_way`: view 0 predicts view 1 (MoCo v1 and v2); `symmetric`: global
             views predict each other (SimSiam); `global_targets`: every view predicts
-            every other global view (LoGo; SwAV's and DINO's multi-crop); `all_pairs`:
+            every other global view (LoGo; multi-crop of SwAV and DINO); `all_pairs`:
             every view predicts every other view (the supplement's "SwAV-style");
-            `summed`: `global_targets` as Eqs. 3 and 4 have it, a mean over global
-            pairs plus the sum over all pairs of a local crop with a global one.
-        num_global: global views of an image, >= 2.
-        num_local: local views of an image.
+            `summed`: `global_targets` with the weights of Eqs. 3 and 4, a mean over
+            global pairs plus the sum over all pairs of a local crop with a global one.
+        num_global: number of global views of an image, >= 2.
+        num_local: number of local views of an image.
 
     Returns:
-        Targets are the global views, or all views for `all_pairs`. Weights sum to one,
-        but for `summed`, which has one for the global pairs and one for each pair with
-        a local crop.
+        The weights. Targets are the global views, or all views for `all_pairs`. Weights
+        sum to one, except for `summed`: its weights of global pairs sum to one, and
+        each pair with a local crop has weight one.
 
     Raises:
-        ValueError: for an unknown pairing or too few global views.
+        ValueError: if the pairing is unknown or there are too few global views.
 
     Source: LoGo, Eqs. 3 and 4, and supplement section 2.
 
@@ -47,7 +47,9 @@ def pair_weights(pairing: str, num_global: int, num_local: int) -> np.ndarray:
     if pairing not in PAIRINGS:
         raise ValueError(f"pairing={pairing!r} must be one of {', '.join(PAIRINGS)}")
     if num_global < 2:
-        raise ValueError(f"{num_global} global crops make no pair; use 2 or more")
+        raise ValueError(
+            f"num_global={num_global} must be 2 or more to form pairs of views"
+        )
     num_views = num_global + num_local
     weights = 1.0 - np.eye(num_views, num_views)
     if pairing != "all_pairs":
@@ -63,29 +65,29 @@ def pair_weights(pairing: str, num_global: int, num_local: int) -> np.ndarray:
 
 
 def predicting_views(weights: np.ndarray) -> list[int]:
-    """Views that predict at least one target, in order."""
+    """Returns the views that predict at least one target, in order."""
     return np.flatnonzero(weights.any(axis=1)).tolist()
 
 
 def target_views(weights: np.ndarray) -> list[int]:
-    """Views that are the target of at least one other, in order."""
+    """Returns the views that are the target of at least one other view, in order."""
     return np.flatnonzero(weights.any(axis=0)).tolist()
 
 
 def used_weights(weights: Float[np.ndarray, "s t"]) -> Float[np.ndarray, "r c"]:
-    """The rows of views that predict and the columns of targets, of a pairing."""
+    """Returns the rows of predicting views and the columns of target views."""
     return weights[np.ix_(predicting_views(weights), target_views(weights))]
 
 
 def pair_loss(
     losses: Float[Array, "s t b"], weights: Float[np.ndarray, "s t"], num_global: int
 ) -> tuple[Float[Array, ""], Metrics]:
-    """The weighted sum over pairs of the mean loss over images, and its metrics.
+    """Returns the weighted sum over pairs of the mean loss over images, and metrics.
 
     Args:
-        losses: of each (predicting view, target view, image).
-        weights: of the pairs.
-        num_global: global views of an image; they are the first of both axes.
+        losses: loss of each (predicting view, target view, image).
+        weights: weights of the pairs.
+        num_global: number of global views of an image; they are the first of both axes.
     """
     chex.assert_shape(losses, (*weights.shape, None))
     losses = losses.mean(-1)
@@ -95,7 +97,7 @@ def pair_loss(
 def pair_metrics(
     weights: Float[np.ndarray, "s t"], losses: Float[Array, "s t"], num_global: int
 ) -> Metrics:
-    """Mean loss of the weighted global-global pairs and of the local-global ones."""
+    """Returns the unweighted mean losses of global-global and of local-global pairs."""
     used = weights > 0
     is_local = np.arange(weights.shape[0]) >= num_global
     to_global = np.arange(weights.shape[1]) < num_global

@@ -1,4 +1,4 @@
-"""Shuffled batch norm: keys meet other images in their batch norm than queries do."""
+"""Shuffled batch norm: keys are normalized in other groups of images than queries."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,20 +14,21 @@ def encode_shuffled(
     views: Sequence[jax.Array],
     key: jax.Array,
 ) -> tuple[jax.Array, Any]:
-    """What encode makes of views whose images changed places, on and over devices.
+    """Encodes views after a random permutation of their images, on and over devices.
 
-    Without it a query and its key share their batch's statistics, which give the pair
-    away to the loss. Each device deals out its images at random, as equal a share to
-    each device as can be; a permutation of the global batch would share them out
-    no better, and send all images to all devices.
+    Otherwise a query and its key share the statistics of a batch, which reveal the pair
+    to the loss. Each device splits its images at random, as evenly as possible, over
+    all devices. A permutation of the global batch would not distribute them better, and
+    would send all images to all devices.
 
     Args:
-        encode: from views, each [b, ...], to embeddings [v, b, d] and anything else.
-        views: this device's.
-        key: the same on all devices.
+        encode: function from views, each [b, ...], to embeddings [v, b, d] and another
+            value.
+        views: this device's views.
+        key: random key, the same on all devices.
 
     Returns:
-        Embeddings of the images in their own places, and encode's second value.
+        Embeddings of the images in their original places, and encode's second value.
 
     Source: He et al. 2020, section 3.3; facebookresearch/moco@moco/builder.py, which
         permutes the global batch.

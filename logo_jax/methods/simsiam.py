@@ -1,4 +1,4 @@
-"""SimSiam: a predictor and a stop-gradient; no negatives, no momentum encoder."""
+"""SimSiam: a predictor and a stop-gradient, without negatives or momentum encoder."""
 
 import dataclasses
 
@@ -20,8 +20,8 @@ class SimSiam(GradientMethod):
     """SimSiam, for any pairing of views.
 
     Attributes:
-        encoder: images to embeddings [..., d].
-        predictor: embeddings to predictions of the same size.
+        encoder: network from images to embeddings [..., d].
+        predictor: network from embeddings to predictions of the same size.
         tx: optimizer of both.
         pair_weights: weight of each directed pair of views, [s, t].
         running_stats: "all" views update the encoder's running statistics, or only
@@ -40,7 +40,7 @@ class SimSiam(GradientMethod):
     trains = (ENCODER, PREDICTOR)
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
-        """State before the first step."""
+        """Returns the state before the first step."""
         keys = jax.random.split(key)
         view = batch.global_crops[:1, 0]
         z, encoder = self.encoder.init_with_output(keys[0], view, train=False)
@@ -56,8 +56,8 @@ class SimSiam(GradientMethod):
         )
 
     def loss(self, state: TrainState, batch: Batch, key: jax.Array):
-        """Weighted negative cosine of predictions with other views' embeddings."""
-        del key  # nothing is random besides the crops
+        """Returns the weighted negative cosine of predictions and embeddings."""
+        del key  # only the crops are random
         weights, variables = self.pair_weights, state.variables(ENCODER)
         encoded, targets = encode_pairs(
             self.encoder, variables, batch, weights, self.running_stats

@@ -15,7 +15,7 @@ from logo_jax.methods.multi_crop import encode_pairs
 from logo_jax.methods.pairing import pair_loss, target_views, used_weights
 from logo_jax.parallel.collectives import gather, local_rows
 
-# what to try if a value is not positive
+# values that error messages suggest if a field is not positive
 POSITIVE = {"num_prototypes": 512, "temperature": 0.1, "epsilon": 0.05, "iterations": 3}
 
 
@@ -24,19 +24,21 @@ class SwAV(GradientMethod):
     """SwAV, for any pairing of views.
 
     Attributes:
-        encoder: images to embeddings [..., d].
-        tx: optimizer of encoder and prototypes; SwAV's does not update the prototypes
-            at first (`frozen_steps` of `logo_jax.training.optim`).
+        encoder: network from images to embeddings [..., d].
+        tx: optimizer of encoder and prototypes. In SwAV it does not update the
+            prototypes in the first steps (`frozen_steps` of `logo_jax.training.optim`).
         pair_weights: weight of each directed pair (view that predicts, view whose code
             is predicted), [s, t].
-        num_prototypes: number of unit vectors [k, d] that images are assigned to.
+        num_prototypes: number of prototypes, unit vectors [k, d] to which images are
+            assigned.
         temperature: divides scores in the predictions' softmax, > 0.
-        epsilon: entropy of the codes, as in `sinkhorn`, > 0.
+        epsilon: smoothness of the codes, as in `sinkhorn`, > 0.
         iterations: as in `sinkhorn`, >= 1.
-        queue_size: number of earlier images that are added to compute the codes, for a
-            batch that is small beside the number of prototypes; 0: no queue.
-        queue_start: first step that uses the queue, if it is full by then. It is filled
-            from the first step on; the released code's from `queue_start` on.
+        queue_size: number of earlier images that are added to compute the codes, for
+            batches that are small relative to the number of prototypes; 0: no queue.
+        queue_start: first step that uses the queue, if it is full by then. The queue is
+            filled from the first step on; that of the released code from `queue_start`
+            on.
         running_stats: "all" views update the encoder's running statistics, or only
             "globals".
 
@@ -66,15 +68,17 @@ class SwAV(GradientMethod):
             if value <= 0:
                 raise ValueError(f"{name}={value} must be positive; try {usual}")
         if self.queue_size < 0:
-            raise ValueError(f"queue_size={self.queue_size} must be >= 0; 0 for none")
+            raise ValueError(
+                f"queue_size={self.queue_size} must be >= 0; use 0 for no queue"
+            )
         if self.queue_start and not self.queue_size:
             raise ValueError(
-                f"queue_start={self.queue_start} needs a queue; set queue_size, or let "
-                "the queue start at 0"
+                f"queue_start={self.queue_start} needs a queue; set queue_size, or set "
+                "queue_start=0"
             )
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
-        """State before the first step; an empty queue holds zeros."""
+        """Returns the state before the first step; an empty queue holds zeros."""
         self._check_queue(len(batch.global_crops))
         encoder_key, prototypes_key = jax.random.split(key)
         view = batch.global_crops[:1, 0]
@@ -95,7 +99,7 @@ class SwAV(GradientMethod):
         )
 
     def update_momentum_encoder(self, state: TrainState) -> TrainState:
-        """The prototypes at unit length again, which the last step changed.
+        """Scales the prototypes to unit length, which the last step has changed.
 
         SwAV has no momentum encoder; this is the part of an update before the gradient.
         """
@@ -103,8 +107,8 @@ class SwAV(GradientMethod):
         return state.replace(params=state.params | {PROTOTYPES: prototypes})
 
     def loss(self, state: TrainState, batch: Batch, key: jax.Array):
-        """Weighted cross-entropy of views' predictions of other views' codes."""
-        del key  # nothing is random besides the crops
+        """Returns the weighted cross-entropy of predicting other views' codes."""
+        del key  # only the crops are random
         weights, variables = self.pair_weights, state.variables(ENCODER)
         encoded, targets = encode_pairs(
             self.encoder, variables, batch, weights, self.running_stats
@@ -129,7 +133,7 @@ class SwAV(GradientMethod):
         )
 
     def _codes(self, state, targets, prototypes):
-        """Codes [t, n, k] of all devices' embeddings [t, n, d], separate by view."""
+        """Returns codes [t, n, k] of all devices' embeddings [t, n, d], per view."""
 
         def assign(z):
             scores = similarity(z, prototypes)
@@ -142,7 +146,7 @@ class SwAV(GradientMethod):
         if not self.queue_size:
             return assign(targets)
         queue = state.memory["queue"]
-        # the newest entries are first: the last one is zero until the queue is full
+        # The newest entries are first; the last one is zero until the queue is full.
         ready = (state.step >= self.queue_start) & queue[:, -1].any()
         together = jnp.concatenate([targets, queue], axis=1)
         return jax.lax.cond(
@@ -152,14 +156,14 @@ class SwAV(GradientMethod):
         )
 
     def _enqueue(self, memory, targets):
-        """The queue after all devices' embeddings [t, n, d] replaced the oldest."""
+        """Returns the queue after embeddings [t, n, d] have replaced the oldest."""
         if not self.queue_size:
             return {}
         queue = jnp.concatenate([targets, memory["queue"]], axis=1)
         return {"queue": queue[:, : self.queue_size]}
 
     def _check_queue(self, batch_size):
-        """Raises if a queue does not hold a whole number of batches."""
+        """Raises an error if a queue does not hold a whole number of batches."""
         if self.queue_size % batch_size:
             usual = max(1, round(self.queue_size / batch_size)) * batch_size
             raise ValueError(
@@ -169,12 +173,12 @@ class SwAV(GradientMethod):
 
 
 def similarity(embeddings: jax.Array, prototypes: jax.Array) -> jax.Array:
-    """Scores [v, b, k] of embeddings [v, b, d] with prototypes [k, d]."""
+    """Returns scores [v, b, k] of embeddings [v, b, d] for prototypes [k, d]."""
     return jnp.einsum("vbd,kd->vbk", embeddings, prototypes)
 
 
 def entropy(codes: jax.Array) -> jax.Array:
-    """Entropy [...] of distributions [..., k], in nats; log(k) if they are uniform.
+    """Computes the entropy [...] of distributions [..., k], in nats; log(k) if uniform.
 
     Codes are uniform if all embeddings are equal.
     """

@@ -1,5 +1,6 @@
 """Networks as Flax linen modules.
 
-In training a network's input has the view on its first axis and the batch on its
-second, [v, b, ...]; in evaluation it may have any leading axes. Everything is NHWC.
+In training, a network's input has the view on its first axis and the batch on its
+second axis, [v, b, ...]; in evaluation it may have any leading axes. Images and feature
+maps have channels last (NHWC).
 """

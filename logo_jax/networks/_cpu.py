@@ -1,4 +1,4 @@
-"""Convolutions whose gradients XLA computes fast on CPUs as well."""
+"""Convolution whose kernel gradient is fast on CPUs too."""
 
 import functools
 from collections.abc import Callable
@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 
-PIECE = 32  # images; XLA's CPU kernel of the weights' gradient is slow for more
-MOST = 8  # pieces, each of which takes time to compile
+PIECE = 32  # images per piece; XLA's CPU kernel gradient is slow for more images
+MOST = 8  # largest number of pieces, each of which adds compile time
 
 
 def convolve(
@@ -17,17 +17,18 @@ def convolve(
     padding: Any,
     **settings: Any,
 ) -> jax.Array:
-    """As `jax.lax.conv_general_dilated`; on CPUs the kernel's gradient is a sum.
+    """Computes `jax.lax.conv_general_dilated`, with a faster kernel gradient on CPUs.
 
-    There the gradient of many images is computed of a few at a time, which is the same
-    but for the order of additions; elsewhere at once.
+    On CPUs, the kernel gradient of many images is the sum of the gradients of small
+    groups of images. It differs from the usual gradient only in the order of additions.
+    Other platforms compute the gradient of all images together.
 
     Args:
         images: [n, h, w, c].
         kernel: [height, width, c, d].
-        window_strides: as there.
-        padding: as there.
-        **settings: as there.
+        window_strides: strides, passed to `jax.lax.conv_general_dilated`.
+        padding: padding, passed to `jax.lax.conv_general_dilated`.
+        **settings: further arguments of `jax.lax.conv_general_dilated`.
     """
     convolution = functools.partial(
         jax.lax.conv_general_dilated,
@@ -39,7 +40,7 @@ def convolve(
 
 
 def _with_summed_gradient(convolution: Callable) -> Callable:
-    """The convolution, differentiated as `convolve` says."""
+    """Returns the convolution with the gradient that `convolve` describes."""
 
     def forward(images, kernel):
         return convolution(images, kernel), (images, kernel)
@@ -47,22 +48,23 @@ def _with_summed_gradient(convolution: Callable) -> Callable:
     def backward(saved, cotangent):
         images, kernel = saved
 
-        def at_once(images, cotangent):
+        def all_together(images, cotangent):
             _, pull_back = jax.vjp(lambda k: convolution(images, k), kernel)
             return pull_back(cotangent)[0]
 
         def in_pieces(images, cotangent):
-            # computed once: XLA would else repeat what made them inside each transpose
+            # Without the barrier, XLA would recompute the arguments in each piece.
             images, cotangent = jax.lax.optimization_barrier((images, cotangent))
             size = max(PIECE, -(-len(images) // MOST))
             starts = range(0, len(images), size)
             return sum(
-                at_once(images[i : i + size], cotangent[i : i + size]) for i in starts
+                all_together(images[i : i + size], cotangent[i : i + size])
+                for i in starts
             )
 
         _, pull_back = jax.vjp(lambda x: convolution(x, kernel), images)
         kernel_gradient = jax.lax.platform_dependent(
-            images, cotangent, cpu=in_pieces, default=at_once
+            images, cotangent, cpu=in_pieces, default=all_together
         )
         return pull_back(cotangent)[0], kernel_gradient
 

@@ -15,13 +15,13 @@ normal_002 = nn.initializers.normal(0.02)
 
 
 class SmallAlexNet(nn.Module):
-    """Five convolutions and two linear layers: images to fc7 features.
+    """Five convolutions and two linear layers; maps images to fc7 features.
 
     Attributes:
-        channels: of the five convolutions.
-        hidden: of fc6 and fc7; the features' size.
+        channels: output channels of the five convolutions.
+        hidden: size of fc6 and fc7, which is the size of the features.
         norm: constructor of the batch norms.
-        dtype: of the computation.
+        dtype: dtype of the computation; features are float32.
 
     Source: SsnL/align_uniform@examples/stl10/encoder.py, up to fc7; its fc8 is the
         method's projection head here.
@@ -34,7 +34,7 @@ class SmallAlexNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Features [..., hidden] of images [..., 64, 64, 3]."""
+        """Returns features [..., hidden] of images [..., 64, 64, 3]."""
         norm = functools.partial(self.norm, dtype=self.dtype)
         x = images.astype(self.dtype)
         for i, channels in enumerate(self.channels, start=1):

@@ -1,7 +1,7 @@
-"""Batch normalisation whose statistics belong to a view, and to a group of images.
+"""Batch normalization with separate statistics for each view and group of images.
 
-PyTorch's rules: epsilon 1e-5, running statistics move by 0.1, the running variance is
-the unbiased one.
+As in PyTorch, epsilon is 1e-5, running statistics move by 0.1 per update, and the
+running variance is the unbiased one.
 """
 
 import math
@@ -13,23 +13,23 @@ import numpy as np
 
 
 class BatchNorm(nn.Module):
-    """Normalises each view of a stack [v, b, ..., c] by statistics of its own.
+    """Normalizes each view of a stack [v, b, ..., c] by its own statistics.
 
-    Views behave as if they passed one after the other: each is normalised alone, and
-    the running statistics move once for each, in order.
+    The result equals that of views which pass one after another: each view is
+    normalized alone, and the running statistics are updated once per view, in order.
 
     Attributes:
-        axis_name: device axis over which statistics are shared; None: each device's
-            own (the train step then averages the running ones).
-        splits: equal, contiguous groups of the batch with statistics of their own, as
-            if each were on a device of its own; running statistics move by the groups'
-            mean.
-        use_scale: whether to learn a factor.
-        zero_scale: whether that factor starts at 0 instead of 1.
-        use_bias: whether to learn an offset.
-        momentum: how much of the running statistics each view keeps.
+        axis_name: device axis over which statistics are shared. None: each device uses
+            its own statistics, and the train step averages the running statistics.
+        splits: number of equal, contiguous groups of the batch with their own
+            statistics, as if each group were on its own device; running statistics are
+            updated with the mean over groups.
+        use_scale: whether to learn a scale.
+        zero_scale: whether the scale is initialized to 0 instead of 1.
+        use_bias: whether to learn a bias.
+        momentum: fraction of the running statistics that each view keeps.
         epsilon: added to the variance.
-        dtype: of the output; statistics are float32 always.
+        dtype: dtype of the output; statistics are always float32.
 
     Source: torch.nn.BatchNorm2d; groups as in facebookresearch/moco's CIFAR-10 notebook
         (SplitBatchNorm).
@@ -46,7 +46,10 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Normalised x; in training x is [v, b, ..., c] and the statistics move."""
+        """Returns x, normalized.
+
+        In training, x is [v, b, ..., c], and the running statistics are updated.
+        """
         channels = x.shape[-1]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
@@ -66,11 +69,11 @@ class BatchNorm(nn.Module):
         return self._normalize(groups, mean, var, scale, bias).reshape(x.shape)
 
     def _param(self, name, used, init, channels):
-        """A learned vector [channels], or None."""
+        """Returns a learned vector [channels], or None if it is not used."""
         return self.param(name, init, (channels,)) if used else None
 
     def _group(self, x):
-        """[v, b, ..., c] as [v, splits, b / splits, ..., c]."""
+        """Reshapes [v, b, ..., c] to [v, splits, b / splits, ..., c]."""
         views, batch = x.shape[:2]
         if batch % self.splits:
             raise ValueError(
@@ -80,7 +83,7 @@ class BatchNorm(nn.Module):
         return x.reshape(views, self.splits, batch // self.splits, *x.shape[2:])
 
     def _statistics(self, groups):
-        """Mean and variance [v, splits, 1..., c], and how many values are behind."""
+        """Returns mean and variance [v, splits, 1..., c] and the number of values."""
         axes = tuple(range(2, groups.ndim - 1))
         values = groups.astype(jnp.float32)
         count = math.prod(groups.shape[a] for a in axes)
@@ -94,7 +97,7 @@ class BatchNorm(nn.Module):
         return mean, var, count
 
     def _move(self, running, batch_value):
-        """Running statistics after every view has moved them once, in order."""
+        """Returns the running statistics after one update per view, in order."""
         views, channels = batch_value.shape[0], batch_value.shape[-1]
         of_view = batch_value.reshape(views, self.splits, channels).mean(1)
         age = np.arange(views - 1, -1, -1)
@@ -102,7 +105,7 @@ class BatchNorm(nn.Module):
         return self.momentum**views * running + weights @ of_view
 
     def _normalize(self, x, mean, var, scale, bias):
-        """(x - mean) / sqrt(var + epsilon) * scale + bias, computed in float32."""
+        """Computes (x - mean) / sqrt(var + epsilon) * scale + bias in float32."""
         factor = jax.lax.rsqrt(var + self.epsilon)
         if scale is not None:
             factor = factor * _along_last(scale, x.ndim)
@@ -113,21 +116,21 @@ class BatchNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Normalises each example alone; called like `BatchNorm`, but the mode is idle.
+    """Layer normalization with the interface of `BatchNorm`; `train` has no effect.
 
     Attributes:
-        dtype: of the output.
+        dtype: dtype of the output.
     """
 
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Normalised x, by its last axis."""
+        """Returns x, normalized over its last axis."""
         del train
         return nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
 
 
 def _along_last(vector, ndim):
-    """A vector [c] as [1, ..., 1, c]."""
+    """Reshapes a vector [c] to [1, ..., 1, c]."""
     return vector.reshape((1,) * (ndim - 1) + (-1,))

@@ -1,4 +1,4 @@
-"""What sits on a backbone: projection heads, predictors, LoGo's regressor."""
+"""Projection heads, predictors and LoGo's regressor."""
 
 import functools
 from typing import Any
@@ -13,15 +13,16 @@ from logo_jax.networks.resnet import Norm
 
 
 class MLP(nn.Module):
-    """Linear layers, each but the last followed by an optional norm and a ReLU.
+    """Linear layers; each but the last is followed by an optional norm and a ReLU.
 
     Attributes:
-        features: sizes of the layers' outputs.
-        norm: constructor of the batch norms after hidden layers; None for none.
-        hidden_bias: whether hidden layers have a bias (idle under a batch norm, and yet
-            there in the released regressor).
-        last_norm: normalise the output too, by a batch norm without scale and bias.
-        dtype: of the computation; the output is float32.
+        features: output sizes of the layers.
+        norm: constructor of the norms after hidden layers; None: no norm.
+        hidden_bias: whether hidden layers have a bias. Before a batch norm it has no
+            effect, but the released regressor has it.
+        last_norm: whether the output is normalized too, by a batch norm without scale
+            and bias.
+        dtype: dtype of the computation; the output is float32.
     """
 
     features: tuple[int, ...]
@@ -32,7 +33,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """The last layer's output [..., features[-1]], float32."""
+        """Returns the last layer's output [..., features[-1]], float32."""
         *hidden, last = self.features
         for i, size in enumerate(hidden):
             x = Linear(size, self.hidden_bias, dtype=self.dtype, name=f"fc{i}")(x)
@@ -48,7 +49,7 @@ class MLP(nn.Module):
 
 
 def moco_head(hidden: int, dim: int, dtype: Any = jnp.float32, **names: Any) -> MLP:
-    """Linear, ReLU, Linear, no batch norm (MoCo v2's)."""
+    """Returns the head of MoCo v2: Linear, ReLU, Linear, without batch norm."""
     return MLP((hidden, dim), norm=None, dtype=dtype, **names)
 
 
@@ -60,7 +61,9 @@ def simsiam_head(
     dtype: Any = jnp.float32,
     **names: Any,
 ) -> MLP:
-    """SimSiam's projector: 3 layers on ImageNet, 2 on CIFAR, batch norm on all.
+    """Returns SimSiam's projector, with batch norm after every layer.
+
+    SimSiam has 3 layers on ImageNet and 2 on CIFAR.
 
     Source: facebookresearch/simsiam@simsiam/builder.py; Chen & He 2021, section D.
     """
@@ -81,10 +84,10 @@ def byol_head(
     dtype: Any = jnp.float32,
     **names: Any,
 ) -> MLP:
-    """BYOL's and SwAV's projector: Linear, batch norm, ReLU, Linear.
+    """Returns the projector of BYOL and SwAV: Linear, batch norm, ReLU, Linear.
 
-    The layer before the batch norm has no bias, which would be idle; the last one has,
-    as SwAV's.
+    The first layer has no bias, which would have no effect before the batch norm; the
+    last layer has a bias, as in SwAV.
 
     Source: google-deepmind/deepmind-research@byol/utils/networks.py (MLP);
         facebookresearch/swav@src/resnet50.py (projection_head).
@@ -95,20 +98,20 @@ def byol_head(
 def simsiam_predictor(
     hidden: int, dim: int, norm: Norm = BatchNorm, dtype: Any = jnp.float32
 ) -> MLP:
-    """SimSiam's and BYOL's predictor: two layers, batch norm on the first.
+    """Returns the predictor of SimSiam and BYOL: Linear, batch norm, ReLU, Linear.
 
-    SimSiam's is a bottleneck; BYOL's has `hidden` far above `dim`.
+    SimSiam's predictor is a bottleneck; in BYOL's, `hidden` is much larger than `dim`.
     """
     return MLP((hidden, dim), norm=norm, hidden_bias=False, dtype=dtype)
 
 
 class Regressor(nn.Module):
-    """LoGo's judge: how much two local embeddings look like crops of one image.
+    """LoGo's regressor: scores whether two local embeddings are of crops of one image.
 
     Attributes:
         width: size of each hidden layer.
         depth: number of hidden layers.
-        norm: constructor of their batch norms; None for none.
+        norm: constructor of the hidden layers' norms; None: no norm.
 
     Source: ztt1024/LoGo-SSL@backbone.py (width 256, depth 2); a reproduction quotes
         width 64, depth 5 from the paper.
@@ -120,6 +123,6 @@ class Regressor(nn.Module):
 
     @nn.compact
     def __call__(self, pairs: jax.Array, *, train: bool) -> jax.Array:
-        """Scores [...] of concatenated pairs [..., 2d]; large: from one image."""
+        """Returns scores [...] of concatenated pairs [..., 2d]; large for one image."""
         features = (self.width,) * self.depth + (1,)
         return MLP(features, norm=self.norm, name="mlp")(pairs, train=train)[..., 0]

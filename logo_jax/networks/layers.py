@@ -1,4 +1,4 @@
-"""Fully connected layers, initialised as PyTorch does."""
+"""Linear layers and convolutions, initialized as in PyTorch and torchvision."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,13 +14,13 @@ torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Linear(nn.Module):
-    """A linear layer: weights and bias start uniform in +-1/sqrt(inputs).
+    """A linear layer; weights and bias are initialized uniformly in +-1/sqrt(inputs).
 
     Attributes:
         features: size of the output.
         use_bias: whether to add a bias.
-        kernel_init: initialiser of the weights.
-        dtype: of the computation; parameters are float32.
+        kernel_init: initializer of the weights.
+        dtype: dtype of the computation; parameters are float32.
 
     Source: torch.nn.Linear.
     """
@@ -32,7 +32,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """X [..., inputs] times the kernel, plus the bias."""
+        """Returns x @ kernel + bias for x [..., inputs]."""
         inputs = x.shape[-1]
         kernel = self.param("kernel", self.kernel_init, (inputs, self.features))
         y = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
@@ -43,18 +43,18 @@ class Linear(nn.Module):
 
 
 def _uniform(bound):
-    """Initialiser: uniform in +-bound."""
+    """Returns an initializer that is uniform in +-bound."""
     return lambda key, shape: jax.random.uniform(
         key, shape, minval=-bound, maxval=bound
     )
 
 
-# Source: torchvision's ResNet: He-normal by the fan-out, the gain of a ReLU
+# He normal by the fan-out, with the gain of a ReLU. Source: torchvision's ResNet
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def conv(features: int, size: int, stride: int, dtype: Any, name: str) -> nn.Conv:
-    """A convolution without bias, padded by (size - 1) / 2 as in torchvision."""
+    """Returns a convolution without bias, with torchvision's padding (size - 1) / 2."""
     return nn.Conv(
         features,
         (size, size),

@@ -1,4 +1,4 @@
-"""ResNet-18, 34, 50 as torchvision has them, a 10, and the CIFAR stem."""
+"""ResNet-18, 34 and 50 as in torchvision, a ResNet-10, and the CIFAR stem."""
 
 import functools
 from collections.abc import Callable
@@ -19,10 +19,10 @@ class BasicBlock(nn.Module):
 
     Attributes:
         features: channels of the block's convolutions.
-        stride: of the first one.
+        stride: stride of the first convolution.
         norm: constructor of the batch norms.
-        zero_init: whether the last batch norm's scale starts at 0.
-        dtype: of the computation.
+        zero_init: whether the last batch norm's scale is initialized to 0.
+        dtype: dtype of the computation.
     """
 
     features: int
@@ -34,7 +34,7 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """The block's output; half the side where stride is 2."""
+        """Returns the block's output, with half the side if the stride is 2."""
         y = conv(self.features, 3, self.stride, self.dtype, "conv1")(x)
         y = nn.relu(self.norm(name="bn1")(y, train=train))
         y = conv(self.features, 3, 1, self.dtype, "conv2")(y)
@@ -42,14 +42,15 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut (ResNet-50), stride on the 3x3.
+    """1x1, 3x3 and 1x1 convolutions and a shortcut (ResNet-50); the 3x3 has the stride.
 
     Attributes:
-        features: channels of the middle; the output has four times as many.
-        stride: of the middle convolution.
+        features: channels of the first two convolutions; the output has four times as
+            many.
+        stride: stride of the 3x3 convolution.
         norm: constructor of the batch norms.
-        zero_init: whether the last batch norm's scale starts at 0.
-        dtype: of the computation.
+        zero_init: whether the last batch norm's scale is initialized to 0.
+        dtype: dtype of the computation.
     """
 
     features: int
@@ -61,7 +62,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """The block's output; half the side where stride is 2."""
+        """Returns the block's output, with half the side if the stride is 2."""
         y = conv(self.features, 1, 1, self.dtype, "conv1")(x)
         y = nn.relu(self.norm(name="bn1")(y, train=train))
         y = conv(self.features, 3, self.stride, self.dtype, "conv2")(y)
@@ -71,7 +72,7 @@ class Bottleneck(nn.Module):
 
 
 def _add_shortcut(block, x, y, last_norm, train):
-    """Normalises y, adds x (projected where shapes differ), rectifies."""
+    """Normalizes y, adds x (projected if the shapes differ) and applies a ReLU."""
     y = block.norm(name=last_norm, zero_scale=block.zero_init)(y, train=train)
     if x.shape != y.shape:
         x = conv(y.shape[-1], 1, block.stride, block.dtype, "downsample_conv")(x)
@@ -80,21 +81,23 @@ def _add_shortcut(block, x, y, last_norm, train):
 
 
 class ResNet(nn.Module):
-    """A ResNet without its classifier: images to globally pooled features.
+    """A ResNet without its classifier; maps images to globally pooled features.
 
     Attributes:
-        stage_sizes: blocks in each stage.
+        stage_sizes: number of blocks in each stage.
         block: BasicBlock or Bottleneck.
-        width: channels of the first stage, 64 in the paper.
-        stem: "imagenet" (7x7 stride 2, max-pool) or "cifar" (3x3, no pool).
-        zero_init_residual: start each block as its shortcut, as SimSiam does.
+        width: channels of the first stage; 64 in the paper.
+        stem: "imagenet" (7x7 convolution with stride 2, max-pool) or "cifar" (3x3
+            convolution, no pooling).
+        zero_init_residual: whether each block is initialized to its shortcut, as in
+            SimSiam.
         norm: constructor of the batch norms.
-        dtype: of the computation; statistics and the pooling are float32.
-        remat: keep each block's input alone for the gradient and compute the block
-            again: less memory, a third more work.
+        dtype: dtype of the computation; statistics and the pooling are float32.
+        remat: whether only the input of each block is kept for the gradient and the
+            block is computed again: less memory, a third more computation.
 
-    Source: torchvision.models.resnet; stem as in
-        facebookresearch/moco's CIFAR-10 notebook.
+    Source: torchvision.models.resnet; stem as in facebookresearch/moco's CIFAR-10
+        notebook.
     """
 
     stage_sizes: tuple[int, ...]
@@ -108,7 +111,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Features [..., width * 8 * expansion] of images [..., h, w, 3]."""
+        """Returns features [..., width * 8 * expansion] of images [..., h, w, 3]."""
         norm = functools.partial(self.norm, dtype=self.dtype)
 
         def run(block, x):
@@ -120,7 +123,7 @@ class ResNet(nn.Module):
         x = conv(self.width, size, stride, self.dtype, "conv1")(x)
         x = nn.relu(norm(name="bn1")(x, train=train))
         if self.stem == "imagenet":
-            # zeros pad like -inf behind a ReLU
+            # After a ReLU, padding with 0 has the effect of padding with -inf.
             padding = [(0, 0)] * (x.ndim - 3) + [(1, 1), (1, 1), (0, 0)]
             x = nn.max_pool(jnp.pad(x, padding), (3, 3), (2, 2))
         for i, blocks in enumerate(self.stage_sizes):

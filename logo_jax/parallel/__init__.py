@@ -1,1 +1,1 @@
-"""Devices and processes: the mesh, collectives, multi-host start-up."""
+"""Devices and processes: the mesh, collectives, and start-up on several hosts."""

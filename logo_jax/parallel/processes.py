@@ -1,6 +1,6 @@
-"""Training by several processes: start-up, and the first process, which writes.
+"""Training with several processes: start-up, and the first process, which writes.
 
-With one process `join_cluster` does nothing and `broadcast_from_first` returns its
+With one process, `join_cluster` does nothing and `broadcast_from_first` returns its
 argument.
 """
 
@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec as P
 
 Tree = TypeVar("Tree")
 
-HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
+HEARTBEAT = 30  # seconds without a heartbeat after which a process counts as dead
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")
 
 
@@ -31,16 +31,18 @@ def cluster_arguments(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> dict[str, Any] | None:
-    """Arguments of `jax.distributed.initialize`; None for a single process.
+    """Returns the arguments of `jax.distributed.initialize`; None for a single process.
 
-    Flags take precedence. Without them Slurm, Open MPI, TPU slices and indexed jobs of
-    Kubernetes are detected by their variables, and jax finds the arguments itself: {}.
+    Flags take precedence. Without flags, Slurm, Open MPI, TPU slices and indexed
+    Kubernetes jobs are detected by their environment variables. The result is then {},
+    and jax finds the arguments itself.
 
     Args:
         environ: environment variables, after jax has been imported.
         coordinator: address and port of process 0, HOST:PORT.
-        num_processes: in all; 1: a single process, whatever the variables say.
-        process_id: of this one, from 0.
+        num_processes: number of processes; 1: a single process, whatever the
+            environment variables are.
+        process_id: index of this process, from 0.
 
     Raises:
         ValueError: if flags are missing or out of range.
@@ -84,10 +86,10 @@ def _require_valid(coordinator, num_processes, process_id):
 
 
 def detect_cluster(environ: Mapping[str, str]) -> str | None:
-    """The cluster that started this process as one of several, or None.
+    """Returns the cluster that started this process as one of several, or None.
 
-    Narrower than jax's own detection, which fails in a shell on a node of Slurm or in
-    any pod of Kubernetes that is no indexed job.
+    This is narrower than jax's own detection, which fails in a shell on a Slurm node
+    and in any Kubernetes pod that does not belong to an indexed job.
 
     >>> pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "3"}
     >>> detect_cluster(pod)
@@ -97,7 +99,7 @@ def detect_cluster(environ: Mapping[str, str]) -> str | None:
         return "slurm"
     if "OMPI_MCA_orte_hnp_uri" in environ and _several(environ, "OMPI_COMM_WORLD_SIZE"):
         return "ompi"
-    if "TPU_ML_PLATFORM" in environ:  # set by jax where it finds libtpu and chips
+    if "TPU_ML_PLATFORM" in environ:  # set by jax if it finds libtpu and TPU chips
         return _tpu(environ)
     if "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ:
         return "kubernetes"
@@ -109,7 +111,11 @@ def _several(environ, name):
 
 
 def _tpu(environ):
-    """GKE names the workers; otherwise jax asks Google's metadata server."""
+    """Returns "tpu" if there are several TPU processes, otherwise None.
+
+    GKE lists the workers in an environment variable; elsewhere jax asks Google's
+    metadata server.
+    """
     workers = environ.get("TPU_PROCESS_ADDRESSES") or environ.get(
         "TPU_WORKER_HOSTNAMES"
     )
@@ -124,9 +130,10 @@ def _tpu(environ):
 def join_cluster(environ: Mapping[str, str], **flags: Any) -> Iterator[None]:
     """Joins the cluster of `cluster_arguments`, if this process belongs to one.
 
-    Enter it before any other use of jax. If something fails inside, this process ends
-    at once, and so do the others: on exit jax would wait minutes for processes that
-    wait for this one within a step. SIGTERM to one of them has the same effect.
+    Enter this context before any other use of jax. If an exception leaves the context,
+    this process exits immediately, and so do the others: in a regular exit, jax would
+    wait minutes for processes that wait for this one within a step. SIGTERM to one
+    process has the same effect.
 
     Raises:
         ValueError: if flags are wrong, or Kubernetes cannot be queried.
@@ -137,16 +144,16 @@ def join_cluster(environ: Mapping[str, str], **flags: Any) -> Iterator[None]:
         return
     if not arguments and detect_cluster(environ) == "kubernetes":
         _require_kubernetes()
-    # its notifier would catch SIGTERM, and the run would not stop
+    # jax's preemption service would catch SIGTERM, and the run would not stop
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT)
     with contextlib.ExitStack() as stack:
-        stack.push(_end_at_once)
-        _meet()
+        stack.push(_exit_immediately)
+        _connect_devices()
         yield
 
 
-def _end_at_once(kind, error, trace):
+def _exit_immediately(kind, error, trace):
     """Ends the process after an error, with the interpreter's exit code."""
     if kind is None:
         return
@@ -158,11 +165,11 @@ def _end_at_once(kind, error, trace):
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 
-def _meet():
+def _connect_devices():
     """Connects all devices while the processes are at the same point.
 
-    Gloo, which connects CPUs, times out after 30 s, and one process may compile its
-    first step that much longer than another.
+    Gloo, which connects CPUs, times out after 30 s, and one process may need 30 s more
+    than another to compile its first step.
     """
     multihost_utils.sync_global_devices("joined")
     mesh = Mesh(np.array(jax.devices()), ("device",))
@@ -177,9 +184,9 @@ def _meet():
 def _require_kubernetes():
     if importlib.util.find_spec("kubernetes") is None:
         raise ValueError(
-            "an indexed job of Kubernetes needs the package kubernetes to find its "
-            "other pods; pip install 'jax[k8s]', or give --num_processes=1 to train "
-            "in each pod alone"
+            "an indexed Kubernetes job needs the Python package kubernetes to find its "
+            "other pods; run pip install 'jax[k8s]', or set --num_processes=1 to train "
+            "in each pod separately"
         )
 
 
@@ -189,15 +196,15 @@ def is_alone() -> bool:
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes; no other one does."""
+    """Whether this is the first process, the only one that writes files."""
     return jax.process_index() == 0
 
 
 def broadcast_from_first(tree: Tree) -> Tree:
-    """The first process's tree, on all processes; unchanged if there is only one.
+    """Returns the first process's tree on all processes.
 
     Args:
-        tree: numbers and arrays, of the same shapes and dtypes on all processes.
+        tree: numbers and arrays, with equal shapes and dtypes on all processes.
     """
     if is_alone():
         return tree

@@ -74,7 +74,7 @@ def test_colour_is_jittered_before_it_is_dropped():
         ({"jitter": (0.4, 0.4, -0.4, 0.1)}, "jitter=.* must be four strengths"),
         ({"jitter": (0.4, 0.4, 0.4, 0.6)}, "hue at most 0.5"),
         ({"blur_sigma": (0.0, 2.0)}, "blur_sigma=.* must satisfy 0 < min <= max"),
-        ({"std": (0.2, 0.0, 0.2)}, "std=.* std positive"),
+        ({"std": (0.2, 0.0, 0.2)}, "std=.* std must be positive"),
     ],
 )
 def test_augment_spec_names_the_bad_value(changes, message):

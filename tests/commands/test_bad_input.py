@@ -92,7 +92,7 @@ VALUES = [
     ("augment.jitter=(.4,.4,.4)", "must be 4 finite numbers"),
     ("augment.jitter=(.4,.4,.4,.9)", "hue at most 0.5"),
     ("augment.blur_sigma=(2.,.1)", "0 < min <= max"),
-    ("augment.std=(0.,.2,.2)", "std positive"),
+    ("augment.std=(0.,.2,.2)", "std must be positive"),
     ("encoder.backbone=vgg", "backbone='vgg' must be one of"),
     ("encoder.backbone=alexnet", "needs one size, 16 px or more, for all crops"),
     ("encoder.width=0", "config.encoder.width=0 must be"),
@@ -131,7 +131,7 @@ MOCO_VALUES = [
     ("method.queue_size=60", "queue_size=60 must be a multiple of the"),
     ("method.queue_size=0", "queue_size=0 must be > 0"),
     ("method.temperature=0", "config.method.temperature=0.0 must be > 0; try 0.1"),
-    ("method.momentum=1.1", "config.method.momentum=1.1 must lie in [0, 1]; try"),
+    ("method.momentum=1.1", "config.method.momentum=1.1 must be in [0, 1]; try"),
     ("data.batch_size=12", "batch_size=12 must be a multiple of 8"),
 ]
 

@@ -74,7 +74,7 @@ def test_unknown_pairing_is_refused_with_the_known_ones():
 
 @pytest.mark.parametrize("pairing", PAIRINGS)
 def test_one_global_crop_is_refused(pairing):
-    with pytest.raises(ValueError, match="1 global crops make no pair; use 2 or more"):
+    with pytest.raises(ValueError, match="num_global=1 must be 2 or more"):
         pair_weights(pairing, 1, 4)
 
 
