@@ -112,7 +112,7 @@ VALUES = [
     ("monitor.knn=()", "config.monitor.knn=() must be pairs"),
     ("monitor.knn=((0,.1),)", "config.monitor.knn=((0, 0.1),) must be pairs"),
     ("monitor.knn=((3,0.01),)", "temperature >= 0.0125), at least one"),
-    ("monitor.knn=((99,.1),)", "k=99 in monitor.knn exceeds the 24 examples of the bank"),
+    ("monitor.knn=((99,.1),)", "k=99 in monitor.knn exceeds the 24 examples"),
     ("monitor.crop=9", "config.monitor.crop=9 must be between"),
     ("method.predictor_hidden=0", "config.method.predictor_hidden=0"),
     ("method.queue=8", "queue"),
