@@ -61,7 +61,7 @@ def main() -> None:
     print(
         "loader    run               state abs  state rel  metrics abs  kNN", flush=True
     )
-    passed = [compare(out, loader) for loader in ("resident", "streamed")]
+    passed = [compare(out, loader) for loader in ("on_device", "streaming")]
     sys.exit(0 if all(passed) else 1)
 
 

@@ -31,7 +31,7 @@ QUICK = processes.FIELDS | {
 }
 SLOW_TO_COMPILE = QUICK | {"encoder.backbone": "resnet50"}
 SLOW_TO_EVALUATE = QUICK | {"monitor.knn_every_steps": 5}
-DECODED = QUICK | {"data.loader": "streamed", "data.workers": 2}
+DECODED = QUICK | {"data.loader": "streaming", "data.workers": 2}
 
 
 @dataclasses.dataclass(frozen=True)

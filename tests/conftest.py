@@ -1,4 +1,4 @@
-"""Strict JAX, four simulated devices, a persistent compile cache."""
+"""Setup of tests: strict JAX, four simulated devices, a persistent compile cache."""
 
 import os
 import pathlib

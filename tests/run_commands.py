@@ -6,7 +6,7 @@ from logo_jax import evaluate
 
 
 def evaluated(folder, *arguments):
-    """The report that `logo_jax.evaluate` writes of a run."""
+    """Runs `logo_jax.evaluate` on a run and returns the report that it writes."""
     before = set(folder.rglob("evaluations/*.json"))
     times = {file: file.stat().st_mtime_ns for file in before}
     evaluate.main([f"--workdir={folder}", *arguments])
@@ -19,7 +19,7 @@ def evaluated(folder, *arguments):
 
 
 def write_config(file, config):
-    """Writes a file that `--config` takes, with the fields of a config."""
+    """Writes the fields of a config to a file for `--config`."""
     file.write_text(
         "from ml_collections import ConfigDict\n"
         f"def get_config():\n    return ConfigDict({config.to_dict()!r})\n"

@@ -118,7 +118,7 @@ NUMBER = Rule("a finite number", is_number)
 NOT_NEGATIVE = Rule("a finite number, 0 or more", lambda x: is_number(x) and x >= 0)
 FRACTION = Rule("a number from 0 to 1", lambda x: is_number(x) and 0 <= x <= 1)
 BELOW_1 = Rule("a number, 0 or more and below 1", lambda x: is_number(x) and 0 <= x < 1)
-MILESTONES = Rule("fractions of training, rising, between 0 and 1", _are_milestones)
+MILESTONES = Rule("increasing fractions of training between 0 and 1", _are_milestones)
 KNN_SETTINGS = Rule(
     f"pairs (neighbors >= 1, temperature >= {COLDEST}), at least one",
     _are_knn_settings,

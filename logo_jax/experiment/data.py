@@ -18,7 +18,7 @@ from logo_jax.parallel.mesh import batch_sharding, replicate
 
 Loader: TypeAlias = OnDeviceLoader | StreamingLoader
 
-SHARE = 1 / 4  # fraction of a memory that a data set may use
+SHARE = 1 / 4  # fraction of the memory of a device, or of the host, for a data set
 
 
 def load_data(config: DataConfig) -> ExperimentData:

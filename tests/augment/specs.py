@@ -1,4 +1,4 @@
-"""Augmentations of the tests: the configs' defaults with changes."""
+"""Augmentations for tests: the configs' defaults with changes."""
 
 from logo_jax.augment import AugmentSpec
 from logo_jax.configs import base

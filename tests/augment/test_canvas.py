@@ -31,7 +31,7 @@ def _jitted(images, sizes, ids, augment):
 
 
 def _views(canvas, size, num=20, augment=_CUT_ONLY):
-    """The crops of one image under many ids."""
+    """Returns the crops of one image under many ids."""
     images = jnp.tile(jnp.asarray(canvas)[None], (num, 1, 1, 1))
     sizes = jnp.tile(jnp.array([size]), (num, 1))
     return _jitted(images, sizes, jnp.arange(num), augment)
@@ -59,7 +59,7 @@ def _squeezed(image, side):
 
 
 @pytest.mark.parametrize("size", [(19, 27), (19, 32), (40, 1), (1, 1)])
-def test_crops_do_not_see_what_lies_beside_an_image_on_its_canvas(size):
+def test_crops_do_not_depend_on_the_canvas_outside_their_image(size):
     image = _noise(*size)
     augment = spec(blur_prob=0.5)
     views, others = (

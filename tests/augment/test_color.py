@@ -27,7 +27,7 @@ def _augmented(spec, num):
     return jax.jit(jax.vmap(augment))(jax.random.split(_KEY, num))
 
 
-def test_augmentation_of_probability_zero_only_normalises():
+def test_augmentation_of_probability_zero_only_normalizes():
     spec = dataclasses.replace(_NOTHING, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
     expected = color.normalize(_planes(), spec.mean, spec.std)
     np.testing.assert_allclose(augment_crop(_KEY, _planes(), spec), expected, atol=1e-6)
@@ -52,17 +52,17 @@ def test_a_step_happens_with_its_probability(name, change):
 def test_a_random_step_happens_with_its_probability(name):
     augmented = _augmented(dataclasses.replace(_NOTHING, **{name: 0.3}), num=1000)
     same = np.abs(augmented - _planes()[None]).max((1, 2, 3)) < 1e-5
-    # A sigma below about 0.2 blurs nothing: one in twenty.
+    # A sigma below about 0.2, one in twenty, blurs nothing.
     assert abs((1 - same.mean()) - 0.3) < 0.08
 
 
-def test_colour_is_jittered_before_it_is_dropped():
+def test_color_is_jittered_before_grayscale():
     spec = dataclasses.replace(
         _NOTHING, jitter=(0.0, 0.0, 0.0, 0.5), jitter_prob=1.0, grayscale_prob=1.0
     )
     augmented = _augmented(spec, num=20)
     np.testing.assert_allclose(augmented[:, 0], augmented[:, 1], atol=1e-6)
-    # Turning the hue of a grey image would leave all twenty crops alike.
+    # If grayscale came first, a hue shift would do nothing: twenty equal crops.
     assert augmented.std(0).mean() > 0.02
 
 

@@ -39,18 +39,18 @@ def test_jitter_of_zero_strength_changes_nothing():
     np.testing.assert_allclose(jittered, _image(), atol=1e-6)
 
 
-def test_recolour_applies_the_adjustments_in_every_order():
+def test_recolor_applies_the_adjustments_in_every_order():
     factors = jnp.array([1.3, 0.6, 1.4, 0.09])
-    recolour = jax.jit(color.recolor)
+    recolor_jitted = jax.jit(color.recolor)
     for order in itertools.permutations(range(4)):
         expected = _image()
         for op in order:
             expected = _ADJUST[op](expected, factors[op])
-        actual = recolour(_image(), factors, jnp.array(order))
+        actual = recolor_jitted(_image(), factors, jnp.array(order))
         np.testing.assert_allclose(actual, expected, atol=1e-5, err_msg=str(order))
 
 
-def test_recolour_of_a_batch_uses_each_images_own_order_and_factors():
+def test_recolor_of_a_batch_uses_each_images_own_order_and_factors():
     images = jnp.stack([_image(), _image()[:, ::-1]])
     factors = jnp.array([[1.3, 0.6, 1.4, 0.09], [0.7, 1.2, 0.8, -0.1]])
     orders = jnp.array([[3, 1, 0, 2], [0, 2, 1, 3]])
@@ -60,10 +60,10 @@ def test_recolour_of_a_batch_uses_each_images_own_order_and_factors():
 
 
 def test_jitter_draws_each_factor_from_its_own_range():
-    grey = jnp.full((3, 4, 4), 0.5)  # contrast, saturation and hue cannot change it
+    gray = jnp.full((3, 4, 4), 0.5)  # contrast, saturation and hue cannot change it
     keys = jax.random.split(jax.random.key(0), 2000)
     strengths = (0.4, 0.9, 0.9, 0.5)
-    levels = _jittered(keys, grey, strengths).mean((1, 2, 3))
+    levels = _jittered(keys, gray, strengths).mean((1, 2, 3))
     quantiles = np.quantile(levels / 0.5, [0.0, 0.25, 0.5, 0.75, 1.0])
     np.testing.assert_allclose(quantiles, [0.6, 0.8, 1.0, 1.2, 1.4], atol=0.04)
 
@@ -72,10 +72,10 @@ def test_jitter_never_draws_a_negative_factor():
     image = jnp.full((3, 4, 4), 0.5).at[0].set(0.1)
     keys = jax.random.split(jax.random.key(0), 500)
     jittered = _jittered(keys, image, (0.0, 0.0, 3.0, 0.0))
-    assert jnp.all(jittered[:, 0] <= jittered[:, 1] + 1e-6)  # else red would lead
+    assert jnp.all(jittered[:, 0] <= jittered[:, 1] + 1e-6)  # otherwise red is largest
 
 
-def test_colours_stay_between_black_and_white():
+def test_colors_stay_between_black_and_white():
     keys = jax.random.split(jax.random.key(0), 50)
     jittered = _jittered(keys, _image(), (0.9, 0.9, 0.9, 0.5))
     assert jittered.min() >= 0

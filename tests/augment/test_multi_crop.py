@@ -123,7 +123,7 @@ def test_examples_and_crops_draw_different_boxes():
 
 
 def test_views_are_cut_at_the_reported_boxes():
-    # Each pixel holds its own position, so that a shifted box shows.
+    # Each pixel's value is its position, so that a shifted box is detected.
     rows, columns = np.meshgrid(np.arange(16), np.arange(20), indexing="ij")
     image = np.stack([rows * 12, columns * 12, rows + columns], axis=-1)
     images = jnp.asarray(np.tile(image[None], (4, 1, 1, 1)), jnp.uint8)
@@ -144,13 +144,13 @@ def test_global_and_local_boxes_keep_to_their_own_area_range():
     assert local_area.min() > 0.09
 
 
-def test_pixels_stay_in_the_normalised_range_of_zero_to_one():
+def test_pixels_stay_in_the_normalized_range_of_zero_to_one():
     for views in _views(_images(), _IDS):
         assert views.min() >= -1 - 1e-5
         assert views.max() <= 1 + 1e-5
 
 
-def test_prepare_eval_only_scales_and_normalises():
+def test_prepare_eval_only_scales_and_normalizes():
     augment = spec(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
     expected = (np.asarray(_images()) / 255.0 - augment.mean) / augment.std
     np.testing.assert_allclose(prepare_eval(_images(), augment), expected, atol=1e-5)

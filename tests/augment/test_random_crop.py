@@ -28,7 +28,7 @@ def _boxes(height, width, scale, aspect=_ASPECT, num=_NUM_BOXES):
 
 
 def _torchvision_box(rng, height, width, scale, aspect):
-    """RandomResizedCrop.get_params, line by line, with Python's generator."""
+    """RandomResizedCrop.get_params, line by line, with Python's random generator."""
     for _ in range(10):
         area = height * width * rng.uniform(*scale)
         ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
@@ -46,7 +46,7 @@ def _torchvision_box(rng, height, width, scale, aspect):
 
 
 def _features(boxes):
-    """Area, aspect, vertical and horizontal centre."""
+    """Returns area, aspect ratio, and vertical and horizontal center."""
     top, left, height, width = np.asarray(boxes, np.float64).T
     return height * width, width / height, top + height / 2, left + width / 2
 
@@ -58,7 +58,7 @@ def _features(boxes):
         ((32, 32), (0.05, 0.2), _ASPECT),
         ((375, 500), (0.2, 1.0), _ASPECT),
         ((375, 500), (0.05, 0.2), _ASPECT),
-        ((375, 500), (0.2, 1.0), (0.5, 1.0)),  # tells width / height from its inverse
+        ((375, 500), (0.2, 1.0), (0.5, 1.0)),  # not symmetric under height / width
     ],
 )
 def test_boxes_are_distributed_as_torchvisions_loop(size, scale, aspect):
@@ -136,7 +136,7 @@ def test_center_box_rounds_halves_to_even_as_python_does():
     np.testing.assert_array_equal(box, [0, 48, 3, 4])
 
 
-def test_box_falls_back_to_the_centre_where_nothing_fits():
+def test_box_falls_back_to_the_center_if_nothing_fits():
     boxes = _boxes(10, 100, (1.0, 1.0))
     np.testing.assert_array_equal(boxes, np.tile([0, 43, 10, 13], (_NUM_BOXES, 1)))
 

@@ -28,7 +28,7 @@ def _images(num, height=18, width=23):
 
 
 def _crops(num_images, num_crops):
-    """Images, boxes and keys."""
+    """Returns images, boxes and keys."""
     rng = np.random.default_rng(1)
     shape = (num_images, num_crops, 2)
     ends = np.sort(rng.uniform(0, 1, (2, *shape)), axis=0) * np.array([18, 23])
@@ -43,7 +43,7 @@ def _views(key, images, ids):
 
 
 @pytest.mark.parametrize("size", [7, 32])
-def test_crops_rendered_one_by_one_are_those_rendered_all_at_once(size):
+def test_one_by_one_renders_the_same_crops_as_all_at_once(size):
     forms = (
         jax.jit(functools.partial(form, size=size, augment=_EVERYTHING))
         for form in (one_by_one, all_at_once)
@@ -73,7 +73,7 @@ def test_views_on_four_devices_are_those_on_one():
         np.testing.assert_allclose(sharded, whole, atol=1e-5)
 
 
-def test_views_of_two_seeds_at_once_are_those_of_each_alone():
+def test_views_of_two_seeds_together_equal_those_of_each_alone():
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
     split = PartitionSpec(None, "data")
     specs = {"in_specs": (PartitionSpec(), split, split), "out_specs": split}

@@ -103,7 +103,7 @@ VALUES = [
     ("optimizer.learning_rate=inf", "config.optimizer.learning_rate=inf must be"),
     ("optimizer.learning_rate=1e39", "config.optimizer.learning_rate=1e+39"),
     ("optimizer.momentum=1", "config.optimizer.momentum=1.0 must be a number, 0"),
-    ("optimizer.milestones=(.8,.6)", "must be fractions of training, rising"),
+    ("optimizer.milestones=(.8,.6)", "must be increasing fractions of training"),
     ("optimizer.milestones=(60,80)", "must be fractions of training"),
     ("optimizer.warmup_epochs=9", "must be shorter than the training of"),
     ("train.num_steps=-4", "config.train.num_steps=-4 must be"),

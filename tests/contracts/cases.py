@@ -1,4 +1,4 @@
-"""Every method, bare and wrapped, small enough to compile in seconds."""
+"""Every method, with and without LoGo, small enough to compile in seconds."""
 
 import dataclasses
 from collections.abc import Callable
@@ -98,7 +98,7 @@ def swav(axis_name=AXIS, pairing="global_targets", num_local=2, **fields):
 
 
 def freezing(steps):
-    """Optimisers of SwAV that leave the prototypes alone at first."""
+    """Returns optimizers of SwAV that freeze the prototypes in the first steps."""
     rates = {"momentum": 0.9, "weight_decay": 1e-3}
     encoder = optim.lars(0.5, **rates)
     prototypes = optim.sgd(0.05, frozen_steps=steps, **rates)
@@ -111,7 +111,7 @@ def learned(axis_name=AXIS, **fields):
 
 
 def optional(axis_name=AXIS):
-    """Everything that a learned affinity can do in another way."""
+    """Returns a learned affinity that differs from the released one in every option."""
     return learned(
         axis_name,
         loss=donsker_varadhan,
@@ -172,7 +172,7 @@ def batch(seed=0):
 
 @dataclasses.dataclass
 class Trainer:
-    """A method compiled on the first so many devices; counts its traces."""
+    """A method compiled for the first `num_devices` devices; counts its traces."""
 
     method: Method
     num_devices: int = 1

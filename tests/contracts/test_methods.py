@@ -1,4 +1,4 @@
-"""What must hold for every method, bare and wrapped."""
+"""Properties that hold for every method, with and without LoGo."""
 
 import dataclasses
 
@@ -14,9 +14,10 @@ from tests.contracts import cases
 
 every_method = pytest.mark.parametrize("name", cases.METHODS)
 
-# From batch 0 on, an activation of logo_byol_joint is so close to a ReLU's kink that a
-# start changed by half a unit in the last place ends 8e-4 away after three steps; from
-# batch 3 on it ends 6e-7 away, which leaves the tolerance below room for other CPUs.
+# The first batch of the test on four devices. With batches 0 to 2, an activation of
+# logo_byol_joint is so close to a ReLU's kink that changing the initial state by half a
+# unit in the last place changes the state after three steps by 8e-4. With batches 3 to
+# 5, that change is 6e-7, so the tolerance below suffices on other CPUs too.
 FIRST_BATCH = 3
 
 
@@ -55,11 +56,13 @@ def assert_every_statistic_moved(before, after):
     for (path, x), y in zip(
         jax.tree.leaves_with_path(before), jax.tree.leaves(after), strict=True
     ):
-        assert np.any(x != np.asarray(y)), f"{jax.tree_util.keystr(path)} stood still"
+        assert np.any(x != np.asarray(y)), (
+            f"{jax.tree_util.keystr(path)} did not change"
+        )
 
 
 @every_method
-def test_four_devices_do_what_one_does_with_global_batch_norm(name):
+def test_four_devices_equal_one_with_global_batch_norm(name):
     one, four = (
         cases.Trainer(cases.METHODS[name](), num_devices) for num_devices in (1, 4)
     )
@@ -72,7 +75,7 @@ def test_four_devices_do_what_one_does_with_global_batch_norm(name):
 
 
 @pytest.mark.parametrize("name", ["swav_queue", "logo_every_option"])
-def test_seeds_trained_at_once_equal_their_single_runs(name):
+def test_seeds_trained_together_equal_their_single_runs(name):
     method = cases.METHODS[name]()
     mesh = make_mesh(jax.devices()[:2])
     seeds = jax.random.split(jax.random.key(5))
@@ -189,7 +192,7 @@ def test_joint_logo_refuses_a_pairing_that_leaves_local_crops_out():
         method.init(jax.random.key(0), cases.batch())
 
 
-def test_split_batch_norm_on_one_device_equals_four_devices_with_their_own():
+def test_split_batch_norm_on_one_device_equals_per_device_norm_on_four():
     def method(splits):
         base = cases.moco(axis_name=None)
         encoder = dataclasses.replace(
@@ -205,7 +208,7 @@ def test_split_batch_norm_on_one_device_equals_four_devices_with_their_own():
 
 
 @pytest.mark.parametrize("name", ["simsiam", "moco", "byol", "swav", "logo_simsiam"])
-def test_statistics_from_globals_do_not_feel_local_crops(name):
+def test_statistics_from_globals_do_not_depend_on_local_crops(name):
     def statistics(stats_from_globals, seed):
         method = cases.METHODS[name](axis_name=None)
         flag = {"running_stats": "globals" if stats_from_globals else "all"}

@@ -1,4 +1,4 @@
-"""Steps of the tiny methods as programs: traced and compiled, never run."""
+"""Steps of the tiny methods as programs, which are compiled and never run."""
 
 import functools
 from typing import Any
@@ -15,7 +15,7 @@ from tests.contracts import cases
 
 
 def state_of(name: str) -> TrainState:
-    """The shapes of a method's state."""
+    """Returns the shapes of a method's state."""
     method = cases.METHODS[name](axis_name=None)
     return jax.eval_shape(method.init, jax.random.key(1), cases.batch())
 
@@ -24,13 +24,13 @@ def state_of(name: str) -> TrainState:
 def exchanges(
     name: str, num_devices: int, axis_name: str | None = None
 ) -> list[Collective]:
-    """What a step of the method exchanges, with `cases.BATCH` images in all."""
+    """Returns the collectives of a method's step on `cases.BATCH` images in total."""
     method = cases.METHODS[name](axis_name=axis_name)
     return collectives(lowered(method, num_devices).compile().as_text())
 
 
 def lowered(method: Method, num_devices: int) -> jax.stages.Lowered:
-    """A method's step on `cases.BATCH` images in all, traced."""
+    """Returns the lowered step of a method on `cases.BATCH` images in total."""
     trainer = cases.Trainer(method, num_devices)
     state = jax.eval_shape(method.init, jax.random.key(1), cases.batch())
     traced = trainer.compiled.trace(
@@ -42,7 +42,7 @@ def lowered(method: Method, num_devices: int) -> jax.stages.Lowered:
 
 
 def num_bytes(tree: Any) -> int:
-    """Bytes of all leaves."""
+    """Returns the bytes of all leaves."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 

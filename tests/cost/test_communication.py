@@ -11,9 +11,9 @@ from tests.contracts import cases
 from tests.cost.programs import exchanges, num_bytes, state_of
 
 FLOAT = 4
-EMBEDDINGS = cases.BATCH * cases.DIM * FLOAT  # of one view, of all devices
+EMBEDDINGS = cases.BATCH * cases.DIM * FLOAT  # of one view, on all devices
 KEYS = 2 * EMBEDDINGS  # of the two global views
-HEALTH = 2 * EMBEDDINGS  # rows of two views; `health.MOST_ROWS` is more than the batch
+HEALTH = 2 * EMBEDDINGS  # two views; the batch is below `diagnostics.MOST_ROWS`
 SCORES = 4 * cases.BATCH * FLOAT  # pairs from one image and from two, in both orders
 IMAGES = 2 * cases.BATCH * math.prod((8, 8, 3)) * FLOAT
 METRICS = {  # scalars
@@ -26,13 +26,13 @@ METRICS = {  # scalars
 
 
 def reduced(name):
-    """Gradients and running statistics, once each, and metrics."""
+    """Returns the bytes of gradients, running statistics and metrics."""
     state = state_of(name)
     return num_bytes((state.params, state.batch_stats)) + METRICS[name] * FLOAT
 
 
 def permuted(num_devices):
-    """The other images' crops, of one pair, that a device judges."""
+    """Returns the bytes of other images' embeddings that a device receives."""
     return {"collective-permute": EMBEDDINGS // num_devices}
 
 
@@ -43,7 +43,7 @@ def test_moco_exchanges_gradients_statistics_metrics_keys_and_health():
     }
 
 
-def test_shuffling_adds_one_of_a_devices_two_images_and_its_keys_way_home():
+def test_shuffling_adds_one_of_a_devices_two_images_and_its_returning_keys():
     assert bytes_by_kind(exchanges("moco_shuffled", 4)) == {
         "all-reduce": reduced("moco_shuffled"),
         "all-gather": KEYS + HEALTH,
@@ -93,7 +93,7 @@ def test_devices_wait_for_one_sum_a_gradient_step_and_one_of_metrics(
 
 
 def test_global_batch_norm_adds_five_vectors_a_layer_and_view():
-    """Mean and variance, and three in the backward pass."""
+    """Mean and variance in the forward pass, and three vectors in the backward pass."""
     name = "logo_simsiam_joint"
     alone, together = (
         bytes_by_kind(exchanges(name, 4, axis)) for axis in (None, "data")
@@ -106,7 +106,7 @@ def test_global_batch_norm_adds_five_vectors_a_layer_and_view():
 
 
 def means(stats):
-    """The running means, one vector for each batch norm."""
+    """Returns the running means, one vector per batch norm."""
     return [
         leaf
         for path, leaf in jax.tree.leaves_with_path(stats)

@@ -1,4 +1,4 @@
-"""What is held in memory, from compiled programs and from what is alive."""
+"""Memory use, from compiled programs and from live arrays."""
 
 import gc
 import math
@@ -65,7 +65,7 @@ def test_a_table_of_knn_stays_under_512_mb(size):
     assert compiled.memory_analysis().temp_size_in_bytes < 512 * MB
 
 
-def test_resident_data_are_on_each_device_once():
+def test_on_device_data_are_on_each_device_once():
     mesh = make_mesh(jax.devices()[:4])
     before = bytes_on_devices(mesh)
     stored = (
@@ -77,14 +77,14 @@ def test_resident_data_are_on_each_device_once():
     data = replicate(stored, mesh)
     loader = OnDeviceLoader(*data, 8, (0,), batch_sharding(mesh))
     batches = list(loader.batches(0, 3))
-    dealt = sum(programs.num_bytes(examples) for examples, _ in batches)
+    batch_bytes = sum(programs.num_bytes(examples) for examples, _ in batches)
     after = bytes_on_devices(mesh)
     for device, held in after.items():
-        assert size <= held - before[device] <= size + dealt
+        assert size <= held - before[device] <= size + batch_bytes
     rows = batches[0][0].ids
     memory = _take.lower(*data, rows).compile().memory_analysis()
     assert memory.argument_size_in_bytes <= size + rows.nbytes
-    assert memory.temp_size_in_bytes <= dealt
+    assert memory.temp_size_in_bytes <= batch_bytes
 
 
 def bytes_on_devices(mesh):
@@ -99,7 +99,7 @@ def bytes_on_devices(mesh):
 def test_saving_a_checkpoint_copies_the_state_once(tmp_path):
     state = {f"w{i}": jnp.full((2**20,), i, jnp.float32) for i in range(8)}
     with CheckpointManager(tmp_path) as checkpoints:
-        tracemalloc.start()  # NumPy reports its arrays to it
+        tracemalloc.start()  # NumPy reports its arrays to tracemalloc
         checkpoints.save(1, state)
         checkpoints.wait()
         peak = tracemalloc.get_traced_memory()[1]

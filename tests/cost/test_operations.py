@@ -1,4 +1,4 @@
-"""How much a step computes and touches, from its program before XLA optimises it."""
+"""Operations and memory accesses of a step, before XLA's optimizations."""
 
 import functools
 import importlib
@@ -36,8 +36,8 @@ PASSES = {
     "simsiam": 2 * 3,
     "simsiam_joint": 4 * 3,
 }
-# GFLOP, and GB that the operations read and write; jax 0.10.2 and 0.12.0 agree. Where a
-# change means to move them, record them anew.
+# GFLOP, and GB that the operations read and write; equal in jax 0.10.2 and 0.12.0. If a
+# change alters them on purpose, record the new values.
 RECORDED = {
     "moco": (7.313, 1.61),
     "moco_released": (36.517, 7.323),
@@ -49,7 +49,7 @@ RECORDED = {
 
 @functools.cache
 def cost(name: str) -> dict[str, float]:
-    """XLA's count of a step on given crops; the body of a loop counts once."""
+    """Returns XLA's cost of a step on given crops; the body of a loop counts once."""
     module, variant, fields = STEPS[name]
     config = importlib.import_module(f"logo_jax.configs.{module}").get_config(variant)
     if module == "cifar10_moco":

@@ -30,7 +30,7 @@ METHODS = pytest.mark.parametrize("method", base.METHODS)
 
 
 def changed(config, name, value):
-    """The config as a dict, with another value of a field by its dotted name."""
+    """Returns the config as a dict in which the field `name` has another value."""
     changed = config.to_dict()
     *groups, field = name.split(".")
     inner = changed
@@ -66,7 +66,7 @@ def test_published_configs_keep_the_rules(variant):
         parse(module.get_config(variant))
 
 
-def test_a_refusal_names_the_field_the_rule_and_the_default():
+def test_an_error_names_the_field_the_rule_and_the_default():
     config = changed(base.get_config("simsiam"), "data.batch_size", 1)
     message = (
         r"config.data.batch_size=1 must be a whole number, 2 or more, below 2\*\*31; "
@@ -85,7 +85,7 @@ def test_a_refusal_names_the_field_the_rule_and_the_default():
         ("augment", "flip", "did you mean flip_prob?"),
     ],
 )
-def test_an_unknown_field_is_refused_with_a_proposal(group, field, hint):
+def test_an_unknown_field_is_refused_with_a_suggestion(group, field, hint):
     config = base.get_config("moco").to_dict()
     config[group][field] = 3
     with pytest.raises(
@@ -135,7 +135,7 @@ def test_a_methods_knobs_are_those_of_its_class_and_its_factory(method):
 
 @dataclasses.dataclass(frozen=True)
 class Scaled(GradientMethod):
-    """A method of one's own: the mean square of embeddings, with a knob."""
+    """A user-defined method: the mean square of embeddings, with a knob."""
 
     encoder: nn.Module
     tx: optax.GradientTransformationExtraArgs
@@ -162,7 +162,7 @@ class Scaled(GradientMethod):
 
 
 class Backbone(TinyBackbone):
-    """A backbone of one's own, which takes one of the encoder group's options."""
+    """A user-defined backbone with one of the encoder group's options."""
 
     norm: object = None
     dtype: object = None
@@ -187,7 +187,7 @@ def test_a_method_and_a_backbone_are_found_by_import_path():
         make_spec(changed(config, "method.scal", 2.0), num_devices=1)
 
 
-def test_an_import_path_that_leads_nowhere_is_refused():
+def test_an_import_path_without_an_object_is_refused():
     config = base.get_config("simsiam")
     config.encoder.backbone = "no_such_module:Net"
     with pytest.raises(ValueError, match="cannot be imported: No module named"):

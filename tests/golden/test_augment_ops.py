@@ -1,7 +1,8 @@
-"""Image operations give torchvision's and Pillow's pixels.
+"""Image operations equal those of torchvision and Pillow.
 
-The file `augment_ops.npz` holds one image and what torchvision's tensor operations
-(float32) and Pillow (uint8) made of it; LOGO_GOLDEN_DIR may name another folder of it.
+The file `augment_ops.npz` contains one image and the outputs of torchvision's tensor
+operations (float32) and of Pillow (uint8) for it. The environment variable
+LOGO_GOLDEN_DIR may name another folder with this file.
 """
 
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ if not (names.DATA / "augment_ops.npz").exists():
         f"LOGO_GOLDEN_DIR={names.DATA} has no augment_ops.npz", allow_module_level=True
     )
 _GOLDEN = names.load("augment_ops.npz")
-# Float sums in another order; 1 / 255 is 4e-3.
+# For float sums in another order; one level of 255 is 4e-3.
 _TOLERANCE = 1e-5
 _WITH_FACTOR = {
     "brightness": color.adjust_brightness,
@@ -75,8 +76,8 @@ def test_resized_crop_equals_antialiased_torchvision(key):
 
 @pytest.mark.parametrize("key", _crops("pillow_uint8"))
 def test_resized_crop_equals_pillow_away_from_its_border(key):
-    # The file's were made by Image.resize(box=...), where pixels around the box bleed
-    # into the outermost two of the output.
+    # The expected pixels were made by Image.resize(box=...), with which pixels around
+    # the box affect the outermost two pixels of the output.
     inner = slice(2, -2)
     expected = _GOLDEN[key][inner, inner] / 255.0
     _assert_pixels(_cut(key)[:, inner, inner], expected, 1.01 / 255)

@@ -1,6 +1,7 @@
 """Backbones give the features of torchvision's ResNets and of the small AlexNet.
 
-Weights follow a formula on both sides, so the files hold the features alone.
+Both implementations compute their weights from a formula, so the files contain only the
+features.
 """
 
 import itertools
@@ -14,13 +15,13 @@ from logo_jax.networks import alexnet, resnet
 from logo_jax.networks.batch_norm import BatchNorm
 from tests.golden import torch_names as names
 
-# float32 convolutions in another order, of the largest feature
+# for float32 convolutions in another order, relative to the largest feature
 TOLERANCE = 1e-4
-# in training a batch norm over four nearly equal rows of fc6 magnifies the rounding of
-# the convolutions: this network in float64 is 2.3e-4 from the file, whose own rounding
-# that is; a wrong order of fc6's inputs is off by 1
+# In training, a batch norm over four nearly equal rows of fc6 amplifies the rounding of
+# the convolutions: this network in float64 differs from the file by 2.3e-4, which is
+# the file's rounding error. A wrong order of fc6's inputs gives a difference of 1.
 ALEXNET_TOLERANCE = {"eval": TOLERANCE, "train": 2e-3}
-# from the file's own conv5 on, the file is 8.0e-5 from float64
+# given the file's conv5, its fc7 differs by 8.0e-5 from that in float64
 ALEXNET_HEAD_TOLERANCE = 2e-4
 
 RESNETS = {
@@ -40,12 +41,12 @@ def load(name):
 
 
 def wave(shape, number):
-    """The number-th tensor's sine, in PyTorch's layout."""
+    """Returns the sine wave of the tensor with this number, in PyTorch's layout."""
     return np.sin(0.7 * np.arange(np.prod(shape)) + 1.3 * number).reshape(shape)
 
 
 def formula_weights(layers, shapes):
-    """(params, batch_stats), nested by "/", of layers in the state_dict's order."""
+    """Returns (params, batch_stats) of layers given in the state_dict's order."""
     count = itertools.count()
     params, stats = {}, {}
     for layer in layers:
@@ -64,7 +65,7 @@ def formula_weights(layers, shapes):
 
 
 def formula_kernel(shape, number):
-    """A kernel of our shape whose values follow PyTorch's order of axes."""
+    """Returns a kernel of our shape whose values follow PyTorch's order of axes."""
     theirs = (shape[-1], shape[-2], *shape[:-2])
     fan_in = np.prod(theirs[1:])
     return names.layout(0.3 * np.sqrt(2 / fan_in) * wave(theirs, number))
@@ -84,7 +85,7 @@ def put(tree, path, value):
 
 
 def shapes_of(module, images):
-    """Shapes of params and batch_stats, of images [b, h, w, c]."""
+    """Returns the shapes of params and batch_stats, for images [b, h, w, c]."""
     init = jax.eval_shape(
         lambda: module.init(jax.random.key(0), images[None], train=True)
     )
@@ -92,7 +93,7 @@ def shapes_of(module, images):
 
 
 def resnet_layers(params):
-    """Its layers in torchvision's order."""
+    """Returns a ResNet's layers in torchvision's order."""
     in_block = [f"{kind}{i}" for i in (1, 2, 3) for kind in ("conv", "bn")]
     in_block += ["downsample_conv", "downsample_bn"]
     blocks = sorted(name for name in params if name.startswith("layer"))
@@ -105,7 +106,7 @@ def resnet_layers(params):
 
 
 def passes(module, variables, images):
-    """(evaluation's features, training's features and what training collected)."""
+    """Returns features and collected variables in evaluation and in training mode."""
     collect = ["batch_stats", "intermediates"]
 
     @jax.jit
@@ -146,7 +147,7 @@ def test_resnet_features_and_statistics_are_torchvisions(name):
 
 
 def alexnet_of(golden):
-    """The network, and the formula's weights in our order."""
+    """Returns the network, and the formula's weights in our order."""
     module = alexnet.SmallAlexNet()
     shapes = shapes_of(module, golden["x64"])
     assert count(shapes["params"]) == golden["params_to_fc7"]

@@ -1,4 +1,4 @@
-"""Training trajectories of the reference implementations, parameter by parameter."""
+"""Training trajectories equal those of the reference implementations."""
 
 import dataclasses
 from typing import Any
@@ -58,7 +58,7 @@ def backbone_of(golden, prefix):
 
 
 def released_state(golden, at):
-    """Our state, as far as the released files tell it: no optimiser state."""
+    """Returns the state from a released file, which has no optimizer state."""
     tensors = names.under(golden, f"{at}/")
     networks = {
         "encoder": names.encoder(
@@ -105,7 +105,7 @@ def state_of(networks):
 
 
 def place(state: TrainState, reference):
-    """The state with the reference's parameters, statistics and queue."""
+    """Returns the state with the reference's parameters, statistics and queue."""
     params, stats = reference["params"], reference["batch_stats"]
     memory = {"key_encoder": params.get("key_encoder")} | reference
     placed = state.replace(
@@ -136,11 +136,13 @@ def assert_follows(state: TrainState, reference):
 def assert_close(got, want, what, scale=1e-2):
     error = np.abs(np.asarray(got) - want).max()
     scale = max(np.abs(want).max(), scale)
-    assert error <= TOLERANCE * scale, f"{what}: {error / scale:.1e} of its largest"
+    assert error <= TOLERANCE * scale, (
+        f"{what}: error is {error / scale:.1e} of its largest entry"
+    )
 
 
 def follow(method, golden, read, noise_of, metric_names):
-    """Runs every step of a golden file from its crops and noise, checking all."""
+    """Runs and checks every step of a golden file, given its crops and noise."""
     mesh = make_mesh(jax.devices()[:1])
     batch = tiny.stack_crops(golden, 0)
     state = place(method.init(jax.random.key(0), batch), read(golden, "init"))
@@ -158,7 +160,7 @@ def follow(method, golden, read, noise_of, metric_names):
         assert_follows(state, read(golden, f"step{i + 1}"))
         for theirs, ours in metric_names.items():
             if f"metric/{theirs}" in golden:
-                # a mean of cosines cancels: the scale is a cosine's own, 1
+                # A mean of cosines may cancel, so the scale is that of a cosine, 1.
                 value = golden[f"metric/{theirs}"][i]
                 assert_close(metrics[ours], value, theirs, scale=1.0)
 
@@ -211,7 +213,7 @@ def test_released_moco_is_followed_step_by_step(name):
 
 @dataclasses.dataclass(frozen=True)
 class GivenNoise(LearnedAffinity):
-    """With the reference's noise in place of a draw."""
+    """Learned affinity with the reference's noise instead of random noise."""
 
     given: Any = None
 
@@ -267,8 +269,8 @@ def test_official_simsiam_is_followed_step_by_step():
 def without_frozen_bias(params, stats, passes):
     """Drops the projector's last bias, which the official code freezes.
 
-    The batch norm behind it takes it out again; only that norm's running mean feels
-    it, by the share that its passes have moved.
+    The following batch norm subtracts the bias again. Only its running mean depends on
+    the bias, by the fraction that its passes have updated.
     """
     bias = params["head"]["fc2"].pop("bias")
     norm = stats["head"]["bn2"]

@@ -1,4 +1,4 @@
-"""The golden files' small encoder, and steps with given crops and noise."""
+"""The small encoder of the golden files, and steps with given crops and noise."""
 
 import flax.linen as nn
 import jax
@@ -29,7 +29,7 @@ class TinyBackbone(nn.Module):
 
 
 def stack_crops(golden, step):
-    """The batch of crops that the reference saw in this step."""
+    """Returns the batch of crops that the reference used in this step."""
 
     def stack(kind):
         names = [n for n in (f"crops{step}/{kind}{i}" for i in (1, 2)) if n in golden]
@@ -41,7 +41,7 @@ def stack_crops(golden, step):
 
 
 def compile_update(update, mesh):
-    """A step `(state, (batch, noise)) -> (state, metrics)` with the noise given."""
+    """Returns a step `(state, (batch, noise)) -> (state, metrics)` with given noise."""
     step = make_train_step(
         lambda state, inputs, key: update(state, inputs[0], key, inputs[1]),
         lambda key, inputs, epoch: inputs,

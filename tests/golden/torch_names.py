@@ -1,4 +1,4 @@
-"""Reads the reference implementations' step files into our names and layouts."""
+"""Reads step files of the reference implementations into our names and layouts."""
 
 import collections
 import os
@@ -12,13 +12,13 @@ DATA = pathlib.Path(
 
 
 def load(name):
-    """All arrays of a golden file, by name."""
+    """Returns all arrays of a golden file, by name."""
     with np.load(DATA / name) as file:
         return {key: file[key] for key in file.files}
 
 
 def under(tensors, prefix):
-    """The tensors whose names start with prefix, without it."""
+    """Returns the tensors whose names start with prefix, without the prefix."""
     return {
         name.removeprefix(prefix): value
         for name, value in tensors.items()
@@ -27,13 +27,13 @@ def under(tensors, prefix):
 
 
 def layout(weight):
-    """A PyTorch weight in Flax's layout."""
+    """Converts a PyTorch weight to Flax's layout."""
     axes = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}[weight.ndim]
     return weight.transpose(axes)
 
 
 def sequential(tensors):
-    """(params, batch_stats) of a torch Sequential: conv0, bn0, conv1 ... or fc0 ..."""
+    """Returns (params, batch_stats) of a torch Sequential; layers are conv0, bn0 ..."""
     layers = collections.defaultdict(dict)
     for name, value in tensors.items():
         index, kind = name.split(".")
@@ -60,7 +60,7 @@ def sequential(tensors):
 
 
 def encoder(tensors, backbone, head):
-    """(params, batch_stats) of an encoder whose halves have these prefixes."""
+    """Returns (params, batch_stats) of an encoder with these prefixes of its parts."""
     halves = {
         "backbone": sequential(under(tensors, backbone)),
         "head": sequential(under(tensors, head)),

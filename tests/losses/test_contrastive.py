@@ -30,7 +30,7 @@ def oracle(queries, keys, negatives, temperature):
 
 
 def classic(queries, keys, negatives, temperature):
-    """MoCo's: cross-entropy of label 0 over [positive, negatives]."""
+    """Computes MoCo's loss: cross-entropy of label 0 over [positive, negatives]."""
     positive = jnp.einsum("sbd,tbd->stb", queries, keys)[..., None]
     negative = jnp.einsum("sbd,kd->sbk", queries, negatives)[:, None]
     shape = (*positive.shape[:-1], negative.shape[-1])
@@ -39,7 +39,7 @@ def classic(queries, keys, negatives, temperature):
 
 
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
-def test_loss_is_log_of_one_plus_negatives_where_all_similarities_are_equal(
+def test_loss_is_log_of_one_plus_negatives_if_all_similarities_are_equal(
     temperature,
 ):
     one = jnp.ones((1, 3, 1))

@@ -38,7 +38,7 @@ def test_regressor_learns_large_scores_for_one_image_and_repulsion_small_ones():
     assert (jax.vmap(jax.grad(different_image))(scores) > 0).all()
 
 
-def test_jensen_shannon_is_log_four_where_all_scores_are_zero():
+def test_jensen_shannon_is_log_four_if_all_scores_are_zero():
     loss = jensen_shannon(jnp.zeros(3), jnp.zeros((2, 4)))
     np.testing.assert_allclose(loss, np.log(4), rtol=1e-6)
 
@@ -50,7 +50,7 @@ def test_jensen_shannon_is_a_mean_over_each_kind_of_pair():
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
 
 
-def test_jensen_shannon_is_lower_for_scores_that_tell_the_pairs_apart():
+def test_jensen_shannon_is_lower_for_scores_that_distinguish_the_pairs():
     three = jnp.full(4, 3.0)
     right, wrong = jensen_shannon(three, -three), jensen_shannon(-three, three)
     assert right < np.log(4) < wrong

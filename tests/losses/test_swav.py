@@ -37,13 +37,13 @@ def test_every_image_has_a_distribution_after_any_number_of_iterations():
     np.testing.assert_allclose(codes.sum(1), np.ones(64), rtol=2e-6)
 
 
-def test_prototypes_get_equal_shares_in_the_end():
-    scores = draw(64, 8) + 0.2 * jnp.arange(8.0)[None]  # the last would win them all
+def test_prototypes_get_equal_weight_after_many_iterations():
+    scores = draw(64, 8) + 0.2 * jnp.arange(8.0)[None]  # the last is the most similar
     codes = sinkhorn(scores, epsilon=0.05, iterations=100)
     np.testing.assert_allclose(codes.sum(0), np.full(8, 64 / 8), rtol=1e-2)
 
 
-def test_images_that_look_the_same_get_even_codes():
+def test_equal_images_get_uniform_codes():
     codes = sinkhorn(jnp.tile(draw(1, 4), (6, 1)), **USUAL)
     np.testing.assert_allclose(codes, np.full((6, 4), 1 / 4), rtol=1e-5)
 

@@ -1,4 +1,4 @@
-"""Pairs, noise and batches of the learned affinity, against NumPy."""
+"""Compares pairs, noise and normalization of the learned affinity with NumPy."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ def embeddings(seed=0):
 
 
 def on_devices(function, *args, num_devices=1, out_specs=REPLICATED):
-    """The function of each device's part of the last argument [v, b, d]."""
+    """Applies a function to each device's rows of the last argument [v, b, d]."""
     mesh = make_mesh(jax.devices()[:num_devices])
     specs = (P(),) * (len(args) - 1) + (P(None, AXIS),)
     mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out_specs)
@@ -41,7 +41,7 @@ def on_devices(function, *args, num_devices=1, out_specs=REPLICATED):
 
 
 def partners(affinity, key, num_devices):
-    """Which image's second crop each first crop meets in the negatives, [b]."""
+    """Returns, for each first crop, the image of its partner in the negatives, [b]."""
     z = jnp.arange(BATCH, dtype=jnp.float32)[None, :, None]
 
     def negatives(key, z):
@@ -83,7 +83,7 @@ def learn(affinity, key=0, num_devices=1):
     return jax.device_get(on_devices(both, *args, num_devices=num_devices))
 
 
-def test_noise_on_both_touches_negatives_and_on_none_touches_nothing():
+def test_noise_on_both_changes_negatives_and_on_none_changes_nothing():
     scores = {}
     for noise_on in ("none", "positives", "both"):
         affinity = cases.learned(None, noise_on=noise_on, noise=2.0)
@@ -134,7 +134,7 @@ def repel(affinity, z=None):
     return float(loss), jax.device_get((state.batch_stats, stats))
 
 
-def test_repelling_both_orders_does_not_care_for_the_order():
+def test_repelling_both_orders_does_not_depend_on_the_order():
     swapped = embeddings()[::-1]
     both = [repel(cases.learned(None, both_orders=True), z)[0] for z in (None, swapped)]
     one = [repel(cases.learned(None), z)[0] for z in (None, swapped)]
@@ -142,7 +142,7 @@ def test_repelling_both_orders_does_not_care_for_the_order():
     assert abs(one[0] - one[1]) > 1e-4
 
 
-def test_eval_judges_repelled_pairs_by_running_statistics_and_leaves_them():
+def test_eval_scores_repelled_pairs_with_unchanged_running_statistics():
     _, (before, after) = repel(cases.learned(None, regressor_norm="eval"))
     jax.tree.map(np.testing.assert_array_equal, before, after)
     _, (before, after) = repel(cases.learned(None))
@@ -150,7 +150,7 @@ def test_eval_judges_repelled_pairs_by_running_statistics_and_leaves_them():
     assert all(jax.tree.leaves(moved))
 
 
-def test_joint_norm_judges_repelled_pairs_among_negatives():
+def test_joint_norm_normalizes_repelled_pairs_with_negatives():
     losses = {}
     for regressor_norm in ("separate", "joint"):
         affinity = cases.learned(None, regressor_norm=regressor_norm)
@@ -173,7 +173,7 @@ def test_joint_norm_judges_repelled_pairs_among_negatives():
 
 
 @pytest.mark.parametrize("splits", [1, 2])
-def test_joint_norm_lets_every_positive_feel_negatives(splits):
+def test_joint_norm_makes_every_positive_depend_on_negatives(splits):
     regressor = heads.Regressor(8, 2, norm=cases.norm(None, splits))
     affinity = cases.learned(None, regressor_norm="joint", regressor=regressor)
     state = state_of(affinity)
@@ -223,7 +223,7 @@ def test_learning_is_the_same_on_one_device_and_on_four(negatives):
 
 
 def squared(positive, negative):
-    """Not a mean over examples: a mean of each device's own would be another loss."""
+    """Returns a loss that differs from the mean of its values on the devices."""
     return jensen_shannon(positive, negative) ** 2
 
 

@@ -25,7 +25,7 @@ def test_target_moves_after_each_step_by_that_steps_momentum():
     expected = jax.device_get(state.memory[TARGET_ENCODER])
     assert_close(expected, jax.device_get(state.params[ENCODER]), tolerance=0)
     for i in range(4):
-        if i:  # what the step before left is taken in before this one's targets
+        if i:  # the target follows the encoder that the previous step left
             keep = 1 - 0.5 * (np.cos(np.pi * (i - 1) / 4) + 1) / 2
             encoder = jax.device_get(state.params[ENCODER])
             expected = jax.tree.map(
@@ -48,7 +48,7 @@ def test_encoder_sees_the_views_that_predict_and_target_only_their_targets():
     method = cases.byol(None, pairing="one_way")
     trainer = cases.Trainer(method)
     start = jax.device_get(trainer.init())
-    start = start.replace(  # a target unlike the encoder
+    start = start.replace(  # a target that differs from the encoder
         memory={TARGET_ENCODER: jax.tree.map(lambda x: x[::-1], start.params[ENCODER])},
         step=np.int32(1),
     )

@@ -1,4 +1,4 @@
-"""Health numbers against their closed forms, and against numpy's eigenvalues."""
+"""Compares health metrics with their closed forms and with NumPy's eigenvalues."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def test_two_opposite_clusters_have_rank_one_and_half_their_pairs_far_apart():
     numbers = measured(np.outer([1.0, -1.0] * 8, point).astype(np.float32))
     assert numbers["rank"] == pytest.approx(1, rel=1e-5)
     pairs = np.array([np.exp(0.0)] * 14 + [np.exp(-8.0)] * 16)
-    # of 16 * 15 ordered pairs 16 * 7 lie in one cluster and 16 * 8 across
+    # Of 16 * 15 ordered pairs, 16 * 7 are within one cluster and 16 * 8 between two.
     expected = np.log((7 * pairs[0] + 8 * pairs[-1]) / 15)
     assert numbers["uniformity"] == pytest.approx(expected, rel=1e-5)
 
@@ -73,11 +73,11 @@ def test_alignment_is_the_mean_squared_distance_of_unit_vectors():
 
 def test_only_the_first_view_counts_for_spread():
     x = gaussian(16, 6)
-    alone, beside = measured(x), measured(x, np.ones_like(x), np.ones_like(x))
-    assert {name: beside[name] for name in alone} == pytest.approx(alone)
+    alone, with_others = measured(x), measured(x, np.ones_like(x), np.ones_like(x))
+    assert {name: with_others[name] for name in alone} == pytest.approx(alone)
 
 
-def test_health_has_no_gradient_and_no_trouble_at_zero():
+def test_health_has_no_gradient_and_is_finite_at_zero():
     @jax.jit
     def total(x):
         return sum(diagnostics.measure(x).values())

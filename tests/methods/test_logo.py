@@ -1,4 +1,4 @@
-"""What LoGo itself decides: when its repulsion has a gradient."""
+"""When LoGo's repulsion has a gradient."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from tests.contracts import cases
 
 
 def repulsion_momentum(**fields):
-    """Largest entry of the repulsion's momentum after each of four steps."""
+    """Returns the repulsion momentum's largest entry after each of four steps."""
     method = cases.logo(cases.simsiam(axis_name=None), None, clip_ratio=0.3)
     bare = cases.optim.clipped_sgd(0.05, momentum=0.0, weight_decay=0.0)
     method = dataclasses.replace(method, repel_tx=bare, **fields)
@@ -30,7 +30,7 @@ def test_repulsion_has_no_gradient_in_the_first_step_only():
     assert min(rest) > 0
 
 
-def test_a_forgotten_norm_stops_the_repulsion_at_the_start_of_each_epoch():
+def test_a_reset_norm_stops_the_repulsion_at_the_start_of_each_epoch():
     sizes = repulsion_momentum(reset_norm=True, steps_per_epoch=2)
     assert sizes[0] == sizes[2] == 0
     assert min(sizes[1], sizes[3]) > 0

@@ -63,7 +63,7 @@ def test_network_without_statistics_encodes_and_keeps_none():
     assert stats == {}
 
 
-def test_views_beyond_the_moving_ones_leave_running_statistics_alone():
+def test_only_the_first_views_update_running_statistics():
     module = BatchNorm()
     views_ = list(jax.random.normal(jax.random.key(0), (4, 8, 3)))
     variables = module.init(jax.random.key(1), views_[0][None], train=True)

@@ -1,4 +1,4 @@
-"""The classifier beside a method: it learns, and the network does not notice."""
+"""The online classifier learns, and does not change the training of the network."""
 
 import dataclasses
 import importlib
@@ -42,8 +42,8 @@ def trained(method, labels, steps=3, num_devices=1):
 
 
 @pytest.mark.parametrize("name", ["moco", "byol", "logo_simsiam", "logo_swav_joint"])
-def test_the_network_trains_as_without_it(name):
-    """But for rounding: the compiler may fuse the two programs differently."""
+def test_the_network_trains_as_without_the_classifier(name):
+    """Equal up to rounding: the compiler may fuse the two programs differently."""
     method = cases.METHODS[name](axis_name=None)
     labels = np.arange(cases.BATCH) % CLASSES
     without, plain = trained(method, labels)
@@ -60,23 +60,34 @@ def test_the_network_trains_as_without_it(name):
 
 
 @pytest.mark.parametrize("num_devices", [1, 4])
-def test_images_without_a_label_are_left_out_wherever_they_are(num_devices):
-    labels = [2, 0, 0, -1, 1, -1, -1, -1]  # two images a device; one has no labels
+def test_images_without_a_label_are_ignored_on_any_device(num_devices):
+    labels = [
+        2,
+        0,
+        0,
+        -1,
+        1,
+        -1,
+        -1,
+        -1,
+    ]  # with two images per device, one device has no labels
     method = with_linear(cases.simsiam())
     state, metrics = trained(method, labels, steps=1, num_devices=num_devices)
-    moved = RATE * (np.array([2, 1, 1]) / 4 - 1 / 3)  # from even odds to the labels
+    moved = RATE * (
+        np.array([2, 1, 1]) / 4 - 1 / 3
+    )  # from equal probabilities to the labels
     np.testing.assert_allclose(state.params[LINEAR]["bias"], moved, atol=1e-6)
     np.testing.assert_allclose(metrics["linear/loss"], np.log(3), rtol=1e-6)
     np.testing.assert_allclose(metrics["linear/top1"], 50)  # zero scores: class 0
 
 
-def test_a_batch_without_labels_moves_nothing():
+def test_a_batch_without_labels_changes_nothing():
     state, metrics = trained(with_linear(cases.simsiam()), [-1] * 8, steps=1)
     assert not np.any(state.params[LINEAR]["kernel"])
     assert metrics["linear/top1"] == metrics["linear/loss"] == 0
 
 
-def test_it_learns_what_the_features_tell():
+def test_it_learns_classes_that_the_features_separate():
     method = with_linear(cases.simsiam(axis_name=None))
     method = dataclasses.replace(
         method,

@@ -14,7 +14,7 @@ COUNTS = [(2, 0), (2, 2), (2, 6)]
 
 
 def some_pairs(shape, pairs):
-    """A matrix with equal weights, summing to one, at these pairs."""
+    """Returns a matrix with equal weights, summing to one, at these pairs."""
     weights = np.zeros(shape)
     weights[tuple(np.transpose(pairs))] = 1 / len(pairs)
     return weights

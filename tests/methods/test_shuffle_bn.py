@@ -1,4 +1,4 @@
-"""Shuffling: other images in each device's batch, and all embeddings home again."""
+"""Shuffling: devices encode other images, and embeddings return to their places."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ DEVICES = 4
 
 
 def shuffle(rows, seed, num_devices=DEVICES):
-    """Images numbered from 0: what comes home, and what each device encoded."""
+    """Shuffles images numbered from 0; returns the images that each device encoded."""
     mesh = make_mesh(jax.devices()[:num_devices])
     numbers = jnp.arange(num_devices * rows)
 
@@ -26,13 +26,15 @@ def shuffle(rows, seed, num_devices=DEVICES):
         in_specs=P(AXIS),
         out_specs=(P(None, AXIS), P(AXIS)),
     )
-    home, encoded = jax.jit(mapped)(numbers)
-    np.testing.assert_array_equal(home[..., 0], [numbers, 100 + numbers])
+    returned, encoded = jax.jit(mapped)(numbers)
+    np.testing.assert_array_equal(returned[..., 0], [numbers, 100 + numbers])
     return np.asarray(encoded).reshape(num_devices, rows)
 
 
-@pytest.mark.parametrize("rows", [8, 6, 2])  # 6: unequal shares; 2: too few for all
-def test_each_image_is_encoded_once_away_from_home_and_its_embedding_comes_back(rows):
+@pytest.mark.parametrize(
+    "rows", [8, 6, 2]
+)  # 6: unequal chunks; 2: fewer rows than devices
+def test_each_image_is_encoded_once_and_its_embedding_returns(rows):
     encoded = shuffle(rows, seed=0)
     np.testing.assert_array_equal(
         np.sort(encoded, axis=None), np.arange(DEVICES * rows)
@@ -47,11 +49,11 @@ def test_every_device_gets_an_equal_share_of_every_devices_images():
         np.testing.assert_array_equal(np.bincount(batch), np.full(DEVICES, 2))
 
 
-def test_which_images_go_is_random():
+def test_which_images_are_exchanged_is_random():
     first, second = (np.sort(shuffle(8, seed)) for seed in (0, 1))
     assert (first != second).any()
 
 
-def test_one_device_permutes_its_own():
+def test_one_device_permutes_its_own_images():
     (order,) = shuffle(16, seed=0, num_devices=1)
     assert (order != np.arange(16)).any()

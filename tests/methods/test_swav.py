@@ -19,7 +19,7 @@ def kernel(state):
 
 
 def stretched(state, factor=3.0):
-    """The state with longer prototypes, as a gradient step would leave them."""
+    """Returns the state with longer prototypes, as after a gradient step."""
     prototypes = {PROTOTYPES: {"kernel": jnp.asarray(factor * kernel(state))}}
     return state.replace(params=state.params | prototypes)
 
@@ -28,7 +28,7 @@ def test_swav_is_a_base_method():
     assert isinstance(cases.swav(), BaseMethod)
 
 
-def test_prepare_keeps_the_prototypes_directions_and_gives_them_unit_length():
+def test_prototypes_keep_their_directions_and_get_unit_length():
     method = cases.swav()
     state = method.init(jax.random.key(0), cases.batch())
     np.testing.assert_allclose(np.linalg.norm(kernel(state), axis=1), 1, rtol=1e-6)
@@ -36,7 +36,7 @@ def test_prepare_keeps_the_prototypes_directions_and_gives_them_unit_length():
     np.testing.assert_allclose(kernel(prepared), kernel(state), atol=1e-6)
 
 
-def test_frozen_prototypes_are_normalised_and_move_only_after_that():
+def test_frozen_prototypes_are_normalized_and_change_only_later():
     trainer = cases.Trainer(cases.swav(None, tx=cases.freezing(2)))
     state = trainer.init()
     start, encoder = kernel(state), jax.device_get(state.params[ENCODER])
@@ -56,13 +56,13 @@ def test_without_a_queue_nothing_is_remembered():
 
 
 def unit_embeddings(method, state, batch):
-    """Of every view, [v, b, d]."""
+    """Returns the unit embeddings of every view, [v, b, d]."""
     z = encode(method.encoder, state.variables(ENCODER), split_views(batch))
     return l2_normalize(z.embeddings)
 
 
 def expected_loss(method, state, batch, queue=None):
-    """The loss at unit prototypes, pair after pair."""
+    """Computes the loss with unit prototypes, one pair at a time."""
     z = unit_embeddings(method, state, batch)
     prototypes = jnp.asarray(state.params[PROTOTYPES]["kernel"])
     total = 0.0
@@ -89,7 +89,7 @@ def loss_after(trainer, state):
     return trainer.run(stretched(state), 1)[1]["loss"]
 
 
-def test_a_full_queue_shares_in_the_codes_from_its_start_on(queued):
+def test_a_full_queue_is_used_for_codes_from_its_start_on(queued):
     trainer, state = queued
     state = state.replace(step=np.int32(5))
     queue = state.memory["queue"]
@@ -121,14 +121,14 @@ def test_no_gradient_flows_through_the_codes(queued):
         np.testing.assert_allclose(moved, expected, atol=2e-6, err_msg=str(path))
 
 
-def test_a_queue_is_idle_before_its_start(queued):
+def test_a_queue_is_unused_before_its_start(queued):
     trainer, state = queued
     expected = expected_loss(trainer.method, state, cases.batch())
     loss = loss_after(trainer, state.replace(step=np.int32(4)))
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
-def test_a_queue_is_idle_until_it_is_full(queued):
+def test_a_queue_is_unused_until_it_is_full(queued):
     trainer, state = queued
     part = state.memory["queue"].copy()
     part[:, BATCH:] = 0
@@ -146,7 +146,7 @@ def test_the_queue_takes_each_targeted_views_embeddings_in_front(queued):
     np.testing.assert_array_equal(queue[:, BATCH:], before[:, :-BATCH])
 
 
-def test_codes_of_embeddings_that_are_all_one_are_even():
+def test_codes_of_equal_embeddings_are_uniform():
     trainer = cases.Trainer(cases.swav(None))
     state = trainer.init()
     head = state.params[ENCODER]["head"]

@@ -10,7 +10,7 @@ MOMENTUM, EPSILON = 0.9, 1e-5
 
 
 def data(views=2, batch=8, channels=3, seed=0):
-    """Images [v, b, 2, 2, c] whose mean and spread differ by view and example."""
+    """Returns images [v, b, 2, 2, c] whose moments differ by view and example."""
     rng = np.random.default_rng(seed)
     values = rng.normal(size=(views, batch, 2, 2, channels))
     spread = 1 + np.arange(views).reshape(-1, 1, 1, 1, 1)
@@ -19,7 +19,7 @@ def data(views=2, batch=8, channels=3, seed=0):
 
 
 def variables_of(norm, x):
-    """Learned factors and offsets that are not 1 and 0, and fresh statistics."""
+    """Returns scales and biases other than 1 and 0, and initial statistics."""
     variables = norm.init(jax.random.key(0), x, train=True)
     channels = x.shape[-1]
     params = {
@@ -30,7 +30,7 @@ def variables_of(norm, x):
 
 
 def train(norm, variables, x):
-    """(output, variables with the statistics moved)."""
+    """Returns (output, variables with updated statistics)."""
     y, moved = norm.apply(variables, x, train=True, mutable=["batch_stats"])
     return y, variables | moved
 
@@ -42,12 +42,12 @@ def assert_stats(variables, mean, var):
 
 
 def moments(x):
-    """Mean and unbiased variance [c] in float64."""
+    """Returns mean and unbiased variance [c] in float64."""
     flat = np.asarray(x, np.float64).reshape(-1, x.shape[-1])
     return flat.mean(0), flat.var(0, ddof=1)
 
 
-def test_output_is_normalised_by_the_biased_variance_then_scaled_and_moved():
+def test_output_is_normalized_by_the_biased_variance_then_scaled_and_shifted():
     x = data(views=1)
     norm = BatchNorm()
     variables = variables_of(norm, x)
@@ -59,7 +59,7 @@ def test_output_is_normalised_by_the_biased_variance_then_scaled_and_moved():
     np.testing.assert_allclose(y, unit * params["scale"] + params["bias"], atol=1e-5)
 
 
-def test_two_views_at_once_equal_two_calls_one_after_the_other():
+def test_two_views_together_equal_two_consecutive_calls():
     x = data(views=2)
     norm = BatchNorm()
     variables = variables_of(norm, x)
@@ -112,7 +112,7 @@ def test_batch_that_splits_do_not_divide_is_refused():
 
 
 def shard(norm, variables, x):
-    """Trains with the batch over four devices."""
+    """Trains with the batch split over four devices."""
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     batch = P(None, "data")
     return jax.jit(
@@ -152,7 +152,7 @@ def test_evaluation_uses_running_statistics_and_leaves_them():
         np.testing.assert_array_equal(value, stats[name])
 
 
-def test_initialising_in_training_mode_leaves_statistics_at_zero_and_one():
+def test_initializing_in_training_mode_leaves_statistics_at_zero_and_one():
     variables = BatchNorm().init(jax.random.key(0), 5 + data(), train=True)
     assert_stats(variables, np.zeros(3), np.ones(3))
 

@@ -1,4 +1,4 @@
-"""Convolutions whose kernel's gradient is summed piece by piece."""
+"""Convolutions whose kernel gradient is summed over pieces of the batch."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ SETTINGS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 def test_gradients_are_those_of_jax_whatever_the_number_of_images(stride, monkeypatch):
     monkeypatch.setattr(_cpu, "PIECE", 2)
     keys = jax.random.split(jax.random.key(0), 3)
-    images = jax.random.normal(keys[0], (5, 4, 4, 3))  # two pieces and a rest
+    images = jax.random.normal(keys[0], (5, 4, 4, 3))  # two full pieces and a remainder
     kernel = jax.random.normal(keys[1], (3, 3, 3, 2))
     strides, padding = (stride, stride), ((1, 1), (1, 1))
 

@@ -8,7 +8,7 @@ from logo_jax.networks.encoder import Encoder
 
 
 class Pool(nn.Module):
-    """A backbone of one parameter: the mean over pixels times a factor."""
+    """A backbone with one parameter: the mean over pixels times a factor."""
 
     @nn.compact
     def __call__(self, x, *, train):

@@ -11,7 +11,7 @@ def init(module, size):
 
 
 def shapes(params):
-    """Layer by layer, the shape of every parameter."""
+    """Returns the shape of every parameter, by layer."""
     return {
         layer: {name: value.shape for name, value in entry.items()}
         for layer, entry in params.items()
@@ -55,7 +55,7 @@ def test_simsiam_head_has_a_norm_on_every_layer_and_no_bias_before_one(layers):
     assert {k: v["var"].size for k, v in variables["batch_stats"].items()} == stats
 
 
-def test_simsiam_heads_output_is_normalised():
+def test_simsiam_heads_output_is_normalized():
     head = heads.simsiam_head(2, 6, 3)
     x = jax.random.normal(jax.random.key(1), (1, 16, 4))
     y = head.apply(init(head, 4), x, train=True, mutable=["batch_stats"])[0][0]

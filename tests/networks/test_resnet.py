@@ -13,7 +13,7 @@ def tiny(block=BasicBlock, **options):
 
 
 def init(net):
-    """Its variables as NumPy arrays."""
+    """Returns the network's variables as NumPy arrays."""
     make = jax.jit(lambda: net.init(jax.random.key(0), IMAGES, train=True))
     return dict(jax.device_get(make()))
 
@@ -29,7 +29,7 @@ def test_training_changes_nothing_but_the_running_statistics():
     assert not any(jax.tree.leaves(same["batch_stats"]))
 
 
-def test_evaluation_of_an_image_does_not_depend_on_its_neighbours():
+def test_evaluation_of_an_image_does_not_depend_on_the_other_images():
     net = tiny()
     variables = init(net)
     changed = IMAGES[0].at[1:].multiply(3.0)

@@ -1,4 +1,4 @@
-"""Several processes: who belongs together, and that they do what one does."""
+"""Several processes: detection of a cluster, and equality with a single process."""
 
 import dataclasses
 import json
@@ -53,12 +53,12 @@ CHANGES = {"batch_norm": "global", "encoder.backbone": "resnet10"}
         (POD | {"JOB_COMPLETION_INDEX": "1"}, "kubernetes"),
     ],
 )
-def test_a_process_joins_where_a_cluster_started_several(environ, cluster):
+def test_a_process_joins_a_cluster_that_started_several(environ, cluster):
     assert processes.detect_cluster(environ) == cluster
     assert processes.cluster_arguments(environ) == ({} if cluster else None)
 
 
-def test_flags_go_before_the_cluster():
+def test_flags_take_precedence_over_the_cluster():
     assert processes.cluster_arguments(SLURM, num_processes=1) is None
     arguments = processes.cluster_arguments(SLURM, "10.0.0.1:1234", 4, 3)
     assert arguments == {
@@ -99,7 +99,7 @@ def test_each_processs_devices_are_together_in_the_mesh():
     assert [device.id for device in mesh.devices] == [0, 1, 4, 5, 2, 3, 6, 7]
 
 
-def test_two_processes_resume_what_one_began_and_end_where_it_does(arrays, tmp_path):
+def test_two_processes_resume_a_run_of_one_and_end_in_the_same_state(arrays, tmp_path):
     config = test_main.tiny_config("cifar10_simsiam", "baseline", arrays, **CHANGES)
     begun, whole = tmp_path / "begun", tmp_path / "whole"
     workdir.claim_workdir(begun, config.to_dict())
@@ -110,7 +110,7 @@ def test_two_processes_resume_what_one_began_and_end_where_it_does(arrays, tmp_p
     expected = test_main.run(config, whole, num_devices=4)
     errors = [process.communicate(timeout=240)[1] for process in started]
     assert [process.returncode for process in started] == [0, 0], errors
-    assert not (tmp_path / "other").exists()  # only the first writes
+    assert not (tmp_path / "other").exists()  # only the first process writes
     like = jax.eval_shape(make_spec(config, num_devices=4).init)
     with CheckpointManager(begun / "checkpoints", read_only=True) as checkpoints:
         found = checkpoints.restore_latest(like)
@@ -128,19 +128,19 @@ def test_two_processes_resume_what_one_began_and_end_where_it_does(arrays, tmp_p
             assert a[name] == pytest.approx(b[name], abs=1e-4), name
 
 
-def test_a_process_that_fails_takes_the_others_along(arrays, tmp_path):
+def test_a_failing_process_ends_the_others(arrays, tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / workdir.CONFIG_FILE).write_text(json.dumps({"seed": 0}))
     first, second = start(arrays, [tmp_path / "taken", tmp_path / "other"])
     _, errors = first.communicate(timeout=120)
     assert first.returncode == 2
     assert "holds a run of another config" in errors
-    second.communicate(timeout=60)  # jax's farewell would take 300 s
+    second.communicate(timeout=60)  # a regular exit of jax would take 300 s
     assert second.returncode != 0
 
 
 def start(arrays, folders):
-    """One process of the command line for each folder, with two devices each."""
+    """Starts one process of the command line per folder, with two devices each."""
     fields = test_main.TINY | CHANGES | {"data.path": str(arrays)}
     del fields["crops.local_crops"]
     with socket.socket() as free:
