@@ -104,7 +104,7 @@ VALUES = [
     ("optimizer.learning_rate=1e39", "config.optimizer.learning_rate=1e+39"),
     ("optimizer.momentum=1", "config.optimizer.momentum=1.0 must be a number, 0"),
     ("optimizer.milestones=(.8,.6)", "must be increasing fractions of training"),
-    ("optimizer.milestones=(60,80)", "must be fractions of training"),
+    ("optimizer.milestones=(60,80)", "must be increasing fractions of training"),
     ("optimizer.warmup_epochs=9", "must be shorter than the training of"),
     ("train.num_steps=-4", "config.train.num_steps=-4 must be"),
     ("train.num_epochs=0", "config.train.num_epochs=0"),
@@ -158,7 +158,7 @@ ARRAYS = [
     (lambda d: save(d, labels=np.zeros(24)), "got float64 [24]"),
     (lambda d: save(d, "test", labels=None), "test.npz are none"),
     (lambda d: save(d, "test", 4, labels=np.ones((4, 3), int)), "the same form"),
-    (lambda d: save(d, "test", 4, side=9), "test.npz (9, 9)"),
+    (lambda d: save(d, "test", 4, side=9), "test.npz has size (9, 9)"),
 ]
 
 
@@ -291,7 +291,10 @@ def test_evaluate_reports_a_bad_value_in_a_runs_config(
 
 def test_a_step_schedule_has_no_warm_up(start):
     schedule = "--config.optimizer.schedule=step"
-    require_refused(start(schedule, "--config.optimizer.warmup_epochs=1"), "no warm-up")
+    require_refused(
+        start(schedule, "--config.optimizer.warmup_epochs=1"),
+        "does not support warm-up",
+    )
 
 
 def test_a_folder_with_spaces_and_unicode_is_read(tmp_path):

@@ -134,7 +134,7 @@ def test_an_image_that_cannot_be_decoded_is_named_and_nothing_is_written(
         (["--out=x.npz", "--resize=0", "--crop=0"], "--crop=0 must be between 1"),
         (["--out=x.npz", "--batch_size=5"], "must be a multiple of the 4 devices"),
         (["--out=x.npz", "--mean=red"], "must be numbers separated by commas"),
-        (["--out=x.npz", "--seed=3"], "--seed=3 must be one of the run's, [0]"),
+        (["--out=x.npz", "--seed=3"], "--seed=3 must be one of the run's seeds [0]"),
     ],
 )
 def test_wrong_flags_end_with_one_line(

@@ -25,6 +25,7 @@ TINY = {
     "data.batch_size": 8,
     "crops.global_crops": (2, 8, (0.4, 1.0)),
     "crops.local_crops": (2, 8, (0.1, 0.6)),
+    "encoder.backbone": "tests.backbones:TwoConvolutions",
     "encoder.stem": "imagenet",
     "encoder.width": 4,
     "encoder.head_hidden": 8,

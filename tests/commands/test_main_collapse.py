@@ -12,7 +12,7 @@ FLAGS = {
     "data.source": "npz",
     "data.batch_size": 8,
     "crops.global_crops": "(2,8,(0.4,1.0))",
-    "encoder.backbone": "resnet10",
+    "encoder.backbone": "tests.backbones:TwoConvolutions",
     "encoder.stem": "imagenet",
     "encoder.width": 4,
     "encoder.head_hidden": 8,

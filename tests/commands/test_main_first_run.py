@@ -30,7 +30,7 @@ TINY = {
     "data.batch_size": 8,
     "crops.global_crops": "(2, 8, (0.4, 1.0))",
     "crops.local_crops": "(2, 8, (0.1, 0.6))",
-    "encoder.backbone": "resnet10",
+    "encoder.backbone": "tests.backbones:TwoConvolutions",
     "encoder.width": 4,
     "encoder.head_hidden": 8,
     "encoder.embedding_dim": 8,

@@ -64,7 +64,7 @@ def test_a_damaged_checkpoint_is_skipped_and_a_run_with_no_other_is_refused(
     assert (folder / "metrics.jsonl").read_bytes() == before
     shutil.rmtree(folder / "checkpoints")
     assert run_main(config, folder) == 0
-    assert "started from step 0 again" in capfd.readouterr().err
+    assert "starting again from step 0" in capfd.readouterr().err
 
 
 def test_a_full_disk_ends_the_run_with_one_line_and_keeps_earlier_checkpoints(
