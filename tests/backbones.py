@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from logo_jax.networks.batch_norm import BatchNorm
 
+BACKBONE = "tests.backbones:TwoConvolutions"
+
 
 class TwoConvolutions(nn.Module):
     """Two strided convolutions with batch norm, then the mean over pixels.

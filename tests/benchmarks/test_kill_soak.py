@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from benchmarks import kill_soak
+from tests.backbones import BACKBONE
 from tests.conftest import CACHE
 from tests.xla_flags import DEVICES
 
@@ -23,6 +24,7 @@ def test_a_run_killed_at_three_moments_ends_like_an_intact_run(
 ):
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setitem(kill_soak.FIELDS, "encoder.backbone", BACKBONE)
     kill_soak.write_data(tmp_path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(kill_soak.command(whole, tmp_path, STEPS), check=True)

@@ -18,6 +18,7 @@ from logo_jax.training.logging.metric_writer import MetricWriter
 from logo_jax.training.logging.progress import Progress
 from logo_jax.training.logging.train_log import TrainLog
 from logo_jax.training.loop import train
+from tests.backbones import BACKBONE
 from tests.run_commands import evaluated
 
 TINY = {
@@ -25,7 +26,7 @@ TINY = {
     "data.batch_size": 8,
     "crops.global_crops": (2, 8, (0.4, 1.0)),
     "crops.local_crops": (2, 8, (0.1, 0.6)),
-    "encoder.backbone": "tests.backbones:TwoConvolutions",
+    "encoder.backbone": BACKBONE,
     "encoder.stem": "imagenet",
     "encoder.width": 4,
     "encoder.head_hidden": 8,

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+from tests.backbones import BACKBONE
 from tests.commands.test_main import fixture_arrays  # noqa: F401
 from tests.conftest import CACHE
 
@@ -12,7 +13,7 @@ FLAGS = {
     "data.source": "npz",
     "data.batch_size": 8,
     "crops.global_crops": "(2,8,(0.4,1.0))",
-    "encoder.backbone": "tests.backbones:TwoConvolutions",
+    "encoder.backbone": BACKBONE,
     "encoder.stem": "imagenet",
     "encoder.width": 4,
     "encoder.head_hidden": 8,

@@ -17,6 +17,7 @@ from logo_jax import main
 from logo_jax.data import datasets
 from logo_jax.data.builders import cifar10
 from logo_jax.data.builders.prepare import prepare
+from tests.backbones import BACKBONE
 from tests.conftest import CACHE
 from tests.data.builders.test_cifar10 import archive_contents, write_archive
 from tests.data.conftest import (
@@ -30,7 +31,7 @@ TINY = {
     "data.batch_size": 8,
     "crops.global_crops": "(2, 8, (0.4, 1.0))",
     "crops.local_crops": "(2, 8, (0.1, 0.6))",
-    "encoder.backbone": "tests.backbones:TwoConvolutions",
+    "encoder.backbone": BACKBONE,
     "encoder.width": 4,
     "encoder.head_hidden": 8,
     "encoder.embedding_dim": 8,

@@ -1,6 +1,7 @@
 """Every config and variant: fields, methods, and compiled train steps."""
 
 import importlib
+import json
 import pathlib
 import re
 
@@ -15,6 +16,7 @@ from logo_jax.experiment import make_spec
 from logo_jax.experiment.experiment import compiled_step
 from logo_jax.methods import LearnedAffinity, LoGo, MoCo
 from logo_jax.parallel.mesh import make_mesh
+from tests.backbones import BACKBONE
 
 FOLDER = pathlib.Path(base.__file__).parent
 EXPERIMENTS = sorted(
@@ -45,7 +47,21 @@ def examples(batch_size, side):
     return Examples(*map(jnp.asarray, (images, sizes, ids))), np.int32(0)
 
 
-@every_experiment
+def program(name):
+    """What the step of a config is compiled from, without crop areas and data set."""
+    config = load(name).to_dict()
+    crops = {group: crops[:2] for group, crops in config.pop("crops").items()}
+    for group in ("data", "train", "monitor"):  # of data, the batch size alone counts
+        values = config.pop(group)
+        crops |= {"batch_size": values["batch_size"]} if group == "data" else {}
+    return json.dumps([crops, config])
+
+
+# COCO's configs have the programs of ImageNet-100's, with other constants.
+PROGRAMS = list({program(name): name for name in reversed(EXPERIMENTS)}.values())
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_the_train_step_of_a_config_lowers_for_other_platforms(name):
     spec = describe(load(name))
     state = jax.eval_shape(spec.init)
@@ -199,7 +215,7 @@ def reduce(config):
         (crops[0], side, crops[2]) for crops, side in groups
     )
     config.data.batch_size = 8
-    config.encoder.backbone = "resnet10"
+    config.encoder.backbone = BACKBONE
     config.encoder.width = 4
     config.encoder.head_hidden = config.encoder.embedding_dim = 8
     config.logo.regressor_width = 8
