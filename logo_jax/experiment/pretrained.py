@@ -114,17 +114,30 @@ def _chosen(features: Features, rows: splits.SplitRows) -> Features:
 
 
 def from_run(
-    folder: pathlib.Path, config: Mapping[str, Any], mesh: Mesh
+    folder: pathlib.Path,
+    config: Mapping[str, Any],
+    mesh: Mesh,
+    *,
+    step: int | None = None,
 ) -> FrozenEncoder:
-    """Restores the encoder of a run's newest undamaged checkpoint.
+    """Restores the encoder of a run from a checkpoint.
+
+    Args:
+        folder: the run's folder.
+        config: the run's config.
+        mesh: the devices.
+        step: step of the checkpoint; the newest undamaged one if None.
 
     Raises:
-        ValueError: if there is no checkpoint.
+        ValueError: if there is no such checkpoint.
     """
     spec = make_spec(config, num_devices=mesh.devices.size)
     like = jax.eval_shape(spec.init)
     with CheckpointManager(folder / "checkpoints", read_only=True) as checkpoints:
-        found = checkpoints.restore_latest(like)
+        if step is None:
+            found = checkpoints.restore_latest(like)
+        else:
+            found = step, checkpoints.restore(step, like)
     if found is None:
         raise ValueError(f"{folder} has no checkpoint yet; train it first")
     step_number, state = found

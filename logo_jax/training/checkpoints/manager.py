@@ -153,6 +153,30 @@ class CheckpointManager:
             )
         return None
 
+    def restore(self, step: int, like: State) -> State:
+        """Returns the state of one checkpoint.
+
+        Args:
+            step: step of the checkpoint.
+            like: as for `restore_latest`.
+
+        Raises:
+            ValueError: if there is no such checkpoint, it is damaged, or it is of a
+                different network, method or optimizer.
+        """
+        self.wait()
+        if step not in self.steps():
+            raise ValueError(
+                f"{self.folder} has no checkpoint of step {step}, only of "
+                f"{self.steps() or 'none'}"
+            )
+        try:
+            return self._restore(step, like)
+        except DamagedError as error:
+            raise ValueError(
+                f"checkpoint {step} in {self.folder} is damaged ({error}); use another"
+            ) from error
+
     def wait(self) -> None:
         """Waits until the last `save` is on disk.
 

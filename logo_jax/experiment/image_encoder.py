@@ -1,0 +1,317 @@
+"""A trained backbone as a function from images to features."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.sharding import Mesh
+
+from logo_jax.augment.color import AugmentSpec
+from logo_jax.augment.multi_crop import prepare_eval
+from logo_jax.configs import base, base_imagenet
+from logo_jax.data.canvas import decode_failure, read_eval_crops
+from logo_jax.data.eval_crops import in_chunks
+from logo_jax.data.sources.base import NO_LABEL, ArraySource, ImageSource, Record
+from logo_jax.data.sources.folder import load_unsplit_folder
+from logo_jax.evaluation.features import Features, extract
+from logo_jax.experiment import pretrained
+from logo_jax.interop import huggingface, pretrained_files
+from logo_jax.parallel.mesh import batch_sharding, make_mesh, place, replicate
+from logo_jax.training import workdir
+
+RESIZE, CROP = 256, 224  # as usual for published ImageNet weights
+
+Images: TypeAlias = np.ndarray | jax.Array | str | Path | Sequence[Any]
+
+
+@struct.dataclass
+class ImageEncoder:
+    """A trained backbone as a function from images to features.
+
+    `encoder(images)` reads, resizes, crops and encodes images of any kind on all
+    devices. `encoder.apply` is pure, for programs in JAX: `jax.jit(encoder.apply)`. An
+    encoder is a pytree whose leaves are its variables.
+
+    Attributes:
+        variables: variables of the module: "params" and "batch_stats".
+        module: Flax module of the backbone, called with normalized images and `train`.
+        augment: mean and standard deviation of the normalization.
+        resize: short side of the resized image, in pixels; 0: images are neither
+            resized nor cropped.
+        crop: side of the center crop, in pixels.
+        source: name of the weights, such as "step 100 of runs/photos".
+    """
+
+    variables: Any
+    module: Any = struct.field(pytree_node=False)
+    augment: AugmentSpec = struct.field(pytree_node=False)
+    resize: int = struct.field(pytree_node=False)
+    crop: int = struct.field(pytree_node=False)
+    source: str = struct.field(pytree_node=False)
+
+    def apply(self, images: Any) -> jax.Array:
+        """Computes the features of images that are already resized and cropped.
+
+        Args:
+            images: [b, h, w, 3], uint8, or floating-point numbers in [0, 1].
+
+        Returns:
+            Features [b, f], float32.
+        """
+        images = jnp.asarray(images)
+        if images.dtype == jnp.uint8:
+            normalized = prepare_eval(images, self.augment)
+        else:
+            mean, std = (
+                jnp.asarray(values, jnp.float32).reshape(1, 1, 1, 3)
+                for values in (self.augment.mean, self.augment.std)
+            )
+            normalized = (images.astype(jnp.float32) - mean) / std
+        features = self.module.apply(self.variables, normalized, train=False)
+        return features.astype(jnp.float32)
+
+    def __call__(self, images: Images, *, batch_size: int = 256) -> np.ndarray:
+        """Computes the features of images.
+
+        Args:
+            images: a uint8 array [n, h, w, 3]; a sequence of uint8 arrays [h, w, 3] of
+                any sizes; a sequence of paths of image files; or the path of a folder,
+                whose files are taken in the order of their paths.
+            batch_size: number of images per batch, over all devices.
+
+        Returns:
+            Features [n, f], float32.
+
+        Raises:
+            FileNotFoundError: if a folder or file does not exist.
+            ValueError: if images cannot be decoded, or differ in size and are not
+                resized, or if `batch_size` is not a multiple of the number of devices.
+        """
+        return self.features(image_source(images), batch_size=batch_size).features
+
+    def features(
+        self, images: ImageSource, mesh: Mesh | None = None, *, batch_size: int = 256
+    ) -> Features:
+        """Computes the features and reads the labels of all images of a source.
+
+        Args:
+            images: the images.
+            mesh: devices that share each batch; all devices if None.
+            batch_size: images per batch over all devices; fewer for a small source.
+
+        Raises:
+            ValueError: as for `__call__`.
+        """
+        mesh = mesh or make_mesh()
+        devices = mesh.devices.size
+        if batch_size < 1 or batch_size % devices:
+            raise ValueError(
+                f"batch_size={batch_size} must be a multiple of the {devices} devices; "
+                "use e.g. 256"
+            )
+        batch_size = min(batch_size, -(-len(images) // devices) * devices)
+        encoder = replicate(self, mesh)
+        sharding = batch_sharding(mesh)
+        found = extract(
+            lambda pixels: {"": _apply(encoder, place(pixels, sharding))},
+            _CenterCrops(images, self.resize, self.crop),
+            batch_size=batch_size,
+        )
+        return found[""]
+
+
+@jax.jit
+def _apply(encoder: ImageEncoder, images: jax.Array) -> jax.Array:
+    return encoder.apply(images)
+
+
+def load_image_encoder(
+    source: str | Path,
+    *,
+    step: int | None = None,
+    seed: int | None = None,
+    resize: int | None = None,
+    crop: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    unpickle: bool = False,
+) -> ImageEncoder:
+    """Loads the encoder of a run, or of a file of weights.
+
+    Args:
+        source: folder of a run; or a safetensors file of a ResNet with the tensor names
+            of torchvision, MoCo or SimSiam; or a folder of Hugging Face transformers.
+        step: training step of the checkpoint of a run; the newest one if None.
+        seed: seed of a run with several seeds.
+        resize: short side of the resized image, in pixels, and 0 for images that are
+            used as they are; if None, that of the run's config, or 256 for a file.
+        crop: side of the center crop; if None, that of the config, or 224 for a file.
+        mean: mean of red, green and blue in [0, 1], for a file; ImageNet's if None.
+        std: standard deviation of red, green and blue, for a file; ImageNet's if None.
+        unpickle: whether a PyTorch file may be read, which is a pickle; only its
+            tensors are.
+
+    Raises:
+        FileNotFoundError: if there is no such run or file.
+        ValueError: if it cannot be read, the run has no such checkpoint or seed, or an
+            argument does not apply to the source.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist; give the folder of a run, or a file of weights"
+        )
+    given = {"resize": resize, "crop": crop}
+    sizes = {name: value for name, value in given.items() if value is not None}
+    if path.is_dir() and not (path / huggingface.WEIGHTS_FILE).is_file():
+        _require_none("a run", mean=mean, std=std)
+        encoder = _of_run(path, step, seed, sizes)
+    else:
+        _require_none("a file of weights", step=step, seed=seed)
+        encoder = _of_file(path, sizes, mean, std, unpickle)
+    if encoder.resize < 0 or not 0 <= encoder.crop <= encoder.resize:
+        raise ValueError(
+            f"crop={encoder.crop} must be at most resize={encoder.resize}, the short "
+            "side of resized images; give both, e.g. 224 and 256, or 0 and 0 to use "
+            "images of one size as they are"
+        )
+    return encoder
+
+
+def _of_run(
+    folder: Path, step: int | None, seed: int | None, sizes: dict[str, int]
+) -> ImageEncoder:
+    config = workdir.read_config(folder)
+    changed = {**config, "monitor": {**config["monitor"], **sizes}}
+    one_device = make_mesh(jax.devices()[:1])
+    run = pretrained.from_run(folder.absolute(), changed, one_device, step=step)
+    run = run.of_seed(seed)
+    monitor = run.spec.config.monitor
+    return ImageEncoder(
+        variables=run.backbone.variables,
+        module=run.backbone.module,
+        augment=run.spec.config.augment,
+        resize=monitor.resize,
+        crop=monitor.crop if monitor.resize else 0,
+        source=f"{run.source} of {folder}",
+    )
+
+
+def _of_file(
+    file: Path,
+    sizes: dict[str, int],
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    unpickle: bool,
+) -> ImageEncoder:
+    config = base.get_config("simsiam")
+    base_imagenet.set_images(config)
+    augment = AugmentSpec(**config.to_dict()["augment"])
+    if mean is not None:
+        augment = dataclasses.replace(augment, mean=tuple(map(float, mean)))
+    if std is not None:
+        augment = dataclasses.replace(augment, std=tuple(map(float, std)))
+    backbone = pretrained_files.read(file, unpickle=unpickle)
+    return ImageEncoder(
+        variables=backbone.variables,
+        module=backbone.module,
+        augment=augment,
+        source=str(file),
+        **{"resize": RESIZE, "crop": CROP} | sizes,
+    )
+
+
+def _require_none(source: str, **arguments: Any) -> None:
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(f"{name} does not apply to {source}; remove it")
+
+
+def image_source(images: Images) -> ImageSource:
+    """Returns images of any kind as an `ImageSource`.
+
+    Args:
+        images: as for `ImageEncoder.__call__`.
+
+    Raises:
+        FileNotFoundError: if a folder or file does not exist.
+        ValueError: if there are no images, or they are of another kind or type.
+    """
+    if isinstance(images, str | Path):
+        return load_unsplit_folder(images)
+    if isinstance(images, np.ndarray | jax.Array):
+        return ArraySource(images, origin="the array of images")
+    return _ImageList(tuple(map(_stored, images)))
+
+
+def _stored(image: Any) -> np.ndarray | Path:
+    if isinstance(image, str | Path):
+        path = Path(image).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is not a file; give paths of image files")
+        return path
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3:
+        raise ValueError(
+            "each image must be a path or a uint8 array [h, w, 3], got "
+            f"{pixels.dtype} {list(pixels.shape)}"
+        )
+    return pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class _ImageList:
+    """`ImageSource` of paths and of arrays of any sizes, without labels."""
+
+    images: tuple[np.ndarray | Path, ...]
+    origin: str = "the list of images"
+    num_classes: int = 0
+    largest: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        if not self.images:
+            raise ValueError("the list of images is empty; give at least one image")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def records(self, ids: Sequence[int] | np.ndarray) -> list[Record]:
+        return [Record(self.images[i], NO_LABEL) for i in ids]
+
+    def name(self, i: int) -> str:
+        image = self.images[i]
+        return str(image) if isinstance(image, Path) else f"image {i} of {self.origin}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _CenterCrops:
+    """Center crops of all images of a source, as `LabeledImages`.
+
+    An image that cannot be decoded is an error.
+    """
+
+    source: ImageSource
+    resize: int
+    crop: int
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields images, uint8 [b, crop, crop, 3], and labels, int32 [b]."""
+        read = functools.partial(
+            read_eval_crops, self.source, resize=self.resize, crop=self.crop
+        )
+        for ids, part in in_chunks(read, np.arange(len(self)), threads=0):
+            for i in ids[part.failed]:
+                raise ValueError(
+                    f"{self.source.name(i)} cannot be decoded "
+                    f"({decode_failure(self.source, i)}); repair or remove it"
+                )
+            yield part.images, part.labels
