@@ -51,7 +51,7 @@ class EmbedSpec:
 
     Attributes:
         backbone: the backbone with its weights.
-        augment: the normalization of images.
+        augment: its `mean` and `std` normalize the images.
         resize: short side of the resized image, in pixels.
         crop: side of the center crop, in pixels.
 
@@ -135,7 +135,7 @@ def read_view(options: argparse.Namespace) -> EmbedSpec:
 
     Raises:
         FileNotFoundError: if the run or the file does not exist.
-        ValueError: if it cannot be read, or flags contradict each other.
+        ValueError: if the encoder cannot be read, or flags contradict each other.
     """
     sizes = _cli.given(options, ("resize", "crop"))
     if options.workdir is not None:
@@ -164,7 +164,7 @@ def _require_absent(
     options: argparse.Namespace, given: str, names: Sequence[str]
 ) -> None:
     for name in _cli.given(options, names):
-        raise ValueError(f"--{name} is not read with {given}; remove it")
+        raise ValueError(f"--{name} is not read with {given}; remove --{name}")
 
 
 def embed(
@@ -218,7 +218,10 @@ def writer(out: Path) -> Callable[[Path, FolderSource, Features], None]:
 
 
 def write_npz(path: Path, images: FolderSource, features: Features) -> None:
-    """Writes an .npz file that NumPy reads without unpickling."""
+    """Writes an .npz file with files, features and, if known, labels and class_names.
+
+    NumPy reads the file without unpickling.
+    """
     arrays = {"files": np.array(images.files), "features": features.features}
     if images.labels:
         arrays["labels"] = features.labels
@@ -227,7 +230,10 @@ def write_npz(path: Path, images: FolderSource, features: Features) -> None:
 
 
 def write_parquet(path: Path, images: FolderSource, features: Features) -> None:
-    """Writes a Parquet table with one row per image."""
+    """Writes a Parquet table with one row per image.
+
+    The columns are file, features and, if the images are labeled, label and class_name.
+    """
     rows, size = features.features.shape
     flat = pa.array(features.features.reshape(rows * size))
     columns: dict[str, Any] = {
@@ -261,7 +267,7 @@ def _parser() -> _cli.Parser:
         "--weights",
         metavar="FILE",
         type=_cli.path,
-        help="safetensors file of a ResNet, or a folder of it for transformers",
+        help="safetensors file of a ResNet, or its folder in transformers' format",
     )
     parser.add_out("file to write, .npz or .parquet")
     parser.add_overwrite()
