@@ -56,7 +56,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self._has_fields = has_fields
-        self.add_argument("--flagfile", metavar="FILE", help="more flags, one a line")
+        self.add_argument("--flagfile", metavar="FILE", help="file with more flags")
         if has_fields:
             self.add_argument_group("fields of the config", _FIELDS_HELP)
 
@@ -82,19 +82,19 @@ class Parser(argparse.ArgumentParser):
         )
 
     def add_out(self, help: str, *, required: bool = True) -> None:
-        """Adds `--out`."""
+        """Adds the flag `--out`, the path to write to."""
         self.add_argument(
             "--out", metavar="PATH", type=path, required=required, help=help
         )
 
     def add_overwrite(self) -> None:
-        """Adds `--overwrite`."""
+        """Adds the flag `--overwrite`, which allows replacing existing files."""
         self.add_argument(
             "--overwrite", action="store_true", help="replace existing files"
         )
 
     def add_seed(self) -> None:
-        """Adds `--seed`."""
+        """Adds the flag `--seed`, which selects one seed of a run with several."""
         self.add_argument(
             "--seed",
             metavar="N",
@@ -137,7 +137,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Once(argparse.Action):
-    """Stores a value; a second one is an error."""
+    """Stores a flag's value; reports an error if the flag is given twice."""
 
     def __call__(
         self,
@@ -176,7 +176,9 @@ def load_config(options: argparse.Namespace) -> configs.ConfigDict:
     """The config that `--config` names, with the fields that the flags set.
 
     Raises:
-        FileNotFoundError, ValueError, TypeError: as `configs.load`.
+        FileNotFoundError: if there is no config file with that name.
+        ValueError: if the file, its variant or the name or text of a field is wrong.
+        TypeError: if the file does not define a config.
     """
     try:
         return configs.load(options.config, options.fields)
@@ -210,16 +212,18 @@ def default_workdir(config: str) -> pathlib.Path:
 
 
 def path(given: str) -> pathlib.Path:
-    """The path in a flag's value. Shells do not expand the ~ of `--workdir=~/runs`.
+    """Converts a flag's value to a path, for the argument `type` of `argparse`.
+
+    A leading ~ is expanded, because shells do not expand that of `--workdir=~/runs`.
 
     >>> path("~/runs") == pathlib.Path.home() / "runs"
     True
 
     Raises:
-        ArgumentTypeError: if it is empty.
+        ArgumentTypeError: if the value is empty.
     """
     if not given:
-        raise argparse.ArgumentTypeError("the path is missing")
+        raise argparse.ArgumentTypeError("the path is empty; give a path")
     return pathlib.Path(given).expanduser()
 
 
@@ -257,16 +261,18 @@ def input_errors(
 
 
 def require_new(path: pathlib.Path, overwrite: bool) -> None:
-    """Raises an error if an output cannot be written, before work is done.
+    """Raises an error if `path` must not or cannot be written, before work is done.
 
     Raises:
         ValueError: if the path exists and `overwrite` is False.
-        FileNotFoundError: if the folder that it is to be written to is missing.
+        FileNotFoundError: if the parent folder of the path does not exist.
     """
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists; give --overwrite, or another --out")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent} must be a folder, to write {path}")
+        raise FileNotFoundError(
+            f"{path.parent} must be a folder, to write {path}; create it"
+        )
 
 
 def keep_compiled_code() -> None:

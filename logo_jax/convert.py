@@ -54,7 +54,7 @@ class ConvertInput(NamedTuple):
 
     Attributes:
         backbone: the backbone with its weights.
-        augment: the normalization of its images; None if it is not known.
+        augment: its `mean` and `std` normalize the images; None if they are unknown.
         side: side of its images, in pixels.
     """
 
@@ -101,8 +101,10 @@ def read(
     """Reads the backbone of a run's newest checkpoint, or of another library's file.
 
     Args:
-        source: folder of a run, or a file or folder for `pretrained_files.read`.
-        unpickle: whether PyTorch files may be read.
+        source: folder of a run; or a safetensors file, a PyTorch file, or a folder of
+            Hugging Face transformers, with a ResNet.
+        unpickle: whether PyTorch files may be read. They are pickles, which could
+            contain code; only their tensors are read.
         seed: the seed to convert; needed for a run of several seeds.
 
     Raises:
@@ -116,7 +118,7 @@ def read(
     if not (source / "checkpoints").is_dir():
         if seed is not None:
             raise ValueError(
-                f"--seed={seed} is for runs, but {source} is not a run; remove it"
+                f"--seed={seed} is for runs, but {source} is not a run; remove --seed"
             )
         return ConvertInput(
             pretrained_files.read(source, unpickle=unpickle), None, SIDE
@@ -133,7 +135,7 @@ def convert(subject: ConvertInput, target: Target, out: Path) -> float:
 
     Args:
         subject: the encoder to convert.
-        target: the format.
+        target: the format to convert to, such as `TARGETS["torchvision"]`.
         out: the file or folder to write; it is replaced if it exists.
 
     Raises:
@@ -220,13 +222,16 @@ TARGETS = {
 def _parser() -> _cli.Parser:
     parser = _cli.Parser("convert", __doc__)
     parser.add_argument(
-        "source", metavar="SOURCE", type=_cli.path, help="encoder to convert"
+        "source",
+        metavar="SOURCE",
+        type=_cli.path,
+        help="run or weights file to convert",
     )
     parser.add_argument(
         "--to",
         choices=TARGETS,
         default="torchvision",
-        help="format; default torchvision",
+        help="format to convert to; default torchvision",
     )
     parser.add_out("file or folder to write")
     parser.add_overwrite()

@@ -93,7 +93,7 @@ def examine(
         config: the config of the training run.
         published: the config of the same file without changes by flags.
         folder: folder of the run; None if it is not known.
-        mesh: the devices.
+        mesh: mesh of the devices that the run will use.
         num_timed: number of steps to time; 0: no step is timed.
         clock: returns the current time in seconds.
     """
@@ -147,7 +147,14 @@ def _try(
 def _attempt(
     subject: str, make: Callable[[], Made], describe: Callable[[Made], str]
 ) -> Generator[Finding, None, Made | None]:
-    """Calls `make`, yields a finding, returns the value made; None if it failed."""
+    """Yields the finding of one check and returns the value that the check made.
+
+    Args:
+        subject: name of the check, one word.
+        make: function without arguments that makes the value; the check fails, and None
+            is returned, if it raises one of `PROBLEMS`.
+        describe: function from the value to the text of the finding.
+    """
     try:
         made = make()
     except PROBLEMS as error:
@@ -161,7 +168,7 @@ class Trial:
     """Compiled training step of an experiment, with its initial state.
 
     Args:
-        experiment: the experiment.
+        experiment: experiment whose training step is compiled.
     """
 
     def __init__(self, experiment: Experiment):
@@ -183,7 +190,14 @@ class Trial:
         return step
 
     def seconds(self, num_steps: int, clock: Callable[[], float]) -> float:
-        """Returns the median seconds of a step and its data, without the first step."""
+        """Returns the median time of a step and of loading its batch, in seconds.
+
+        One more step, the first, is run and not timed.
+
+        Args:
+            num_steps: number of steps to time.
+            clock: returns the current time in seconds.
+        """
         ends = []
         for examples, epoch in self._loader.batches(0, num_steps + 1):
             self._state, metrics = self._step(self._state, examples, epoch)

@@ -69,7 +69,10 @@ def writer(out: Path) -> Callable[[Path, FolderSource, Features], None]:
 
 
 def write_npz(path: Path, images: FolderSource, features: Features) -> None:
-    """Writes an .npz file that NumPy reads without unpickling."""
+    """Writes an .npz file with files, features and, if known, labels and class_names.
+
+    NumPy reads the file without unpickling.
+    """
     arrays = {"files": np.array(images.files), "features": features.features}
     if images.labels:
         arrays["labels"] = features.labels
@@ -78,7 +81,10 @@ def write_npz(path: Path, images: FolderSource, features: Features) -> None:
 
 
 def write_parquet(path: Path, images: FolderSource, features: Features) -> None:
-    """Writes a Parquet table with one row per image."""
+    """Writes a Parquet table with one row per image.
+
+    The columns are file, features and, if the images are labeled, label and class_name.
+    """
     rows, size = features.features.shape
     flat = pa.array(features.features.reshape(rows * size))
     columns: dict[str, Any] = {
@@ -112,7 +118,7 @@ def _parser() -> _cli.Parser:
         "--weights",
         metavar="FILE",
         type=_cli.path,
-        help="safetensors file of a ResNet, or a folder of it for transformers",
+        help="safetensors file of a ResNet, or its folder in transformers' format",
     )
     parser.add_out("file to write, .npz or .parquet")
     parser.add_overwrite()

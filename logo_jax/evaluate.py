@@ -57,9 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def read_config(options: Namespace, folder: pathlib.Path) -> dict[str, Any]:
-    """Returns the encoder's config, with the data set and image sizes of the flags.
+    """Returns the config of the encoder to evaluate, changed by the flags.
 
-    The config is that of the run, or that of `--config` if `--weights` is given.
+    It is the run's config, or the config that `--config` names if `--weights` is given.
+    --dataset, --resize and --crop change its data set and evaluation size; kNN limits
+    on the number of images are removed.
+
+    Args:
+        options: flags of the command line.
+        folder: folder of the run.
 
     Raises:
         FileNotFoundError: if the folder contains no run.
@@ -119,7 +125,17 @@ def evaluate(
     folder: pathlib.Path,
     stop: preemption.PreemptionHandler,
 ) -> EvalResult | None:
-    """Returns the result of the protocol for all seeds; None if it was stopped."""
+    """Evaluates an encoder by the protocol that the flags name, with all its seeds.
+
+    Args:
+        options: flags of the command line.
+        subject: encoder to evaluate.
+        folder: folder of the run; a linear probe is trained in its sub-folder linear/.
+        stop: preemption handler, which is checked between steps.
+
+    Returns:
+        The result; None if the evaluation was stopped before its end.
+    """
     given = _cli.given(options, protocols.OPTIONS)
     folder = folder / "linear" / _name(options, subject)
     protocol = protocols.find(options.protocol, given)
@@ -239,8 +255,8 @@ def _parser() -> _cli.Parser:
     parser.add_argument(
         "--metric",
         choices=METRICS,
-        help="metric of --protocol=transfer and svm; default: for transfer the metric "
-        "of the data set (top1 if it is none of the paper's), for svm map",
+        help="metric of --protocol=transfer (default: the metric of the data set, or "
+        "top1 if the paper does not use the data set) or --protocol=svm (default map)",
     )
     _add_linear(parser)
     return parser

@@ -274,7 +274,7 @@ def _parser() -> _cli.Parser:
     parser.add_argument(
         "--coordinator",
         metavar="HOST:PORT",
-        help="address of process 0; needed only where the cluster is not detected",
+        help="address of process 0; needed only if the cluster is not detected",
     )
     parser.add_argument(
         "--num_processes",

@@ -1,4 +1,4 @@
-"""Prepares one of the paper's data sets for TFDS; it is read without TensorFlow.
+"""Prepares one of the LoGo paper's data sets for TFDS, to be read without TensorFlow.
 
     python -m logo_jax.prepare NAME [--data_dir=DIR]
     python -m logo_jax.prepare cifar10 --from_arrays=DIR
@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> _cli.Parser:
     parser = _cli.Parser("prepare", __doc__)
     chosen = parser.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("name", nargs="?", metavar="NAME", help="see --list")
+    chosen.add_argument(
+        "name", nargs="?", metavar="NAME", help="data set; --list prints all"
+    )
     chosen.add_argument("--list", action="store_true", help="print all data sets")
     parser.add_argument(
         "--data_dir",
@@ -51,7 +53,7 @@ def _parser() -> _cli.Parser:
         "--classes",
         metavar="FILE",
         default="",
-        help="WordNet ids for imagenet100, one a line; default: the paper's classes",
+        help="file of WordNet ids for imagenet100, one a line; default: the paper's",
     )
     return parser
 

@@ -129,7 +129,9 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """
     paths = [folder.absolute() for folder in folders]
     if len(set(paths)) < len(paths):
-        raise ValueError(f"{', '.join(map(str, folders))}: give each run once")
+        raise ValueError(
+            f"a run is repeated in {', '.join(map(str, folders))}; give each run once"
+        )
     short = [path.name for path in paths]
     several = len(set(short)) < len(short)
     return [read_run(path, str(path) if several else path.name) for path in paths]

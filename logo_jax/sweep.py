@@ -85,6 +85,11 @@ def train(run: Run, metrics: Sequence[str], which: str) -> bool:
     """Trains a run and records its results; returns whether the run has finished.
 
     If it has not, prints the reason in one line.
+
+    Args:
+        run: the run to train, or to resume.
+        metrics: names of the metrics that the run must have in metrics.jsonl.
+        which: position of the run, such as "[1/6]", which is printed.
     """
     if run.record.exists():  # another process has finished it
         return True
@@ -145,7 +150,16 @@ def call(run: Run) -> int:
 
 
 def write_table(out: pathlib.Path, sweep: Sweep, records: table.Records) -> str:
-    """Writes the table of the finished runs; returns the table as Markdown."""
+    """Writes the results of finished runs to table.md and table.json.
+
+    Args:
+        out: folder of the sweep.
+        sweep: the sweep, with its cells.
+        records: metrics and seconds of the finished runs, by (cell name, seed).
+
+    Returns:
+        The table as Markdown.
+    """
     rows = table.rows(sweep, records)
     text = table.markdown(sweep, rows)
     atomic.write_text(out / "table.md", text + "\n")

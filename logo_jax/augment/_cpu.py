@@ -1,4 +1,4 @@
-"""Fast rendering of crops on CPUs: one crop at a time, only the drawn changes."""
+"""Fast rendering of crops on CPUs: one crop at a time, without unused augmentations."""
 
 import math
 
@@ -18,7 +18,11 @@ def one_by_one(
     size: int,
     augment: AugmentSpec,
 ) -> Float[Array, "b n {size} {size} 3"]:
-    """Renders one crop at a time, in cache, and computes only the drawn changes."""
+    """Cuts and augments one crop at a time, so that its pixels stay in the CPU's cache.
+
+    Color changes, blur and flip are random; only those that are drawn for a crop are
+    computed.
+    """
 
     def render_image(image_boxes_keys):
         image, *boxes_keys = image_boxes_keys
@@ -40,14 +44,16 @@ _BLOCK = 8  # output pixels per block; divides the usual sizes of crops
 def resized_crop_by_blocks(
     image: UInt8[Array, "h w c"], box: Float[Array, " 4"], size: int
 ) -> Float[Array, "c {size} {size}"]:
-    """Resizes the inside of a box as `resized_crop` does, in blocks of few pixels.
+    """Resizes the inside of a box to size x size pixels, in blocks of few pixels.
+
+    The result equals that of `resized_crop` up to rounding.
 
     It needs much less arithmetic, but in many small sequential steps. It is several
     times faster than `resized_crop` on a CPU, and slow on an accelerator.
 
     Args:
         image: stored image, channels last, in 0..255.
-        box: as in `resized_crop`.
+        box: (top, left, height, width) in pixels, inside the image; may be fractional.
         size: side of the output, in pixels.
 
     Returns:

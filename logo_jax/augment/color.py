@@ -28,14 +28,24 @@ def adjust_brightness(
 def adjust_contrast(
     planes: Float[Array, "3 h w"], factor: Factor
 ) -> Float[Array, "3 h w"]:
-    """Scales differences from the image's mean gray by a factor >= 0; 1 is identity."""
+    """Changes contrast: scales differences from the image's mean gray.
+
+    Args:
+        planes: one image.
+        factor: scale of the differences, >= 0; 1 changes nothing.
+    """
     return _blend(planes, jnp.mean(_luma(planes), keepdims=True), factor)
 
 
 def adjust_saturation(
     planes: Float[Array, "3 h w"], factor: Factor
 ) -> Float[Array, "3 h w"]:
-    """Scales differences from each pixel's gray by a factor >= 0; 1 is identity."""
+    """Changes saturation: scales differences of the channels from each pixel's gray.
+
+    Args:
+        planes: one image.
+        factor: scale of the differences, >= 0; 1 changes nothing.
+    """
     return _blend(planes, _luma(planes), factor)
 
 

@@ -36,7 +36,8 @@ def make_views(
     """Crops every image several times and augments the crops.
 
     Args:
-        key: the epoch's key; the same key, image and id always give the same crops.
+        key: random key of the epoch; the same key, image and id always give the same
+            crops.
         images: canvases of h x w pixels, red, green, blue in 0..255. Pixels of a canvas
             outside its image are not used.
         sizes: original (height, width) of each image, in pixels.
@@ -81,7 +82,7 @@ def crop_boxes(
     """Returns the boxes that `make_views` crops, given the same arguments.
 
     Args:
-        key: the epoch's key.
+        key: random key of the epoch.
         ids: indices of the images in their data set.
         sizes: original (height, width) of each image, in pixels.
         global_crops: spec of the g crops with indices 0 to g - 1.
@@ -188,7 +189,11 @@ def all_at_once(
     size: int,
     augment: AugmentSpec,
 ) -> Float[Array, "b n {size} {size} 3"]:
-    """Renders all crops in parallel: computes every change, then selects the drawn."""
+    """Cuts and augments all crops in parallel.
+
+    Every random change (color, blur, flip) is computed for every crop, and then used
+    only if it is drawn for the crop.
+    """
 
     def render_crop(image: UInt8[Array, "h w 3"], box: Float[Array, " 4"], key):
         crop = resized_crop(to_planes(image), box, size)

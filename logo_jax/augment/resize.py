@@ -66,7 +66,15 @@ def triangle(
     extent: Float[Array, ""],
     step: Float[Array, ""],
 ) -> Float[Array, "o i"]:
-    """Returns weights of pixels for outputs that are `step` apart, given by indices."""
+    """Returns the triangle filter's weight of each input pixel for each output pixel.
+
+    Args:
+        pixels: indices of input pixels.
+        outputs: indices of output pixels.
+        start: start of the box, in input pixels.
+        extent: length of the box, in input pixels; pixels outside have weight 0.
+        step: distance of two output pixels, in input pixels.
+    """
     centers = start + (outputs.astype(jnp.float32) + 0.5) * step
     middles = pixels.astype(jnp.float32) + 0.5
     distance = jnp.abs(middles[None, :] - centers[:, None]) / jnp.maximum(step, 1.0)

@@ -58,11 +58,15 @@ def _run(file: pathlib.Path, arguments: list[str]) -> ConfigDict:
     try:
         get_config = runpy.run_path(str(file)).get("get_config")
         if get_config is None:
-            raise AttributeError("file has no attribute 'get_config'; see configs/")
+            raise AttributeError(
+                "the file must define a function get_config; see configs/"
+            )
         config = get_config(*arguments)
     except Exception as error:  # a config file may raise any error
         reason = " ".join(str(error).split())
-        raise ValueError(f"{file}: {type(error).__name__}: {reason}") from error
+        raise ValueError(
+            f"config file {file} raises {type(error).__name__}: {reason}"
+        ) from error
     if not isinstance(config, ConfigDict):
         raise TypeError(
             f"{file}: get_config() must return a ConfigDict, not {config!r}; see "
@@ -181,7 +185,7 @@ def find(name: str) -> pathlib.Path:
 
 
 def _known() -> dict[str, pathlib.Path]:
-    """Config files of this folder, by relative path without `.py`."""
+    """Returns the config files of this folder, by relative path without `.py`."""
     return {
         file.relative_to(FOLDER).with_suffix("").as_posix(): file
         for file in sorted(FOLDER.rglob("*.py"))

@@ -14,6 +14,10 @@ numbers of the paper's experiment. Each experiment has these variants:
     logo          multicrop, and local crops of an image repel each other
     released      logo with all fields as in the released code (docs/parity.md)
     paper         logo as described in the paper's text (docs/parity.md)
+
+In all config files, the paper is LoGo (https://arxiv.org/abs/2203.17205), the
+supplement is its supplementary material, and the released code is ztt1024/LoGo-SSL. The
+glossary (docs/glossary.md) defines terms such as pairing, regressor and repulsion.
 """
 
 import copy

@@ -6,20 +6,27 @@ kNN top-1 in percent (k=200, T=0.1):
     baseline       82.6, 85.3         -
     logo           -                  -
 
-The published values are from MoCo's CIFAR-10 notebook, for the asymmetric and the
+A dash means that there is no value. The published values are from MoCo's CIFAR-10
+notebook, first for the asymmetric loss (one of two crops is the query) and then for the
 symmetric loss. The notebook has a single linear layer as head and evaluates kNN on its
 128-d output; this config has a two-layer head and evaluates kNN on backbone features,
 and with `--config.monitor.projector=True` on the output, too.
 
 We have not run this config at full size. At a size for two CPU cores (docs/results.md;
-a narrow ResNet-10, 1.9 epochs, three seeds), four crops are 3.0 points above the
-baseline at equal epochs. At equal compute they are 2.5 points below the baseline and
-2.0 points below the symmetric baseline. At no strength is the released update better
-than the same update without repulsion, or the joint update better than multicrop, by
-more than chance, so the strengths are those of the sources. With the noise and batch
-norm of this config the regressor learns the similarity of crops: the rank correlation
-of its scores with the overlap of crops is 0.5 (at ten times the released strength),
-compared with 0.06 for the released settings.
+a narrow ResNet-10, 1.9 epochs, three seeds), four crops (variant multicrop) are 3.0
+points above the baseline at equal epochs. At equal compute they are 2.5 points below
+the baseline and 2.0 points below the symmetric baseline.
+
+LoGo's repulsion is a loss that pushes local crops of an image apart. It is minimized in
+an optimizer step of its own, as in the released code (released update), or as a term of
+MoCo's loss (joint update). At no strength of the repulsion is the released update
+better than the same update without repulsion, or the joint update better than
+multicrop, by more than chance, so this config has the strengths of its sources
+(docs/parity.md). The regressor is the network that scores how similar two local crops
+are.
+With logo.noise and logo.regressor_norm of this config it learns their similarity: the
+rank correlation of its scores with the overlap of crops is 0.5 (at ten times the
+released strength), compared with 0.06 for the settings of the released code.
 
     python -m logo_jax.prepare cifar10
     python -m logo_jax.main --config=configs/cifar10_moco.py --workdir=runs/moco

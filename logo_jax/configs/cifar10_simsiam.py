@@ -11,8 +11,9 @@ reaches 81.9 after 200 of 800 epochs (Chen & He 2021, Fig. D.1).
 
 We have not run this config at full size. At a size for two CPU cores (docs/results.md;
 a narrow ResNet-10, 1.9 epochs, three seeds), four crops are 3.7 points above the
-baseline at equal epochs and not distinguishable from it at equal compute. The repulsion
-adds nothing to four crops, so its strength is that of the sources.
+baseline at equal epochs and not distinguishable from it at equal compute. LoGo's
+repulsion of local crops adds nothing to four crops, so its strength is that of the
+sources (docs/parity.md).
 
     python -m logo_jax.prepare cifar10
     python -m logo_jax.main --config=configs/cifar10_simsiam.py --workdir=runs/simsiam

@@ -40,7 +40,15 @@ class Canvases(NamedTuple):
 
 
 def canvas_size(source: ImageSource, side: int) -> Size:
-    """Returns the canvas (height, width): `side`, or less if all images are smaller."""
+    """Returns the (height, width) of a canvas for the images of a source, in pixels.
+
+    A canvas is an array of fixed size in whose upper left corner one image is stored.
+
+    Args:
+        source: image source whose images are stored.
+        side: largest height and largest width of the canvas, in pixels. Each is smaller
+            if it is known that no image is that high or wide.
+    """
     height, width = source.largest or (side, side)
     return min(side, height), min(side, width)
 

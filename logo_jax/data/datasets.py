@@ -1,6 +1,6 @@
-"""Catalog of the paper's data sets: TFDS names, sizes, metrics and splits.
+"""Catalog of the LoGo paper's data sets: TFDS names, sizes, metrics and splits.
 
-Sizes and metrics are those of Table 1 of the supplement; those of CIFAR are BYOL's
+Sizes and metrics are those of Table 1 of LoGo's supplement; those of CIFAR are BYOL's
 (https://arxiv.org/abs/2006.07733). This module reads no files.
 """
 

@@ -47,7 +47,7 @@ def decode_to_canvas(image: Stored, canvas: Size) -> tuple[Pixels, Size]:
     so the aspect ratio may change.
 
     Args:
-        image: stored image.
+        image: pixels, an encoded image, or the path of an image file.
         canvas: (height, width) in pixels.
 
     Returns:
@@ -66,7 +66,11 @@ def shrink(
     canvas: Size,
     resample: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> Pixels:
-    """Downscales decoded pixels of an image of original size `size` to a canvas.
+    """Downscales decoded pixels to a canvas, along each axis that is longer.
+
+    `size` is the original (height, width) of the image, of which the decoder may
+    already have reduced the pixels.
+
 
     The default is bicubic resampling. As measured by benchmarks/canvas.py, bicubic is
     1 to 3.5 dB better than bilinear and takes a third more time; Lanczos gains another
@@ -85,7 +89,7 @@ def center_crop(image: Stored, resize: int, crop: int) -> Pixels:
     """Resizes an image and cuts its center crop, uint8 [crop, crop, 3].
 
     Args:
-        image: stored image.
+        image: pixels, an encoded image, or the path of an image file.
         resize: short side of the resized image in pixels, resampled by Pillow's
             bicubic filter.
         crop: side of the center crop in pixels, <= resize.

@@ -142,7 +142,10 @@ def evenly_spaced(num_images: int, limit: int) -> np.ndarray:
 def in_chunks(
     read: Callable[[np.ndarray], Any], ids: np.ndarray, threads: int
 ) -> Iterator[tuple[np.ndarray, Any]]:
-    """Yields each chunk of ids together with read(chunk), in order."""
+    """Splits ids into chunks and yields each chunk with read(chunk), in order.
+
+    The chunks are read ahead by threads; 0 for one per core, at most 16.
+    """
 
     def chunk(i: int) -> np.ndarray:
         return ids[i * _READ_AT_ONCE : (i + 1) * _READ_AT_ONCE]

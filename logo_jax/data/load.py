@@ -111,7 +111,8 @@ def prepare_missing(location: DataLocation, *, quiet: bool = False) -> None:
     """Downloads and prepares a missing TFDS data set, if that needs nothing else.
 
     Args:
-        location: as for `load_images`, which reports what is still missing.
+        location: location of the images; nothing is done unless its source is "tfds".
+            `load_images` reports data that are still missing.
         quiet: whether to print nothing.
 
     Raises:
@@ -149,7 +150,8 @@ def load_split(location: DataLocation) -> Split:
     held-out images replace the test set, which is not read.
 
     Raises:
-        ValueError: as in `load_images`, and if there are no labels.
+        ValueError: if the source is unknown, its name or path is missing, the data do
+            not have the form that the source requires, or there are no labels.
         FileNotFoundError: if the data are missing.
     """
     is_tfds = location.source == "tfds"
@@ -212,7 +214,9 @@ def _of_splits(builder, pretrain: str, train: str, test: str) -> ExperimentData:
 
 def _folder(location: DataLocation) -> ExperimentData:
     if not location.path:
-        raise ValueError("source='folder' needs path, the folder that contains images")
+        raise ValueError(
+            "source='folder' needs path, a folder of images; set config.data.path"
+        )
     train, test = load_folder(location.path, classes=location.classes)
     return ExperimentData(train, train, test) if test else ExperimentData(train)
 
@@ -220,7 +224,9 @@ def _folder(location: DataLocation) -> ExperimentData:
 def _npz(location: DataLocation) -> ExperimentData:
     path = location.path
     if not path:
-        raise ValueError("source='npz' needs path, the folder that contains train.npz")
+        raise ValueError(
+            "source='npz' needs path, the folder of train.npz; set config.data.path"
+        )
     train = load_npz(path, "train")
     if train.labels is None:
         return ExperimentData(train)

@@ -1,6 +1,7 @@
-"""Rules that divide a data set into train, validation and test for transfer.
+"""Rules that divide a data set into a training, a validation and a test part.
 
-A rule maps the labels of each split to rows of these splits.
+The transfer protocol of the LoGo paper uses them. A rule takes the labels of each TFDS
+split of the data set, and returns for each part a split and the numbers of its rows.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,12 @@ Indices = Int[np.ndarray, " m"]
 
 
 class SplitRows(NamedTuple):
-    """Rows of one TFDS split, or of several splits joined by `+`."""
+    """Rows of one TFDS split, or of several splits joined by `+`.
+
+    Attributes:
+        split: name of the split, or names joined by `+`.
+        indices: numbers of the rows, in the order of the split's examples.
+    """
 
     split: str
     indices: Indices
@@ -46,7 +52,7 @@ class OfficialSplit:
 
 @dataclass(frozen=True)
 class ValidationSplit:
-    """Holds out validation rows from the training split; tests on a separate split.
+    """Takes the validation part from the training split; tests on another split.
 
     The paper publishes the number of rows that are held out, but not which ones; we
     sample them at random.

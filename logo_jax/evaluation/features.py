@@ -53,7 +53,7 @@ def require_classes(data: Features, num_classes: int, name: str = "the data") ->
     if labels.ndim != 1:
         raise ValueError(
             f"labels of {name} have shape {labels.shape}, but this classifier needs "
-            "one class per image; use svm for multi-label images"
+            "one class per image; use --protocol=svm for multi-label images"
         )
     if not len(labels):
         raise ValueError(f"{name} is empty; give at least one image for each part")

@@ -86,10 +86,10 @@ class KnnMonitor:
         return values
 
     def trivial_baselines(self, state: TrainState) -> dict[str, float]:
-        """Returns the accuracies in percent, at the first setting, without training.
+        """Returns the kNN accuracy of three features that need no training, in percent.
 
-        They are those of raw pixels, of the mean color of an image, and of the features
-        of an untrained network.
+        The features are raw pixels, the mean color of the image, and the output of an
+        untrained network. The first pair (k, temperature) of `settings` is used.
 
         Args:
             state: the state of an untrained network.
@@ -146,7 +146,10 @@ def make_encode_with(
     sharding: NamedSharding,
     layers: Sequence[str],
 ) -> Callable[[TrainState], Encode]:
-    """Returns a function from a state to its `encode`, compiled once for all states.
+    """Returns a function that makes an encoder's feature function for a given state.
+
+    The result maps a train state to a function from uint8 images to features by layer
+    name. The computation is compiled once for all states.
 
     Args:
         encoder: network that the state's "encoder" parameters belong to.

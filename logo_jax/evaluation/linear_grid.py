@@ -91,9 +91,9 @@ def best_of_grid(
     on `val`, the first learning rate is taken, and then the first weight decay.
 
     Args:
-        train: data to train each pair on.
-        val: data to choose a pair with.
-        test: data to report the accuracy of.
+        train: features and labels to train a classifier on, for each pair of settings.
+        val: features and labels by whose accuracy a pair is chosen.
+        test: features and labels for which the accuracy is reported.
         training: training settings, the same for each pair and for the retraining.
         learning_rates: learning rates of the grid, for standardized features.
         weight_decays: weight decays of the grid.
@@ -134,8 +134,9 @@ def accuracies(
     The accuracies of a classifier that has diverged are 0.
 
     Args:
-        train: training data; its mean and variance standardize both data sets.
-        held: data to classify.
+        train: features and labels to train on; their mean and variance standardize the
+            features of both data sets.
+        held: features and labels of the examples that are classified.
         pairs: pairs (learning rate, weight decay).
         training: training settings.
     """

@@ -87,13 +87,14 @@ def choose_strength(
     Of strengths with the same value of the metric on val, the largest is taken.
 
     Args:
-        train: data that the classifiers are fitted to.
-        val: data that the strength is chosen with.
-        test: data that the result is reported for.
+        train: features and labels that the classifiers are fitted to.
+        val: features and labels by whose metric the strength is chosen.
+        test: features and labels for which the result is reported.
         metric: name of a metric in `metrics.ONE_LABEL`.
-        num_classes: number of classes of all three.
-        strengths: strengths to choose from.
-        tolerance: as in `fit_strengths`.
+        num_classes: number of classes of all three parts.
+        strengths: regularization strengths to choose from, > 0.
+        tolerance: largest estimated distance of the objective from its minimum, as a
+            fraction of the penalty term, at which a fit has converged.
 
     Raises:
         ValueError: if images are multi-label, or if the metric is for multi-label

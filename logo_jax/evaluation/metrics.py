@@ -23,8 +23,9 @@ def label_rank(scores: Float[Array, "*s n c"], labels: Int[Array, " n"]) -> Any:
     classifier diverged.
 
     Args:
-        scores: scores of the classes; NumPy arrays give a NumPy array, JAX arrays a JAX
-            array.
+        scores: scores of c classes for n examples; leading axes s, if any, are those of
+            several classifiers. The result is a NumPy array for NumPy arrays, and a JAX
+            array for JAX arrays.
         labels: classes, in [0, c), or -1.
     """
     xp = scores.__array_namespace__()
@@ -39,9 +40,11 @@ def label_rank(scores: Float[Array, "*s n c"], labels: Int[Array, " n"]) -> Any:
 
 
 def top_hits(scores: Float[Array, "*s n c"], labels: Int[Array, " n"]) -> Any:
-    """Returns the number of top-1 and top-5 hits, [*s, 2].
+    """Returns the number of examples with a top-1 and with a top-5 hit, [*s, 2].
 
-    The arguments are those of `label_rank`.
+    Args:
+        scores: scores of c classes for n examples, of one or several classifiers s.
+        labels: classes, in [0, c), or -1 if unknown, which is never a hit.
     """
     xp = scores.__array_namespace__()
     rank = label_rank(scores, labels)
@@ -111,8 +114,16 @@ def average_precision_11_point(
     """Mean of the monotone precision at the recalls 0, 0.1, ..., 1, in [0, 1].
 
     The precision at a recall is the maximum of the precisions at that recall and at
-    higher recalls. This was the measure of the VOC challenge until 2009. Arguments and
-    errors are those of `average_precision`.
+    higher recalls. This was the measure of the VOC challenge until 2009.
+
+    Args:
+        scores: scores of the images; larger if the image is more likely to show the
+            class.
+        labels: 1 if the image shows the class, -1 if it does not, 0 if the image is not
+            counted (marked as difficult in VOC).
+
+    Raises:
+        ValueError: if no image shows the class.
 
     Source: the development kit of http://host.robots.ox.ac.uk/pascal/VOC/voc2007,
         VOCevalcls.m.
@@ -147,14 +158,22 @@ def _best_precision(
 def mean_average_precision(
     scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "n c"]
 ) -> float:
-    """Mean over classes of `average_precision`, in [0, 1]."""
+    """Mean over classes of the average precision, in [0, 1].
+
+    Labels are 1 if the image shows the class, -1 if it does not, and 0 if the image is
+    not counted for the class.
+    """
     return _mean(average_precision, scores, labels)
 
 
 def mean_average_precision_11_point(
     scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "n c"]
 ) -> float:
-    """Mean over classes of `average_precision_11_point`, in [0, 1]."""
+    """Mean over classes of the 11-point average precision, in [0, 1].
+
+    Labels are 1 if the image shows the class, -1 if it does not, and 0 if the image is
+    not counted for the class.
+    """
     return _mean(average_precision_11_point, scores, labels)
 
 
@@ -178,10 +197,10 @@ METRICS: Mapping[str, Metric] = {**ONE_LABEL, **SEVERAL_LABELS}
 
 
 def find_metric(name: str, *, several_labels: bool) -> Metric:
-    """Returns a metric by its name.
+    """Returns the function of a metric, which maps (scores, labels) to [0, 1].
 
     Args:
-        name: name of the metric.
+        name: name of the metric, a key of ONE_LABEL or SEVERAL_LABELS.
         several_labels: whether the metric must be for multi-label images; otherwise it
             must be for images with one label.
 
@@ -195,7 +214,7 @@ def find_metric(name: str, *, several_labels: bool) -> Metric:
         this, other = (several, one) if several_labels else (one, several)
         raise ValueError(
             f"metric={name!r} is not a metric for {this}; use {', '.join(first)} "
-            f"or {last} here, and {'logistic' if several_labels else 'svm'} for "
-            f"{other}"
+            f"or {last} here, and --protocol={'transfer' if several_labels else 'svm'} "
+            f"for {other}"
         )
     return table[name]

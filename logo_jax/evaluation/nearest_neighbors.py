@@ -41,7 +41,12 @@ class Bank(NamedTuple):
 
 
 def make_bank(data: Features, mesh: Mesh) -> Bank:
-    """Makes a bank of a data set that every process of the mesh holds completely."""
+    """Makes a bank: scales features to unit length and splits them over devices.
+
+    Args:
+        data: features and labels; every process of the mesh must hold all of them.
+        mesh: mesh of the devices, with one axis.
+    """
     size = len(data.features)
     num_tiles, rows = tiling(size, mesh.devices.size)
     features = np.pad(data.features, [(0, num_tiles * rows - size), (0, 0)])

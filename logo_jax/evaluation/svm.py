@@ -57,7 +57,7 @@ def voc07_map(
     Args:
         train: training and validation part of VOC07 together; labels [n, c] with values
             1, 0 and -1.
-        test: data that the result is reported for.
+        test: features and labels for which the result is reported.
         metric: name of a metric in `metrics.SEVERAL_LABELS`: "map", which uses all
             recalls, or "map_11_point", the official metric of VOC07.
         costs: values of C to choose from by 3-fold cross-validation, with the average
@@ -105,7 +105,14 @@ def fit_svms(
 def _one_class(
     features: Float[np.ndarray, "n d"], shown: np.ndarray, costs: tuple[float, ...]
 ) -> tuple[np.ndarray, float, float]:
-    """Weights and bias of one SVM, and the cost chosen by cross-validation."""
+    """Returns the weights and the bias of one class's SVM, and the chosen cost.
+
+    Args:
+        features: features of unit length.
+        shown: bool [n], whether an image shows the class.
+        costs: values of C; the one with the best average precision in cross-validation
+            is chosen.
+    """
     precisions = [
         cross_val_score(
             _machine(cost), features, shown, cv=FOLDS, scoring="average_precision"
@@ -130,7 +137,7 @@ def _require_positives(labels: Int[np.ndarray, "..."]) -> None:
     if labels.ndim != 2:
         raise ValueError(
             f"svm needs labels [n, c] of multi-label images, got shape {labels.shape}; "
-            "use logistic for one class per image"
+            "use logistic regression (--protocol=transfer) for one class per image"
         )
     few = np.flatnonzero((labels == 1).sum(0) < FOLDS)
     if len(few):

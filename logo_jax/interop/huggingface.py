@@ -47,7 +47,10 @@ def write(backbone: Backbone, folder: Path) -> None:
 
 
 def read(folder: Path) -> dict[str, np.ndarray]:
-    """Reads the tensors of a folder, by torchvision's names, without the classifier.
+    """Reads the weights of a ResNet folder, by torchvision's tensor names.
+
+    The folder has the two files config.json and model.safetensors. The classifier is
+    left out.
 
     Raises:
         FileNotFoundError: if a file is missing.

@@ -41,7 +41,10 @@ def read(source: Path, *, unpickle: bool = False) -> Backbone:
 
 
 def tensors(source: Path, *, unpickle: bool = False) -> dict[str, np.ndarray]:
-    """Reads the backbone's tensors by torchvision's names, as `read` does."""
+    """Reads a backbone's tensors by torchvision's names.
+
+    Arguments and errors are those of `read`, which makes a backbone from the tensors.
+    """
     if source.is_dir():
         return huggingface.read(source)
     if not source.name.endswith(tensor_files.TORCH_SUFFIXES):
@@ -56,6 +59,10 @@ def tensors(source: Path, *, unpickle: bool = False) -> dict[str, np.ndarray]:
 
 def of_backbone(found: Tensors, origin: Path) -> dict[str, np.ndarray]:
     """Selects the backbone's tensors of a file, by torchvision's names.
+
+    Args:
+        found: all tensors of the file, by name.
+        origin: path of the file, for error messages.
 
     Raises:
         ValueError: if there is no backbone, or a tensor is unknown.

@@ -55,10 +55,10 @@ class Affinity(Protocol):
     def repulsion(
         self, state: TrainState, embeddings: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, tuple[TrainState, Metrics]]:
-        """Returns the similarity of the local crops of each image (Eq. 5).
+        """Returns the mean similarity of pairs of crops of one image (LoGo, Eq. 5).
 
-        The new state and metrics are auxiliary values. `key` is the one that `learn`
-        got in this step.
+        The encoder minimizes it. The new state and metrics are auxiliary values. `key`
+        is the random key that `learn` got in this step.
         """
         ...
 
@@ -73,7 +73,11 @@ class CosineAffinity:
         return state
 
     def learn(self, state: TrainState, embeddings: jax.Array, key: jax.Array):
-        """Returns the state itself, and the gap between pairs of one and two images."""
+        """Returns the unchanged state and the metric `health/affinity_gap`.
+
+        The metric is the mean cosine of pairs of crops of one image, minus that of
+        pairs of crops of two images.
+        """
         del key
         first, second = halves(jax.lax.stop_gradient(embeddings))
         same = cosine_affinity(first, second).mean()
@@ -151,7 +155,19 @@ class LearnedAffinity:
         )
 
     def learn(self, state: TrainState, embeddings: jax.Array, key: jax.Array):
-        """Takes one step on pairs of one image and pairs of two images (Eq. 6)."""
+        """Trains the regressor by one step, to distinguish two kinds of pairs of crops.
+
+        The kinds are pairs of crops of one image and of two images (LoGo, Eq. 6).
+
+        Args:
+            state: the train state.
+            embeddings: this device's embeddings of local crops, [l, b, d].
+            key: random key of noise and negatives, the same on all devices.
+
+        Returns:
+            The new state and the metrics; without metrics if the regressor does not
+            learn.
+        """
         if not self.trained:
             return state, {}
         first, second = self._members(embeddings)
@@ -181,7 +197,11 @@ class LearnedAffinity:
         return state, metrics
 
     def repulsion(self, state: TrainState, embeddings: jax.Array, key: jax.Array):
-        """Returns the mean loss of classifying pairs as crops of two images."""
+        """Returns the repulsion: the loss of scoring pairs of crops as of two images.
+
+        It is the mean of `different_image` of the regressor's scores, over the pairs of
+        local crops of each image.
+        """
         first, second = self._members(embeddings)
         pairs = (
             in_both_orders(first, second) if self.both_orders else pair(first, second)

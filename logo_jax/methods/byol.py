@@ -62,9 +62,9 @@ class BYOL(GradientMethod):
     trains = (ENCODER, PREDICTOR)
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
-        """Returns SimSiam's initial state, with a target encoder equal to the encoder.
+        """Returns the state before the first step, with a copy of the encoder as target.
 
-        The released code initializes the target encoder at random, with no visible
+        BYOL's released code initializes the target encoder at random, with no visible
         effect.
         """
         simsiam = SimSiam(self.encoder, self.predictor, self.tx, self.pair_weights)

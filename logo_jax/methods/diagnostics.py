@@ -69,9 +69,9 @@ def effective_rank(gram: Float[Array, "b b"]) -> Float[Array, ""]:
     singular value decomposition, and is never larger than RankMe.
 
     Args:
-        gram: inner products of the vectors minus their mean. This matrix has the same
-            nonzero eigenvalues as the covariance, up to a common factor, and may be
-            much smaller.
+        gram: inner products of the centered vectors (vectors from which their mean is
+            subtracted). This matrix has the same nonzero eigenvalues as the covariance,
+            up to a common factor, and may be much smaller.
 
     Source: Gao et al. 2017, Eq. 5, https://doi.org/10.1101/214262; as a measure of
         embeddings Garrido et al. 2023 (RankMe), https://arxiv.org/abs/2210.02885.
@@ -86,14 +86,14 @@ def effective_rank(gram: Float[Array, "b b"]) -> Float[Array, ""]:
 
 
 def uniformity(gram: Float[Array, "b b"]) -> Float[Array, ""]:
-    """Computes the log of the mean of exp(-2 |x - y|^2) over pairs of different rows.
+    """Computes how evenly unit vectors spread: log mean exp(-2 |x - y|^2) over pairs.
 
     The result is 0 if all unit vectors are equal, and about -4 if they are spread over
     a sphere of many dimensions.
 
     Args:
-        gram: inner products of the vectors minus their mean, for at least two vectors;
-            distances do not depend on the mean.
+        gram: inner products of the centered vectors (vectors from which their mean is
+            subtracted), for at least two vectors. Distances do not depend on the mean.
 
     Source: Wang & Isola 2020, Eq. 2 at t = 2, https://arxiv.org/abs/2005.10242.
 

@@ -75,8 +75,8 @@ class LinearProbe:
     without copying it.
 
     Attributes:
-        encoder: the network.
-        variables: its "params" and "batch_stats", frozen.
+        encoder: network whose backbone features are classified.
+        variables: the encoder's "params" and "batch_stats", which do not change.
         num_classes: number of classes of the labels.
         tx: optimizer of the classifier.
 
@@ -121,7 +121,10 @@ class LinearProbe:
 def _first_classifier(
     encoder: nn.Module, variables: Mapping[str, Any], batch: Batch, num_classes: int
 ) -> dict[str, jax.Array]:
-    """Returns the zero classifier for an encoder's features."""
+    """Returns a classifier of an encoder's features, with all parameters 0.
+
+    Only the shape of the batch's images is used, to find the number of features.
+    """
     features = jax.eval_shape(
         lambda variables, x: encoder.apply(variables, x, method="features"),
         dict(variables),
@@ -169,7 +172,7 @@ def train_classifier(
 
 @dataclasses.dataclass(frozen=True)
 class OnlineLinear:
-    """A base method, and a linear classifier of the features it computes anyway.
+    """Trains a base method and, on its features, an online linear classifier.
 
     In each step, the classifier takes one step on the cross-entropy of the first view's
     backbone features, at unit length and with stopped gradients. It is initialized to

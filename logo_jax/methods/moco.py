@@ -170,7 +170,8 @@ def enqueue(memory: dict, keys: jax.Array) -> dict:
     """Returns the queue and its cursor after keys have replaced the oldest entries.
 
     Args:
-        memory: "queue" [k, d] and "cursor" [].
+        memory: dict with "queue" [k, d], the stored keys, and "cursor" [], the row of
+            the oldest key, which is replaced next.
         keys: this device's keys, [t, b, d]. The keys of all devices are stored, view
             after view; their number must divide k.
     """

@@ -120,11 +120,13 @@ def encode_pairs(
     """Encodes each view of a pairing once.
 
     Args:
-        encoder: as for `encode_views`.
-        variables: as for `encode_views`.
-        batch: as for `encode_views`.
-        weights: weights of the pairing, [s, t].
-        running_stats: as for `encode_views`.
+        encoder: network from images to embeddings.
+        variables: the network's "params" and "batch_stats".
+        batch: this device's rows.
+        weights: weight of each directed pair (predicting view, target view), [s, t];
+            views without a nonzero weight are not encoded.
+        running_stats: "all": every view updates the running statistics; "globals":
+            local crops do not.
 
     Returns:
         `Encoded` with the embeddings [s, b, d] of the predicting views only, and the

@@ -32,8 +32,9 @@ class SwAV(GradientMethod):
         num_prototypes: number of prototypes, unit vectors [k, d] to which images are
             assigned.
         temperature: divides scores in the predictions' softmax, > 0.
-        epsilon: smoothness of the codes, as in `sinkhorn`, > 0.
-        iterations: as in `sinkhorn`, >= 1.
+        epsilon: smoothness of the codes, > 0: a larger value spreads each image over
+            more prototypes. Codes are the assignments of images to prototypes.
+        iterations: number of Sinkhorn-Knopp iterations that compute the codes, >= 1.
         queue_size: number of earlier images that are added to compute the codes, for
             batches that are small relative to the number of prototypes; 0: no queue.
         queue_start: first step that uses the queue, if it is full by then. The queue is

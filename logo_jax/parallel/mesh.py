@@ -35,7 +35,10 @@ def batch_sharding(mesh: Mesh, several: bool = False) -> NamedSharding:
 
 
 def batch_spec(several: bool = False) -> P:
-    """Returns the partition spec of a batch, as in `batch_sharding`."""
+    """Returns the partition spec that splits the examples of a batch over devices.
+
+    With `several`, the batch has a leading axis of seeds, which is not split.
+    """
     return P(None, AXIS) if several else P(AXIS)
 
 

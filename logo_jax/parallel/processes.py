@@ -128,12 +128,16 @@ def _tpu(environ):
 
 @contextlib.contextmanager
 def join_cluster(environ: Mapping[str, str], **flags: Any) -> Iterator[None]:
-    """Joins the cluster of `cluster_arguments`, if this process belongs to one.
+    """Joins the cluster that flags or environment variables describe, if any.
 
     Enter this context before any other use of jax. If an exception leaves the context,
     this process exits immediately, and so do the others: in a regular exit, jax would
     wait minutes for processes that wait for this one within a step. SIGTERM to one
     process has the same effect.
+
+    Args:
+        environ: environment variables, after jax has been imported.
+        **flags: coordinator, num_processes and process_id, as for `cluster_arguments`.
 
     Raises:
         ValueError: if flags are wrong, or Kubernetes cannot be queried.

@@ -104,7 +104,10 @@ class Protocol:
 
 
 def feature_splits(frozen: FrozenEncoder) -> tuple[FeatureSplits, str]:
-    """Features of the training, validation and test part, and the data set's metric.
+    """Returns features of the parts of a data set, and the name of its metric.
+
+    The data set is that of the encoder's config; the parts are for training, validating
+    and testing a classifier.
 
     Raises:
         ValueError: if the data set has no labels.

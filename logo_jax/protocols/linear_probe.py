@@ -161,7 +161,9 @@ def evaluate(frozen: FrozenEncoder, request: EvalRequest) -> EvalResult | None:
         The result; None if the evaluation was stopped before its end.
 
     Raises:
-        ValueError: as `train_and_test`, and if a value is out of range.
+        ValueError: if an option is out of range, if images do not have one label each,
+            if the batch size does not fit the devices or the number of images, or if
+            the folder belongs to another probe or is in use.
     """
     data = load_data(frozen.spec.config.data)
     recipe = chosen_recipe(request.options)
@@ -222,7 +224,7 @@ def train_and_test(
         folder: work folder of the probe, such as RUN/linear/moco; it is created if
             absent. It belongs to this recipe, data set and encoder.
         quiet: whether to hide the progress.
-        stop: preemption handler, which is checked between steps, as in `train`.
+        stop: preemption handler, which is checked between steps; None: never stop.
         clock: function that returns the time in seconds, to measure the throughput.
 
     Returns:
@@ -406,7 +408,10 @@ def train_step(probe: Probe, mesh: Mesh, keys: jax.Array) -> TrainStep:
 def tested(
     frozen: FrozenEncoder, classifier: Classifier, images: ImageSource
 ) -> dict[str, float]:
-    """Top-1 and top-5 accuracies of a classifier in percent; each image counts once."""
+    """Returns the top-1 and top-5 accuracies of a classifier on images, in percent.
+
+    The images are cropped to their centers and encoded by the frozen encoder.
+    """
     features, labels = frozen.features(images)
     scores = logits(jax.device_get(classifier), features)
     return {

@@ -49,7 +49,7 @@ class Run:
 
     @property
     def record(self) -> pathlib.Path:
-        """JSON file that is written when the run is finished."""
+        """JSON file with arguments, metrics and time, written when the run finishes."""
         return self.out / f"{self.name}.json"
 
     @property
@@ -59,7 +59,7 @@ class Run:
 
     @property
     def log(self) -> pathlib.Path:
-        """File with the printed output of the run."""
+        """Text file with what the training process of this run prints."""
         return self.out / f"{self.name}.log"
 
     @property
@@ -129,7 +129,10 @@ def changes(run: Run) -> list[str]:
 
 
 def reached_by(run: Run, metrics: Sequence[str]) -> dict[str, float] | None:
-    """Returns the run's last values; None if a metric is missing or not finite."""
+    """Returns the last value of each metric in the run's metrics.jsonl, by name.
+
+    The result is None if a metric is missing or not finite.
+    """
     lines = read_rows(run.folder / METRICS_FILE)
     found = {name: row[name] for row in lines for name in metrics if name in row}
     return found if _complete(found, metrics) else None

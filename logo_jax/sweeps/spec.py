@@ -17,7 +17,7 @@ class Setting:
 
     Attributes:
         name: name of the cell; its runs have the folders NAME_seed_SEED.
-        config: config file and variant, as `--config` of `logo_jax.main`.
+        config: config file and, optionally, variant: "FILE" or "FILE:VARIANT".
         overrides: new values by config field, such as "data.batch_size".
         published: published value of the sweep's first metric; None if there is none.
         baseline: name of the cell that this cell is compared with, seed by seed; "" if
@@ -125,7 +125,8 @@ def read(name: str) -> Sweep:
     """Reads a sweep from a Python file that defines SWEEP, a dict of `Sweep`'s fields.
 
     Args:
-        name: name of the file, as in `configs.find`.
+        name: path of a file; or path of a sweep of the package relative to
+            logo_jax/configs, such as "sweeps/stl10_crop_ratio".
 
     Raises:
         FileNotFoundError: if there is no such file.

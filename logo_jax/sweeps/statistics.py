@@ -83,7 +83,7 @@ class Differences:
 
     Args:
         sweep: the sweep, with its cells.
-        reached: metrics of the finished runs.
+        reached: values of the finished runs by (cell name, seed), and then by metric.
         metric: name of the metric.
     """
 
@@ -132,7 +132,8 @@ def verdict(published: float, found: Mapping[str, Any]) -> str:
 
     Args:
         published: published difference, not 0; the claim is its sign.
-        found: `summary` of the differences.
+        found: result of `summary` for the differences, of which "mean" and "margin" are
+            used; margin is the half width of the confidence interval.
 
     >>> verdict(4.8, {"mean": 2.0, "margin": 1.0})
     'holds, less than published'

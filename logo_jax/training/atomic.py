@@ -53,7 +53,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def name_in_errors(path: Path) -> Iterator[None]:
-    """Adds the path to OSErrors; that of a full disk does not include it."""
+    """Adds a path to the message of an OSError; that of a full disk names no path."""
     try:
         yield
     except OSError as error:

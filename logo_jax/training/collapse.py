@@ -74,7 +74,13 @@ class Rule(NamedTuple):
     excused: Callable[[Sequence[Row]], bool] = lambda rows: False
 
     def holds(self, rows: Sequence[Row], recent: Sequence[Row]) -> bool:
-        """Whether all rows show the symptom and recent rows do not excuse it."""
+        """Whether the symptom is present.
+
+        Args:
+            rows: rows of metrics, all of which must show the symptom.
+            recent: latest rows, which may excuse it until OPENING_STEPS, for example
+                because the spread of the embeddings grows.
+        """
         values = [row.get(self.metric) for row in rows]
         if not all(value is not None and self.shows(value) for value in values):
             return False
@@ -120,7 +126,7 @@ RULES = (  # the first matching rule decides
 
 
 def assess(rows: Sequence[Row]) -> Assessment:
-    """Assesses one seed by its latest rows.
+    """Assesses the health of one seed from its latest rows of metrics.
 
     Args:
         rows: rows of metrics.jsonl, including `step`, oldest first. The last `PATIENCE`
@@ -144,7 +150,12 @@ def assess(rows: Sequence[Row]) -> Assessment:
 
 
 def suspicious(rows: Sequence[Row]) -> bool:
-    """Whether the last row, even if it is the only one, shows a symptom of collapse."""
+    """Whether the last row shows that all embeddings are near one point or one line.
+
+    One row suffices, because a state that may have collapsed should not be saved.
+    Earlier rows, if any, are used only to recognize a healthy start of training, in
+    which the spread of the embeddings is small or grows.
+    """
     return rows[-1]["step"] > WARMUP_STEPS and any(
         rule.holds(rows[-1:], rows) for rule in RULES if rule.state is Health.COLLAPSED
     )

@@ -19,7 +19,11 @@ class DataError(ValueError):
 
 
 class Loader(Protocol):
-    """Interface of loaders, which return batches by step number."""
+    """Interface of loaders of training batches.
+
+    A loader returns the batch of any step number, so that a resumed run gets the same
+    batches as an uninterrupted one.
+    """
 
     @property
     def waits(self) -> bool:

@@ -101,7 +101,9 @@ def lars(
     weight_decay: float,
     frozen_steps: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """LARS as in SwAV: `layerwise_rates` followed by SGD, with the arguments of `sgd`.
+    """LARS as in SwAV: SGD with a learning rate for each layer.
+
+    Gradients are scaled by `layerwise_rates`. The arguments are those of `sgd`.
 
     Source: facebookresearch/swav@main_swav.py; You et al. 2017,
         https://arxiv.org/abs/1708.03888.
@@ -180,7 +182,9 @@ def clip_to_norm() -> optax.GradientTransformationExtraArgs:
 def clipped_sgd(
     learning_rate: ScalarOrSchedule, *, momentum: float, weight_decay: float
 ) -> optax.GradientTransformationExtraArgs:
-    """`clip_to_norm` followed by `sgd`.
+    """SGD on gradients that are clipped to the norm `max_norm`, given to every update.
+
+    The arguments are those of `sgd`.
 
     Source: ztt1024/LoGo-SSL@trainers.py, the update on the local crops.
     """

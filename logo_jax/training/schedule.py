@@ -15,7 +15,8 @@ class TrainingSchedule:
         checkpoint_every_steps: interval of checkpoints; the last state is also saved.
         knn_every_steps: interval of kNN evaluations; 0 to evaluate only after the last
             step.
-        trivial_baselines: whether to first evaluate baselines without training.
+        trivial_baselines: whether to evaluate kNN before training on raw pixels, mean
+            colors and the untrained network.
         seeds: seeds that are trained in parallel.
     """
 

@@ -59,7 +59,8 @@ def require_free(workdir: pathlib.Path) -> None:
     """Raises an error if another process has locked a folder.
 
     Raises:
-        ValueError: as in `lock_workdir`.
+        WorkdirInUseError: if another process holds the lock.
+        ValueError: if the file system does not support locks.
     """
     if (workdir / LOCK_FILE).exists():
         with (workdir / LOCK_FILE).open("a+") as file, _taken(file, workdir):
@@ -131,7 +132,7 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
 
 
 def require_writable(workdir: pathlib.Path) -> None:
-    """Raises an error if a path neither is nor can become a writable folder.
+    """Raises an error unless a path is a writable folder or can be created as one.
 
     Raises:
         ValueError: if the path or its nearest existing parent is a file or is
@@ -158,7 +159,8 @@ def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         config: config as nested mappings of plain values.
 
     Raises:
-        ValueError: as in `check_config`.
+        ValueError: if the folder has a run of another config, has checkpoints but no
+            config, or cannot be written.
         OSError: if the config cannot be read or written.
     """
     check_config(workdir, config)
@@ -192,7 +194,10 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
             "--workdir"
         ) from error
     if not isinstance(config, dict):
-        raise ValueError(f"{file} must contain a config; use another --workdir")
+        raise ValueError(
+            f"{file} must contain a JSON object, the config of a run; restore it from "
+            "a copy, or use another --workdir"
+        )
     return complete(config)
 
 
@@ -221,7 +226,10 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
 
 
 def as_tuples(value: Any) -> Any:
-    """Converts the lists of a JSON value to tuples, as in configs."""
+    """Converts all lists in a JSON value, also nested ones, to tuples.
+
+    Configs contain tuples, which JSON stores as lists.
+    """
     if isinstance(value, Mapping):
         return {name: as_tuples(field) for name, field in value.items()}
     if isinstance(value, list):

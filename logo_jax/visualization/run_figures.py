@@ -59,7 +59,7 @@ def crop_examples(spec: ExperimentSpec, examples: Examples) -> list[CropExample]
 
     Args:
         spec: spec of an experiment with one seed.
-        examples: examples of the images.
+        examples: images on canvases, with their sizes and numbers in the data set.
     """
 
     @functools.partial(jax.jit, compiler_options=COMPILE_QUICKLY)
@@ -105,7 +105,7 @@ def feature_figures(
     Args:
         name: prefix of the figures' file names.
         frozen: frozen encoder with one seed.
-        data: data of its run.
+        data: training and test images of the encoder's run.
     """
     images = data.train if data.bank is None else data.bank
     bank = _encode(frozen, images, NUM_BANK)

@@ -85,7 +85,10 @@ def make_figures(
 
 
 class AffinityScorer:
-    """Scores pairs of local crops by the learned affinity of a run and by cosine.
+    """Scores pairs of local crops by two similarities: learned affinity and cosine.
+
+    The learned affinity is the output of LoGo's regressor, which the run has trained to
+    score higher if both crops are of one image. The cosine is that of the embeddings.
 
     Args:
         frozen: frozen encoder with one seed.

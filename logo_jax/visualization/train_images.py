@@ -18,15 +18,18 @@ from logo_jax.training.logging.metric_writer import (
 
 
 class ImageLogger:
-    """Logs crops after the first row of metrics, and curves after each evaluation.
+    """Logs an image of crops once, and a plot of accuracies after each evaluation.
 
-    The image of the crops shows their boxes, too.
+    The image of crops is logged after the first row of metrics, and shows the boxes of
+    the crops, too. The plot has the accuracies of kNN and of the online linear
+    classifier over steps.
 
     Args:
         writer: metric writer, which sends images to the loggers of the run.
         folder: work folder of the run.
         experiment: experiment that is trained.
-        has_crops: whether the crops have been logged already.
+        has_crops: whether the crops have been logged already, by an earlier start of
+            the run; they are then not logged again.
     """
 
     def __init__(

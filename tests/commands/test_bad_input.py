@@ -182,7 +182,7 @@ CONFIG_FILES = [
     ("def get_config(v=''):\n    raise ValueError('bad variant')", "bad variant"),
     ("import no_such_module", "No module named 'no_such_module'"),
     ("def get_config(:", "SyntaxError"),
-    ("seed = 1", "has no attribute 'get_config'"),
+    ("seed = 1", "must define a function get_config"),
     ("def get_config():\n    return {}", "takes 0 positional arguments"),
     ("def get_config(v=''):\n    return {'seed': 1}", "must return a ConfigDict"),
     (None, "is neither a file nor one of logo_jax's configs"),
@@ -226,7 +226,7 @@ def test_a_bad_flag_is_reported_in_one_line(arguments, fragment, start, tmp_path
 def test_a_missing_flag_and_an_unknown_variant_are_reported(start, tmp_path):
     require_refused(start(config=""), "--config: '' is neither")
     require_refused(start(config="configs/folder.py:nosuch"), "variant 'nosuch' must")
-    require_refused(start(workdir=""), "--workdir: the path is missing; see --help")
+    require_refused(start(workdir=""), "--workdir: the path is empty; give a path")
     assert not (tmp_path / "run").exists()
 
 

@@ -146,7 +146,7 @@ def test_multi_label_images_are_evaluated_by_svm_only(folder, several, capsys):
     assert report["dataset"] == str(several)
     with pytest.raises(SystemExit, match="2"):
         evaluated(folder, "--protocol=transfer", f"--dataset={several}")
-    assert "use svm" in capsys.readouterr().err
+    assert "use --protocol=svm" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         evaluated(folder, "--protocol=svm")
     assert "use logistic" in capsys.readouterr().err

@@ -147,7 +147,7 @@ def test_invalid_arguments_are_rejected():
     with pytest.raises(ValueError, match="svm for multi-label images"):
         choose_strength(data, data, data, metric="map", num_classes=CLASSES)
     several = data._replace(labels=np.ones((10, CLASSES), np.int32))
-    with pytest.raises(ValueError, match="use svm"):
+    with pytest.raises(ValueError, match="use --protocol=svm"):
         fit_strengths(several, num_classes=CLASSES)
     with pytest.raises(ValueError, match="must be in"):
         fit_strengths(data, num_classes=2)

@@ -84,7 +84,9 @@ def test_a_metric_is_for_images_of_one_label_or_of_several():
     assert {**ONE_LABEL, **SEVERAL_LABELS} == METRICS
     with pytest.raises(ValueError, match="use top1, top5 or mean_per_class here"):
         find_metric("map", several_labels=False)
-    with pytest.raises(ValueError, match="use map or map_11_point here, and logistic"):
+    with pytest.raises(
+        ValueError, match="use map or map_11_point here, and --protocol="
+    ):
         find_metric("top1", several_labels=True)
 
 

@@ -1,12 +1,12 @@
-"""Ablation of LoGo with MoCo on CIFAR-10: one switch of docs/parity.md at a time.
+"""Ablation of LoGo with MoCo on CIFAR-10: one choice of docs/parity.md at a time.
 
     python -m logo_jax.sweep --sweep=configs/study/cifar10_ablation.py --out=runs/study
 
 Sizes are those of the CPU study (cifar10_cpu.py). If both studies have the same --out,
 runs that are in both are trained once. Cells near the released strength (clip_ratio
 0.015; weight 5e-4 in the joint update) are compared with multicrop, which has no
-repulsion. At that strength no switch of the regressor could have a measurable effect,
-so the regressor's switches are compared with `clip_10`, at ten times the released
+repulsion. At that strength no setting of the regressor could have a measurable effect,
+so the regressor's settings are compared with `clip_10`, at ten times the released
 strength. A negative weight (`reversed_100`) attracts local crops.
 """
 
@@ -16,22 +16,22 @@ STRONG = {"logo.clip_ratio": 0.15}
 
 
 def released(name, *, over="multicrop", **changes):
-    """The released update with some fields changed."""
+    """Returns a cell of the released update, with some fields changed."""
     return cell(name, "moco", "logo", baseline=over, **changes)
 
 
 def strong(name, **changes):
-    """The released update at ten times its strength, with some fields changed."""
+    """Returns a cell of the released update at ten times its strength."""
     return released(name, over="clip_10", **STRONG, **changes)
 
 
 def joint(name, weight):
-    """The joint update with another weight."""
+    """Returns a cell of the joint update, with another weight of the repulsion."""
     return released(name, **JOINT, **{"logo.weight": weight})
 
 
 def multicrop(name, **changes):
-    """Multicrop, which has no repulsion, with some fields changed."""
+    """Returns a cell of multicrop, without repulsion, with some fields changed."""
     return cell(name, "moco", "multicrop", baseline="multicrop", **changes)
 
 

@@ -1,4 +1,4 @@
-"""Study of the paper's claims about LoGo on CIFAR-10, at a size for two CPU cores.
+"""Study of the LoGo paper's claims on CIFAR-10, at a size for two CPU cores.
 
     python -m logo_jax.sweep --sweep=configs/study/cifar10_cpu.py --out=runs/study
 
@@ -51,7 +51,7 @@ PASSES = {
 
 
 def cell(name, method, variant, *, baseline="", steps=STEPS, **changes):
-    """A cell of one method in one variant, compared with a baseline."""
+    """Returns a cell of the sweep: one method in one variant, and its baseline."""
     crops = ALONE if variant == "baseline" else TOGETHER
     sized = SMALL | OF_METHOD[method] | crops | {"train.num_steps": steps}
     sized |= REGRESSOR if variant == "logo" else {}
@@ -64,7 +64,7 @@ def cell(name, method, variant, *, baseline="", steps=STEPS, **changes):
 
 
 def same_compute(name, method, variant, passes=PASSES, **changes):
-    """A cell with as many passes as multicrop, with which it is compared."""
+    """Returns a cell that has as many encoder passes as multicrop, its baseline."""
     passes = passes[method]
     return cell(
         f"{name}_same_compute",
@@ -77,7 +77,7 @@ def same_compute(name, method, variant, passes=PASSES, **changes):
 
 
 def of_method(method):
-    """Cells of a method; each is compared with the variant that it extends."""
+    """Returns a method's cells; each is compared with the variant that it extends."""
     return [
         cell("baseline", method, "baseline"),
         cell("multicrop", method, "multicrop", baseline="baseline"),

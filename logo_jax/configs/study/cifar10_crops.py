@@ -13,7 +13,7 @@ from logo_jax.configs.study.cifar10_cpu import JOINT, TITLES, cell
 
 
 def joint(name, method, global_area=(0.4, 1.0), local_area=(0.08, 0.6)):
-    """A cell of joint LoGo with other crop areas, compared with the usual areas."""
+    """Returns a cell of joint LoGo with other crop areas than the cell `logo_joint`."""
     crops = {
         "crops.global_crops": (2, 16, global_area),
         "crops.local_crops": (2, 16, local_area),
@@ -23,7 +23,7 @@ def joint(name, method, global_area=(0.4, 1.0), local_area=(0.08, 0.6)):
 
 
 def of_method(method):
-    """Cells with the usual areas, smaller and larger local crops, and swapped roles."""
+    """Returns cells: usual areas, smaller and larger local crops, swapped roles."""
     return [
         joint("logo_joint", method),
         joint("local_0.3", method, local_area=(0.08, 0.3)),
@@ -33,7 +33,7 @@ def of_method(method):
 
 
 def swapped(method, published):
-    """The claim that swapped roles are worse."""
+    """Returns the paper's claim that swapped roles lower the accuracy."""
     return {
         "text": f"{TITLES[method]}: roles swapped, globals of at most 0.3",
         "cell": f"{method}_swapped_0.3",

@@ -6,8 +6,9 @@
 
 The first sweep chooses the settings that the paper does not state, with 5,000 held-out
 training images; only the second sweep, described here, uses the test set. The targets
-are 87.67, preferably 90, for SimSiam-LoGo, 85.3 for symmetric MoCo, and 88 for
-MoCo-LoGo. `published` is the kNN accuracy of the paper (k unknown) or of MoCo's
+are kNN accuracies in percent: 87.67, preferably 90, for SimSiam-LoGo, 85.3 for
+symmetric MoCo, and 88 for MoCo-LoGo. `published` is the kNN accuracy of the LoGo paper
+(for an unknown number of neighbors k) or of MoCo's
 notebook; the claims have the published differences on ImageNet-100. A linear classifier
 is trained together with the network (`monitor.linear`). The study has not been run yet,
 because no GPU was available.
@@ -24,7 +25,7 @@ PUBLISHED = {"simsiam_logo": 87.67, "moco_symmetric": 85.3}
 
 
 def cell(name, method, variant, *, over="", **changes):
-    """A cell of one method in one variant, compared with another cell."""
+    """Returns a cell: one method in one variant, compared with the cell `over`."""
     return {
         "name": name,
         "config": f"configs/cifar10_{method}.py:{variant}",
@@ -35,7 +36,7 @@ def cell(name, method, variant, *, over="", **changes):
 
 
 def claim(method, name, over, published):
-    """The claim that one variant is better than another."""
+    """Returns the claim that one variant is better than another by `published`."""
     text = f"{method}: {name} above {over}"
     cell, other = f"{method}_{name}", f"{method}_{over}"
     return {"text": text, "cell": cell, "over": other, "published": published}

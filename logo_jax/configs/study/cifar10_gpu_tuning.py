@@ -14,7 +14,11 @@ WEIGHTS = {"simsiam": 1e-4, "moco": 5e-4}
 
 
 def of_method(method):
-    """Cells with rates and decays of multicrop, and with strengths of the repulsion."""
+    """Returns cells to tune a method.
+
+    Multicrop has several learning rates and weight decays, and LoGo several strengths
+    of the repulsion.
+    """
     multicrop = f"{method}_multicrop"
 
     def tried(name, variant, **changes):

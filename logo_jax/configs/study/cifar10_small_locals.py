@@ -39,14 +39,14 @@ PASSES = {
 
 
 def small(name, method, variant, **changes):
-    """A cell of a variant with global crops of 24 px and local crops of 12 px."""
+    """Returns a cell: a variant with global crops of 24 px and local crops of 12 px."""
     baseline = {"baseline": "", "multicrop": "baseline"}.get(name, "multicrop")
     crops = ALONE if variant == "baseline" else TOGETHER
     return cell(name, method, variant, baseline=baseline, **crops | changes)
 
 
 def of_method(method):
-    """Cells as in the CPU study, with the default regressor, and with opposite sign."""
+    """Returns the CPU study's cells, the default regressor and the opposite sign."""
     reversed_sign = {"logo.weight": -WEIGHTS[method]}
     return [
         small("baseline", method, "baseline"),

@@ -1,8 +1,10 @@
-"""All methods and variants on CIFAR-10 at a size for two CPU cores, several seeds.
+"""SimSiam, MoCo, BYOL and SwAV on CIFAR-10, at a size for two CPU cores.
 
     python -m logo_jax.sweep --sweep=configs/sweeps/cifar10_methods_small.py --out=OUT
 
-The runs train a ResNet-10 of width 16 with 16 px crops for 200 steps. For longer runs
+Each method is trained in the variants baseline, multicrop, all_pairs and logo (SwAV
+only in the first two), with three seeds. The runs train a ResNet-10 of width 16 with
+16 px crops for 200 steps. For longer runs
 set train.num_steps, train.checkpoint_every_steps and monitor.knn_every_steps. Results
 are in docs/results.md.
 """
@@ -36,7 +38,7 @@ OF_METHOD = {
 
 
 def cell(method, variant):
-    """A cell of one method in one variant, compared with the method's baseline."""
+    """Returns the cell of a method and variant, compared with the method's baseline."""
     alone = variant == "baseline"
     crops = {
         "crops.global_crops": (2, 16, (0.2 if alone else 0.4, 1.0)),

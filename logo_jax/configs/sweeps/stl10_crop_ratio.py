@@ -22,7 +22,7 @@ RATIOS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def cells(table, crops, others):
-    """Cells of a table: a row for each method, with a cell for each ratio r."""
+    """Returns the sweep's cells of a table, for each method and maximum area r."""
     return [
         {
             "name": f"{method}_{crops}_{ratio}",

@@ -63,7 +63,12 @@ def stream_members(
 
 
 def read_members(archive: Path, names: Collection[str]) -> dict[str, bytes]:
-    """Returns the contents of files by name; raises the errors of `stream_members`."""
+    """Returns the contents of the given files of an archive, by name.
+
+    Raises:
+        FileNotFoundError: if the archive does not exist.
+        ValueError: if the archive is damaged or does not contain one of the files.
+    """
     return dict(stream_members(archive, names))
 
 

@@ -38,7 +38,7 @@ class Cifar10FromArrays(Cifar10, skip_registration=True):
     """Writes CIFAR-10 from NumPy arrays.
 
     Args:
-        arrays: the images and labels of each split, as `read_arrays` returns them.
+        arrays: images, uint8 [n, 32, 32, 3], and labels, integers [n], of each split.
         origin: folder of the array files; recorded in dataset_info.json under
             `dataSourceAccesses`.
         **kwargs: arguments of `tfds.core.GeneratorBasedBuilder`.
@@ -72,7 +72,8 @@ def from_arrays(folder: Path, arrays_dir: Path) -> Path:
 
     Raises:
         FileNotFoundError: if one of the files is missing.
-        ValueError: if the arrays do not have the form that `read_arrays` requires.
+        ValueError: unless images are uint8 [n, 32, 32, 3] and labels are integers [n]
+            in [0, 10).
     """
     arrays = {split: read_arrays(arrays_dir, split) for split in SPLITS}
     origin = arrays_dir.expanduser().absolute()
@@ -103,7 +104,10 @@ def read_arrays(arrays_dir: Path, split: str) -> _Arrays:
             f"{file} has no labels; add an array 'labels' of integers in [0, 10)"
         )
     if rows.labels.max() >= len(CLASS_NAMES):
-        raise ValueError(f"{file}: labels must be in [0, 10), got {rows.labels.max()}")
+        raise ValueError(
+            f"{file}: labels must be in [0, 10), got {rows.labels.max()}; number the "
+            "ten classes from 0"
+        )
     return rows.images, rows.labels
 
 

@@ -1,4 +1,8 @@
-"""Prepares the paper's data sets: downloads files and writes them for TFDS."""
+"""Prepares the data sets of the LoGo paper: downloads them, writes them as TFDS data.
+
+Files that cannot be downloaded must be placed by hand. The command is
+`python -m logo_jax.prepare`.
+"""
 
 import contextlib
 import fcntl
@@ -98,10 +102,13 @@ def prepare_missing(name: str, data_dir: str = "", *, quiet: bool = False) -> No
     Args:
         name: TFDS name of the data set.
         data_dir: folder of prepared data sets; TFDS's default if empty.
-        quiet: as for `prepare`.
+        quiet: whether to print no line and to show no progress bars.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: as `prepare`.
+        FileNotFoundError: if a file is missing and its host does not answer.
+        ValueError: if the files are not the published ones, or the data set is already
+            prepared in a format that cannot be read.
+        OSError: if a file cannot be downloaded, read or written.
     """
     dataset = datasets.find(name)
     if dataset is None or dataset.name not in _DOWNLOADABLE:
@@ -115,7 +122,7 @@ def prepare_missing(name: str, data_dir: str = "", *, quiet: bool = False) -> No
 
 
 def table() -> str:
-    """The data sets as text: name, images, classes, metric and what preparing needs."""
+    """Returns a text table of the data sets, with what preparing each one needs."""
     rows = [("name", "images", "classes", "metric", "files")]
     for dataset in datasets.DATASETS.values():
         images = sum(dataset.examples.values())
@@ -131,7 +138,10 @@ def table() -> str:
 
 @contextlib.contextmanager
 def _progress(title: str, quiet: bool) -> Iterator[None]:
-    """Prints a line; shows TFDS's progress bars only on a terminal."""
+    """Context manager that prints `title`, and hides TFDS's bars unless on a terminal.
+
+    If `quiet`, nothing is printed and no progress bars are shown.
+    """
     if not quiet:
         print(title, flush=True)
     tfds.display_progress_bar(not quiet and sys.stderr.isatty())
@@ -163,7 +173,8 @@ def _prepared(
     features: Any = builder.info.features
     if classes and tuple(features["label"].names) != classes:
         raise ValueError(
-            f"{builder.data_path} has other classes; give another --data_dir"
+            f"{builder.data_path} was prepared with other classes than those requested "
+            "by --classes (default: the paper's); give another --data_dir"
         )
     return Path(builder.data_path)
 

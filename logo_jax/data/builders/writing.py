@@ -31,8 +31,8 @@ def write(
         name: name of the data set.
         make_builder: returns the TFDS builder, given `data_dir` and `file_format`.
         folder: TFDS data_dir to write to.
-        expected: number of examples of each split, as in `datasets.Dataset`; if empty,
-            any numbers are accepted.
+        expected: number of examples of each split, or of several splits joined by `+`;
+            if empty, any numbers are accepted.
 
     Returns:
         The folder of the prepared data set.
@@ -66,12 +66,12 @@ def write_published(
     *,
     timeout_s: float = 5.0,
 ) -> Path:
-    """Prepares a data set as `write` does, after checking that its files are available.
+    """Prepares a data set from its published files, if these are local or online.
 
     Args:
         builder_class: a TFDS builder class that inherits from `downloads.Published`.
         folder: TFDS data_dir to write to.
-        expected: number of examples of each split, as in `write`.
+        expected: number of examples of each split, or of several joined by `+`.
         timeout_s: time to wait for a host to answer, in seconds.
 
     Returns:
@@ -79,8 +79,9 @@ def write_published(
 
     Raises:
         FileNotFoundError: if a file is missing and its host does not answer.
-        OSError: as in `write`.
-        ValueError: as in `write`.
+        OSError: if a file cannot be read, downloaded or written.
+        ValueError: if a file is not the published one, or the number of examples of a
+            split is not the expected one.
     """
     downloads.require_files(folder, builder_class, timeout_s=timeout_s)
     return write(builder_class.name, builder_class, folder, expected)

@@ -82,7 +82,7 @@ def read_photograph(name: str) -> UInt8[np.ndarray, "h w 3"]:
     """Reads a photograph, resized to a short side of SHORT_SIDE pixels.
 
     Raises:
-        FileNotFoundError: as in `locate_photograph`.
+        FileNotFoundError: if the photograph is missing from the installation.
     """
     with Image.open(locate_photograph(name)) as photograph:
         scale = SHORT_SIDE / min(photograph.size)

@@ -19,14 +19,17 @@ def is_old(step_folder: epath.Path) -> bool:
 
 
 def read_manifest(step_folder: epath.Path) -> dict[str, Any]:
-    """Reads the manifest without verifying it."""
+    """Reads the manifest, without verifying its checksum."""
     return json.loads((step_folder / "manifest" / "metadata").read_bytes())
 
 
 def read_leaves(
     step_folder: epath.Path, wanted: Mapping[str, Any]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields leaves by path, without verifying them."""
+    """Yields the path and the array of each wanted leaf of a state.
+
+    The arrays are not compared with their checksums in the manifest.
+    """
     handler = ocp.PyTreeCheckpointHandler(
         type_handler_registry=ocp.type_handlers.create_type_handler_registry(
             (np.ndarray, _OneByOne())

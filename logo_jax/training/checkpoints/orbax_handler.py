@@ -28,7 +28,9 @@ Leaves = Iterator[tuple[str, np.ndarray]]
 
 
 class StateHandler(ocp.AsyncCheckpointHandler):
-    """Writes leaves by path in a background thread; the folder must exist.
+    """Writes the leaves (arrays) of a state in a background thread.
+
+    The folder to write to must exist.
 
     Each checkpoint is written by one task, so no write continues after a failure.
     """
@@ -70,12 +72,19 @@ def write_state(folder: epath.Path, leaves: Mapping[str, np.ndarray]) -> None:
 
 
 def read_manifest(folder: epath.Path) -> dict[str, Any]:
-    """Reads the manifest without verifying it."""
+    """Reads the manifest, without verifying its checksum."""
     return json.loads((folder / MANIFEST).read_bytes())
 
 
 def read_leaves(folder: epath.Path, wanted: Mapping[str, Any]) -> Leaves:
-    """Yields leaves by path, one by one, without verifying them."""
+    """Yields the path and the array of each wanted leaf of a state, one at a time.
+
+    The arrays are not compared with their checksums in the manifest.
+
+    Args:
+        folder: folder of the state in a checkpoint.
+        wanted: arrays or shapes and dtypes, by path, of the leaves to read.
+    """
     with (folder / ARRAYS).open("rb") as file:
         yield from array_file.read_arrays(file, wanted)
 

@@ -24,7 +24,10 @@ Row = dict[str, Any]
 
 
 class Logger(Protocol):
-    """Interface of additional loggers of metrics and figures."""
+    """Interface of loggers that get metrics and images in addition to the files.
+
+    The files are metrics.jsonl and metrics.csv in the folder of the run.
+    """
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Logs finite numbers by name."""
@@ -42,12 +45,15 @@ class Logger(Protocol):
 
 
 class TensorBoardLogger:
-    """Writes event files to `tensorboard/`.
+    """Logger that writes TensorBoard event files to the sub-folder `tensorboard/`.
+
+    Each start of a run writes a new event file. If a run is resumed, the new file tells
+    TensorBoard to hide events of steps after `resume_step` in the files of earlier
+    starts, because the resumed run logs these steps again.
 
     Args:
         workdir: folder of the run.
-        resume_step: number of updates so far; TensorBoard ignores later events in older
-            event files.
+        resume_step: number of updates at which this start resumes the run.
     """
 
     def __init__(self, workdir: Path, resume_step: int):

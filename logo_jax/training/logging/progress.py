@@ -82,12 +82,15 @@ class Progress:
             self.warn(text)
 
     def warn(self, text: str) -> None:
-        """Prints a line, also if `quiet`."""
+        """Prints a line to the stream, even if the object was made with `quiet`."""
         tqdm.write(text, file=self._stream)
         self._stream.flush()
 
     def _seconds_left(self, step: int) -> float:
-        """From the speed since the first update, or since the start at that update."""
+        """Estimates the time left in seconds from the speed since the first update.
+
+        At the first update, the speed since the start is used.
+        """
         now = self._clock()
         pace = (now - self._since) / max(step - self._first, 1)
         if not self._compiled:  # steps until the first update include compilation
@@ -104,7 +107,7 @@ def _columns(stream: TextIO) -> int:
 
 
 def _first_words(words: list[str], room: int) -> str:
-    """The longest beginning of the joined words that has less than `room` characters.
+    """Joins as many phrases as fit by two spaces, to fewer than `room` characters.
 
     >>> _first_words(["00:18 left", "loss 1.2", "kNN 40 %"], room=21)
     '00:18 left  loss 1.2'
