@@ -62,7 +62,7 @@ class BYOL(GradientMethod):
     trains = (ENCODER, PREDICTOR)
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
-        """Returns the state before the first step, with a copy of the encoder as target.
+        """Returns the state before the first step; the target is a copy of the encoder.
 
         BYOL's released code initializes the target encoder at random, with no visible
         effect.
