@@ -180,9 +180,9 @@ def make_eval_crops(
     config = spec.config
     if images.largest is None and not config.monitor.resize:
         raise ValueError(
-            f"images of {images.origin} may differ in size: config.monitor.resize=0 "
-            "must be the short side to which kNN resizes them; use e.g. 256, and 224 "
-            "for config.monitor.crop"
+            f"images of {images.origin} may differ in size, but kNN needs one size and "
+            "config.monitor.resize=0 keeps them; set it to a short side, e.g. 256, and "
+            "config.monitor.crop, e.g. to 224"
         )
     return EvalCrops(
         source=images,
