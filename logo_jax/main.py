@@ -68,7 +68,7 @@ class Job(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line; joins the cluster's other processes, if any, first."""
+    """Trains the run of a command line; first joins its cluster's processes, if any."""
     options = _parser().parse(arguments)
     folder = options.workdir or _cli.default_workdir(options.config)
     with contextlib.ExitStack() as group:

@@ -191,7 +191,12 @@ class EncoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MethodConfig:
-    """The base method's name, and its own fields by name (knobs)."""
+    """The base method, to which LoGo's repulsion can be added.
+
+    Attributes:
+        name: name of the method, such as simsiam, or the import path of its class.
+        knobs: values of the method's fields in the config, by name.
+    """
 
     name: str
     knobs: dict[str, Any]

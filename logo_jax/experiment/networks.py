@@ -49,7 +49,10 @@ def make_norm(batch_norm: str) -> resnet.Norm:
 
 
 def norm_groups(batch_norm: str) -> int:
-    """Returns the number of image groups with their own statistics on each device."""
+    """Returns the number of image groups with their own statistics on each device.
+
+    It is N for the setting split:N, and 1 for global and per_device.
+    """
     kind, _, groups = batch_norm.partition(":")
     return int(groups) if kind == "split" else 1
 

@@ -120,7 +120,7 @@ def test_without_a_test_split_there_is_no_knn_and_a_line_reports_it(images):
 
 def test_images_of_several_sizes_need_a_size_for_evaluation(images):
     config = folder_config(images, **{"monitor.resize": 0, "monitor.crop": 0})
-    with pytest.raises(ValueError, match=r"differ in size, .*config\.monitor\.resize=0"):
+    with pytest.raises(ValueError, match=r"differ in size, .*monitor\.resize=0"):
         experiment(config)
 
 

@@ -2,9 +2,9 @@
 
 Table 8 has local crops of area (0.08, r) and global crops of area (0.4, 1). Table 9 has
 "global" crops of area (0.08, r) and local crops of area (0.08, 1), which swaps their
-roles. The sweep has 26 runs of 200 epochs on 105,000 images. Published values are of
-single runs, for an unknown layer and k. The columns of Table 8 were reconstructed from
-a scan, and the value 71.76 for MoCo is doubtful.
+roles. The sweep has 26 runs (16 for Table 8, 10 for Table 9) of 200 epochs on 105,000
+images. Published values are of single runs, for an unknown layer and k. The columns of
+Table 8 were reconstructed from a scan, and the value 71.76 for MoCo is doubtful.
 
     python -m logo_jax.prepare stl10
     python -m logo_jax.sweep --sweep=configs/sweeps/stl10_crop_ratio.py --out=runs/ratio

@@ -19,7 +19,10 @@ def is_old(step_folder: epath.Path) -> bool:
 
 
 def read_manifest(step_folder: epath.Path) -> dict[str, Any]:
-    """Reads the manifest, without verifying its checksum."""
+    """Reads the manifest of a checkpoint in an old format, without verifying it.
+
+    The manifest has the dtype, the shape and the checksum of each leaf.
+    """
     return json.loads((step_folder / "manifest" / "metadata").read_bytes())
 
 

@@ -72,7 +72,11 @@ def write_state(folder: epath.Path, leaves: Mapping[str, np.ndarray]) -> None:
 
 
 def read_manifest(folder: epath.Path) -> dict[str, Any]:
-    """Reads the manifest, without verifying its checksum."""
+    """Reads a state's manifest.json, without verifying the manifest's checksum.
+
+    Args:
+        folder: folder of the state in a checkpoint.
+    """
     return json.loads((folder / MANIFEST).read_bytes())
 
 
