@@ -11,6 +11,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 
 jax.config.update("jax_disable_most_optimizations", True)  # compile time dominates
+jax.config.update("jax_traceback_in_locations_limit", 0)  # lowering is faster
 CACHE = pathlib.Path(__file__).parents[1] / ".jax_cache"
 
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
