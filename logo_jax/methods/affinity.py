@@ -154,7 +154,9 @@ class LearnedAffinity:
             opt_states=state.opt_states | opt_states,
         )
 
-    def learn(self, state: TrainState, embeddings: jax.Array, key: jax.Array):
+    def learn(
+        self, state: TrainState, embeddings: jax.Array, key: jax.Array
+    ) -> tuple[TrainState, Metrics]:
         """Trains the regressor by one step, to distinguish two kinds of pairs of crops.
 
         The kinds are pairs of crops of one image and of two images (LoGo, Eq. 6).
