@@ -22,12 +22,8 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.data.batch_size = 128
     config.crops.global_crops = (2, 16, (0.4, 1.0))
     config.crops.local_crops = (2, 16, (0.08, 0.6))
-    config.augment.jitter = (
-        0.2,
-        0.2,
-        0.2,
-        0.05,
-    )  # weak, because color distinguishes photographs
+    # weak, because color distinguishes photographs
+    config.augment.jitter = (0.2, 0.2, 0.2, 0.05)
     config.augment.grayscale_prob = 0.05
 
     config.encoder.backbone = "resnet10"

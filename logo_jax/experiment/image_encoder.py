@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax.sharding import Mesh
 
 from logo_jax.augment.color import AugmentSpec
 from logo_jax.augment.multi_crop import prepare_eval
@@ -95,20 +94,17 @@ class ImageEncoder:
         """
         return self.features(image_source(images), batch_size=batch_size).features
 
-    def features(
-        self, images: ImageSource, mesh: Mesh | None = None, *, batch_size: int = 256
-    ) -> Features:
+    def features(self, images: ImageSource, *, batch_size: int = 256) -> Features:
         """Computes the features and reads the labels of all images of a source.
 
         Args:
             images: the images.
-            mesh: devices that share each batch; all devices if None.
             batch_size: images per batch over all devices; fewer for a small source.
 
         Raises:
             ValueError: as for `__call__`.
         """
-        mesh = mesh or make_mesh()
+        mesh = make_mesh()
         devices = mesh.devices.size
         if batch_size < 1 or batch_size % devices:
             raise ValueError(

@@ -25,9 +25,8 @@ def replace(path: Path) -> Iterator[Path]:
     Raises:
         OSError: if the path cannot be written; the message names `path`.
     """
-    partial = path.with_name(
-        f"partial.{path.name}"
-    )  # a prefix: NumPy and others look at the suffix
+    # a prefix, because NumPy and others look at the suffix
+    partial = path.with_name(f"partial.{path.name}")
     with name_in_errors(path):
         _remove(partial)
         try:

@@ -218,9 +218,8 @@ class CheckpointManager:
                 raise DamagedError(f"{path}: checksum differs")
             sharding = getattr(wanted[path], "sharding", None)
             placed[path] = jax.device_put(leaf, sharding)
-        leaves = [
-            placed[path] for path in wanted
-        ]  # the order of the file differs from that of the tree
+        # the order of the file differs from that of the tree
+        leaves = [placed[path] for path in wanted]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def _pass_over(self, damage: Mapping[int, str], taken: int) -> None:
@@ -279,9 +278,8 @@ def _options(max_to_keep: int, read_only: bool) -> ocp.CheckpointManagerOptions:
     if max_to_keep < 1:
         raise ValueError(f"max_to_keep={max_to_keep} must be at least 1, e.g. 3")
     make = ocp.CheckpointManagerOptions
-    alone = ocp.options.MultiprocessingOptions(
-        active_processes={0}
-    )  # no barrier with other processes
+    # no barrier with other processes
+    alone = ocp.options.MultiprocessingOptions(active_processes={0})
     # Created synchronously, because our handler does not wait for the folder.
     created = ocp.AsyncOptions(create_directories_asynchronously=False)
     fields: dict[str, Any] = {
