@@ -1,16 +1,16 @@
 """Self-supervised learning from local and global crops (LoGo) in JAX.
 
-`load_encoder` and `ImageEncoder` are imported at their first use, so that
-`import logo_jax` takes no time.
+The names in `__all__` are imported at their first use, so that `import logo_jax` takes
+no time.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from logo_jax.api import ImageEncoder, load_encoder
+    from logo_jax.api import ImageEncoder, InputError, Run, load_encoder, pretrain
 
 __version__ = "0.1.0"
-__all__ = ["ImageEncoder", "load_encoder"]
+__all__ = ["ImageEncoder", "InputError", "Run", "load_encoder", "pretrain"]
 
 
 def __getattr__(name: str) -> Any:

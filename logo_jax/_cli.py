@@ -200,17 +200,6 @@ def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def default_workdir(config: str) -> pathlib.Path:
-    """The folder of a run for which no `--workdir` is given.
-
-    >>> default_workdir("configs/cifar10_simsiam.py:baseline").as_posix()
-    'runs/cifar10_simsiam_baseline'
-    """
-    name, colon, variant = config.partition(":")
-    stem = pathlib.PurePath(name).stem
-    return pathlib.Path("runs") / (f"{stem}_{variant}" if colon else stem)
-
-
 def path(given: str) -> pathlib.Path:
     """Converts a flag's value to a path, for the argument `type` of `argparse`.
 

@@ -2,5 +2,8 @@
 
 from logo_jax.experiment.image_encoder import ImageEncoder
 from logo_jax.experiment.image_encoder import load_image_encoder as load_encoder
+from logo_jax.runs.pretrain import pretrain
+from logo_jax.runs.run import Run
+from logo_jax.runs.training import InputError
 
-__all__ = ["ImageEncoder", "load_encoder"]
+__all__ = ["ImageEncoder", "InputError", "Run", "load_encoder", "pretrain"]

@@ -10,6 +10,7 @@ import difflib
 import numbers
 import pathlib
 import runpy
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,9 @@ from ml_collections import ConfigDict
 FOLDER = pathlib.Path(__file__).parent
 
 
-def load(name: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
+def load(
+    name: str | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+) -> ConfigDict:
     """Returns the config of a file and a variant, with some fields changed.
 
     >>> load("cifar10_moco:logo", {"train.num_epochs": 50}).train.num_epochs
@@ -26,11 +29,13 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
 
     Args:
         name: FILE or FILE:VARIANT, with the file as in `find`. The function
-            `get_config` of the file is called with the variant, if there is one.
+            `get_config` of the file is called with the variant, if there is one. Or a
+            config, as a ConfigDict or nested dicts, which is copied.
         overrides: new values by dotted field name, such as "data.batch_size". A value
             has the type of the field, or is a string that is converted to that type: a
             bool from true, false, 1 or 0, and a tuple from a Python literal. A float
-            field also accepts an integer, and a tuple field a list.
+            field also accepts an integer, a tuple field a list, and a string field a
+            function or class, which is converted to its import path.
 
     Returns:
         A new config, which is locked, so that no field can be added.
@@ -39,12 +44,16 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
         FileNotFoundError: if there is no file with that name.
         ValueError: if the file raises an error, if the variant is unknown, if the
             config has no field with the name of an override, or if a string cannot be
-            converted to the type of its field.
+            converted to the type of its field, or if a function cannot be imported.
         TypeError: if `get_config` does not return a ConfigDict, or if a value that is
             not a string does not have the type of its field.
     """
-    path, colon, variant = name.partition(":")
-    config = _run(find(path), [variant] if colon else [])
+    if isinstance(name, str):
+        path, colon, variant = name.partition(":")
+        config = _run(find(path), [variant] if colon else [])
+    else:
+        plain = name.to_dict() if isinstance(name, ConfigDict) else dict(name)
+        config = ConfigDict(plain).lock()
     groups = dict(_groups(config))
     for field, value in (overrides or {}).items():
         _require_field(groups, field)
@@ -118,6 +127,8 @@ _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 def _converted(field: str, value: Any, present: Any) -> Any:
     """Converts a value to the type of the present value of the field."""
     kind = type(present)
+    if kind is str and callable(value):
+        return _import_path(field, value)
     rule = f"{_RULES.get(kind, f'of type {kind.__name__}')}, such as {present!r}"
     try:
         return _of_text(value, kind) if isinstance(value, str) else _of(value, kind)
@@ -125,6 +136,19 @@ def _converted(field: str, value: Any, present: Any) -> Any:
         raise ValueError(f"{field}={value} must be {rule}") from error
     except TypeError as error:
         raise TypeError(f"{field}={value!r} must be {rule}") from error
+
+
+def _import_path(field: str, value: Any) -> str:
+    """Returns the import path "package.module:name" of a function or class."""
+    module = getattr(value, "__module__", None)
+    name = getattr(value, "__qualname__", None)
+    if name is None or getattr(sys.modules.get(module or ""), name, None) is not value:
+        raise ValueError(
+            f"{field}={value!r} must be a function or class with a name at the top "
+            "level of a module, so that it can be imported when the run is resumed or "
+            "evaluated; define it there"
+        )
+    return f"{module}:{name}"
 
 
 def _of_text(text: str, kind: type) -> Any:

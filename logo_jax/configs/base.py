@@ -52,7 +52,9 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     config.seeds = 1  # number of seeds trained in parallel: seed, seed + 1, ...
 
     config.data = ConfigDict()
-    config.data.source = "tfds"  # tfds, folder (of images), npz (arrays), photographs
+    # tfds, folder (of images), npz (arrays in files), photographs (of the quickstart),
+    # or arrays (passed to logo_jax.pretrain, which also sets data.name)
+    config.data.source = "tfds"
     config.data.name = "cifar10"  # tfds: name of the data set
     config.data.path = ""  # folder: the folder; npz: folder of train.npz and test.npz
     config.data.data_dir = ""  # tfds: folder of prepared data; "": $TFDS_DATA_DIR

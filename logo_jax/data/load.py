@@ -2,15 +2,16 @@
 
 import dataclasses
 import functools
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from logo_jax.data import datasets, splits
 from logo_jax.data.sources import photographs
-from logo_jax.data.sources.base import ImageSource, Subset
+from logo_jax.data.sources.base import ArraySource, ImageSource, Subset
 from logo_jax.data.sources.folder import load_folder
 from logo_jax.data.sources.npz import load_npz
 
@@ -34,8 +35,10 @@ class DataLocation:
     """Location of the images of an experiment.
 
     Attributes:
-        source: "tfds", "folder", "npz" or "photographs".
-        name: for "tfds", the name of the data set.
+        source: "tfds", "folder", "npz", "photographs", or "arrays" for images that the
+            caller of `logo_jax.pretrain` has in memory.
+        name: for "tfds", the name of the data set; for "arrays", a description of the
+            images with a checksum.
         path: for "folder", the folder; for "npz", the folder of `train.npz` and
             `test.npz`.
         data_dir: for "tfds", the folder of prepared data sets; TFDS's default if empty.
@@ -58,7 +61,8 @@ class DataLocation:
         >>> DataLocation("photographs", name="cifar10").title
         'photographs'
         """
-        titles = {"tfds": self.name, "folder": self.path, "npz": self.path}
+        names = dict.fromkeys(("tfds", "arrays"), self.name)
+        titles = names | {"folder": self.path, "npz": self.path}
         return titles.get(self.source, self.source)
 
 
@@ -81,6 +85,32 @@ def load_images(location: DataLocation) -> ExperimentData:
         )
     data = _LOADERS[source](location)
     return _without_test_set(data, location.val_size) if location.val_size else data
+
+
+def load_arrays(
+    images: Any, labels: Any = None, val_size: int = 0
+) -> tuple[DataLocation, ExperimentData]:
+    """Returns images in memory, and a location that identifies them in a config.
+
+    Args:
+        images: uint8 [n, h, w, 3], in [0, 255].
+        labels: integers [n], or [n, classes] for multi-label data; None if unknown.
+        val_size: number of images to hold out as the test set; the rest are both the
+            training images and the bank of kNN.
+
+    Raises:
+        ValueError: if an array has another form, or if `val_size` does not fit.
+    """
+    source = ArraySource(images, labels, origin="the arrays")
+    data = ExperimentData(source)
+    if val_size:
+        data = _without_test_set(data, val_size)
+    crc = zlib.crc32(np.ascontiguousarray(source.images).data)
+    if source.labels is not None:
+        crc = zlib.crc32(np.ascontiguousarray(source.labels).data, crc)
+    height, width = source.largest
+    name = f"{len(source):,} arrays of {height}x{width} px (crc32 {crc:08x})"
+    return DataLocation("arrays", name=name, val_size=val_size), data
 
 
 def _without_test_set(data: ExperimentData, val_size: int) -> ExperimentData:
@@ -241,6 +271,13 @@ def _npz(location: DataLocation) -> ExperimentData:
     return ExperimentData(train, train, test)
 
 
+def _arrays(location: DataLocation) -> ExperimentData:
+    raise ValueError(
+        f"the images ({location.name}) were passed to logo_jax.pretrain and are not "
+        "stored; pass them again, or choose another data set"
+    )
+
+
 def _photographs(location: DataLocation) -> ExperimentData:
     del location
     train, test = (
@@ -255,4 +292,5 @@ _LOADERS: dict[str, Callable[[DataLocation], ExperimentData]] = {
     "folder": _folder,
     "npz": _npz,
     "photographs": _photographs,
+    "arrays": _arrays,
 }

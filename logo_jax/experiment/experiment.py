@@ -65,11 +65,20 @@ class Experiment:
         return dataclasses.replace(self, train_step=step)
 
 
-def make_experiment(config: Mapping[str, Any] | Config, mesh: Mesh) -> Experiment:
+def make_experiment(
+    config: Mapping[str, Any] | Config,
+    mesh: Mesh,
+    images: ExperimentData | None = None,
+) -> Experiment:
     """Makes everything that a config describes, on the devices of the mesh.
 
     Images are listed first, which is fast, and decoded after all fields have been
     checked.
+
+    Args:
+        config: every field of configs/base.py for its method.
+        mesh: the devices.
+        images: the images; if None, those that the config's data group selects.
 
     Raises:
         ValueError: as `make_spec`, and if the data do not fit the config.
@@ -77,7 +86,7 @@ def make_experiment(config: Mapping[str, Any] | Config, mesh: Mesh) -> Experimen
     """
     config = parse(config)
     require_wandb(config.monitor.wandb)
-    images = load_images(config.data.location)
+    images = images or load_images(config.data.location)
     spec = make_spec(
         config,
         num_devices=mesh.devices.size,

@@ -8,9 +8,12 @@ does not respond within `GRACE` seconds and the newest state is on disk, the thr
 the process. This happens before the first step and in evaluations, which start only
 after the state has been saved.
 
-Exit codes: 0 after SIGTERM, because a run that a scheduler stops has not failed; 130
-after Ctrl-C, as shells expect, so that a script that calls the command stops, too. A
-second Ctrl-C ends the process immediately.
+`PreemptionHandler` is for a command, which is a process of its own, and
+`InterruptHandler` for a program or a notebook that continues after the run.
+
+Exit codes of a command: 0 after SIGTERM, because a run that a scheduler stops has not
+failed; 130 after Ctrl-C, as shells expect, so that a script that calls the command
+stops, too. A second Ctrl-C ends the process immediately.
 """
 
 import multiprocessing
@@ -83,9 +86,20 @@ class PreemptionHandler:
             self._step, self._unsaved = step, False
             self._changed.notify()
 
+    def last_line(self, remedy: str = "run the same command") -> str:
+        """The line that states which signal stopped the run, and after which step.
+
+        Args:
+            remedy: how to resume the run.
+        """
+        name = (self._signal or signal.SIGTERM).name
+        saved = f"after step {self._step}, which is saved"
+        where = saved if self._step else "before anything was saved"
+        return f"{STOPPED} {name} {where}; {remedy} to resume"
+
     def leave(self) -> NoReturn:
         """Prints the last line and exits with the signal's code."""
-        print(self._last_line(), file=sys.stderr, flush=True)
+        print(self.last_line(), file=sys.stderr, flush=True)
         sys.exit(self._exit_code())
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -107,7 +121,7 @@ class PreemptionHandler:
                 self._leave_now()
 
     def _leave_now(self) -> NoReturn:
-        print(self._last_line(), file=sys.stderr, flush=True)
+        print(self.last_line(), file=sys.stderr, flush=True)
         for child in multiprocessing.active_children():
             child.terminate()
         os._exit(self._exit_code())
@@ -115,8 +129,32 @@ class PreemptionHandler:
     def _exit_code(self) -> int:
         return _EXIT_CODES[self._signal or signal.SIGTERM]
 
-    def _last_line(self) -> str:
-        name = (self._signal or signal.SIGTERM).name
-        saved = f"after step {self._step}, which is saved"
-        where = saved if self._step else "before anything was saved"
-        return f"{STOPPED} {name} {where}; run the same command to resume"
+
+class InterruptHandler(PreemptionHandler):
+    """Handles Ctrl-C and SIGTERM in a program that continues after the run.
+
+    This is a context manager. The first signal requests a stop; a second one has the
+    effect that it has outside the context, such as KeyboardInterrupt. When the context
+    is left, the previous handlers are restored, and a SIGTERM is sent again, so that
+    the program ends as it would have ended, but after the state has been saved. In
+    threads other than the main thread, in which Python does not allow signal handlers,
+    a stop is never requested.
+    """
+
+    def __enter__(self) -> Self:
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in _EXIT_CODES:
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self._signal is signal.SIGTERM:
+            signal.raise_signal(signal.SIGTERM)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self._signal = signal.Signals(number)
+        signal.signal(number, self._before[number])

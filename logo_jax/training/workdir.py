@@ -241,6 +241,12 @@ MACHINE_FILE = "machine.json"  # in the folder of a run, about its latest start
 PACKAGES = ("logo_jax", "jax", "flax", "optax", "scikit-learn", "numpy", "Pillow")
 
 
+def record_machine(workdir: pathlib.Path, mesh: Mesh) -> None:
+    """Writes the machine that this start of the run uses to the run's folder."""
+    text = json.dumps(describe_machine(mesh), indent=2)
+    atomic.write_text(workdir / MACHINE_FILE, text + "\n")
+
+
 def describe_machine(mesh: Mesh) -> dict[str, Any]:
     """Returns devices, operating system and package versions as a JSON object."""
     kinds = sorted({device.device_kind for device in mesh.devices.flat})

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from logo_jax import main as training
 from logo_jax import report
 from logo_jax.data.sources.base import ArraySource
 from logo_jax.experiment import make_spec
@@ -20,7 +19,7 @@ from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.logging.metric_writer import MetricWriter
-from logo_jax.visualization import run_figures
+from logo_jax.visualization import run_figures, run_report
 from logo_jax.visualization.run_figures import EvalImages
 from tests.commands.test_main import tiny_config
 from tests.data.pictures import smooth
@@ -42,7 +41,7 @@ def make_run(folder, arrays, variant="logo", **changes):
     """Writes the folder of a run of three steps, without training; returns its path."""
     config = tiny_config("cifar10_moco", variant, arrays, **FIELDS, **changes)
     workdir.claim_workdir(folder, config.to_dict())
-    training.record_machine(folder, make_mesh(jax.devices()[:1]))
+    workdir.record_machine(folder, make_mesh(jax.devices()[:1]))
     with MetricWriter(folder, resume_step=0) as writer:
         for step in (1, 2, 3):
             writer.write(step, MEASURED)
@@ -171,8 +170,8 @@ def test_runs_share_their_curves_and_are_compared(arrays, tmp_path, capsys):
 def test_photographs_are_not_named_after_an_unused_data_set(tmp_path):
     changes = {"data.source": "photographs", "data.path": ""}
     config = tiny_config("quickstart", "logo", "", **changes).to_dict()
-    run = report.Run("run", tmp_path, config, rows=[], machine={})
-    assert report.facts_of(run)["data"] == "photographs"
+    run = run_report.RunRecord("run", tmp_path, config, rows=[], machine={})
+    assert run_report.facts_of(run)["data"] == "photographs"
 
 
 def test_bad_input_is_reported_in_one_line(run, tmp_path, capsys):

@@ -1,4 +1,7 @@
-"""Progress of a run: one line that is redrawn on a terminal, else a line per update."""
+"""Progress of a run: one line that is redrawn, or a line per update.
+
+The line is redrawn on terminals and in notebooks.
+"""
 
 import io
 import itertools
@@ -17,8 +20,8 @@ _BAR_COLUMNS = len("step / ||  ") + 10  # of _BAR, without its numbers and {desc
 class Progress:
     """Prints the progress of a run; a context manager.
 
-    On a terminal the progress is one line that is redrawn in place, and other lines are
-    printed above it. Elsewhere every update is a line of its own.
+    On a terminal and in a notebook the progress is one line that is redrawn in place,
+    and other lines are printed above it. Elsewhere every update is a line of its own.
 
     Args:
         total: number of steps of the whole run.
@@ -46,7 +49,7 @@ class Progress:
             total=total,
             initial=initial,
             file=self._stream,
-            disable=quiet or not self._stream.isatty(),
+            disable=quiet or not _can_redraw(self._stream),
             dynamic_ncols=True,
             mininterval=0,
             bar_format=_BAR,
@@ -96,6 +99,14 @@ class Progress:
         if not self._compiled:  # steps until the first update include compilation
             self._since, self._first, self._compiled = now, step, True
         return pace * (self._total - step)
+
+
+def _can_redraw(stream: TextIO) -> bool:
+    """Whether a stream shows a line again after a carriage return.
+
+    The streams of a notebook's kernel do, though they are not terminals.
+    """
+    return stream.isatty() or type(stream).__module__.startswith("ipykernel.")
 
 
 def _columns(stream: TextIO) -> int:

@@ -1,0 +1,243 @@
+"""The page about runs: configs, machines, curves and images."""
+
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from logo_jax.data.load import ExperimentData, load_images
+from logo_jax.experiment import parse, pretrained
+from logo_jax.experiment.experiment import some_of
+from logo_jax.experiment.spec import make_spec
+from logo_jax.parallel.mesh import make_mesh
+from logo_jax.training import atomic, workdir
+from logo_jax.training.logging.metric_writer import (
+    METRICS_FILE,
+    Row,
+    is_knn,
+    read_rows,
+)
+from logo_jax.visualization import curves, run_figures
+from logo_jax.visualization.figure import RenderedFigure
+from logo_jax.visualization.html_page import Block, Section, Table, files
+from logo_jax.visualization.image_grids import crop_grid
+
+Config = Mapping[str, Any]
+NOT_RECORDED = "not recorded"
+
+
+class RunRecord(NamedTuple):
+    """Contents of the files of a run.
+
+    Attributes:
+        name: name of the run on the page.
+        folder: folder of the run.
+        config: the config that the run was started with.
+        rows: rows of metrics.jsonl.
+        machine: the machine of the run's latest start; empty if it was not recorded.
+    """
+
+    name: str
+    folder: Path
+    config: Config
+    rows: list[Row]
+    machine: Mapping[str, Any]
+
+
+def write_report(
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    recipe: Config | None = None,
+    with_images: bool = True,
+    images: ExperimentData | None = None,
+) -> None:
+    """Writes the page about the runs of some folders to the folder `out`.
+
+    Args:
+        folders: folders of runs, in the order in which they are drawn.
+        out: folder of the page, which is replaced if it exists.
+        recipe: config to compare the runs with; None for no comparison.
+        with_images: whether the page has figures that need images or a checkpoint.
+        images: the images of the runs; if None, those of each run's config.
+
+    Raises:
+        FileNotFoundError: if a folder contains no run.
+        ValueError: if a run cannot be read, or is given twice.
+        OSError: if the page cannot be written.
+    """
+    runs = read_runs(folders)
+    sections = [overview(runs, recipe), measured(runs)]
+    if with_images:
+        sections += [
+            seen(run, f"run{i}-" if len(runs) > 1 else "", images)
+            for i, run in enumerate(runs, 1)
+        ]
+    names = ", ".join(run.name for run in runs)
+    write_page(out, f"Training report: {names}", sections)
+
+
+def write_page(out: Path, title: str, sections: Sequence[Section]) -> None:
+    """Writes the page and its figures, or nothing if an error occurs."""
+    with atomic.replace(out) as partial:
+        partial.mkdir()
+        for name, content in files(title, sections).items():
+            (partial / name).write_bytes(content)
+
+
+def read_runs(folders: Sequence[Path]) -> list[RunRecord]:
+    """Reads the runs of the folders and gives them distinct names.
+
+    Raises:
+        FileNotFoundError: if a folder contains no run.
+        ValueError: if a run cannot be read, or is given twice.
+    """
+    paths = [folder.absolute() for folder in folders]
+    if len(set(paths)) < len(paths):
+        raise ValueError(
+            f"a run is repeated in {', '.join(map(str, folders))}; give each run once"
+        )
+    short = [path.name for path in paths]
+    several = len(set(short)) < len(short)
+    return [read_run(path, str(path) if several else path.name) for path in paths]
+
+
+def read_run(folder: Path, name: str) -> RunRecord:
+    """Reads the run of a folder."""
+    recorded = folder / workdir.MACHINE_FILE
+    return RunRecord(
+        name=name,
+        folder=folder,
+        config=workdir.read_config(folder),
+        rows=read_rows(folder / METRICS_FILE),
+        machine=json.loads(recorded.read_text()) if recorded.exists() else {},
+    )
+
+
+def overview(runs: Sequence[RunRecord], recipe: Config | None) -> Section:
+    """Returns the section about the configs, their differences, and the machines."""
+    names = [run.name for run in runs]
+    facts = list(zip(*(facts_of(run).items() for run in runs), strict=True))
+    rows = [[row[0][0], *(value for _, value in row)] for row in facts]
+    blocks: list[Block] = [Table("Summary", ["", *names], rows)]
+    if len(runs) > 1:
+        fields = compared({run.name: run.config for run in runs})
+        blocks.append(
+            Table("Fields in which the configs differ", ["field", *names], fields)
+        )
+    if recipe is None:
+        blocks.append(
+            "The configs are not compared with a recipe, since --config was not given."
+        )
+    else:
+        blocks += [_from_recipe(run, recipe) for run in runs]
+    blocks += [
+        Table(f"Config of {run.name}", ["field", "value"], _fields(run.config), True)
+        for run in runs
+    ]
+    return Section("Config and machine", blocks)
+
+
+def facts_of(run: RunRecord) -> dict[str, str]:
+    """Returns the main facts of a run by name; all runs have the same names."""
+    config, rows = run.config, run.rows
+    speeds = [row["images_per_second"] for row in rows if row.get("images_per_second")]
+    top1 = (
+        name
+        for name in curves.metric_names({"": rows})
+        if is_knn(name) and name.endswith("/top1")
+    )
+    knn = next(top1, "")
+    versions = run.machine.get("versions", {})
+    return {
+        "folder": str(run.folder),
+        "method": f"{config['method']['name']}, LoGo: {config['logo']['update_kind']}",
+        "encoder": config["encoder"]["backbone"],
+        "data": parse(config).data.location.title,
+        "batch size": str(config["data"]["batch_size"]),
+        "seeds": f"{config['seeds']} from {config['seed']}",
+        "steps recorded": f"{rows[-1]['step']:,}" if rows else "none",
+        "last accuracy": f"{curves.last(rows, knn)} % ({knn})" if knn else "-",
+        "images per second": f"{statistics.median(speeds):.4g}, median"
+        if speeds
+        else "-",
+        "devices": run.machine.get("devices", NOT_RECORDED),
+        "processor cores": str(run.machine.get("cores", NOT_RECORDED)),
+        "system": run.machine.get("system", NOT_RECORDED),
+        "versions": ", ".join(f"{name} {x}" for name, x in versions.items())
+        or NOT_RECORDED,
+    }
+
+
+def compared(configs: Mapping[str, Config]) -> list[list[str]]:
+    """Returns the fields that are not the same in all configs, with their values.
+
+    >>> compared({"a": {"x": 1, "y": {"z": 2}}, "b": {"x": 1, "y": {"z": 3}}})
+    [['y.z', '2', '3']]
+    """
+    flat = [dict(workdir.flatten(config)) for config in configs.values()]
+    rows = [
+        [name, *(str(fields.get(name, "absent")) for fields in flat)]
+        for name in sorted({name for fields in flat for name in fields})
+    ]
+    return [row for row in rows if len(set(row[1:])) > 1]
+
+
+def _from_recipe(run: RunRecord, recipe: Config) -> Block:
+    rows = compared({"recipe": recipe, run.name: run.config})
+    title = f"Fields in which {run.name} differs from the recipe"
+    if not rows:
+        return f"All fields of {run.name} have the values of the recipe."
+    return Table(title, ["field", "recipe", run.name], rows)
+
+
+def _fields(config: Config) -> list[list[str]]:
+    return [[name, str(value)] for name, value in workdir.flatten(config)]
+
+
+def measured(runs: Sequence[RunRecord]) -> Section:
+    """Returns the section with the curves of all runs."""
+    pictures = curves.plot_curves({run.name: run.rows for run in runs})
+    return Section("Curves", pictures or ["Nothing has been measured yet."])
+
+
+def seen(run: RunRecord, prefix: str, given: ExperimentData | None) -> Section:
+    """Returns the section with a run's crops and features, or why they are missing.
+
+    Args:
+        run: the run.
+        prefix: prefix of the file names of the figures.
+        given: the run's images; if None, those of its config.
+    """
+    mesh = make_mesh(jax.devices()[:1])
+
+    def crops() -> list[RenderedFigure]:
+        spec = make_spec({**run.config, "seeds": 1}, num_devices=1)
+        images = given or load_images(spec.config.data.location)
+        examples = some_of(images.train, spec)
+        return [crop_grid(f"{prefix}crops", run_figures.crop_examples(spec, examples))]
+
+    def features() -> list[RenderedFigure]:
+        subject = next(pretrained.from_run(run.folder, run.config, mesh).seeds())
+        data = given or load_images(subject.spec.config.data.location)
+        return run_figures.feature_figures(prefix, subject, data)
+
+    seeds = run.config["seeds"]
+    blocks: list[Block] = []
+    if seeds > 1:
+        blocks.append(
+            f"The figures show seed {run.config['seed']}, the first of {seeds}."
+        )
+    blocks += [*_or_why_not("crops", crops), *_or_why_not("features", features)]
+    return Section(f"Crops and features of {run.name}", blocks)
+
+
+def _or_why_not(what: str, make: Callable[[], list[RenderedFigure]]) -> Sequence[Block]:
+    """Returns the figures, or the reason if data or a checkpoint cannot be read."""
+    try:
+        return make()
+    except (ValueError, OSError) as error:
+        return [f"No figures of {what}: {' '.join(str(error).split()).rstrip('.')}."]
