@@ -26,6 +26,7 @@ from logo_jax import _cli, configs
 from logo_jax.data.loader import OnDeviceLoader
 from logo_jax.experiment import Experiment, ExperimentSpec, make_experiment, make_spec
 from logo_jax.experiment.data import device_memory
+from logo_jax.experiment.starting import recorded, with_known_records
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import MAX_TO_KEEP, CheckpointManager
@@ -108,6 +109,13 @@ def examine(
     if made is None:
         return
     spec, state = made
+    sources = spec.config.encoder.weights, spec.config.train.start_from
+    if any(sources):
+        started = yield from _attempt(
+            "weights", lambda: recorded(config, folder), _starts
+        )
+        if started is None:
+            return
     yield _batch(spec, mesh)
     yield _queue(spec)
     yield _disk(state, folder or pathlib.Path.cwd(), len(saved or ()))
@@ -223,7 +231,7 @@ def _saved(folder: pathlib.Path | None, config: Mapping[str, Any]) -> list[int]:
     """Returns the steps of the checkpoints in the folder."""
     if folder is None:
         return []
-    workdir.check_config(folder, config)
+    workdir.check_config(folder, with_known_records(config, folder))
     if not (folder / "checkpoints").is_dir():
         return []
     with CheckpointManager(folder / "checkpoints", read_only=True) as checkpoints:
@@ -232,6 +240,11 @@ def _saved(folder: pathlib.Path | None, config: Mapping[str, Any]) -> list[int]:
 
 def _resumes(saved: list[int]) -> str:
     return f"the run resumes after step {saved[-1]}" if saved else "the run is new"
+
+
+def _starts(config: Mapping[str, Any]) -> str:
+    encoder, train = config["encoder"], config["train"]
+    return encoder["weights_record"] or train["start_record"]
 
 
 def _described(config: Mapping[str, Any], mesh: Mesh) -> tuple[Any, Any]:

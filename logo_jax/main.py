@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = options.workdir or default_workdir(options.config)
     with contextlib.ExitStack() as group:
         with _cli.input_errors():
+            if options.start_from:
+                options.fields["train.start_from"] = str(options.start_from)
             config = _cli.load_config(options).to_dict()
             _cli.keep_compiled_code()
             group.enter_context(
@@ -63,6 +65,14 @@ def _parser() -> _cli.Parser:
     parser.add_workdir(
         "folder of the run, created if missing; default runs/<config>[_<variant>]",
         required=False,
+    )
+    parser.add_argument(
+        "--from",
+        dest="start_from",
+        metavar="RUN",
+        type=_cli.path,
+        help="start a new run at the newest state of another run, with a schedule of "
+        "its own; the same as --config.train.start_from=RUN",
     )
     parser.add_argument("--quiet", action="store_true", help="print only errors")
     parser.add_argument(

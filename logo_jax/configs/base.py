@@ -92,6 +92,9 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     config.encoder.head_hidden = 2048
     config.encoder.embedding_dim = 2048
     config.encoder.dtype = "float32"  # dtype of the computation: float32 or bfloat16
+    # starting weights of the backbone: folder of a run, or a file that convert reads
+    config.encoder.weights = ""
+    config.encoder.weights_record = ""  # set at the start: what the weights are
     config.encoder.remat = False  # recompute blocks to save memory; resnets only
 
     # which views predict which: one_way, symmetric, global_targets, all_pairs or summed
@@ -145,6 +148,10 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     config.train = ConfigDict()
     config.train.num_epochs = 200
     config.train.num_steps = 0  # if not 0, used instead of num_epochs
+    config.train.start_from = (
+        ""  # folder of a run whose newest state is the first state
+    )
+    config.train.start_record = ""  # set at the start: what that state is
     config.train.log_every_steps = 20
     config.train.checkpoint_every_steps = 1000  # also before each kNN and at the end
 

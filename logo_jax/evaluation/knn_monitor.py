@@ -85,20 +85,23 @@ class KnnMonitor:
             values["linear/test_top1"] = 100 * top1(np.asarray(scores), labels)
         return values
 
-    def trivial_baselines(self, state: TrainState) -> dict[str, float]:
+    def trivial_baselines(
+        self, state: TrainState, name: str = "untrained network"
+    ) -> dict[str, float]:
         """Returns the kNN accuracy of three features that need no training, in percent.
 
-        The features are raw pixels, the mean color of the image, and the output of an
-        untrained network. The first pair (k, temperature) of `settings` is used.
+        The features are raw pixels, the mean color of the image, and the output of a
+        network before training. The first pair (k, temperature) of `settings` is used.
 
         Args:
-            state: the state of an untrained network.
+            state: the state of the network.
+            name: name of the network in the result.
         """
         first = float(np.mean(next(iter(self(state).values()))))
         return {
             "raw pixels": self._baseline(lambda x: _reduced(x).reshape(len(x), -1)),
             "mean color": self._baseline(lambda x: x.mean((1, 2))),
-            "untrained network": first,
+            name: first,
         }
 
     def _baseline(self, describe):

@@ -186,6 +186,8 @@ class EncoderConfig:
     head_hidden: AtLeast1
     embedding_dim: AtLeast1
     dtype: str
+    weights: str
+    weights_record: str
     remat: bool
 
 
@@ -244,6 +246,8 @@ class TrainConfig:
 
     num_epochs: AtLeast1
     num_steps: AtLeast0
+    start_from: str
+    start_record: str
     log_every_steps: AtLeast1
     checkpoint_every_steps: AtLeast1
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from logo_jax.augment.multi_crop import prepare_eval
@@ -145,6 +146,33 @@ def from_run(
     return FrozenEncoder(spec, state, mesh, f"step {step_number}")
 
 
+def with_backbone(state: TrainState, weights: Any) -> TrainState:
+    """Returns a state in which the encoder and momentum encoders have a backbone.
+
+    Args:
+        state: the train state; if it has several seeds, all get the same weights.
+        weights: "params" and "batch_stats" of the backbone.
+    """
+
+    def replaced(networks: dict[str, Any], new: Any) -> dict[str, Any]:
+        return {
+            name: {**network, "backbone": _like(new, network["backbone"])}
+            if isinstance(network, Mapping) and "backbone" in network
+            else network
+            for name, network in networks.items()
+        }
+
+    return state.replace(
+        params=replaced(state.params, weights["params"]),
+        batch_stats=replaced(state.batch_stats, weights.get("batch_stats")),
+        memory=replaced(state.memory, weights["params"]),
+    )
+
+
+def _like(weights: Any, old: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.broadcast_to(x, y.shape), weights, old)
+
+
 def from_file(
     file: pathlib.Path, config: Mapping[str, Any], mesh: Mesh
 ) -> FrozenEncoder:
@@ -162,14 +190,9 @@ def from_file(
     """
     spec = make_spec(config, num_devices=mesh.devices.size)
     state = spec.first_state()
-    groups = {"params": state.params, "batch_stats": state.batch_stats}
-    backbone = {name: group[ENCODER]["backbone"] for name, group in groups.items()}
-    read = read_backbone(file, backbone)
-    with_backbone = {
-        name: group | {ENCODER: group[ENCODER] | {"backbone": read[name]}}
-        for name, group in groups.items()
-    }
-    state = replicate(state.replace(**with_backbone), mesh)
+    encoder = state.variables(ENCODER)
+    like = {name: group["backbone"] for name, group in encoder.items()}
+    state = replicate(with_backbone(state, read_backbone(file, like)), mesh)
     # The checksum distinguishes files of the same name.
     source = f"{file.name}, crc32 {zlib.crc32(file.read_bytes()):08x}"
     return FrozenEncoder(spec, state, mesh, source)

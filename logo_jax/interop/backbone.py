@@ -13,10 +13,12 @@ class Backbone(NamedTuple):
     Attributes:
         module: Flax module, called with images and `train`.
         variables: variables of the module: "params" and "batch_stats".
+        prefix: prefix that the names of the tensors have in the backbone's file.
     """
 
     module: Any
     variables: Any
+    prefix: str = ""
 
     def features(self, images: Float[Array, "b h w 3"]) -> Float[np.ndarray, "b f"]:
         """Computes features of normalized images in evaluation mode, in float32."""

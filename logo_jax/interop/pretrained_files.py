@@ -1,9 +1,10 @@
 """Reads the ResNet backbones of published checkpoints.
 
-Supported are torchvision's files and the checkpoints of MoCo (v1 and v2) and SimSiam,
-each also as safetensors, and folders of Hugging Face transformers. Classifiers,
-projectors, predictors, key encoders and queues are skipped; any other tensor is an
-error that names it.
+Supported are torchvision's files and the checkpoints of MoCo (v1 and v2), SimSiam and
+other programs that put a prefix before torchvision's tensor names, each also as
+safetensors, and folders of Hugging Face transformers. Classifiers, projectors,
+predictors, momentum encoders and queues are skipped; any other tensor is an error that
+names it.
 """
 
 import re
@@ -15,14 +16,26 @@ from logo_jax.interop import huggingface, tensor_files
 from logo_jax.interop.backbone import Backbone
 from logo_jax.interop.torchvision import STEM, Tensors, backbone_of, read_safetensors
 
-# Prefix of the backbone's tensor names, and a pattern for the other tensors of a file.
-PREFIXES = {
-    "": r"",
-    "module.": r"",  # DistributedDataParallel
-    "module.encoder_q.": r"module\.(encoder_k\..*|queue|queue_ptr)",  # MoCo
-    "module.encoder.": r"module\.predictor\..*",  # SimSiam
-}
-HEAD = re.compile(r"fc\..*")  # a classifier, or the projector that replaces it
+# Parts of the prefix that the backbone's tensor names may have, such as
+# "module.encoder_q." of MoCo and "module.encoder." of SimSiam.
+PREFIXES = (
+    "module",  # DistributedDataParallel
+    "model",
+    "backbone",
+    "encoder",
+    "encoder_q",
+    "student",
+    "teacher",
+)
+_BEFORE_STEM = re.compile(rf"((?:(?:{'|'.join(PREFIXES)})\.)*){re.escape(STEM)}")
+# In the backbone: a classifier, or the projector that replaces it.
+_HEAD = re.compile(r"(fc|head|classifier)\..*")
+# Outside of it: the other networks and the queue of a method.
+_OTHERS = re.compile(
+    rf"(?:(?:{'|'.join(PREFIXES)})\.)*(encoder_k|momentum_encoder|student|teacher|"
+    r"predictor|projector|projection_head|prototypes|head|fc|classifier|queue|"
+    r"queue_ptr)(\..*)?"
+)
 
 
 def read(source: Path, *, unpickle: bool = False) -> Backbone:
@@ -37,7 +50,8 @@ def read(source: Path, *, unpickle: bool = False) -> Backbone:
         ValueError: if the file does not contain a supported ResNet (the message names
             the tensor), or is a pickle and `unpickle` is False.
     """
-    return backbone_of(tensors(source, unpickle=unpickle), source)
+    found, prefix = _tensors_and_prefix(source, unpickle)
+    return backbone_of(found, source)._replace(prefix=prefix)
 
 
 def tensors(source: Path, *, unpickle: bool = False) -> dict[str, np.ndarray]:
@@ -45,8 +59,14 @@ def tensors(source: Path, *, unpickle: bool = False) -> dict[str, np.ndarray]:
 
     Arguments and errors are those of `read`, which makes a backbone from the tensors.
     """
+    return _tensors_and_prefix(source, unpickle)[0]
+
+
+def _tensors_and_prefix(
+    source: Path, unpickle: bool
+) -> tuple[dict[str, np.ndarray], str]:
     if source.is_dir():
-        return huggingface.read(source)
+        return huggingface.read(source), ""
     if not source.name.endswith(tensor_files.TORCH_SUFFIXES):
         return of_backbone(read_safetensors(source), source)
     if not unpickle:
@@ -57,31 +77,37 @@ def tensors(source: Path, *, unpickle: bool = False) -> dict[str, np.ndarray]:
     return of_backbone(tensor_files.read_torch(source), source)
 
 
-def of_backbone(found: Tensors, origin: Path) -> dict[str, np.ndarray]:
-    """Selects the backbone's tensors of a file, by torchvision's names.
+def of_backbone(found: Tensors, origin: Path) -> tuple[dict[str, np.ndarray], str]:
+    """Selects the backbone's tensors of a file.
+
+    If there are several backbones, a teacher is taken before a student.
 
     Args:
         found: all tensors of the file, by name.
         origin: path of the file, for error messages.
 
+    Returns:
+        The tensors by torchvision's names, and the prefix of the names in the file.
+
     Raises:
         ValueError: if there is no backbone, or a tensor is unknown.
     """
-    prefixes = [prefix for prefix in PREFIXES if prefix + STEM in found]
+    stems = filter(None, map(_BEFORE_STEM.fullmatch, found))
+    prefixes = sorted((stem[1] for stem in stems), key=lambda x: "teacher" not in x)
     if not prefixes:
         raise ValueError(
-            f"{origin} has no {STEM}, with or without a prefix "
-            f"({', '.join(filter(None, PREFIXES))}), so it is not a ResNet"
+            f"{origin} has no {STEM}, with or without a prefix of "
+            f"{', '.join(PREFIXES)}, so it is not a ResNet"
         )
     prefix = prefixes[0]
     chosen = {}
     for name, tensor in found.items():
         inner = name.removeprefix(prefix)
-        if name.startswith(prefix):
+        if name.startswith(prefix) and not _HEAD.fullmatch(inner):
             chosen[inner] = tensor
-        elif not re.fullmatch(PREFIXES[prefix], name):
+        elif not name.startswith(prefix) and not _OTHERS.fullmatch(name):
             raise ValueError(
                 f"{origin} has {name}, which is neither part of the backbone {prefix} "
                 "nor another known tensor; remove it from the file"
             )
-    return {name: x for name, x in chosen.items() if not HEAD.fullmatch(name)}
+    return chosen, prefix

@@ -27,6 +27,15 @@ OTHER_TENSORS = {
         "module.encoder.fc.6.bias": ONE,
         "module.predictor.3.weight": ONE,
     },
+    "encoder.": {"projector.0.weight": ONE},
+    "encoder_q.": {"encoder_k.conv1.weight": ONE, "queue": ONE},
+    "backbone.": {"backbone.fc.weight": ONE, "prototypes.weight": ONE},
+    "model.": {"model.fc.bias": ONE},
+    "student.": {"student.head.0.weight": ONE},
+    "module.teacher.backbone.": {
+        "module.student.backbone.conv1.weight": ONE,
+        "module.teacher.head.0.weight": ONE,
+    },
 }
 
 
@@ -51,6 +60,7 @@ def test_published_files_give_their_query_encoder_without_its_head(
     save_file({prefix + k: v for k, v in tensors.items()} | OTHER_TENSORS[prefix], file)
     found = pretrained_files.read(file)
     assert found.module == small.module
+    assert found.prefix == prefix
     for name, tensor in torchvision.tensors_of(found).items():
         np.testing.assert_array_equal(tensor, tensors[name])
 
@@ -70,7 +80,7 @@ def test_published_files_give_their_query_encoder_without_its_head(
             r"must have shape .*got \(4, 3, 5, 5\)",
         ),
         ("module.encoder_q.", {"module.scale": ONE}, "has module.scale, which"),
-        ("module.encoder.", {"module.queue": ONE}, "has module.queue, which"),
+        ("module.encoder.", {"module.layer": ONE}, "has module.layer, which"),
     ],
 )
 def test_a_tensor_missing_misshapen_or_unknown_is_named(
