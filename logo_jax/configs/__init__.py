@@ -35,7 +35,8 @@ def load(
             has the type of the field, or is a string that is converted to that type: a
             bool from true, false, 1 or 0, and a tuple from a Python literal. A float
             field also accepts an integer, a tuple field a list, and a string field a
-            function or class, which is converted to its import path.
+            function or class, which is converted to its import path. If "method.name"
+            is an import path, the other fields "method.NAME" are those of that class.
 
     Returns:
         A new config, which is locked, so that no field can be added.
@@ -54,12 +55,40 @@ def load(
     else:
         plain = name.to_dict() if isinstance(name, ConfigDict) else dict(name)
         config = ConfigDict(plain).lock()
+    overrides = _with_own_method(config, dict(overrides or {}))
     groups = dict(_groups(config))
-    for field, value in (overrides or {}).items():
+    for field, value in overrides.items():
         _require_field(groups, field)
         group, _, key = field.rpartition(".")
         groups[group][key] = _converted(f"config.{field}", value, groups[group][key])
     return config
+
+
+def _with_own_method(config: ConfigDict, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Replaces the method's group if an override names a class by its import path.
+
+    The fields of that class are not in the config, so their overrides are added here,
+    and the rest of the overrides is returned.
+    """
+    name = overrides.get("method.name", "")
+    name = name if isinstance(name, str) else _import_path("config.method.name", name)
+    if ":" not in name:
+        return overrides
+    own = [field for field in overrides if field.startswith("method.")]
+    group = {field.removeprefix("method."): overrides.pop(field) for field in own}
+    with config.unlocked():
+        config.method = ConfigDict(
+            {key: _of_any_type(value) for key, value in group.items()} | {"name": name}
+        )
+    return overrides
+
+
+def _of_any_type(value: Any) -> Any:
+    """Converts a string that is a Python literal; other values are not changed."""
+    try:
+        return _literal(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _run(file: pathlib.Path, arguments: list[str]) -> ConfigDict:
@@ -140,14 +169,17 @@ def _converted(field: str, value: Any, present: Any) -> Any:
 
 def _import_path(field: str, value: Any) -> str:
     """Returns the import path "package.module:name" of a function or class."""
-    module = getattr(value, "__module__", None)
-    name = getattr(value, "__qualname__", None)
-    if name is None or getattr(sys.modules.get(module or ""), name, None) is not value:
+    module = getattr(value, "__module__", None) or ""
+    name = getattr(value, "__qualname__", "")
+    if getattr(sys.modules.get(module), name, None) is not value:
         raise ValueError(
             f"{field}={value!r} must be a function or class with a name at the top "
             "level of a module, so that it can be imported when the run is resumed or "
             "evaluated; define it there"
         )
+    if module == "__main__":  # another process knows a script by its own name only
+        spec = sys.modules[module].__spec__
+        module = spec.name if spec else module
     return f"{module}:{name}"
 
 

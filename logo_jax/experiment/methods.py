@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Hashable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import jax
 import numpy as np
@@ -150,8 +150,9 @@ class BaseEntry(NamedTuple):
     def knobs(self) -> dict[str, Any]:
         """Returns the annotations of all knobs, by name."""
         computed = {"encoder", "pair_weights", "running_stats", "tx", *self.derived}
+        types = get_type_hints(self.kind, include_extras=True)
         fields = {
-            field.name: field.type
+            field.name: types[field.name]
             for field in dataclasses.fields(self.kind)
             if field.name not in computed
         }
@@ -196,6 +197,11 @@ def make_base(parts: MethodParts, config: MethodConfig) -> BaseMethod:
     path = "config.method"
     if ":" in config.name:
         kind = networks.import_object(config.name, f"{path}.name")
+        if not (dataclasses.is_dataclass(kind) and isinstance(kind, type)):
+            raise ValueError(
+                f"{path}.name={config.name!r} must be a dataclass, such as a subclass "
+                "of logo_jax.methods.gradient.GradientMethod"
+            )
         entry = BaseEntry(kind)
     else:
         entry = lookup(BASES, config.name, f"{path}.name")

@@ -1,10 +1,36 @@
-"""The examples run, and their losses decrease."""
+"""The examples run, and what they print is right."""
 
 import importlib
+import pathlib
 import re
 
+import flax.linen as nn
 import jax
+import numpy as np
+import optax
 import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+import logo_jax
+from examples import from_weights, neighbors, own_arrays, own_method
+from logo_jax.interop import torchvision
+from logo_jax.interop.backbone import Backbone
+from logo_jax.methods.base import ENCODER, Batch, TrainState
+from logo_jax.methods.pairing import pair_weights
+from logo_jax.networks import resnet
+from logo_jax.parallel.mesh import AXIS, make_mesh
+from tests.backbones import BACKBONE
+from tests.data.pictures import smooth
+from tests.golden import test_backbones as golden
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+TINY = {
+    "encoder.backbone": BACKBONE,
+    "train.num_steps": 4,
+    "monitor.knn_every_steps": 2,
+    "monitor.trivial_baselines": False,
+}
 
 
 @pytest.mark.parametrize(
@@ -20,3 +46,130 @@ def test_an_example_runs_and_its_loss_decreases(
         example.main()
     losses = re.findall(r"loss (-?[\d.]+)", capsys.readouterr().out)
     assert float(losses[-1]) < float(losses[0])
+
+
+@pytest.fixture(name="program")
+def fixture_program(tmp_path, monkeypatch):
+    """Runs in an empty folder, with JAX's default promotion, as users' programs do."""
+    monkeypatch.chdir(tmp_path)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield tmp_path
+
+
+@pytest.mark.parametrize("example", [own_arrays, own_method])
+def test_a_run_on_own_arrays_reports_its_accuracy(
+    example, program, monkeypatch, capsys
+):
+    del program
+    monkeypatch.setattr(example, "FIELDS", example.FIELDS | TINY)
+    example.main()
+    printed = capsys.readouterr().out
+    accuracies = re.findall(r"^step ([24]): kNN ([\d.]+) %", printed, re.M)
+    assert [step for step, _ in accuracies] == ["2", "4"]
+    assert float(accuracies[-1][1]) > 20  # ten classes; 10 % is chance
+    assert ("features: (100, " in printed) == (example is own_arrays)
+
+
+class Pixels(nn.Module):
+    """An encoder without parameters: the red pixels of an image."""
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        del train
+        return images[..., 0].reshape(*images.shape[:-3], -1)
+
+
+def test_the_own_methods_loss_is_the_published_one_over_all_devices():
+    """Equal to the formula of the paper's section 2, written in NumPy."""
+    views = np.random.default_rng(0).normal(size=(8, 2, 1, 3, 3)).astype(np.float32)
+    method = own_method.BarlowTwins(
+        encoder=Pixels(),
+        tx=optax.sgd(0.1),
+        pair_weights=pair_weights("symmetric", num_global=2, num_local=0),
+        running_stats="all",
+        off_diagonal=0.3,
+    )
+    state = TrainState(0, {ENCODER: {}}, {ENCODER: {}}, {}, {})
+
+    def loss(globals_):
+        batch = Batch(globals_, globals_[:, :0])
+        return method.loss(state, batch, jax.random.key(0))[0]
+
+    with jax.numpy_rank_promotion("allow"):
+        found = jax.shard_map(
+            loss,
+            mesh=make_mesh(jax.devices()[:2]),
+            in_specs=jax.P(AXIS),
+            out_specs=jax.P(),
+        )(views)
+    first, second = (views[:, i, 0, :, 0].astype(np.float64) for i in (0, 1))
+    c = np.corrcoef(first.T, second.T)[:3, 3:]
+    on, off = (np.diag(c) - 1) ** 2, (c - np.diag(np.diag(c))) ** 2
+    assert float(found) == pytest.approx(on.sum() + 0.3 * off.sum(), rel=1e-3)
+
+
+def write_pictures(folder, count=6):
+    folder.mkdir()
+    for i in range(count):
+        Image.fromarray(smooth(20, 24, seed=i)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_a_run_from_weights_begins_at_their_features(program, monkeypatch, capsys):
+    """After a step of learning rate 0 the features are those of the weights."""
+    module = resnet.resnet10(width=4, stem="imagenet")
+    shapes = golden.shapes_of(module, np.zeros((1, 8, 8, 3), np.float32))
+    layers = golden.resnet_layers(shapes["params"])
+    backbone = Backbone(module, golden.formula_weights(layers, shapes))
+    save_file(torchvision.tensors_of(backbone), program / "w.safetensors")
+    fields = {
+        "encoder.backbone": "resnet10",
+        "encoder.width": 4,
+        "encoder.head_hidden": 8,
+        "encoder.embedding_dim": 8,
+        "crops.global_crops": (2, 16, (0.4, 1.0)),
+        "data.batch_size": 4,
+        "train.num_steps": 1,
+    }
+    monkeypatch.setattr(from_weights, "FIELDS", from_weights.FIELDS | fields)
+    from_weights.main("w.safetensors", str(write_pictures(program / "photos")))
+    found = re.search(r"before and after: ([\d.]+)", capsys.readouterr().out)
+    assert found
+    assert float(found[1]) > 0.9
+
+
+def test_the_nearest_image_is_the_one_that_shows_the_same(program, capsys):
+    folder = write_pictures(program / "photos")
+    picture = Image.open(folder / "3.png")
+    picture.resize((48, 40)).save(folder / "copy.png")
+    logo_jax.pretrain(
+        str(folder),
+        config="folder:baseline",
+        workdir="run",
+        quiet=True,
+        **TINY
+        | {
+            "crops.global_crops": (2, 16, (0.4, 1.0)),
+            "data.batch_size": 4,
+            "encoder.head_hidden": 8,
+            "encoder.embedding_dim": 8,
+            "train.num_steps": 1,
+        },
+    )
+    neighbors.main("run", str(folder))
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert {tuple(x.split()[1:]) for x in (first, second)} == {
+        ("3.png", "copy.png"),
+        ("copy.png", "3.png"),
+    }
+
+
+@pytest.mark.parametrize("page", ["extending.md"])
+def test_the_code_of_a_tutorial_is_that_of_an_example(page):
+    """So it is executed by the tests above."""
+    text = (REPOSITORY / "docs" / page).read_text()
+    programs = [file.read_text() for file in (REPOSITORY / "examples").glob("*.py")]
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    assert blocks
+    for block in blocks:
+        assert any(block.strip() in program for program in programs), block[:200]
