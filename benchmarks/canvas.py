@@ -12,7 +12,6 @@ used), and to cut crops by XLA. Prints tables and one JSON line.
 """
 
 import argparse
-import dataclasses
 import functools
 import json
 import statistics
@@ -26,9 +25,10 @@ from PIL import Image
 
 from benchmarks import jpegs
 from benchmarks.timing import alternate, stay_on_one_core
-from logo_jax.augment import AugmentSpec, CropSpec, make_views, resized_crop, sample_box
+from logo_jax.augment import CropSpec, make_views, resized_crop, sample_box
 from logo_jax.configs import base
 from logo_jax.data.decode import Pixels, Size, decode, shrink
+from logo_jax.experiment import parse
 
 FILTERS = ("box", "bilinear", "hamming", "bicubic", "lanczos")
 CUTS = {
@@ -37,12 +37,7 @@ CUTS = {
     "area 1": CropSpec(1, 224, (1.0, 1.0)),
     "local": CropSpec(1, 96, (0.05, 0.4)),
 }
-CUT_ONLY = dataclasses.replace(
-    AugmentSpec(**base.get_config("moco").augment),
-    flip_prob=0.0,
-    jitter_prob=0.0,
-    grayscale_prob=0.0,
-)
+CUT_ONLY = parse(base.get_config("moco")).augment.policy.without_changes()
 IMAGES_PER_CUT = 8
 ROUNDING = (
     1 / 255**2 / 12

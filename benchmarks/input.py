@@ -31,20 +31,14 @@ from benchmarks.timing import alternate, stay_on_one_core
 from logo_jax.augment import AugmentSpec, CropSpec, augment_crop, crop_boxes, make_views
 from logo_jax.configs import base, cifar10_simsiam
 from logo_jax.data.decode import Size, decode, decode_to_canvas
-from logo_jax.experiment import make_spec
+from logo_jax.experiment import make_spec, parse
 
 ENCODINGS = (".jpg", ".jpeg", ".png", ".webp")
 KEY = 0
-LOOK = AugmentSpec(**base.get_config("moco").augment)
+LOOK = parse(base.get_config("moco")).augment.policy
 LOOK = dataclasses.replace(LOOK, blur_prob=0.5)  # as MoCo v2
 CUT_ONLY = dataclasses.replace(
-    LOOK,
-    flip_prob=0.0,
-    jitter_prob=0.0,
-    grayscale_prob=0.0,
-    blur_prob=0.0,
-    mean=(0.0, 0.0, 0.0),
-    std=(1.0, 1.0, 1.0),
+    LOOK.without_changes(), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
 )
 CIFAR_IMAGES = 128
 Runs: TypeAlias = dict[
@@ -174,7 +168,9 @@ def cifar_share(step_images: int, rounds: int) -> dict[str, float]:
     config = cifar10_simsiam.get_config()
     config.data.batch_size = step_images
     spec = make_spec(config, num_devices=1)
-    views = functools.partial(make_views, augment=spec.config.augment, **spec.crops)
+    views = functools.partial(
+        make_views, augment=spec.config.augment.policy, **spec.crops
+    )
     ids = np.arange(CIFAR_IMAGES, dtype=np.int32)
     noise = np.random.default_rng(0).integers(0, 256, (CIFAR_IMAGES, 32, 32, 3))
     arguments = jax.device_put(

@@ -38,6 +38,9 @@ def augment(
 ) -> Any:
     """Augments a crop with the probabilities of `spec`, then calls `finish`.
 
+    Solarization, vertical flips and turns are left out: no config that is timed has
+    them.
+
     Source: pytorch/vision@torchvision/transforms/_functional_pil.py; the blur is that
     of
         facebookresearch/moco@moco/loader.py.

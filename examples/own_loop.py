@@ -24,11 +24,14 @@ crops = {
     "local_crops": augment.CropSpec(count=2, size=SIZE, scale=(0.2, 0.5)),
     "augment": augment.AugmentSpec(
         flip_prob=0.0,  # a flipped digit is not a digit
+        vertical_flip_prob=0.0,
+        quarter_turns_prob=0.0,
         jitter=(0.4, 0.4, 0.4, 0.1),
         jitter_prob=0.8,
         grayscale_prob=0.2,
         blur_prob=0.0,
         blur_sigma=(0.1, 2.0),
+        solarize_prob=0.0,
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
     ),

@@ -127,7 +127,7 @@ def read(
     run = pretrained.from_run(source.absolute(), workdir.read_config(source), mesh)
     spec, backbone = run.spec, run.of_seed(seed).backbone
     side = spec.config.monitor.crop or spec.crops["global_crops"].size
-    return ConvertInput(backbone, spec.config.augment, side)
+    return ConvertInput(backbone, spec.config.augment.policy, side)
 
 
 def convert(subject: ConvertInput, target: Target, out: Path) -> float:

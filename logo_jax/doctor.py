@@ -249,7 +249,7 @@ def _starts(config: Mapping[str, Any]) -> str:
 
 def _described(config: Mapping[str, Any], mesh: Mesh) -> tuple[Any, Any]:
     spec = make_spec(config, num_devices=mesh.devices.size)
-    return spec, jax.eval_shape(spec.init)
+    return spec, spec.check()
 
 
 def _batch(spec: ExperimentSpec, mesh: Mesh) -> Finding:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 
-from logo_jax.augment.color import AugmentSpec, augment_crop
+from logo_jax.augment.color import AugmentSpec, Extra, augment_crop
 from logo_jax.augment.resize import to_channels_last, triangle
 
 
@@ -17,11 +17,12 @@ def one_by_one(
     *,
     size: int,
     augment: AugmentSpec,
+    extra: Extra | None = None,
 ) -> Float[Array, "b n {size} {size} 3"]:
     """Cuts and augments one crop at a time, so that its pixels stay in the CPU's cache.
 
-    Color changes, blur and flip are random; only those that are drawn for a crop are
-    computed.
+    Color changes, blur, flips and turns are random; only those that are drawn for a
+    crop are computed.
     """
 
     def render_image(image_boxes_keys):
@@ -30,7 +31,7 @@ def one_by_one(
         def render_crop(box_key: tuple[Float[Array, " 4"], jax.Array]):
             planes = resized_crop_by_blocks(image, box_key[0], size)
             return to_channels_last(
-                augment_crop(box_key[1], planes, augment, branch=True)
+                augment_crop(box_key[1], planes, augment, extra=extra, branch=True)
             )
 
         return jax.lax.map(render_crop, tuple(boxes_keys))

@@ -1,4 +1,4 @@
-"""Changes of color, blur, flip and normalization of one crop.
+"""Changes of color, blur, flips, turns and normalization of one crop.
 
 The operations equal torchvision's on float tensors. A crop is stored as planes
 Float[Array, "3 h w"]: red, green and blue, with values in [0, 1], float32. Use
@@ -6,6 +6,7 @@ Float[Array, "3 h w"]: red, green and blue, with values in [0, 1], float32. Use
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -85,6 +86,26 @@ def grayscale(planes: Float[Array, "3 h w"]) -> Float[Array, "3 h w"]:
 def flip(planes: Float[Array, "c h w"]) -> Float[Array, "c h w"]:
     """Mirrors the image left to right."""
     return planes[:, :, ::-1]
+
+
+def flip_vertically(planes: Float[Array, "c h w"]) -> Float[Array, "c h w"]:
+    """Mirrors the image top to bottom."""
+    return planes[:, ::-1]
+
+
+def turn(planes: Float[Array, "c s s"], turns: Int[Array, ""]) -> Float[Array, "c s s"]:
+    """Turns a square image counterclockwise by 0, 1, 2 or 3 quarter turns."""
+    by = [functools.partial(jnp.rot90, k=k, axes=(1, 2)) for k in range(4)]
+    return jax.lax.switch(turns, by, planes)
+
+
+def solarize(planes: Float[Array, "c h w"]) -> Float[Array, "c h w"]:
+    """Inverts the values from 0.5 upward: x becomes 1 - x.
+
+    Source: pytorch/vision@torchvision/transforms/_functional_tensor.py, `solarize` with
+        threshold 0.5.
+    """
+    return jnp.where(planes >= 0.5, 1.0 - planes, planes)
 
 
 def normalize(
@@ -224,14 +245,19 @@ def _blur_axis(
 
 
 Planes = Float[Array, "3 h w"]
+# a change of one's own: a function from (key, image in [0, 1]) to an image like it
+Extra = Callable[[PRNGKeyArray, Float[Array, "h w 3"]], Float[Array, "h w 3"]]
 
 
 @dataclasses.dataclass(frozen=True)
 class AugmentSpec:
-    """Color changes, blur, flip and normalization of a crop.
+    """Color changes, blur, flips, turns and normalization of a crop.
 
     Attributes:
         flip_prob: probability of mirroring left to right.
+        vertical_flip_prob: probability of mirroring top to bottom.
+        quarter_turns_prob: probability of turning the crop by 0, 90, 180 or 270
+            degrees, each of which is equally likely.
         jitter: strengths of brightness, contrast, saturation and hue changes, >= 0; hue
             at most 0.5.
         jitter_prob: probability of the color jitter.
@@ -239,6 +265,7 @@ class AugmentSpec:
         blur_prob: probability of a Gaussian blur.
         blur_sigma: (min, max) of the blur's standard deviation, in pixels; it is drawn
             uniformly.
+        solarize_prob: probability of inverting the values from 0.5 upward.
         mean: mean of each channel, for pixels in [0, 1]; subtracted last.
         std: standard deviation of each channel; divides last.
 
@@ -247,16 +274,19 @@ class AugmentSpec:
     """
 
     flip_prob: float
+    vertical_flip_prob: float
+    quarter_turns_prob: float
     jitter: tuple[float, float, float, float]
     jitter_prob: float
     grayscale_prob: float
     blur_prob: float
     blur_sigma: tuple[float, float]
+    solarize_prob: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
     def __post_init__(self):
-        for name in ("flip_prob", "jitter_prob", "grayscale_prob", "blur_prob"):
+        for name in _PROBABILITIES:
             _require_probability(name, getattr(self, name))
         if len(self.jitter) != 4 or min(self.jitter) < 0 or self.jitter[3] > 0.5:
             raise ValueError(
@@ -274,27 +304,56 @@ class AugmentSpec:
                 "and std must be positive; use e.g. (0.5, 0.5, 0.5) for both"
             )
 
+    def without_changes(self) -> "AugmentSpec":
+        """Returns the spec that only normalizes: all probabilities are 0."""
+        return dataclasses.replace(self, **dict.fromkeys(_PROBABILITIES, 0.0))
+
+
+_PROBABILITIES = tuple(
+    field.name
+    for field in dataclasses.fields(AugmentSpec)
+    if field.name.endswith("_prob")
+)
+
 
 def augment_crop(
-    key: PRNGKeyArray, planes: Planes, spec: AugmentSpec, *, branch: bool = False
+    key: PRNGKeyArray,
+    planes: Planes,
+    spec: AugmentSpec,
+    *,
+    extra: Extra | None = None,
+    branch: bool = False,
 ) -> Planes:
     """Jitters, grays, blurs, mirrors and normalizes one crop, in MoCo v2's order.
 
+    Before the normalization, the crop is also solarized and turned, and changed by
+    `extra`, in this order.
+
     Args:
         key: random key of this crop.
-        planes: one crop, in [0, 1].
+        planes: one crop, in [0, 1]; a square if it may be turned.
         spec: probabilities and strengths; a step of probability 0 costs nothing.
+        extra: a change of one's own, which is always applied: a function `(key, image)
+            -> image` of float32 images [h, w, 3] with values in [0, 1]; None: none.
         branch: whether to compute only the changes that are drawn. Otherwise all
             changes are computed and then selected, which is what `jax.vmap` needs.
 
-    Source: facebookresearch/moco@main_moco.py, `--aug-plus`.
+    Source: facebookresearch/moco@main_moco.py, `--aug-plus`; the solarization after the
+        blur is that of BYOL, https://arxiv.org/abs/2006.07733, appendix B.
     """
+    # A new step is appended, so that the random keys of the others do not change. The
+    # flips and turns may be in any order with the solarization.
     steps = (
         (spec.jitter_prob, lambda key, x: jitter(key, x, spec.jitter)),
         (spec.grayscale_prob, lambda _, x: grayscale(x)),
         (spec.blur_prob, lambda key, x: _random_blur(key, x, spec.blur_sigma)),
         (spec.flip_prob, lambda _, x: flip(x)),
+        (spec.solarize_prob, lambda _, x: solarize(x)),
+        (spec.vertical_flip_prob, lambda _, x: flip_vertically(x)),
+        (spec.quarter_turns_prob, _random_turn),
     )
+    if extra is not None:
+        steps = (*steps, (1.0, functools.partial(_change_by, extra)))
     for step_key, step in zip(jax.random.split(key, len(steps)), steps, strict=True):
         planes = _sometimes(step_key, *step, planes, branch)
     return normalize(planes, spec.mean, spec.std)
@@ -323,6 +382,14 @@ def _random_blur(
     low, high = sigma_range
     sigma = jax.random.uniform(key, (), minval=low, maxval=high)
     return gaussian_blur(planes, sigma)
+
+
+def _random_turn(key: PRNGKeyArray, planes: Planes) -> Planes:
+    return turn(planes, jax.random.randint(key, (), 0, 4))
+
+
+def _change_by(extra: Extra, key: PRNGKeyArray, planes: Planes) -> Planes:
+    return jnp.moveaxis(extra(key, jnp.moveaxis(planes, 0, -1)), -1, 0)
 
 
 def _require_probability(name: str, value: float) -> None:

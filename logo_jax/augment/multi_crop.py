@@ -14,11 +14,12 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from logo_jax.augment import color
 from logo_jax.augment._cpu import one_by_one
-from logo_jax.augment.color import AugmentSpec, augment_crop
+from logo_jax.augment.color import AugmentSpec, Extra, augment_crop
 from logo_jax.augment.random_crop import CropSpec, sample_box
 from logo_jax.augment.resize import resized_crop, to_channels_last, to_planes
 
@@ -32,6 +33,8 @@ def make_views(
     global_crops: CropSpec,
     local_crops: CropSpec,
     augment: AugmentSpec,
+    second: AugmentSpec | None = None,
+    extra: Extra | None = None,
 ) -> tuple[Float[Array, "b g s s 3"], Float[Array, "b l t t 3"]]:
     """Crops every image several times and augments the crops.
 
@@ -46,6 +49,9 @@ def make_views(
         local_crops: spec of the l crops of size t, with indices g to g + l - 1; l may
             be 0.
         augment: augmentation of each crop.
+        second: augmentation of the second global crop, instead of `augment`; None:
+            `augment`.
+        extra: a change of one's own of every crop; see `augment_crop`.
 
     Returns:
         Normalized global crops and local crops.
@@ -57,18 +63,24 @@ def make_views(
     )
     boxes = _on_canvas(boxes, sizes, images.shape[1:3])
 
-    def views(crops: slice, size: int):
-        chosen = (images, boxes[:, crops], color_keys[:, crops])
-        return render(*chosen, size=size, augment=augment)
+    def views(crops: list[int], size: int, augment: AugmentSpec = augment):
+        rows = np.array(crops, int)
+        chosen = (images, boxes[:, rows], color_keys[:, rows])
+        return render(*chosen, size=size, augment=augment, extra=extra)
 
-    first_local = global_crops.count
+    first = [i for i in range(global_crops.count) if second is None or i != 1]
+    local = list(range(global_crops.count, num_crops))
     if global_crops.size == local_crops.size:  # one call, half the compile time
-        both = views(slice(None), global_crops.size)
-        return both[:, :first_local], both[:, first_local:]
-    return (
-        views(slice(None, first_local), global_crops.size),
-        views(slice(first_local, None), local_crops.size),
-    )
+        both = views(first + local, global_crops.size)
+        global_views, local_views = both[:, : len(first)], both[:, len(first) :]
+    else:
+        global_views = views(first, global_crops.size)
+        local_views = views(local, local_crops.size)
+    if second is None:
+        return global_views, local_views
+    of_second = views([1], global_crops.size, second)
+    parts = [global_views[:, :1], of_second, global_views[:, 1:]]
+    return jnp.concatenate(parts, axis=1), local_views
 
 
 def crop_boxes(
@@ -155,6 +167,7 @@ def render(
     *,
     size: int,
     augment: AugmentSpec,
+    extra: Extra | None = None,
 ) -> Float[Array, "b n {size} {size} 3"]:
     """Cuts the boxes out of each image and augments them, with one key per box.
 
@@ -164,13 +177,14 @@ def render(
         keys: random key of each crop, [b, n].
         size: side of the crops, in pixels.
         augment: augmentation of each crop.
+        extra: a change of one's own of each crop; see `augment_crop`.
 
     Returns:
         Normalized crops, channels last. They are computed by `one_by_one` on CPUs and
         by `all_at_once` on other platforms, where each is the faster one; the two agree
         up to float rounding.
     """
-    looks = {"size": size, "augment": augment}
+    looks = {"size": size, "augment": augment, "extra": extra}
     # Sequential, because under `jax.vmap` both branches of a condition are computed.
     sequential = jax.custom_batching.sequential_vmap(
         functools.partial(one_by_one, **looks)
@@ -188,16 +202,17 @@ def all_at_once(
     *,
     size: int,
     augment: AugmentSpec,
+    extra: Extra | None = None,
 ) -> Float[Array, "b n {size} {size} 3"]:
     """Cuts and augments all crops in parallel.
 
-    Every random change (color, blur, flip) is computed for every crop, and then used
-    only if it is drawn for the crop.
+    Every random change (color, blur, flip, turn) is computed for every crop, and then
+    used only if it is drawn for the crop.
     """
 
     def render_crop(image: UInt8[Array, "h w 3"], box: Float[Array, " 4"], key):
         crop = resized_crop(to_planes(image), box, size)
-        return to_channels_last(augment_crop(key, crop, augment))
+        return to_channels_last(augment_crop(key, crop, augment, extra=extra))
 
     over_crops = jax.vmap(render_crop, in_axes=(None, 0, 0))
     return jax.vmap(over_crops)(images, boxes, keys)

@@ -36,7 +36,8 @@ def load(
             bool from true, false, 1 or 0, and a tuple from a Python literal. A float
             field also accepts an integer, a tuple field a list, and a string field a
             function or class, which is converted to its import path. If "method.name"
-            is an import path, the other fields "method.NAME" are those of that class.
+            is an import path, the other fields "method.NAME" are those of that class. A field that is None
+            accepts any value.
 
     Returns:
         A new config, which is locked, so that no field can be added.
@@ -149,6 +150,7 @@ _RULES = {
     float: "a number",
     str: "a string",
     tuple: "a tuple",
+    type(None): "a Python literal",
 }
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
@@ -191,7 +193,7 @@ def _of_text(text: str, kind: type) -> Any:
     if kind is tuple:
         value = _literal(text)
         return _of(value if isinstance(value, tuple | list) else (value,), kind)
-    return kind(text) if kind in _RULES else _of(_literal(text), kind)
+    return kind(text) if kind in (int, float, str) else _of(_literal(text), kind)
 
 
 def _literal(text: str) -> Any:
@@ -202,7 +204,7 @@ def _literal(text: str) -> Any:
 
 
 def _of(value: Any, kind: type) -> Any:
-    if kind is tuple and isinstance(value, tuple | list):
+    if kind is type(None) or (kind is tuple and isinstance(value, tuple | list)):
         return _as_tuple(value)
     if isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
         return value

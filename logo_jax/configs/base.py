@@ -71,14 +71,26 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     config.crops = ConfigDict()
     config.crops.global_crops = (2, 32, (0.4, 1.0))
     config.crops.local_crops = (2, 32, (0.08, 0.6))
+    config.crops.aspect_ratio = (3 / 4, 4 / 3)  # (min, max) width / height of a crop
 
+    # A change of probability 0 costs nothing. Order: jitter, grayscale, blur, flips,
+    # solarization, turns, the change of one's own, normalization.
     config.augment = ConfigDict()
-    config.augment.flip_prob = 0.5
+    config.augment.flip_prob = 0.5  # left to right
+    config.augment.vertical_flip_prob = 0.0  # top to bottom
+    config.augment.quarter_turns_prob = 0.0  # by 0, 90, 180 or 270 degrees, at random
     config.augment.jitter = (0.4, 0.4, 0.4, 0.1)  # brightness contrast saturation hue
     config.augment.jitter_prob = 0.8
     config.augment.grayscale_prob = 0.2
     config.augment.blur_prob = 0.0
     config.augment.blur_sigma = (0.1, 2.0)  # pixels
+    config.augment.solarize_prob = 0.0  # values from 0.5 upward are inverted
+    # The second global crop can be augmented differently: each field above may have
+    # another value for it. None: the same value. Local crops use the values above.
+    config.augment.second = ConfigDict(dict.fromkeys(config.augment))
+    # a change of one's own: import path, "package.module:function", of a function (key,
+    # image) -> image, for float32 images [h, w, 3] with values in [0, 1]; "": none
+    config.augment.extra = ""
     config.augment.mean = (0.4914, 0.4822, 0.4465)  # mean of each channel in [0, 1]
     config.augment.std = (0.2023, 0.1994, 0.2010)  # standard deviation of each channel
 

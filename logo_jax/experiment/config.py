@@ -3,9 +3,10 @@
 `parse` converts a config, from a config file or from a run's config.json, to a
 `Config`, and raises an error for unknown, missing and wrong fields. Defaults are in
 `configs/base.py`. A new field needs one line there, with its default and meaning, and
-one line here, with its type and allowed values. Fields of the augmentation are typed in
-`augment/color.py`. Fields of a base method (knobs) are typed in the method's class or,
-if the class's field is computed from the config's, in `experiment/methods.py`.
+one line here, with its type and allowed values. Fields of an augmentation policy are
+typed in `augment/color.py`. Fields of a base method (knobs) are typed in the method's
+class or, if the class's field is computed from the config's, in
+`experiment/methods.py`.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ from typing import (
 
 import numpy as np
 
-from logo_jax.augment.color import AugmentSpec
+from logo_jax.augment.color import AugmentSpec, Extra
 from logo_jax.augment.random_crop import CropSpec
 from logo_jax.configs import base
 from logo_jax.data.load import DataLocation
@@ -96,6 +97,13 @@ def is_number(value: Any) -> bool:
     return known and -FLOAT_MAX <= value <= FLOAT_MAX
 
 
+def _is_range(value: Any) -> bool:
+    match value:
+        case (low, high):
+            return is_number(low) and is_number(high) and 0 < low <= high
+    return False
+
+
 def _are_milestones(value: Any) -> bool:
     return (
         isinstance(value, tuple)
@@ -123,7 +131,12 @@ KNN_SETTINGS = Rule(
     f"pairs (neighbors >= 1, temperature >= {COLDEST}), at least one",
     _are_knn_settings,
 )
+RANGE = Rule("(min, max) with 0 < min <= max", _is_range)
 STRING = Rule("a string", lambda x: isinstance(x, str) and "\0" not in x)
+FUNCTION = Rule(
+    "an import path package.module:function, a function, or '' for none",
+    lambda x: STRING.allows(x) or callable(x),
+)
 SWITCH = Rule("True or False", lambda x: isinstance(x, bool))
 PLAIN = {int: whole(-INT_MAX), float: NUMBER, str: STRING, bool: SWITCH}
 
@@ -163,14 +176,32 @@ class CropsConfig:
 
     global_crops: Annotated[CropTuple, crops(2)]
     local_crops: Annotated[CropTuple, crops(0)]
+    aspect_ratio: Annotated[tuple[float, float], RANGE]
 
     @property
     def specs(self) -> dict[str, CropSpec]:
         """The specs of the crops, as arguments of `augment.make_views`."""
+        groups = {"global_crops": self.global_crops, "local_crops": self.local_crops}
         return {
-            name: CropSpec(count=count, size=size, scale=scale)
-            for name, (count, size, scale) in dataclasses.asdict(self).items()
+            name: CropSpec(*crops, aspect=self.aspect_ratio)
+            for name, crops in groups.items()
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Augmentation of the crops.
+
+    Attributes:
+        policy: augmentation of all crops, but the second global crop may have its own.
+        second: augmentation of the second global crop; None: `policy`.
+        extra: a change of one's own of every crop: the import path of a function, or
+            the function (`augment.augment_crop` describes it); "": none.
+    """
+
+    policy: AugmentSpec
+    second: AugmentSpec | None
+    extra: str | Extra
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,7 +318,7 @@ class Config:
     running_stats: Annotated[str, one_of(("all", "globals"))]
     data: DataConfig
     crops: CropsConfig
-    augment: AugmentSpec
+    augment: AugmentConfig
     encoder: EncoderConfig
     method: MethodConfig
     logo: LoGoConfig
@@ -334,6 +365,8 @@ def parse_group(
         inside = f"{path}.{name}"
         if annotation is MethodConfig:
             values[name] = _method(values[name], inside)
+        elif annotation is AugmentConfig:
+            values[name] = _augment(values[name], inside, default)
         elif dataclasses.is_dataclass(annotation):
             inner: Any = annotation
             values[name] = parse_group(inner, values[name], inside, default)
@@ -409,6 +442,26 @@ def _method(group: Any, path: str) -> MethodConfig:
         raise ValueError(f"{path}={group!r} must be a group of fields with a name")
     knobs = {name: value for name, value in group.items() if name != "name"}
     return MethodConfig(group["name"], knobs)
+
+
+def _augment(group: Any, path: str, default: Callable[[str], Any]) -> AugmentConfig:
+    """Converts the augment group, in which the fields of a policy are not a group."""
+    names = [field.name for field in dataclasses.fields(AugmentSpec)]
+    values = check_fields([*names, "second", "extra"], group, path)
+    extra, second = values.pop("extra"), values.pop("second")
+    require(extra, Annotated[Any, FUNCTION], f"{path}.extra", default)
+    policy = parse_group(AugmentSpec, values, path, default)
+    inside = f"{path}.second"
+    of_crops = [name for name in names if name not in ("mean", "std")]
+    changes = {
+        name: float(value) if is_whole(value) else value  # None has no type to keep
+        for name, value in check_fields(of_crops, second, inside).items()
+        if value is not None
+    }
+    if not changes:
+        return AugmentConfig(policy, None, extra)
+    other = parse_group(AugmentSpec, values | changes, inside, default)
+    return AugmentConfig(policy, other, extra)
 
 
 def _hint(name: str, names: Iterable[str]) -> str:

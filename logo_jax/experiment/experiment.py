@@ -93,7 +93,7 @@ def make_experiment(
         steps_per_epoch=_steps_per_epoch(config, images.train),
         num_classes=_num_classes(config, images.train),
     )
-    jax.eval_shape(spec.init)  # raises if a queue or crops do not fit the batch
+    spec.check()
     data = decode_in_memory(config.data, images)
     monitor = knn_monitor(spec, data, mesh)
     loader, loading = make_loader(
@@ -164,7 +164,7 @@ def knn_monitor(
     return KnnMonitor(
         encode_with=make_encode_with(
             spec.encoder,
-            functools.partial(prepare_eval, spec=spec.config.augment),
+            functools.partial(prepare_eval, spec=spec.config.augment.policy),
             batch_sharding(mesh),
             ("backbone", "projector") if config.projector else ("backbone",),
         ),

@@ -20,6 +20,7 @@ from logo_jax.data.sources.base import NO_LABEL, ArraySource, ImageSource, Recor
 from logo_jax.data.sources.folder import load_unsplit_folder
 from logo_jax.evaluation.features import Features, extract
 from logo_jax.experiment import pretrained
+from logo_jax.experiment.config import parse
 from logo_jax.interop import huggingface, pretrained_files
 from logo_jax.parallel.mesh import batch_sharding, make_mesh, place, replicate
 from logo_jax.training import workdir
@@ -192,7 +193,7 @@ def _of_run(
     return ImageEncoder(
         variables=run.backbone.variables,
         module=run.backbone.module,
-        augment=run.spec.config.augment,
+        augment=run.spec.config.augment.policy,
         resize=monitor.resize,
         crop=monitor.crop if monitor.resize else 0,
         source=f"{run.source} of {folder}",
@@ -208,7 +209,7 @@ def _of_file(
 ) -> ImageEncoder:
     config = base.get_config("simsiam")
     base_imagenet.set_images(config)
-    augment = AugmentSpec(**config.to_dict()["augment"])
+    augment = parse(config.to_dict()).augment.policy
     if mean is not None:
         augment = dataclasses.replace(augment, mean=tuple(map(float, mean)))
     if std is not None:

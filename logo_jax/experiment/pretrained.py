@@ -92,7 +92,7 @@ class FrozenEncoder:
         """Computes backbone features of images that are already cropped."""
         encode_with = make_encode_with(
             self.spec.encoder,
-            functools.partial(prepare_eval, spec=self.spec.config.augment),
+            functools.partial(prepare_eval, spec=self.spec.config.augment.policy),
             batch_sharding(self.mesh),
             ("backbone",),
         )

@@ -11,6 +11,7 @@ from logo_jax.augment.multi_crop import make_views
 from logo_jax.augment.random_crop import CropSpec
 from logo_jax.data.loader import Examples
 from logo_jax.experiment import networks
+from logo_jax.experiment.augmentation import load_extra, require_extra
 from logo_jax.experiment.config import Config, parse
 from logo_jax.experiment.methods import MethodParts, make_method
 from logo_jax.methods.base import Batch, Method, TrainState
@@ -48,8 +49,26 @@ class ExperimentSpec:
         epoch_key = jax.random.fold_in(key, epoch)
         *pixels, labels = examples
         augment = self.config.augment
-        views = make_views(epoch_key, *pixels, **self.crops, augment=augment)
+        views = make_views(
+            epoch_key,
+            *pixels,
+            **self.crops,
+            augment=augment.policy,
+            second=augment.second,
+            extra=load_extra(augment),
+        )
         return Batch(*views, labels)
+
+    def check(self) -> TrainState:
+        """Returns the shapes of the state before the first step, after some checks.
+
+        Raises:
+            ValueError: if a queue or the crops do not fit the batch, or if the change
+                of one's own in the augmentation is not usable.
+        """
+        crops = self.crops.values()
+        require_extra(self.config.augment, [spec.size for spec in crops if spec.count])
+        return jax.eval_shape(self.init)
 
     def init(self, keys: jax.Array | None = None) -> TrainState:
         """Returns the state before the first step; several seeds are a leading axis.

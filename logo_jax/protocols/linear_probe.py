@@ -42,6 +42,18 @@ from logo_jax.training.schedule import TrainingSchedule
 from logo_jax.training.train_step import TrainStep, make_train_step
 
 SEED = 0  # seed of the initialization, the crops and the order of images
+# fields of the augmentation in the config of a probe's folder; the folders of earlier
+# versions have the same, and every other probability is 0 in a probe
+RECORDED = (
+    "flip_prob",
+    "jitter",
+    "jitter_prob",
+    "grayscale_prob",
+    "blur_prob",
+    "blur_sigma",
+    "mean",
+    "std",
+)
 OPTIMIZERS = {"sgd": optim.sgd, "lars": optim.lars}
 SCHEDULES = ("step", "cosine")
 RULES: dict[str, tuple[Callable[[Any], bool], str, Any]] = {
@@ -249,7 +261,7 @@ def train_and_test(
         "dataset": train_images.origin,
         "encoder": frozen.source,
         "crop": dataclasses.asdict(probe.crop),
-        "augment": dataclasses.asdict(probe.augment),
+        "augment": {name: getattr(probe.augment, name) for name in RECORDED},
         "seed": SEED,
     }
     workdir.check_config(folder, config)
@@ -351,11 +363,7 @@ def make_probe(
         method=LinearProbe(spec.encoder, variables, num_classes, tx),
         crop=CropSpec(1, spec.crops["global_crops"].size, recipe.area, recipe.aspect),
         augment=dataclasses.replace(
-            spec.config.augment,
-            flip_prob=recipe.flip_prob,
-            jitter_prob=0.0,
-            grayscale_prob=0.0,
-            blur_prob=0.0,
+            spec.config.augment.policy.without_changes(), flip_prob=recipe.flip_prob
         ),
         schedule=TrainingSchedule(
             num_steps=recipe.num_epochs * steps_per_epoch,

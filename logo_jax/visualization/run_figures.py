@@ -73,8 +73,8 @@ def crop_examples(spec: ExperimentSpec, examples: Examples) -> list[CropExample]
         examples.images,
         examples.sizes,
         np.asarray(boxes),
-        to_pixels(batch.global_crops, spec.config.augment),
-        to_pixels(batch.local_crops, spec.config.augment),
+        to_pixels(batch.global_crops, spec.config.augment.policy),
+        to_pixels(batch.local_crops, spec.config.augment.policy),
         strict=True,
     )
     return [

@@ -130,12 +130,7 @@ class AffinityScorer:
             "global_crops": dataclasses.replace(local, count=count),
             "local_crops": CropSpec(0, local.size, local.scale),
         }
-        plain = dataclasses.replace(
-            spec.config.augment,
-            **dict.fromkeys(
-                ("flip_prob", "jitter_prob", "grayscale_prob", "blur_prob"), 0.0
-            ),
-        )
+        plain = spec.config.augment.policy.without_changes()
         ids = jnp.arange(len(rows))
         pixels, sizes = jnp.asarray(stored.images), jnp.asarray(stored.sizes)
         views = jax.jit(functools.partial(make_views, **specs, augment=plain))
@@ -171,7 +166,7 @@ def compare(scorer: AffinityScorer, images: ImageSource, key: jax.Array) -> Comp
     rows = np.concatenate([rows[0, :1], rows.ravel()])
     crops = scorer.cut(images, rows, 1, key).crops[:, 0]
     reference = jnp.broadcast_to(crops[:1], crops[1:].shape)
-    shown = to_pixels(crops, scorer.spec.config.augment)
+    shown = to_pixels(crops, scorer.spec.config.augment.policy)
     return Comparison(shown[0], shown[1:], names, scorer.scores(reference, crops[1:]))
 
 

@@ -1,8 +1,11 @@
 """Augmentations for tests: the configs' defaults with changes."""
 
-from logo_jax.augment import AugmentSpec
+import dataclasses
+
 from logo_jax.configs import base
+from logo_jax.experiment import parse
 
 
 def spec(**changes):
-    return AugmentSpec(**base.get_config("simsiam").augment.to_dict() | changes)
+    policy = parse(base.get_config("simsiam")).augment.policy
+    return dataclasses.replace(policy, **changes)

@@ -1,5 +1,6 @@
 """Images of several sizes on canvases of one size."""
 
+import dataclasses
 import functools
 
 import jax
@@ -16,12 +17,8 @@ _CROPS = {
     "global_crops": CropSpec(count=2, size=24, scale=(0.3, 1.0)),
     "local_crops": CropSpec(count=3, size=12, scale=(0.05, 0.3)),
 }
-_CUT_ONLY = spec(
-    flip_prob=0.0,
-    jitter_prob=0.0,
-    grayscale_prob=0.0,
-    mean=(0.0, 0.0, 0.0),
-    std=(1.0, 1.0, 1.0),
+_CUT_ONLY = dataclasses.replace(
+    spec().without_changes(), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
 )
 
 

@@ -90,6 +90,13 @@ def test_a_third_of_a_turn_in_hue_permutes_the_channels(shift):
     )
 
 
+def test_solarize_inverts_the_bright_values_only():
+    values = jnp.array([0.0, 0.2, 0.49, 0.5, 0.7, 1.0])
+    planes = jnp.broadcast_to(values, (3, 1, 6))
+    expected = jnp.array([0.0, 0.2, 0.49, 0.5, 0.3, 0.0])
+    np.testing.assert_allclose(color.solarize(planes)[0, 0], expected, atol=1e-6)
+
+
 def test_blur_keeps_constant_images_and_smooths_others():
     constant = jnp.full((3, 14, 18), 0.7)
     np.testing.assert_allclose(color.gaussian_blur(constant, 1.5), 0.7, atol=1e-6)

@@ -18,12 +18,8 @@ from tests.augment.specs import spec
 _KEY = jax.random.key(7)
 _GLOBAL = CropSpec(count=2, size=12, scale=(0.4, 1.0))
 _LOCAL = CropSpec(count=3, size=8, scale=(0.1, 0.4))
-_NOTHING = spec(
-    flip_prob=0.0,
-    jitter_prob=0.0,
-    grayscale_prob=0.0,
-    mean=(0.0, 0.0, 0.0),
-    std=(1.0, 1.0, 1.0),
+_NOTHING = dataclasses.replace(
+    spec().without_changes(), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
 )
 _EVERYTHING = spec(blur_prob=0.5, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 _IDS = jnp.array([5, 11, 2, 40])
@@ -148,6 +144,69 @@ def test_pixels_stay_in_the_normalized_range_of_zero_to_one():
     for views in _views(_images(), _IDS):
         assert views.min() >= -1 - 1e-5
         assert views.max() <= 1 + 1e-5
+
+
+def _solarized(num_global, local_crops, first, second, num=600):
+    """Whether each crop of `num` white images is solarized, [num, crops].
+
+    A white image that is solarized is black.
+    """
+    images = jnp.full((num, 4, 4, 3), 255, jnp.uint8)
+    views = jax.jit(
+        functools.partial(
+            make_views,
+            global_crops=CropSpec(count=num_global, size=3, scale=(0.4, 1.0)),
+            local_crops=local_crops,
+            augment=dataclasses.replace(_NOTHING, solarize_prob=first),
+            second=dataclasses.replace(_NOTHING, solarize_prob=second),
+        )
+    )(_KEY, images, _sizes(4, 4, num), jnp.arange(num))
+    levels = np.concatenate([np.asarray(x).mean((2, 3, 4)) for x in views], axis=1)
+    assert np.all((np.abs(levels) < 1e-5) ^ (np.abs(levels - 1) < 1e-5))
+    return levels < 0.5
+
+
+@pytest.mark.parametrize("num_global", [2, 3])
+@pytest.mark.parametrize("local_size", [2, 3])  # with the global crops' size, or not
+def test_the_second_policy_is_that_of_the_second_global_crop_only(
+    num_global, local_size
+):
+    local = CropSpec(count=2, size=local_size, scale=(0.1, 0.4))
+    solarized = _solarized(num_global, local, first=0.0, second=1.0)
+    expected = np.arange(num_global + 2) == 1
+    np.testing.assert_array_equal(solarized, np.tile(expected, (600, 1)))
+
+
+def test_each_view_is_changed_with_its_own_probability_and_independently():
+    local = CropSpec(count=2, size=2, scale=(0.1, 0.4))
+    solarized = _solarized(2, local, first=0.2, second=0.5)
+    # 4 standard deviations of a share of 600 draws
+    expected = np.array([0.2, 0.5, 0.2, 0.2])
+    bound = 4 * np.sqrt(expected * (1 - expected) / 600)
+    assert np.all(np.abs(solarized.mean(0) - expected) < bound)
+    correlations = np.corrcoef(solarized.T) - np.eye(4)
+    assert np.abs(correlations).max() < 4 / np.sqrt(600)
+
+
+@pytest.mark.parametrize("local_crops", [_LOCAL, dataclasses.replace(_LOCAL, count=0)])
+def test_a_second_policy_that_is_the_first_changes_nothing(local_crops):
+    policy = dataclasses.replace(_NOTHING, flip_prob=0.5, grayscale_prob=0.5)
+    expected = _views(_images(), _IDS, augment=policy, local_crops=local_crops)
+    specs = {"global_crops": _GLOBAL, "local_crops": local_crops}
+    views = functools.partial(make_views, augment=policy, second=policy, **specs)
+    actual = jax.jit(views)(_KEY, _images(), _sizes(16, 20), _IDS)
+    for with_second, without in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(with_second, without, atol=1e-6)
+
+
+def test_a_change_of_ones_own_is_made_to_every_crop_of_every_policy():
+    specs = {"global_crops": _GLOBAL, "local_crops": _LOCAL}
+    how = {"extra": lambda key, image: jnp.full_like(image, 0.25)}
+    views = functools.partial(
+        make_views, augment=_NOTHING, second=_NOTHING, **specs, **how
+    )
+    for group in jax.jit(views)(_KEY, _images(), _sizes(16, 20), _IDS):
+        np.testing.assert_allclose(group, 0.25, atol=1e-6)
 
 
 def test_prepare_eval_only_scales_and_normalizes():

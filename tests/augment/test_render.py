@@ -14,8 +14,15 @@ from tests.augment.specs import spec
 _KEY = jax.random.key(7)
 _CUT_ONLY = spec(flip_prob=0.0, jitter_prob=0.0, grayscale_prob=0.0)
 _EVERYTHING = spec(
-    grayscale_prob=0.5, blur_prob=0.5, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+    vertical_flip_prob=0.5,
+    quarter_turns_prob=0.5,
+    grayscale_prob=0.5,
+    blur_prob=0.5,
+    solarize_prob=0.5,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
 )
+_SECOND = spec(solarize_prob=0.2)
 _CROPS = {
     "global_crops": CropSpec(count=2, size=12, scale=(0.4, 1.0)),
     "local_crops": CropSpec(count=1, size=12, scale=(0.1, 0.4)),
@@ -37,15 +44,21 @@ def _crops(num_images, num_crops):
     return _images(num_images), jnp.asarray(boxes, jnp.float32), keys
 
 
+def _noisy(key, image):
+    """A change of one's own."""
+    return 0.9 * image + 0.1 * jax.random.uniform(key, image.shape)
+
+
 def _views(key, images, ids):
     sizes = jnp.tile(jnp.array([images.shape[1:3]]), (len(images), 1))
-    return make_views(key, images, sizes, ids, **_CROPS, augment=_EVERYTHING)
+    how = {"augment": _EVERYTHING, "second": _SECOND, "extra": _noisy}
+    return make_views(key, images, sizes, ids, **_CROPS, **how)
 
 
 @pytest.mark.parametrize("size", [7, 32])
 def test_one_by_one_renders_the_same_crops_as_all_at_once(size):
     forms = (
-        jax.jit(functools.partial(form, size=size, augment=_EVERYTHING))
+        jax.jit(functools.partial(form, size=size, augment=_EVERYTHING, extra=_noisy))
         for form in (one_by_one, all_at_once)
     )
     actual, expected = (form(*_crops(8, 3)) for form in forms)

@@ -99,6 +99,7 @@ def test_a_healthy_run_is_reported_with_all_it_needs(run):
     [
         ("data.path=/nowhere", "data", "/nowhere is not a folder; give the folder"),
         ("data.batch_size=12", "config", "batch_size=12 must be a multiple of 8"),
+        ("augment.extra=math:sin", "config", "augment.extra='math:sin' raises TypeErr"),
         ("method.queue_size=60", "config", "queue_size=60 must be a multiple of the 8"),
         ("encoder.weights=nowhere", "weights", "'nowhere' does not exist; give the"),
         ("data.batch_size=32", "data", "batch_size=32 exceeds the 24 training images"),

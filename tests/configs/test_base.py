@@ -15,6 +15,9 @@ def old(method="moco"):
             config[group][name] = config[group].pop(new)
     config["data"]["loader"] = "resident"
     del config["monitor"]["wandb"], config["data"]["canvas"]
+    for name in ("second", "extra", "solarize_prob"):
+        del config["augment"][name]
+    del config["crops"]["aspect_ratio"]
     return config
 
 
@@ -27,6 +30,8 @@ def test_an_old_config_is_read_with_its_old_names_and_gets_defaults(method):
     assert config["data"]["val_size"] == 300
     assert config["data"]["loader"] == "on_device"
     assert (config["monitor"]["wandb"], config["data"]["canvas"]) == ("", 512)
+    assert parse(config).augment == parse(base.get_config(method)).augment
+    assert config["crops"]["aspect_ratio"] == (3 / 4, 4 / 3)
     assert "held_out" not in config["data"]
     assert saved["data"]["held_out"] == 300  # the argument is not changed
 

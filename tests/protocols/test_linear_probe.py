@@ -99,6 +99,28 @@ def test_it_learns_separable_classes_and_resumes_after_a_stop(run, tmp_path):
         probed(run, tmp_path / "whole", source="step 6")
 
 
+def test_a_probe_flips_crops_and_changes_nothing_else(run):
+    spec, state, data = run
+    augment = spec.config.augment
+    others = [name for name in dataclasses.asdict(augment.policy) if "_prob" in name]
+    policy = dataclasses.replace(augment.policy, **dict.fromkeys(others, 1.0))
+    strong = dataclasses.replace(augment, policy=policy, extra="nowhere:change")
+    config = dataclasses.replace(spec.config, augment=strong)
+    frozen = frozen_on((dataclasses.replace(spec, config=config), state, data))
+    probe = make_probe(frozen, RECIPE, num_classes=3, num_images=24)
+    drawn = {name: getattr(probe.augment, name) for name in others}
+    assert drawn == dict.fromkeys(others, 0.0) | {"flip_prob": RECIPE.flip_prob}
+    assert probe.augment.std == augment.policy.std
+
+
+def test_the_folder_of_a_probe_of_an_older_version_is_resumed(run, tmp_path):
+    """Its config has these fields of the augmentation only."""
+    probed(run, tmp_path, stop=StopAt(1))
+    config = json.loads((tmp_path / "config.json").read_text())
+    names = "flip_prob jitter jitter_prob grayscale_prob blur_prob blur_sigma mean std"
+    assert sorted(config["augment"]) == sorted(names.split())
+
+
 def stepped(run, recipe, num_devices=1, steps=2):
     """States of a probe after some steps and before the first step."""
     (spec, _, data), frozen = run, frozen_on(run, num_devices)
