@@ -5,7 +5,7 @@ first), Float[Array, "c h w"] in [0, 1], float32; `make_views` and `prepare_eval
 and return batches with channels last.
 """
 
-from logo_jax.augment.color import AugmentSpec, augment_crop
+from logo_jax.augment.color import AugmentSpec, Extra, augment_crop
 from logo_jax.augment.multi_crop import crop_boxes, make_views, prepare_eval
 from logo_jax.augment.random_crop import CropSpec, center_box, sample_box
 from logo_jax.augment.resize import resized_crop
@@ -13,6 +13,7 @@ from logo_jax.augment.resize import resized_crop
 __all__ = [
     "AugmentSpec",
     "CropSpec",
+    "Extra",
     "augment_crop",
     "center_box",
     "crop_boxes",

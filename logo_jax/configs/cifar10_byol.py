@@ -7,7 +7,12 @@ kNN top-1 in percent (k=200, T=0.1):
     logo           -                  -
 
 The published value is that of the best epoch in lightly's benchmark, from which the
-learning rate and sizes of this config are taken.
+learning rate, sizes and augmentation of this config are taken: all crops are augmented
+in the same way, without blur. solo-learn uses BYOL's augmentation on CIFAR-10 except
+for its blur, which these flags set:
+
+    --config.augment.jitter="(0.4, 0.4, 0.2, 0.1)"
+    --config.augment.second.solarize_prob=0.2
 
     python -m logo_jax.main --config=configs/cifar10_byol.py --workdir=runs/byol
 
