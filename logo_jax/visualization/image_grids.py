@@ -80,7 +80,7 @@ def crop_grid(name: str, examples: Sequence[CropExample]) -> RenderedFigure:
         title="Crops, as the network sees them",
         caption="The first column shows the stored image with the boxes of its crops "
         "(global crops solid, local crops dashed). The other columns show each crop of "
-        "the first epoch with its color augmentation and flip, framed in the color of "
+        "the first epoch with its augmentation, framed in the color of "
         "its box.",
         alt=f"{len(examples)} rows: an image with the boxes of {num_global} global and "
         f"{num_local} local crops, then the crops.",
