@@ -35,9 +35,9 @@ def load(
             has the type of the field, or is a string that is converted to that type: a
             bool from true, false, 1 or 0, and a tuple from a Python literal. A float
             field also accepts an integer, a tuple field a list, and a string field a
-            function or class, which is converted to its import path. If "method.name"
-            is an import path, the other fields "method.NAME" are those of that class. A field that is None
-            accepts any value.
+            function or class, which is converted to its import path. A field that is
+            None accepts any value. If "method.name" is an import path, the other fields
+            "method.NAME" are those of that class.
 
     Returns:
         A new config, which is locked, so that no field can be added.

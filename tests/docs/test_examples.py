@@ -3,6 +3,7 @@
 import importlib
 import pathlib
 import re
+import textwrap
 
 import flax.linen as nn
 import jax
@@ -13,7 +14,13 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 import logo_jax
-from examples import from_weights, neighbors, own_arrays, own_method
+from examples import (
+    from_weights,
+    neighbors,
+    own_arrays,
+    own_augmentation,
+    own_method,
+)
 from logo_jax.interop import torchvision
 from logo_jax.interop.backbone import Backbone
 from logo_jax.methods.base import ENCODER, Batch, TrainState
@@ -28,6 +35,7 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 TINY = {
     "encoder.backbone": BACKBONE,
     "train.num_steps": 4,
+    "train.log_every_steps": 1,
     "monitor.knn_every_steps": 2,
     "monitor.trivial_baselines": False,
 }
@@ -68,6 +76,20 @@ def test_a_run_on_own_arrays_reports_its_accuracy(
     assert [step for step, _ in accuracies] == ["2", "4"]
     assert float(accuracies[-1][1]) > 20  # ten classes; 10 % is chance
     assert ("features: (100, " in printed) == (example is own_arrays)
+
+
+def test_an_own_augmentation_is_trained_with(program, monkeypatch, capsys):
+    del program
+    fields = own_augmentation.FIELDS | TINY | {"train.num_steps": 2}
+    monkeypatch.setattr(own_augmentation, "FIELDS", fields)
+    own_augmentation.main()
+    printed = re.findall(r"^(with|without) erasing: kNN", capsys.readouterr().out, re.M)
+    assert printed == ["without", "with"]
+    runs = [logo_jax.Run(f"runs/own_augmentation/{name}") for name in printed]
+    first, second = ([x["loss"] for x in run.metrics if "loss" in x] for run in runs)
+    assert first != second
+    erased = own_augmentation.erase(jax.random.key(0), np.ones((8, 8, 3), np.float32))
+    assert np.sum(np.asarray(erased) == 0.5) == 2 * 2 * 3
 
 
 class Pixels(nn.Module):
@@ -169,7 +191,8 @@ def test_the_code_of_a_tutorial_is_that_of_an_example(page):
     """So it is executed by the tests above."""
     text = (REPOSITORY / "docs" / page).read_text()
     programs = [file.read_text() for file in (REPOSITORY / "examples").glob("*.py")]
-    blocks = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    blocks = re.findall(r"^( *)```python\n(.*?)^\1```", text, re.M | re.S)
     assert blocks
-    for block in blocks:
-        assert any(block.strip() in program for program in programs), block[:200]
+    for _, block in blocks:
+        code = textwrap.dedent(block).strip()
+        assert any(code in program for program in programs), code[:200]
