@@ -11,161 +11,39 @@ which is reported in one line on stderr; 130 if stopped by Ctrl-C. The same comm
 resumes an interrupted linear probe.
 """
 
-import json
-import pathlib
-import re
-import time
-import zlib
-from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from logo_jax import _cli, protocols
-from logo_jax.data.load import locate_dataset
 from logo_jax.evaluation.metrics import METRICS
-from logo_jax.experiment import parse, pretrained
-from logo_jax.experiment.pretrained import FrozenEncoder
-from logo_jax.parallel.mesh import make_mesh
-from logo_jax.protocols.base import EvalRequest, EvalResult
-from logo_jax.training import atomic, preemption, workdir
+from logo_jax.runs import evaluation
+from logo_jax.training import preemption
 
-CHANGES = ("num_epochs", "batch_size", "learning_rate", "weight_decay")
+ENCODER = ("weights", "dataset", "resize", "crop", "untrained")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line: evaluates, prints one line per value, writes one file."""
     options = _parser().parse(arguments)
-    folder = options.workdir.absolute()
+    _cli.keep_compiled_code()
     with preemption.PreemptionHandler() as stop:
         with _cli.input_errors():
-            config = read_config(options, folder)
-            workdir.require_writable(folder)
-            _cli.keep_compiled_code()
-            begin = time.perf_counter()
-            subject = load(folder, config, options.weights)
-            if options.untrained:
-                subject = subject.untrained()
-            outcome = evaluate(options, subject, folder, stop)
-        if outcome is None:
+            if options.fields and not options.config:
+                raise ValueError(
+                    "--config.FIELD=VALUE needs --config; the folder of a run has its "
+                    "own config"
+                )
+            config = _cli.load_config(options).to_dict() if options.config else None
+            report = evaluation.evaluate(
+                options.workdir.absolute(),
+                options.protocol,
+                stop=stop,
+                config=config,
+                **_cli.given(options, (*ENCODER, *protocols.OPTIONS)),
+            )
+        if report is None:
             stop.leave()
-    seconds = time.perf_counter() - begin
-    report = as_report(subject, outcome, seconds)
-    file = folder / "evaluations" / f"{_name(options, subject)}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(file, json.dumps(report, indent=2) + "\n")
-    print(*_lines(report), f"wrote {file}", sep="\n")
-
-
-def read_config(options: Namespace, folder: pathlib.Path) -> dict[str, Any]:
-    """Returns the config of the encoder to evaluate, changed by the flags.
-
-    It is the run's config, or the config that `--config` names if `--weights` is given.
-    --dataset, --resize and --crop change its data set and evaluation size; kNN limits
-    on the number of images are removed.
-
-    Args:
-        options: flags of the command line.
-        folder: folder of the run.
-
-    Raises:
-        FileNotFoundError: if the folder contains no run.
-        ValueError: if a value is out of range, or flags contradict each other.
-    """
-    protocols.find(options.protocol, _cli.given(options, protocols.OPTIONS))
-    has_weights = options.weights is not None
-    if has_weights != bool(options.config) or (options.fields and not has_weights):
-        raise ValueError(
-            "--weights=FILE and --config=FILE.py must be given together; the folder "
-            "of a run has its own config"
-        )
-    if options.untrained and has_weights:
-        raise ValueError(
-            "--untrained does not read --weights=FILE; remove one of the two"
-        )
-    given = (
-        _cli.load_config(options).to_dict()
-        if has_weights
-        else workdir.read_config(folder)
-    )
-    parse(given)
-    data, monitor = dict(given["data"]), dict(given["monitor"])
-    # 0: all images; the limits apply to kNN during training only
-    monitor |= {"train_examples": 0, "test_examples": 0}
-    if options.dataset:
-        data |= {"path": "", "classes": "", "val_size": 0} | locate_dataset(
-            options.dataset
-        )
-    if options.crop is not None:
-        monitor["crop"] = options.crop
-    if options.protocol == "transfer":  # as in the paper: crop = short side
-        monitor["resize"] = monitor["crop"]
-    if options.resize is not None:
-        monitor["resize"] = options.resize
-    return {**given, "data": data, "monitor": monitor}
-
-
-def load(
-    folder: pathlib.Path, config: Mapping[str, Any], weights: pathlib.Path | None = None
-) -> FrozenEncoder:
-    """Returns the encoder of a run's newest checkpoint, or of a file of weights.
-
-    Raises:
-        ValueError: if there is no checkpoint, or all checkpoints are damaged.
-        FileNotFoundError: if the file of weights does not exist.
-    """
-    mesh = make_mesh()
-    if weights is not None:
-        return pretrained.from_file(weights, config, mesh)
-    return pretrained.from_run(folder, config, mesh)
-
-
-def evaluate(
-    options: Namespace,
-    subject: FrozenEncoder,
-    folder: pathlib.Path,
-    stop: preemption.PreemptionHandler,
-) -> EvalResult | None:
-    """Evaluates an encoder by the protocol that the flags name, with all its seeds.
-
-    Args:
-        options: flags of the command line.
-        subject: encoder to evaluate.
-        folder: folder of the run; a linear probe is trained in its sub-folder linear/.
-        stop: preemption handler, which is checked between steps.
-
-    Returns:
-        The result; None if the evaluation was stopped before its end.
-    """
-    given = _cli.given(options, protocols.OPTIONS)
-    folder = folder / "linear" / _name(options, subject)
-    protocol = protocols.find(options.protocol, given)
-    return protocol.run(subject, EvalRequest(given, folder, stop))
-
-
-def as_report(
-    subject: FrozenEncoder, outcome: EvalResult, seconds: float
-) -> dict[str, Any]:
-    """Returns the values and everything that defines the protocol, ready for JSON."""
-    monitor = subject.spec.config.monitor
-    return {
-        "protocol": outcome.protocol,
-        "values": dict(outcome.values),
-        "unit": "percent",
-        "encoder": subject.source,
-        "dataset": subject.spec.config.data.location.title,
-        "splits": outcome.splits,
-        "layers": sorted(
-            {
-                "projector" if name.startswith("knn_projector") else "backbone"
-                for name in outcome.values
-            }
-        ),
-        "settings": outcome.settings,
-        "resolution": {"resize": monitor.resize, "crop": monitor.crop},
-        "augmentation": outcome.augmentation,
-        "seconds": round(seconds, 1),
-        **workdir.describe_machine(subject.mesh),
-    }
+    print(*_lines(report), f"wrote {report['file']}", sep="\n")
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
@@ -175,31 +53,6 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     for name, value in report["values"].items():
         yield f"{name:32s} {value:6.2f} %"
     yield f"{report['seconds']} s on {report['devices']}"
-
-
-def _name(options: Namespace, subject: FrozenEncoder) -> str:
-    """Name of an evaluation, with all that distinguishes it from others of the run."""
-    parts = [
-        options.protocol,
-        (options.recipe or protocols.RECIPES[0])
-        if options.protocol == "linear"
-        else "",
-        _dataset_name(options.dataset),
-        options.metric or "",
-        "trivial_baselines" if options.trivial_baselines else "",
-    ]
-    settings = _cli.given(options, ("resize", "crop", *CHANGES))
-    parts += [f"{name}_{value}" for name, value in settings.items()]
-    parts.append(subject.source)
-    return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
-
-
-def _dataset_name(dataset: str) -> str:
-    """Name of a data set; a checksum of the path distinguishes folders of one name."""
-    if not dataset or locate_dataset(dataset)["source"] == "tfds":
-        return dataset
-    path = _cli.path(dataset).absolute()
-    return f"{path.name}_{zlib.crc32(str(path).encode()):08x}"
 
 
 def _parser() -> _cli.Parser:

@@ -172,12 +172,16 @@ class Split(NamedTuple):
     metric: str
 
 
-def load_split(location: DataLocation) -> Split:
+def load_split(location: DataLocation, given: ExperimentData | None = None) -> Split:
     """Loads the split on which a classifier is trained, validated and tested.
 
     This is the paper's split if the paper transfers to the data set. For other data
     sets, a fifth of the bank is held out for validation. If `val_size` is set, the
     held-out images replace the test set, which is not read.
+
+    Args:
+        location: location of the images.
+        given: the images of the location, if they are in memory.
 
     Raises:
         ValueError: if the source is unknown, its name or path is missing, the data do
@@ -195,7 +199,7 @@ def load_split(location: DataLocation) -> Split:
             name: tfds_source.TfdsSource(builder, name) for name in entry.split.splits
         }
         return Split(images, functools.partial(datasets.partition, entry), entry.metric)
-    data = load_images(location)
+    data = given or load_images(location)
     if data.bank is None or data.queries is None:
         raise ValueError(
             f"{data.train.origin} has no labeled training and test set, which a "

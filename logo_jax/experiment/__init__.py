@@ -5,7 +5,7 @@ here; they are not config fields.
 """
 
 from logo_jax.experiment.config import Config, parse
-from logo_jax.experiment.data import load_data, make_loader, num_classes
+from logo_jax.experiment.data import make_loader, num_classes
 from logo_jax.experiment.experiment import (
     Experiment,
     knn_monitor,
@@ -19,7 +19,6 @@ __all__ = [
     "Experiment",
     "ExperimentSpec",
     "knn_monitor",
-    "load_data",
     "make_eval_crops",
     "make_experiment",
     "make_loader",

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from logo_jax.data import eval_crops
 from logo_jax.data.canvas import canvas_size
 from logo_jax.data.decode import Size
-from logo_jax.data.load import ExperimentData, load_images
+from logo_jax.data.load import ExperimentData
 from logo_jax.data.loader import OnDeviceLoader, StepReader, StreamingLoader
 from logo_jax.data.sources.base import ImageSource
 from logo_jax.experiment.config import DataConfig
@@ -19,16 +19,6 @@ from logo_jax.parallel.mesh import batch_sharding, replicate
 Loader: TypeAlias = OnDeviceLoader | StreamingLoader
 
 SHARE = 1 / 4  # fraction of the memory of a device, or of the host, for a data set
-
-
-def load_data(config: DataConfig) -> ExperimentData:
-    """Loads the images of a config; those of one size are decoded, if memory allows.
-
-    Raises:
-        ValueError: if the images are not as the config describes.
-        FileNotFoundError: if the images do not exist.
-    """
-    return decode_in_memory(config, load_images(config.location))
 
 
 def decode_in_memory(config: DataConfig, data: ExperimentData) -> ExperimentData:

@@ -13,10 +13,11 @@ from jax.sharding import Mesh
 
 from logo_jax.augment.multi_crop import prepare_eval
 from logo_jax.data import splits
-from logo_jax.data.load import Split
+from logo_jax.data.load import ExperimentData, Split, load_images
 from logo_jax.data.sources.base import ImageSource
 from logo_jax.evaluation.features import Features, FeatureSplits, LabeledImages, extract
 from logo_jax.evaluation.knn_monitor import make_encode_with
+from logo_jax.experiment.data import decode_in_memory
 from logo_jax.experiment.experiment import make_eval_crops
 from logo_jax.experiment.spec import ExperimentSpec, make_spec
 from logo_jax.interop.backbone import Backbone
@@ -36,12 +37,15 @@ class FrozenEncoder:
         mesh: the devices.
         source: "step 100", "untrained", or the name of the weights file; identifies the
             encoder in results.
+        given: images to evaluate on, if they are in memory; otherwise those of the
+            config.
     """
 
     spec: ExperimentSpec
     state: TrainState
     mesh: Mesh
     source: str
+    given: ExperimentData | None = None
 
     def seeds(self) -> Iterator[Self]:
         """Yields a frozen encoder for each seed."""
@@ -83,6 +87,20 @@ class FrozenEncoder:
         groups = {"params": self.state.params, "batch_stats": self.state.batch_stats}
         weights = {name: group[ENCODER]["backbone"] for name, group in groups.items()}
         return Backbone(self.spec.encoder.backbone, weights)
+
+    def on(self, images: ExperimentData | None) -> Self:
+        """Returns the encoder with images in memory to evaluate on; None: none."""
+        return dataclasses.replace(self, given=images)
+
+    def data(self) -> ExperimentData:
+        """Returns the images to evaluate on; decoded, if they have one size and fit.
+
+        Raises:
+            ValueError: if the images are not as the config describes.
+            FileNotFoundError: if the images do not exist.
+        """
+        config = self.spec.config.data
+        return decode_in_memory(config, self.given or load_images(config.location))
 
     def features(self, images: ImageSource) -> Features:
         """Computes backbone features of all images, cropped as by the monitor."""

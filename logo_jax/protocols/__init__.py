@@ -30,9 +30,13 @@ def find(name: str, options: Mapping[str, Any]) -> Protocol:
             RECIPES[0].
 
     Raises:
-        ValueError: if the protocol does not read one of the options.
+        ValueError: if there is no such protocol or recipe, or if the protocol does not
+            read one of the options.
     """
     recipe = options.get("recipe", RECIPES[0])
+    for kind, value, known in (("protocol", name, NAMES), ("recipe", recipe, RECIPES)):
+        if value not in known:
+            raise ValueError(f"{kind}={value!r} must be one of {', '.join(known)}")
     (protocol,) = (
         protocol
         for protocol in TABLE

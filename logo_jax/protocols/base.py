@@ -113,7 +113,7 @@ def feature_splits(frozen: FrozenEncoder) -> tuple[FeatureSplits, str]:
         ValueError: if the data set has no labels.
         FileNotFoundError: if the data set is not found.
     """
-    split = load_split(frozen.spec.config.data.location)
+    split = load_split(frozen.spec.config.data.location, frozen.given)
     return frozen.parts(split), split.metric
 
 

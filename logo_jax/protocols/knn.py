@@ -1,6 +1,6 @@
 """Protocol knn: weighted k-nearest neighbors, as evaluated during training."""
 
-from logo_jax.experiment import knn_monitor, load_data
+from logo_jax.experiment import knn_monitor
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.protocols.base import EvalRequest, EvalResult, Protocol
 
@@ -14,7 +14,7 @@ def evaluate(frozen: FrozenEncoder, request: EvalRequest) -> EvalResult:
     Raises:
         ValueError: if the training set or the test set has no labels.
     """
-    data = load_data(frozen.spec.config.data)
+    data = frozen.data()
     monitor = knn_monitor(frozen.spec, data, frozen.mesh)
     if monitor is None:
         raise ValueError(

@@ -23,7 +23,7 @@ from logo_jax.data.load import ExperimentData
 from logo_jax.data.loader import Examples
 from logo_jax.data.sources.base import ImageSource
 from logo_jax.evaluation.metrics import METRICS
-from logo_jax.experiment import load_data, make_loader
+from logo_jax.experiment import make_loader
 from logo_jax.experiment import num_classes as classes_of
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.methods import LinearProbe
@@ -177,7 +177,7 @@ def evaluate(frozen: FrozenEncoder, request: EvalRequest) -> EvalResult | None:
             if the batch size does not fit the devices or the number of images, or if
             the folder belongs to another probe or is in use.
     """
-    data = load_data(frozen.spec.config.data)
+    data = frozen.data()
     recipe = chosen_recipe(request.options)
     values = train_and_test(frozen, data, recipe, request.folder, stop=request.stop)
     if values is None:

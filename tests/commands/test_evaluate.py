@@ -15,6 +15,7 @@ from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.protocols.base import EvalResult
 from logo_jax.protocols.linear_probe import RECIPES, chosen_recipe
+from logo_jax.runs import evaluation
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from tests.commands.test_main import TINY, tiny_config
@@ -90,7 +91,7 @@ def test_photographs_are_not_named_after_an_unused_data_set(saved):
     spec = make_spec(config, num_devices=1)
     subject = FrozenEncoder(spec, saved[1], make_mesh(jax.devices()[:1]), "step 7")
     outcome = EvalResult("knn", {KNN[0]: 5.0}, {"queries": 3}, {})
-    assert evaluate.as_report(subject, outcome, 1.0)["dataset"] == "photographs"
+    assert evaluation.as_report(subject, outcome, 1.0)["dataset"] == "photographs"
 
 
 def test_trivial_baselines_include_the_untrained_encoder(folder):
@@ -268,7 +269,7 @@ def test_a_file_of_another_network_is_refused_in_one_line(
         (["--protocol=linear", "--num_epochs=0"], "whole number, 1 or more"),
         (
             ["--config.seed=1"],
-            "--weights=FILE and --config=FILE.py must be given together",
+            "--config.FIELD=VALUE needs --config; the folder of a run has its own",
         ),
         (["--flagfile=nowhere"], "--flagfile=nowhere cannot be read"),
     ],

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from logo_jax.experiment import load_data, make_loader, make_spec
+from logo_jax.data.load import load_images
+from logo_jax.experiment import make_loader, make_spec
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.parallel.mesh import make_mesh, replicate
 from logo_jax.protocols.linear_probe import (
@@ -49,7 +50,7 @@ def fixture_run(arrays):
     """Spec, state and data of a run before its first step."""
     config = tiny_config("cifar10_simsiam", "baseline", arrays)
     spec = make_spec(config, num_devices=1)
-    data = load_data(spec.config.data)
+    data = load_images(spec.config.data.location)
     return spec, jax.jit(spec.init)(), data
 
 
