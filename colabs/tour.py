@@ -32,20 +32,6 @@ PLUGINS = {
 }
 
 
-def stream(*command, stop_after=None):
-    """Runs a command, shows its output, and stops it after a line with `stop_after`."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    stopped = False
-    with subprocess.Popen(command, **pipes) as process:
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            if stop_after and stop_after in line:
-                stopped = True
-                process.terminate()
-    if process.returncode and not stopped:
-        raise subprocess.CalledProcessError(process.returncode, command)
-
-
 def requirements(source, installed):
     """Returns the requirements for pip, given the installed versions by name."""
     from packaging.version import Version
@@ -68,7 +54,7 @@ def install(source):
     """Installs logo_jax; raises an error if jax was replaced."""
     installed = {x.name: x.version for x in importlib.metadata.distributions()}
     wanted = requirements(source, installed)
-    stream(sys.executable, "-m", "pip", "install", "-q", *wanted)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", *wanted], check=True)
     importlib.invalidate_caches()
     if "jax" in installed and importlib.metadata.version("jax") != installed["jax"]:
         raise RuntimeError(
@@ -82,39 +68,52 @@ if importlib.util.find_spec("logo_jax") is None:
 # %% [markdown]
 # ## The folder of the run
 #
-# On Colab the run is stored in your Drive: if the runtime is lost, *Run all* resumes
-# it. Every command below is what you would type in a terminal, `python -m logo_jax.…`.
-# Each command needs the accelerator for itself, so the notebook computes on the CPU.
+# A TPU serves one process, so everything below runs in this one. The run is on the
+# local disk. Its archive is copied to Google Drive after each call, and from there at
+# the beginning, so that *Run all* resumes the run if the machine was lost.
+#
+# On Kaggle, set *Internet* to *On*, and `SOURCE` to the git URL or to a data set with
+# the clone. The files in `/kaggle/working` are kept when you save a version.
 
 # %%
+import _thread
 import json
 import os
 import shutil
+import threading
+import time
 
 import jax
 import numpy as np
 from IPython.display import Image, display
 
+import logo_jax
+from logo_jax import convert, report
+
 try:
     from google.colab import drive
 except ImportError:
-    HOME = pathlib.Path(os.environ.get("LOGO_TOUR_DIR", "runs/tour"))
+    HOME = KEPT = pathlib.Path(os.environ.get("LOGO_TOUR_DIR", "runs/tour"))
 else:
     drive.mount("/content/drive")
-    HOME = pathlib.Path("/content/drive/MyDrive/logo_jax_tour")
-HOME.mkdir(parents=True, exist_ok=True)
-RUN = HOME / "run"
+    HOME, KEPT = (
+        pathlib.Path(folder, "logo_jax_tour")
+        for folder in ("/content", "/content/drive/MyDrive")
+    )
+for folder in (HOME, KEPT):
+    folder.mkdir(parents=True, exist_ok=True)
+RUN, ARCHIVE = HOME / "run", KEPT / "run.tar"
+if ARCHIVE.exists() and not RUN.exists():
+    shutil.unpack_archive(ARCHIVE, RUN)
 
 # changed fields of the config, such as {"train.num_steps": 300}
 CHANGES = json.loads(os.environ.get("LOGO_TOUR_CHANGES", "{}"))
-jax.config.update("jax_platforms", "cpu")
 
 
-def logo(command, *arguments, **options):
-    """Runs python -m logo_jax.COMMAND."""
-    print("python -m", f"logo_jax.{command}", *arguments, flush=True)
-    words = (sys.executable, "-m", f"logo_jax.{command}", *map(str, arguments))
-    stream(*words, **options)
+def keep():
+    """Copies an archive of the run to Google Drive, if that is mounted."""
+    if KEPT != HOME:
+        shutil.make_archive(ARCHIVE.with_suffix(""), "tar", RUN)
 
 
 def show(*pngs):
@@ -122,6 +121,7 @@ def show(*pngs):
     display(*(Image(png, retina=True) for png in pngs))
 
 
+print("devices:", *jax.devices())
 print("all files are written to", HOME.absolute())
 
 # %% [markdown]
@@ -129,30 +129,43 @@ print("all files are written to", HOME.absolute())
 #
 # MoCo with LoGo on 4,500 patches. First come baselines without training: the kNN
 # accuracy of raw pixels, of mean colors, and of the untrained network. After the first
-# kNN accuracy of the trained network we stop the run, as if the machine were lost.
+# kNN accuracy of the trained network we interrupt the run, as the stop button does. The
+# state is saved, and the call returns what there is.
+
 
 # %%
-FLAGS = [f"--config.{name}={value}" for name, value in CHANGES.items()]
-TRAIN = ("main", "--config=quickstart", f"--workdir={RUN}", *FLAGS)
-logo(*TRAIN, stop_after="knn/")
+def interrupt_after_knn():
+    """Interrupts the cell, as the stop button does, after the first kNN accuracy."""
+    metrics = RUN / "metrics.jsonl"
+    while not (metrics.exists() and "knn/" in metrics.read_text()):
+        time.sleep(0.01)
+    _thread.interrupt_main()
+
+
+CALL = {"config": "quickstart", "workdir": RUN, **CHANGES}
+if not RUN.exists():
+    threading.Thread(target=interrupt_after_knn, daemon=True).start()
+run = logo_jax.pretrain(**CALL)
+keep()
 
 # %% [markdown]
-# The same command resumes the run; the result is bit-equal to that of a run without
+# The same call resumes the run; the result is bit-equal to that of a run without
 # interruption.
 
 # %%
-logo(*TRAIN)
+run = logo_jax.pretrain(**CALL)
+keep()
 
 # %% [markdown]
 # ## What it learned
 #
-# All metrics are in `metrics.jsonl`, and also in `metrics.csv` and TensorBoard.
+# All metrics are in `run.metrics`; files for other programs are `metrics.csv` and
+# `tensorboard/`.
 
 # %%
-from logo_jax.training.logging.metric_writer import read_rows
 from logo_jax.visualization import curves
 
-accuracy, losses, *_ = curves.plot_curves({"tour": read_rows(RUN / "metrics.jsonl")})
+accuracy, losses, *_ = curves.plot_curves({"tour": run.metrics})
 show(accuracy.png, losses.png)
 
 # %% [markdown]
@@ -162,27 +175,23 @@ show(accuracy.png, losses.png)
 # components of the features.
 
 # %%
-logo("report", RUN, "--overwrite")
+page = run.report()
 FIGURES = ("crops", "neighbours", "features")  # codespell:ignore neighbours
-show(*((RUN / "report" / f"{name}.png").read_bytes() for name in FIGURES))
+show(*((page.parent / f"{name}.png").read_bytes() for name in FIGURES))
 
 # %% [markdown]
 # LoGo's regressor learns *how similar* two crops are, so that they can be pushed apart.
 # The figures compare its affinity with the cosine similarity: between one crop and
 # forty others, and against the overlap of two crops of an image. After so few steps the
 # affinity distinguishes pairs of one image from pairs of two images hardly better than
-# chance, and the cosine similarity does better. The numbers are printed.
+# chance, and the cosine similarity does better. The numbers are printed. A command such
+# as `python -m logo_jax.report` is a function here, too.
 
 # %%
-logo(
-    "report",
-    "similarity",
-    f"--workdir={RUN}",
-    f"--out={HOME / 'affinity'}",
-    "--overwrite",
-)
+AFFINITY = HOME / "affinity"
+report.main(["similarity", f"--workdir={RUN}", f"--out={AFFINITY}", "--overwrite"])
 FIGURES = ("similarity", "overlap")
-show(*((HOME / "affinity" / f"{name}.png").read_bytes() for name in FIGURES))
+show(*((AFFINITY / f"{name}.png").read_bytes() for name in FIGURES))
 
 # %% [markdown]
 # ## Evaluate
@@ -192,46 +201,49 @@ show(*((HOME / "affinity" / f"{name}.png").read_bytes() for name in FIGURES))
 # decay chosen on held-out images.
 
 # %%
-logo("evaluate", f"--workdir={RUN}", "--protocol=knn", "--trivial_baselines")
-logo("evaluate", f"--workdir={RUN}", "--protocol=linear", "--recipe=features")
+for protocol, options in (
+    ("knn", {"trivial_baselines": True}),
+    ("linear", {"recipe": "features"}),
+):
+    result = run.evaluate(protocol, **options)
+    print(result["protocol"])
+    for name, value in result["values"].items():
+        print(f"  {name:32s} {value:6.2f} %")
 
 # %% [markdown]
-# ## Export
+# ## Features
 #
-# The first command writes the weights with torchvision's names; the second writes
-# StableHLO code for CPU, CUDA and TPU, which needs `jax` but not logo_jax. Each file is
-# read back and compared with the encoder before it is kept.
-
-# %%
-WEIGHTS, COMPILED = HOME / "encoder.safetensors", HOME / "encoder.stablehlo"
-logo("convert", RUN, f"--out={WEIGHTS}", "--overwrite")
-logo("convert", RUN, "--to=stablehlo", f"--out={COMPILED}", "--overwrite")
-
-from jax import export
-
-encoder = export.deserialize(bytearray(COMPILED.read_bytes()))
-print(encoder.in_avals[-1], "->", encoder.out_avals[0])
-
-# %% [markdown]
-# `embed` computes the features of a folder of images, here the ten whole photographs.
+# The encoder is a function from images to features: here of the ten whole photographs.
 # For each, the most similar other photograph is printed.
 
 # %%
 from logo_jax.data.sources import photographs
 
-FOLDER = HOME / "photographs"
-FOLDER.mkdir(exist_ok=True)
-for name in photographs.PHOTOGRAPHS:
-    shutil.copy(photographs.locate_photograph(name), FOLDER)
-sizes = ("--resize=320", "--crop=320", "--overwrite")
-logo("embed", FOLDER, f"--workdir={RUN}", f"--out={HOME / 'features.npz'}", *sizes)
-
-with np.load(HOME / "features.npz") as file:
-    names, features = file["files"], file["features"]
+names = list(photographs.PHOTOGRAPHS)
+files = [photographs.locate_photograph(name) for name in names]
+encoder = logo_jax.load_encoder(RUN, resize=320, crop=320)
+features = encoder(files)
 unit = features / np.linalg.norm(features, axis=1, keepdims=True)
 cosines = unit @ unit.T - 2 * np.eye(len(unit))
 for name, row in zip(names, cosines, strict=True):
     print(f"{name:24s} {names[row.argmax()]:24s} {row.max():.2f}")
+
+# %% [markdown]
+# ## Export
+#
+# The first call writes the weights with torchvision's names; the second writes
+# StableHLO code for CPU, CUDA and TPU, which needs `jax` but not logo_jax. Each file is
+# read back and compared with the encoder before it is kept.
+
+# %%
+WEIGHTS, COMPILED = HOME / "encoder.safetensors", HOME / "encoder.stablehlo"
+convert.main([str(RUN), f"--out={WEIGHTS}", "--overwrite"])
+convert.main([str(RUN), "--to=stablehlo", f"--out={COMPILED}", "--overwrite"])
+
+from jax import export
+
+exported = export.deserialize(bytearray(COMPILED.read_bytes()))
+print(exported.in_avals[-1], "->", exported.out_avals[0])
 
 # %% [markdown]
 # ## The losses alone
@@ -248,8 +260,8 @@ print(loss.shape, float(loss.mean()))
 # %% [markdown]
 # ## Your own images
 #
-# To train on a folder of images, with any nesting: `python -m logo_jax.main
-# --config=folder --config.data.path=DIR --workdir=RUN`. All files of this tour:
+# To train on a folder of images, with any nesting:
+# `logo_jax.pretrain("photos", workdir="runs/photos")`. All files of this tour:
 
 # %%
 for path in sorted(HOME.glob("*")):

@@ -96,5 +96,4 @@ def test_every_cell_runs_shows_its_figures_and_writes_its_files(notebook, tiny):
     assert sum("image/png" in data for data in shown) == NUM_PICTURES
     assert len(list((tiny / "run" / "evaluations").iterdir())) == 2
     assert (tiny / "encoder.safetensors").stat().st_size > 1000
-    with np.load(tiny / "features.npz") as file:
-        assert file["features"].shape == (10, 32)
+    assert re.search(r"stopped by SIGINT after step [1-3]", printed)
