@@ -1,6 +1,7 @@
 """Every method, with and without LoGo, small enough to compile in seconds."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -191,9 +192,13 @@ class Trainer:
             jax.random.split(jax.random.key(7)),
         )
 
+    @functools.cached_property
+    def first(self):
+        return jax.device_get(jax.jit(self.method.init)(jax.random.key(1), batch()))
+
     def init(self):
-        state = jax.jit(self.method.init)(jax.random.key(1), batch())
-        return replicate(state, self.mesh)
+        """Returns a copy of the first state; a step donates its state."""
+        return replicate(self.first, self.mesh)
 
     def run(self, state, steps, start=0):
         metrics = {}
@@ -201,3 +206,9 @@ class Trainer:
             examples = jax.device_put(batch(i), batch_sharding(self.mesh))
             state, metrics = self.compiled(state, examples, jnp.int32(0))
         return state, metrics
+
+
+@functools.cache
+def one_device(name):
+    """Returns the trainer of a method on one device, which all tests share."""
+    return Trainer(METHODS[name](axis_name=None))

@@ -1,6 +1,7 @@
 """Properties that hold for every method, with and without LoGo."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ def assert_equal(a, b, tolerance=0.0):
 
 @every_method
 def test_a_run_keeps_its_structure_traces_once_and_resumes_bit_equal(name, tmp_path):
-    trainer = cases.Trainer(cases.METHODS[name](axis_name=None))
+    trainer = cases.one_device(name)
     first = trainer.init()
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype), first)
     before = jax.device_get(first)
@@ -63,11 +64,11 @@ def assert_every_statistic_moved(before, after):
 
 @every_method
 def test_four_devices_equal_one_with_global_batch_norm(name):
-    one, four = (
-        cases.Trainer(cases.METHODS[name](), num_devices) for num_devices in (1, 4)
-    )
+    one, four = cases.one_device(name), cases.Trainer(cases.METHODS[name](), 4)
+    first = one.init(), replicate(one.first, four.mesh)
     (a, a_metrics), (b, b_metrics) = (
-        t.run(t.init(), 3, start=FIRST_BATCH) for t in (one, four)
+        trainer.run(state, 3, start=FIRST_BATCH)
+        for trainer, state in zip((one, four), first, strict=True)
     )
     assert_equal(jax.device_get(a), jax.device_get(b), tolerance=2e-5)
     for key in a_metrics:
@@ -81,17 +82,18 @@ def test_seeds_trained_together_equal_their_single_runs(name):
     seeds = jax.random.split(jax.random.key(5))
     keys = jax.vmap(jax.random.split)(seeds)
 
-    def train(keys, batches, several):
-        compiled = make_train_step(
+    init = jax.jit(lambda key: method.init(key, cases.batch()))
+
+    def step(keys):
+        return make_train_step(
             method.update, lambda key, batch, epoch: batch, mesh, keys
         )
-        init = lambda key: method.init(key, cases.batch())  # noqa: E731
-        first = keys[..., 0]
-        state = jax.jit(jax.vmap(init) if several else init)(first)
+
+    def train(step, state, batches, several):
         state = replicate(state, mesh)
         for batch in batches:
             batch = jax.device_put(batch, batch_sharding(mesh, several))
-            state, metrics = compiled(state, batch, jnp.int32(0))
+            state, metrics = step(state, batch, jnp.int32(0))
         return jax.device_get((state, metrics))
 
     batches = [[cases.batch(10 * seed + i) for i in range(3)] for seed in range(2)]
@@ -99,9 +101,11 @@ def test_seeds_trained_together_equal_their_single_runs(name):
         jax.tree.map(lambda *x: jnp.stack(x), *both)
         for both in zip(*batches, strict=True)
     ]
-    together = train(keys, stacked, several=True)
+    together = train(step(keys), jax.vmap(init)(keys[:, 0]), stacked, several=True)
+    single = step(keys[0])
     for seed in range(2):
-        alone = train(keys[seed], batches[seed], several=False)
+        of_seed = single._replace(keys=step(keys[seed]).keys)  # compiles only once
+        alone = train(of_seed, init(keys[seed, 0]), batches[seed], several=False)
         mine = jax.tree.map(lambda x, i=seed: x[i], together)
         assert_equal(mine, alone, tolerance=1e-5)
 
@@ -120,21 +124,22 @@ def test_replicas_stay_equal_with_batch_norm_per_device(name):
 @pytest.mark.parametrize(
     ("base", "update_kind"),
     [
-        (cases.simsiam, "released"),
-        (cases.simsiam, "joint"),
-        (cases.moco, "released"),
-        (cases.moco, "joint"),
-        (cases.byol, "released"),
-        (cases.swav, "joint"),
+        ("simsiam", "released"),
+        ("simsiam", "joint"),
+        ("moco", "released"),
+        ("moco", "joint"),
+        ("byol", "released"),
+        ("swav", "joint"),
     ],
 )
 def test_logo_with_zero_repulsion_equals_its_base_exactly(base, update_kind):
-    base = base(axis_name=None)
-    method = cases.logo(base, None, update_kind=update_kind, weight=0.0, clip_ratio=0.0)
+    bare = cases.one_device(base)
+    fields = {"update_kind": update_kind, "weight": 0.0, "clip_ratio": 0.0}
+    method = cases.logo(bare.method, None, **fields)
     if update_kind == "released":
         still = cases.optim.clipped_sgd(0.05, momentum=0.0, weight_decay=0.0)
         method = dataclasses.replace(method, repel_tx=still)
-    bare, wrapped = cases.Trainer(base), cases.Trainer(method)
+    wrapped = cases.Trainer(method)
     a = bare.init()
     b = wrapped.init()
     b = b.replace(  # a copy: both runs donate their state
@@ -148,8 +153,7 @@ def test_logo_with_zero_repulsion_equals_its_base_exactly(base, update_kind):
 
 
 def test_the_repulsion_moves_the_encoder():
-    base = cases.simsiam(axis_name=None)
-    bare, wrapped = cases.Trainer(base), cases.Trainer(cases.logo(base, None))
+    bare, wrapped = map(cases.one_device, ("simsiam", "logo_simsiam"))
     a, b = bare.init(), wrapped.init()
     b = b.replace(params=b.params | jax.tree.map(jnp.array, a.params))
     a, b = bare.run(a, 2)[0], wrapped.run(b, 2)[0]
@@ -159,15 +163,21 @@ def test_the_repulsion_moves_the_encoder():
     assert max(jax.tree.leaves(moved)) > 1e-5
 
 
+@functools.cache
+def frozen_keys():
+    """Returns MoCo with a fixed key encoder and a queue of two steps."""
+    return cases.Trainer(cases.moco(axis_name=None, momentum=1.0, queue_size=32))
+
+
 def test_momentum_one_freezes_the_key_encoder():
-    trainer = cases.Trainer(cases.moco(axis_name=None, momentum=1.0))
+    trainer = frozen_keys()
     before = jax.device_get(trainer.init().memory["key_encoder"])
     state, _ = trainer.run(trainer.init(), 2)
     assert_equal(before, jax.device_get(state.memory["key_encoder"]))
 
 
 def test_the_queue_takes_global_keys_in_order_and_wraps():
-    trainer = cases.Trainer(cases.moco(axis_name=None, queue_size=32))
+    trainer = frozen_keys()
     start = trainer.init()
     before = np.asarray(start.memory["queue"])
     once, _ = trainer.run(start, 1)
@@ -209,16 +219,18 @@ def test_split_batch_norm_on_one_device_equals_per_device_norm_on_four():
 
 @pytest.mark.parametrize("name", ["simsiam", "moco", "byol", "swav", "logo_simsiam"])
 def test_statistics_from_globals_do_not_depend_on_local_crops(name):
-    def statistics(stats_from_globals, seed):
-        method = cases.METHODS[name](axis_name=None)
-        flag = {"running_stats": "globals" if stats_from_globals else "all"}
-        if name.startswith("logo"):
-            flag = {"base": dataclasses.replace(method.base, **flag)}
-        trainer = cases.Trainer(dataclasses.replace(method, **flag))
+    all_views = cases.one_device(name)
+    method, flag = all_views.method, {"running_stats": "globals"}
+    if name.startswith("logo"):
+        flag = {"base": dataclasses.replace(method.base, **flag)}
+    from_globals = cases.Trainer(dataclasses.replace(method, **flag))
+
+    def statistics(trainer, seed):
         batch = cases.batch()._replace(local_crops=cases.batch(seed).local_crops)
         batch = jax.device_put(batch, batch_sharding(trainer.mesh))
         state, _ = trainer.compiled(trainer.init(), batch, jnp.int32(0))
         return jax.device_get(state.batch_stats["encoder"])
 
-    assert_equal(statistics(True, seed=1), statistics(True, seed=2), tolerance=1e-6)
-    assert_every_statistic_moved(statistics(False, seed=1), statistics(False, seed=2))
+    fixed = (statistics(from_globals, seed) for seed in (1, 2))
+    assert_equal(*fixed, tolerance=1e-6)
+    assert_every_statistic_moved(*(statistics(all_views, seed) for seed in (1, 2)))
