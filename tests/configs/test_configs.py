@@ -1,5 +1,6 @@
 """Every config and variant: fields, methods, and compiled train steps."""
 
+import functools
 import importlib
 import json
 import pathlib
@@ -12,10 +13,10 @@ import pytest
 
 from logo_jax.configs import base
 from logo_jax.data.loader import Examples
-from logo_jax.experiment import make_spec
+from logo_jax.experiment import make_spec, networks
 from logo_jax.experiment.experiment import compiled_step
 from logo_jax.methods import LearnedAffinity, LoGo, MoCo
-from logo_jax.parallel.mesh import make_mesh
+from logo_jax.parallel.mesh import make_mesh, replicate
 from tests.backbones import BACKBONE
 
 FOLDER = pathlib.Path(base.__file__).parent
@@ -24,6 +25,7 @@ EXPERIMENTS = sorted(
     for path in FOLDER.glob("*.py")
     if not path.stem.startswith(("base", "__"))
 )
+MESH = make_mesh(jax.devices()[:1])
 every_experiment = pytest.mark.parametrize("name", EXPERIMENTS)
 
 
@@ -36,7 +38,7 @@ def describe(config, steps_per_epoch=10):
 
 
 def compiled(spec):
-    return compiled_step(spec, make_mesh(jax.devices()[:1]))
+    return compiled_step(spec, MESH)
 
 
 def examples(batch_size, side):
@@ -61,6 +63,16 @@ def program(name):
 PROGRAMS = list({program(name): name for name in reversed(EXPERIMENTS)}.values())
 
 
+@pytest.fixture(name="shallow")
+def fixture_shallow(monkeypatch):
+    """ResNets whose blocks of one kind are not repeated, which lower faster."""
+    for name in ("resnet18", "resnet34", "resnet50"):
+        whole = networks.BACKBONES[name]
+        few = functools.partial(whole, stage_sizes=(2, 1, 1, 1))
+        monkeypatch.setitem(networks.BACKBONES, name, few)
+
+
+@pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_train_step_of_a_config_lowers_for_other_platforms(name):
     spec = describe(load(name))
@@ -173,13 +185,12 @@ def test_a_config_at_reduced_size_takes_a_step(name):
     config = load(name)
     reduce(config)
     spec = describe(config)
-    state = jax.jit(spec.init)()
+    state = replicate(jax.jit(spec.init)(), MESH)
     before = jax.device_get(state.params["encoder"])
-    step_, inputs = compiled(spec), examples(config.data.batch_size, 16)
-    after, _ = step_(state, *inputs)
-    after, metrics = step_(
-        after, *inputs
-    )  # the learning rate of a warm-up's first step is 0
+    step, inputs = compiled(spec), examples(config.data.batch_size, 16)
+    after, _ = step(state, *inputs)
+    # the learning rate of a warm-up's first step is 0
+    after, metrics = step(after, *inputs)
     assert all(np.isfinite(value) for value in jax.device_get(metrics).values())
     moved = jax.tree.map(
         lambda a, b: bool(np.any(a != b)),

@@ -13,7 +13,7 @@ from logo_jax.methods.base import TrainState
 from logo_jax.methods.pairing import pair_weights
 from logo_jax.networks import heads
 from logo_jax.networks.encoder import Encoder
-from logo_jax.parallel.mesh import make_mesh
+from logo_jax.parallel.mesh import make_mesh, replicate
 from logo_jax.training import optim
 from tests.contracts import cases
 from tests.golden import tiny
@@ -104,7 +104,7 @@ def state_of(networks):
     }
 
 
-def place(state: TrainState, reference):
+def place(state: TrainState, reference, mesh):
     """Returns the state with the reference's parameters, statistics and queue."""
     params, stats = reference["params"], reference["batch_stats"]
     memory = {"key_encoder": params.get("key_encoder")} | reference
@@ -114,7 +114,7 @@ def place(state: TrainState, reference):
         memory={name: memory.get(name, old) for name, old in state.memory.items()},
     )
     assert jax.tree.structure(placed) == jax.tree.structure(state)
-    return jax.tree.map(jnp.array, placed)
+    return replicate(placed, mesh)
 
 
 def assert_follows(state: TrainState, reference):
@@ -145,7 +145,8 @@ def follow(method, golden, read, noise_of, metric_names):
     """Runs and checks every step of a golden file, given its crops and noise."""
     mesh = make_mesh(jax.devices()[:1])
     batch = tiny.stack_crops(golden, 0)
-    state = place(method.init(jax.random.key(0), batch), read(golden, "init"))
+    first = jax.jit(method.init)(jax.random.key(0), batch)
+    state = place(first, read(golden, "init"), mesh)
 
     def update(state, batch, key, noise):
         if not isinstance(method, LoGo):
