@@ -1,20 +1,23 @@
 """Setup of tests: strict JAX, four simulated devices, a persistent compile cache."""
 
+import gc
 import os
 import pathlib
 
 from tests.xla_flags import DEVICES
 
+# In the environment, so that the processes that tests start compile fast too.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES.format(4)}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"  # compile time dominates
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # lowering is faster
+os.environ["JAX_COMPILATION_CACHE_DIR"] = (
+    f"{pathlib.Path(__file__).parents[1]}/.jax_cache"
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import jax
 
-jax.config.update("jax_disable_most_optimizations", True)  # compile time dominates
-jax.config.update("jax_traceback_in_locations_limit", 0)  # lowering is faster
-CACHE = pathlib.Path(__file__).parents[1] / ".jax_cache"
-
-jax.config.update("jax_compilation_cache_dir", str(CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+gc.set_threshold(20_000, 20, 20)  # JAX's traces are many objects, most of them live
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

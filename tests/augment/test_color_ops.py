@@ -19,11 +19,12 @@ def _jittered(keys, image, strengths):
 
 
 _ADJUST = (
-    color.adjust_brightness,
-    color.adjust_contrast,
-    color.adjust_saturation,
-    color.adjust_hue,
+    jax.jit(color.adjust_brightness),
+    jax.jit(color.adjust_contrast),
+    jax.jit(color.adjust_saturation),
+    jax.jit(color.adjust_hue),
 )
+_recolor = jax.jit(color.recolor)
 _IDENTITY = (1.0, 1.0, 1.0, 0.0)
 
 
@@ -35,18 +36,18 @@ def test_neutral_factor_changes_nothing(adjust, neutral):
 
 
 def test_jitter_of_zero_strength_changes_nothing():
-    jittered = color.jitter(jax.random.key(1), _image(), (0.0, 0.0, 0.0, 0.0))
+    keys = jax.random.key(1)[None]
+    (jittered,) = _jittered(keys, _image(), (0.0, 0.0, 0.0, 0.0))
     np.testing.assert_allclose(jittered, _image(), atol=1e-6)
 
 
 def test_recolor_applies_the_adjustments_in_every_order():
     factors = jnp.array([1.3, 0.6, 1.4, 0.09])
-    recolor_jitted = jax.jit(color.recolor)
     for order in itertools.permutations(range(4)):
         expected = _image()
         for op in order:
             expected = _ADJUST[op](expected, factors[op])
-        actual = recolor_jitted(_image(), factors, jnp.array(order))
+        actual = _recolor(_image(), factors, jnp.array(order))
         np.testing.assert_allclose(actual, expected, atol=1e-5, err_msg=str(order))
 
 
@@ -54,8 +55,8 @@ def test_recolor_of_a_batch_uses_each_images_own_order_and_factors():
     images = jnp.stack([_image(), _image()[:, ::-1]])
     factors = jnp.array([[1.3, 0.6, 1.4, 0.09], [0.7, 1.2, 0.8, -0.1]])
     orders = jnp.array([[3, 1, 0, 2], [0, 2, 1, 3]])
-    batched = jax.vmap(color.recolor)(images, factors, orders)
-    singly = [color.recolor(*row) for row in zip(images, factors, orders, strict=True)]
+    batched = jax.jit(jax.vmap(color.recolor))(images, factors, orders)
+    singly = [_recolor(*row) for row in zip(images, factors, orders, strict=True)]
     np.testing.assert_allclose(batched, jnp.stack(singly), atol=1e-6)
 
 

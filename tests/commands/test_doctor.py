@@ -18,11 +18,7 @@ from logo_jax.training.checkpoints.manager import CheckpointManager
 from tests.commands.test_main import TINY, tiny_config
 
 CONFIG = "configs/cifar10_moco.py:baseline"
-TINY_MOCO = TINY | {
-    "method.queue_size": 64,
-    "batch_norm": "split:2",
-    "encoder.backbone": "resnet10",
-}
+TINY_MOCO = TINY | {"method.queue_size": 64, "batch_norm": "split:2"}
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -89,7 +85,7 @@ def test_a_healthy_run_is_reported_with_all_it_needs(run):
     assert "24 images of" in texts["data"]
     assert "GiB per device, of its share of the host's" in texts["memory"]
     assert "for 4 steps of" in texts["time"]
-    assert texts["recipe"] == "18 fields differ from the config file:"
+    assert texts["recipe"] == "20 fields differ from the config file:"
     assert "              data.batch_size: 512 -> 8" in lines
     assert "              train.num_steps: 0 -> 4" in lines
 

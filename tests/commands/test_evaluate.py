@@ -22,7 +22,8 @@ from tests.commands.test_main import TINY, tiny_config
 from tests.run_commands import evaluated
 
 CONFIG = "configs/cifar10_simsiam.py:baseline"
-FIELDS = {"encoder.backbone": "resnet10", "monitor.crop": 0}
+FIELDS = {"monitor.crop": 0}
+RESNET = FIELDS | {"encoder.backbone": "resnet10"}
 PHOTOGRAPHS = {"data.source": "photographs", "data.path": ""}
 KNN = ["knn/k3_t0.1/top1", "knn/k3_t0.1/top5"]
 
@@ -55,8 +56,17 @@ def fixture_several(arrays, tmp_path_factory):
 @pytest.fixture(name="saved", scope="module")
 def fixture_saved(arrays, tmp_path_factory):
     """A run's folder with a checkpoint, and its state."""
-    folder = tmp_path_factory.mktemp("run")
-    config = tiny_config("cifar10_simsiam", "baseline", arrays, **FIELDS)
+    return save_run(tmp_path_factory.mktemp("run"), arrays, FIELDS)
+
+
+@pytest.fixture(name="resnet", scope="module")
+def fixture_resnet(arrays, tmp_path_factory):
+    """The same with a ResNet-10, whose weights other libraries can have."""
+    return save_run(tmp_path_factory.mktemp("resnet"), arrays, RESNET)
+
+
+def save_run(folder, arrays, fields):
+    config = tiny_config("cifar10_simsiam", "baseline", arrays, **fields)
     workdir.claim_workdir(folder, config.to_dict())
     state = make_experiment(config, make_mesh(jax.devices()[:1])).init()
     with CheckpointManager(folder / "checkpoints") as checkpoints:
@@ -171,22 +181,22 @@ def torchvision_tensors(backbone):
 
 
 @pytest.fixture(name="weights")
-def fixture_weights(saved, arrays, tmp_path):
+def fixture_weights(resnet, arrays, tmp_path):
     """Flags that evaluate the run's backbone from a file, and the tensors for it."""
-    state = saved[1]
+    state = resnet[1]
     groups = {"params": state.params, "batch_stats": state.batch_stats}
     tensors = torchvision_tensors(
         {name: group["encoder"]["backbone"] for name, group in groups.items()}
     )
     assert {"conv1.weight", "layer4.0.downsample.1.running_var"} <= tensors.keys()
-    fields = TINY | FIELDS | {"data.path": arrays}
+    fields = TINY | RESNET | {"data.path": arrays}
     del fields["crops.local_crops"]
     flags = [f"--config={CONFIG}", f"--weights={tmp_path / 'w.safetensors'}"]
     return [*flags, *(f"--config.{k}={v}" for k, v in fields.items())], tensors
 
 
-def test_a_file_with_torchvisions_names_is_the_same_encoder(folder, weights, tmp_path):
-    flags, tensors = weights
+def test_a_file_with_torchvisions_names_is_the_same_encoder(resnet, weights, tmp_path):
+    folder, (flags, tensors) = resnet[0], weights
     save_file(tensors, tmp_path / "w.safetensors")
     report = evaluated(folder, *flags)
     assert report["values"] == evaluated(folder)["values"]
@@ -195,9 +205,9 @@ def test_a_file_with_torchvisions_names_is_the_same_encoder(folder, weights, tmp
 
 
 def test_files_of_one_name_and_other_content_have_probes_of_their_own(
-    folder, weights, tmp_path
+    resnet, weights, tmp_path
 ):
-    flags, tensors = weights
+    folder, (flags, tensors) = resnet[0], weights
     flags += ["--protocol=linear", "--num_epochs=3", "--batch_size=8"]
     save_file(tensors, tmp_path / "w.safetensors")
     first = evaluated(folder, *flags)

@@ -17,7 +17,7 @@ from tests.commands.test_main import (
 )
 from tests.run_commands import evaluated
 
-LINEAR = {"monitor.linear": True, "encoder.backbone": "resnet10"}
+LINEAR = {"monitor.linear": True}
 
 
 def test_it_resumes_bit_exactly_and_its_checkpoints_load_without_the_classifier(

@@ -24,7 +24,7 @@ from logo_jax.visualization.run_figures import EvalImages
 from tests.commands.test_main import tiny_config
 from tests.data.pictures import smooth
 
-FIELDS = {"encoder.backbone": "resnet10", "monitor.resize": 0}
+FIELDS = {"monitor.resize": 0}
 CURVES = {"knn", "loss", "health", "throughput"}
 SEEN = {"crops", "neighbours", "features"}  # codespell:ignore neighbours
 MEASURED = {

@@ -17,8 +17,6 @@ from tests.commands.test_main import tiny_config
 from tests.commands.test_report import Page, refused
 from tests.data.pictures import smooth, write_folder
 
-FIELDS = {"encoder.backbone": "resnet10"}
-
 
 @pytest.fixture(name="run", scope="module")
 def fixture_run(tmp_path_factory):
@@ -26,7 +24,7 @@ def fixture_run(tmp_path_factory):
     images = np.stack([smooth(12, 12, seed=i) for i in range(24)])
     for split in ("train", "test"):
         np.savez(path / split, images=images, labels=np.arange(24) % 6)
-    config = tiny_config("cifar10_moco", "logo", path, **FIELDS)
+    config = tiny_config("cifar10_moco", "logo", path)
     workdir.claim_workdir(path / "run", config.to_dict())
     state = jax.jit(make_spec(config, num_devices=1).init)()
     with CheckpointManager(path / "run" / "checkpoints") as checkpoints:
@@ -70,7 +68,7 @@ def test_both_figures_are_drawn_for_the_runs_images_or_other_images(
     ids=["baseline", "random"],
 )
 def test_a_run_without_a_learned_affinity_is_refused(variant, fields):
-    config = tiny_config("cifar10_moco", variant, "x", **FIELDS | fields)
+    config = tiny_config("cifar10_moco", variant, "x", **fields)
     spec = make_spec(config, num_devices=1)
     state, mesh = TrainState(0, {}, {}, {}, {}), make_mesh(jax.devices()[:1])
     with pytest.raises(ValueError, match="has learned no affinity"):

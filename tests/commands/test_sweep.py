@@ -17,7 +17,6 @@ from logo_jax.sweeps import runs, spec, table
 from logo_jax.training import workdir
 from tests.commands import test_main
 from tests.commands.test_main import fixture_arrays
-from tests.conftest import CACHE
 from tests.xla_flags import DEVICES
 
 __all__ = ["fixture_arrays"]
@@ -35,11 +34,8 @@ def write(file, *cells, seeds=(0,)):
 def test_only_missing_runs_are_trained_and_a_failure_stops_no_other(
     arrays, tmp_path, capfd, monkeypatch
 ):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE))
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
     monkeypatch.setenv("XLA_FLAGS", DEVICES.format(1))
     fields = test_main.TINY | {
-        "encoder.backbone": "resnet10",
         "crops.local_crops": (0, 8, (0.1, 0.6)),
         "train.num_steps": 2,
     }

@@ -40,9 +40,12 @@ TINY = {
     "monitor.trivial_baselines": False,
 }
 
+from logo_jax.networks import resnet
+from tests.backbones import TwoConvolutions
+
 
 @pytest.mark.parametrize(
-    ("name", "steps", "batch"), [("own_loop", 20, 8), ("nnx_loop", 100, 32)]
+    ("name", "steps", "batch"), [("own_loop", 20, 32), ("nnx_loop", 100, 32)]
 )
 def test_an_example_runs_and_its_loss_decreases(
     name, steps, batch, monkeypatch, capsys
@@ -50,6 +53,7 @@ def test_an_example_runs_and_its_loss_decreases(
     example = importlib.import_module(f"examples.{name}")
     monkeypatch.setattr(example, "STEPS", steps)
     monkeypatch.setattr(example, "BATCH", batch)
+    monkeypatch.setattr(resnet, "resnet10", lambda width, stem: TwoConvolutions(width))
     with jax.numpy_dtype_promotion("standard"):  # JAX's default, as in users' programs
         example.main()
     losses = re.findall(r"loss (-?[\d.]+)", capsys.readouterr().out)

@@ -14,7 +14,6 @@ from nbformat import NotebookNode
 from colabs.notebook import NOTEBOOK, SCRIPT, convert
 from logo_jax.training.logging.metric_writer import read_rows
 from tests.commands.test_main import TINY
-from tests.conftest import CACHE
 from tests.data.pictures import smooth
 from tests.xla_flags import DEVICES
 
@@ -80,8 +79,6 @@ def fixture_tiny(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("LOGO_TOUR_CHANGES", json.dumps(fields))
     monkeypatch.setenv("LOGO_TOUR_DIR", str(tmp_path / "tour"))
     monkeypatch.setenv("XLA_FLAGS", DEVICES.format(1))
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE))
     return tmp_path / "tour"
 
 

@@ -25,46 +25,52 @@ def state_of(affinity):
     empty = TrainState(
         step=jnp.int32(0), params={}, batch_stats={}, opt_states={}, memory={}
     )
-    return affinity.init(empty, jax.random.key(1), DIM)
+    return jax.jit(affinity.init, static_argnums=2)(empty, jax.random.key(1), DIM)
 
 
 def embeddings(seed=0):
     return jax.random.normal(jax.random.key(seed), (2 * PAIRS, BATCH, DIM))
 
 
-def on_devices(function, *args, num_devices=1, out_specs=REPLICATED):
-    """Applies a function to each device's rows of the last argument [v, b, d]."""
+def compiled(function, num_args, num_devices=1, out_specs=REPLICATED):
+    """Compiles a function of each device's rows of the last argument [v, b, d]."""
     mesh = make_mesh(jax.devices()[:num_devices])
-    specs = (P(),) * (len(args) - 1) + (P(None, AXIS),)
+    specs = (P(),) * (num_args - 1) + (P(None, AXIS),)
     mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out_specs)
-    return jax.jit(mapped)(*args)
+    return jax.jit(mapped)
 
 
-def partners(affinity, key, num_devices):
-    """Returns, for each first crop, the image of its partner in the negatives, [b]."""
+def on_devices(function, *args, **placed):
+    return compiled(function, len(args), **placed)(*args)
+
+
+def partners(affinity, keys, num_devices):
+    """Yields, for each first crop, the image of its partner in the negatives, [b]."""
     z = jnp.arange(BATCH, dtype=jnp.float32)[None, :, None]
 
     def negatives(key, z):
         return affinity._negatives(z, z, key)
 
     out_specs = P(None, AXIS)
-    pairs = on_devices(negatives, key, z, num_devices=num_devices, out_specs=out_specs)
-    np.testing.assert_array_equal(pairs[0, :, 0], np.arange(BATCH))
-    np.testing.assert_array_equal(pairs[1], pairs[0, :, ::-1])
-    return np.asarray(pairs[0, :, 1]).astype(int)
+    find = compiled(negatives, 2, num_devices=num_devices, out_specs=out_specs)
+    for key in keys:
+        pairs = find(key, z)
+        np.testing.assert_array_equal(pairs[0, :, 0], np.arange(BATCH))
+        np.testing.assert_array_equal(pairs[1], pairs[0, :, ::-1])
+        yield np.asarray(pairs[0, :, 1]).astype(int)
 
 
 @pytest.mark.parametrize("num_devices", [1, 4])
 def test_flipped_negatives_reverse_the_global_batch(num_devices):
-    found = partners(cases.learned(None), jax.random.key(0), num_devices)
+    (found,) = partners(cases.learned(None), [jax.random.key(0)], num_devices)
     np.testing.assert_array_equal(found, np.arange(BATCH)[::-1])
 
 
 def test_rolled_negatives_are_one_random_shift_that_is_never_zero():
     affinity = cases.learned(None, negatives="roll")
     shifts = set()
-    for seed in range(12):
-        one, four = (partners(affinity, jax.random.key(seed), n) for n in (1, 4))
+    keys = jax.random.split(jax.random.key(0), 12)
+    for one, four in zip(*(partners(affinity, keys, n) for n in (1, 4)), strict=True):
         np.testing.assert_array_equal(one, four)
         moved = (np.arange(BATCH) - one) % BATCH
         assert len(set(moved)) == 1

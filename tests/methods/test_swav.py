@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -78,11 +79,12 @@ def expected_loss(method, state, batch, queue=None):
 
 @pytest.fixture(scope="module")
 def queued():
-    """SwAV with a queue, compiled, and its state with a queue of unit vectors."""
+    """SwAV with a queue, a state with a queue of unit vectors, and `expected_loss`."""
     trainer = cases.Trainer(cases.swav(None, queue_size=QUEUE, queue_start=5))
     state = jax.device_get(trainer.init())
     queue = jax.random.normal(jax.random.key(3), state.memory["queue"].shape)
-    return trainer, state.replace(memory={"queue": np.asarray(l2_normalize(queue))})
+    state = state.replace(memory={"queue": np.asarray(l2_normalize(queue))})
+    return trainer, state, jax.jit(functools.partial(expected_loss, trainer.method))
 
 
 def loss_after(trainer, state):
@@ -90,24 +92,21 @@ def loss_after(trainer, state):
 
 
 def test_a_full_queue_is_used_for_codes_from_its_start_on(queued):
-    trainer, state = queued
+    trainer, state, expected_of = queued
     state = state.replace(step=np.int32(5))
     queue = state.memory["queue"]
-    expected = expected_loss(trainer.method, state, cases.batch(), queue)
+    expected = expected_of(state, cases.batch(), queue)
     np.testing.assert_allclose(loss_after(trainer, state), expected, rtol=1e-4)
-    alone = expected_loss(trainer.method, state, cases.batch())
+    alone = expected_of(state, cases.batch())
     assert abs(expected - alone) > 1e-3
 
 
 def test_no_gradient_flows_through_the_codes(queued):
-    trainer, state = queued
+    trainer, state, expected_of = queued
     state = state.replace(step=np.int32(5))
     gradients = jax.grad(
-        lambda params: expected_loss(
-            trainer.method,
-            state.replace(params=params),
-            cases.batch(),
-            state.memory["queue"],
+        lambda params: expected_of(
+            state.replace(params=params), cases.batch(), state.memory["queue"]
         )
     )(state.params)
     after, _ = trainer.run(state, 1)
@@ -122,25 +121,26 @@ def test_no_gradient_flows_through_the_codes(queued):
 
 
 def test_a_queue_is_unused_before_its_start(queued):
-    trainer, state = queued
-    expected = expected_loss(trainer.method, state, cases.batch())
+    trainer, state, expected_of = queued
+    expected = expected_of(state, cases.batch())
     loss = loss_after(trainer, state.replace(step=np.int32(4)))
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
 def test_a_queue_is_unused_until_it_is_full(queued):
-    trainer, state = queued
+    trainer, state, expected_of = queued
     part = state.memory["queue"].copy()
     part[:, BATCH:] = 0
     state = state.replace(step=np.int32(5), memory={"queue": part})
-    expected = expected_loss(trainer.method, state, cases.batch())
+    expected = expected_of(state, cases.batch())
     np.testing.assert_allclose(loss_after(trainer, state), expected, rtol=1e-4)
 
 
 def test_the_queue_takes_each_targeted_views_embeddings_in_front(queued):
-    trainer, state = queued
+    trainer, state, _ = queued
     before = state.memory["queue"]
-    z = unit_embeddings(trainer.method, state, cases.batch())
+    embed = jax.jit(functools.partial(unit_embeddings, trainer.method))
+    z = embed(state, cases.batch())
     queue = trainer.run(state, 1)[0].memory["queue"]
     np.testing.assert_allclose(queue[:, :BATCH], z[:2], atol=1e-5)
     np.testing.assert_array_equal(queue[:, BATCH:], before[:, :-BATCH])

@@ -127,7 +127,7 @@ def trained(folder, metrics_of, policy="stop", log_every_steps=20, num_steps=300
     schedule = TrainingSchedule(
         num_steps, 10, log_every_steps, 20, 0, trivial_baselines=False
     )
-    empty = cases.simsiam(axis_name=None).init(jax.random.key(0), cases.batch())
+    empty = cases.one_device("simsiam").init()
     with (
         CheckpointManager(folder / "checkpoints") as checkpoints,
         MetricWriter(folder, resume_step=0) as writer,
@@ -205,11 +205,11 @@ def lines_of(trainer, num_lines, every=20):
         yield line * every, means
 
 
-def judged(num_lines):
+def judged(trainer, num_lines):
     """Trains SimSiam on noise; returns reports and if checkpoints were allowed."""
     reports, trusted = [], []
     detector = CollapseDetector("stop", (0,), reports.append)
-    for line in lines_of(cases.Trainer(cases.simsiam(axis_name=None)), num_lines):
+    for line in lines_of(trainer, num_lines):
         detector(*line)
         trusted.append(detector.allows_checkpoint)
     return reports, trusted
@@ -218,11 +218,11 @@ def judged(num_lines):
 def test_simsiam_without_its_stop_gradient_is_caught_within_200_steps(monkeypatch):
     monkeypatch.setattr(jax.lax, "stop_gradient", lambda x: x)
     with pytest.raises(CollapseError, match="lie on one line") as caught:
-        judged(num_lines=20)
+        judged(cases.Trainer(cases.simsiam(axis_name=None)), num_lines=20)
     assert caught.value.step <= 200
 
 
 def test_simsiam_with_its_stop_gradient_is_trusted_throughout():
-    reports, trusted = judged(num_lines=20)
+    reports, trusted = judged(cases.one_device("simsiam"), num_lines=20)
     assert not reports
     assert all(trusted)
