@@ -27,7 +27,7 @@ from logo_jax.methods.base import ENCODER, Batch, TrainState
 from logo_jax.methods.pairing import pair_weights
 from logo_jax.networks import resnet
 from logo_jax.parallel.mesh import AXIS, make_mesh
-from tests.backbones import BACKBONE
+from tests.backbones import BACKBONE, TwoConvolutions
 from tests.data.pictures import smooth
 from tests.golden import test_backbones as golden
 
@@ -39,9 +39,6 @@ TINY = {
     "monitor.knn_every_steps": 2,
     "monitor.trivial_baselines": False,
 }
-
-from logo_jax.networks import resnet
-from tests.backbones import TwoConvolutions
 
 
 @pytest.mark.parametrize(
