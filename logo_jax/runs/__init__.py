@@ -1,0 +1,1 @@
+"""Training a config in a folder, and reading what a run has written."""

@@ -1,0 +1,163 @@
+"""Evaluates the encoder of a run, or of a file of weights, and writes the result."""
+
+import json
+import re
+import time
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from logo_jax import protocols
+from logo_jax.data.load import ExperimentData, locate_dataset
+from logo_jax.experiment import parse, pretrained
+from logo_jax.experiment.pretrained import FrozenEncoder
+from logo_jax.parallel.mesh import make_mesh
+from logo_jax.protocols.base import EvalRequest, EvalResult
+from logo_jax.training import atomic, workdir
+from logo_jax.training.preemption import PreemptionHandler
+
+Report = dict[str, Any]
+
+
+def evaluate(
+    folder: Path,
+    protocol: str = "knn",
+    *,
+    stop: PreemptionHandler,
+    weights: Path | None = None,
+    config: Mapping[str, Any] | None = None,
+    dataset: str = "",
+    resize: int | None = None,
+    crop: int | None = None,
+    untrained: bool = False,
+    images: ExperimentData | None = None,
+    **options: Any,
+) -> Report | None:
+    """Evaluates an encoder by a protocol and writes evaluations/NAME.json.
+
+    Args:
+        folder: folder of the run; with `weights`, folder for the results. A linear
+            probe is trained in its sub-folder linear/, and resumed from there.
+        protocol: one of `protocols.NAMES`.
+        stop: preemption handler, which is checked between steps.
+        weights: file of weights to evaluate instead of the run's newest checkpoint.
+        config: config of the encoder of `weights`.
+        dataset: data set to evaluate on: a folder of images, a folder with train.npz
+            and test.npz, or a TFDS name; "" for that of the run.
+        resize: short side of resized images, in pixels; 0: no resizing; if None, the
+            run's value, or the crop's side for the protocol transfer.
+        crop: side of the center crop, in pixels; if None, the run's value.
+        untrained: whether to evaluate the encoder at its random initialization.
+        images: images of the run's data set, if they are in memory.
+        **options: options of the protocol, by the names in `protocols.OPTIONS`.
+
+    Returns:
+        The result with everything that defines the protocol, as in the file, and
+        "file", the path of that file; None if the evaluation was stopped.
+
+    Raises:
+        FileNotFoundError: if there is no such run, file or data set.
+        ValueError: if the protocol or an option is unknown, out of range or does not
+            fit, if there is no valid checkpoint, or if the data are not as required.
+        OSError: if the result cannot be written.
+    """
+    options = {name: x for name, x in options.items() if x not in (None, False)}
+    chosen = protocols.find(protocol, options)
+    if (weights is None) != (config is None):
+        raise ValueError(
+            "--weights=FILE and --config=FILE.py must be given together; the folder "
+            "of a run has its own config"
+        )
+    if untrained and weights is not None:
+        raise ValueError(
+            "--untrained does not read --weights=FILE; remove one of the two"
+        )
+    given = workdir.read_config(folder) if config is None else config
+    parse(given)
+    sizes = {"resize": resize, "crop": crop}
+    if protocol == "transfer" and resize is None:  # as in the paper: crop = short side
+        side = given["monitor"]["crop"] if crop is None else crop
+        changed = _changed(given, dataset, sizes | {"resize": side})
+    else:
+        changed = _changed(given, dataset, sizes)
+    workdir.require_writable(folder)
+    begin, mesh = time.perf_counter(), make_mesh()
+    if weights is None:
+        subject = pretrained.from_run(folder, changed, mesh)
+    else:
+        subject = pretrained.from_file(weights, changed, mesh)
+    if not dataset:
+        subject = subject.on(images)
+    if untrained:
+        subject = subject.untrained()
+    given_sizes = {name: side for name, side in sizes.items() if side is not None}
+    name = _name(protocol, dataset, given_sizes | options, subject)
+    result = chosen.run(subject, EvalRequest(options, folder / "linear" / name, stop))
+    if result is None:
+        return None
+    report = as_report(subject, result, time.perf_counter() - begin)
+    file = folder / "evaluations" / f"{name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(file, json.dumps(report, indent=2) + "\n")
+    return report | {"file": str(file)}
+
+
+def _changed(
+    config: Mapping[str, Any], dataset: str, sizes: Mapping[str, int | None]
+) -> dict[str, Any]:
+    """Returns a config with another data set and evaluation size, and all images."""
+    data, monitor = dict(config["data"]), dict(config["monitor"])
+    # 0: all images; the limits apply to kNN during training only
+    monitor |= {"train_examples": 0, "test_examples": 0}
+    if dataset:
+        data |= {"path": "", "classes": "", "val_size": 0} | locate_dataset(dataset)
+    monitor |= {name: side for name, side in sizes.items() if side is not None}
+    return {**config, "data": data, "monitor": monitor}
+
+
+def as_report(subject: FrozenEncoder, result: EvalResult, seconds: float) -> Report:
+    """Returns the values and everything that defines the protocol, ready for JSON."""
+    monitor = subject.spec.config.monitor
+    return {
+        "protocol": result.protocol,
+        "values": dict(result.values),
+        "unit": "percent",
+        "encoder": subject.source,
+        "dataset": subject.spec.config.data.location.title,
+        "splits": result.splits,
+        "layers": sorted(
+            {
+                "projector" if name.startswith("knn_projector") else "backbone"
+                for name in result.values
+            }
+        ),
+        "settings": result.settings,
+        "resolution": {"resize": monitor.resize, "crop": monitor.crop},
+        "augmentation": result.augmentation,
+        "seconds": round(seconds, 1),
+        **workdir.describe_machine(subject.mesh),
+    }
+
+
+def _name(
+    protocol: str, dataset: str, settings: Mapping[str, Any], subject: FrozenEncoder
+) -> str:
+    """Name of an evaluation, with all that distinguishes it from others of the run."""
+    rest = dict(settings)
+    recipe = rest.pop("recipe", protocols.RECIPES[0]) if protocol == "linear" else ""
+    parts = [protocol, recipe, _dataset_name(dataset), rest.pop("metric", "")]
+    parts += [name for name, value in rest.items() if value is True]
+    order = ("resize", "crop", *protocols.OPTIONS)
+    values = [(name, rest[name]) for name in order if name in rest]
+    parts += [f"{name}_{value}" for name, value in values if value is not True]
+    parts.append(subject.source)
+    return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
+
+
+def _dataset_name(dataset: str) -> str:
+    """Name of a data set; a checksum of the path distinguishes folders of one name."""
+    if not dataset or locate_dataset(dataset)["source"] == "tfds":
+        return dataset
+    path = Path(dataset).expanduser().absolute()
+    return f"{path.name}_{zlib.crc32(str(path).encode()):08x}"

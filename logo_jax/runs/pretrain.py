@@ -1,0 +1,133 @@
+"""Training from Python: `logo_jax.pretrain`."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from logo_jax import configs
+from logo_jax.data.load import ExperimentData, load_arrays, locate_dataset
+from logo_jax.parallel import processes
+from logo_jax.runs.run import Run
+from logo_jax.runs.training import as_input_errors, default_workdir, open_run
+from logo_jax.training.preemption import InterruptHandler
+
+FOLDER_CONFIG = "folder"
+SMALL = 96  # pixels; smaller images are a bad match for the crops of FOLDER_CONFIG
+
+TrainImages: TypeAlias = str | Path | np.ndarray | tuple[np.ndarray, np.ndarray]
+
+
+def pretrain(
+    images: TrainImages | None = None,
+    *,
+    config: str | Mapping[str, Any] | None = None,
+    workdir: str | Path | None = None,
+    quiet: bool = False,
+    **fields: Any,
+) -> Run:
+    """Trains an encoder without labels; the same call resumes a run.
+
+    This is what `python -m logo_jax.main` does: with the same config, the same fields
+    and the same folder, one resumes what the other began, with the same numbers.
+
+    Ctrl-C, or an interrupt of the notebook's kernel, ends the training after the
+    current step. The state is saved and the run is returned; the same call resumes it.
+    A second interrupt raises KeyboardInterrupt. SIGTERM is handled in the same way, and
+    then sent again.
+
+    Args:
+        images: the training images: a folder of images, a folder with train.npz, a name
+            of TFDS, a uint8 array [n, h, w, 3] or a pair of such an array and integer
+            labels [n]. If None, the images that the config's data group selects.
+            For kNN accuracy during training, hold out labeled images by
+            `**{"data.val_size": 1000}`, or have a test set in the folder.
+        config: name of a config, as for `--config`, such as "cifar10_moco:logo"; a
+            ConfigDict; or the config of a run. If None, "folder": SimSiam-LoGo with
+            crops of 224 and 96 pixels.
+        workdir: folder of the run; runs/<config>_<variant> if None, which is possible
+            only for the name of a config and without `images`.
+        quiet: whether only errors and collapses are printed.
+        **fields: new values of config fields by dotted name, as for --config.FIELD,
+            such as `**{"train.num_epochs": 50}`. A field that has an import path, such
+            as "encoder.backbone", also takes the function or class itself.
+
+    Returns:
+        The run, complete or interrupted: its metrics, encoder and report.
+
+    Raises:
+        InputError: for bad input, corrupt data or a full disk. It is a ValueError, and
+            its message is the line that the command prints.
+        CollapseError: if the run has collapsed and is not to be started again.
+        FloatingPointError: if a loss is not finite.
+    """
+    with as_input_errors():
+        values, given = _with_images(images, config, fields)
+        folder = _folder(workdir, config, images)
+    stop = InterruptHandler()
+    with open_run(values, folder, quiet=quiet, images=given) as run:
+        # one of several processes cannot save alone: a signal ends all of them
+        if processes.is_alone():
+            with stop:
+                run.train(stop)
+                if stop.requested() and not quiet:
+                    print(stop.last_line("repeat the call"), file=sys.stderr)
+        else:
+            run.train(stop)
+    return Run(folder, given)
+
+
+def _with_images(
+    images: TrainImages | None,
+    config: str | Mapping[str, Any] | None,
+    fields: Mapping[str, Any],
+) -> tuple[dict[str, Any], ExperimentData | None]:
+    """Returns the config, and the images if they are in memory."""
+    if images is None and config is None:
+        raise ValueError(
+            "images or config must be given; use e.g. pretrain('photos/', "
+            "workdir='runs/photos') or pretrain(config='quickstart')"
+        )
+    name = FOLDER_CONFIG if config is None else config
+    chosen = configs.load(name, fields).to_dict()
+    data, given = chosen["data"], None
+    if isinstance(images, str | Path):
+        _require_folder(images)
+        data |= locate_dataset(str(images))
+    elif images is not None:
+        pixels, labels = images if isinstance(images, tuple) else (images, None)
+        location, given = load_arrays(pixels, labels, data["val_size"])
+        _require_large(np.shape(pixels)[1:3], config)
+        data |= {"source": location.source, "name": location.name}
+    return chosen, given
+
+
+def _require_folder(images: str | Path) -> None:
+    """Raises an error if a path is not a folder; names of TFDS have no separator."""
+    path = Path(images).expanduser()
+    if (isinstance(images, Path) or "/" in images) and not path.is_dir():
+        raise FileNotFoundError(
+            f"{path} is not a folder; give a folder of images, arrays, or a name of "
+            "TFDS such as 'cifar10'"
+        )
+
+
+def _require_large(size: tuple[int, ...], config: Any) -> None:
+    if config is None and min(size) < SMALL:
+        raise ValueError(
+            f"images of {size[0]}x{size[1]} px are smaller than the crops of the "
+            f"default config {FOLDER_CONFIG!r}; give a config for small images, e.g. "
+            "config='cifar10_moco:logo'"
+        )
+
+
+def _folder(workdir: str | Path | None, config: Any, images: Any) -> Path:
+    if workdir is not None and str(workdir):
+        return Path(workdir).expanduser()
+    if workdir is None and images is None and isinstance(config, str):
+        return default_workdir(config)
+    raise ValueError(
+        f"workdir={workdir!r} must be the folder of the run; use e.g. 'runs/photos'"
+    )

@@ -1,0 +1,301 @@
+"""Trains the run of a folder, from a config or from its newest checkpoint."""
+
+import contextlib
+import dataclasses
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from logo_jax.data.load import ExperimentData, prepare_missing
+from logo_jax.experiment import Experiment, make_experiment
+from logo_jax.experiment.config import Config, parse
+from logo_jax.experiment.starting import first_state, recorded
+from logo_jax.methods.base import TrainState
+from logo_jax.parallel import processes
+from logo_jax.parallel.mesh import make_mesh, replicate
+from logo_jax.training import workdir
+from logo_jax.training.checkpoints.manager import CheckpointManager
+from logo_jax.training.collapse import (
+    MOST_ROLLBACKS,
+    CollapseDetector,
+    CollapseError,
+    next_rollback,
+    record_rollback,
+    rollbacks,
+)
+from logo_jax.training.logging.metric_writer import METRICS_FILE, MetricWriter
+from logo_jax.training.logging.null_logger import NullLogger
+from logo_jax.training.logging.progress import Progress
+from logo_jax.training.logging.train_log import TrainLog
+from logo_jax.training.logging.wandb import WandbLogger
+from logo_jax.training.loop import DataError, train
+from logo_jax.training.preemption import PreemptionHandler
+from logo_jax.visualization.train_images import ImageLogger
+
+
+class InputError(ValueError):
+    """Bad input, corrupt data or a full disk; the message is one line."""
+
+
+@contextlib.contextmanager
+def as_input_errors(
+    kinds: tuple[type[Exception], ...] = (ValueError, TypeError, OSError),
+) -> Iterator[None]:
+    """Raises exceptions of these kinds as `InputError`, with the same message.
+
+    Args:
+        kinds: by default those that reading a config or data raises.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except kinds as error:
+        raise InputError(" ".join(str(error).split())) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenRun:
+    """A run whose folder this process has locked, ready to train.
+
+    Attributes:
+        config: the experiment's config as nested mappings of plain values.
+        folder: the run's folder, an absolute path.
+        quiet: whether only errors and collapses are printed.
+        experiment: the config with its data on the devices.
+        checkpoints: checkpoints of the run; a `NullLogger` in processes that do not
+            write.
+    """
+
+    config: Mapping[str, Any]
+    folder: Path
+    quiet: bool
+    experiment: Experiment
+    checkpoints: CheckpointManager | NullLogger
+
+    def train(self, stop: PreemptionHandler) -> None:
+        """Trains to the last step, or until a stop is requested; saves the state.
+
+        The run begins at its newest checkpoint, and again after each rollback.
+
+        Args:
+            stop: preemption handler, which is checked between steps.
+
+        Raises:
+            InputError: if images cannot be read, or the disk is full.
+            CollapseError: if the run has collapsed and is not to be started again.
+            FloatingPointError: if a loss is not finite.
+        """
+        with as_input_errors((DataError, OSError)):
+            while not self._attempt(stop):
+                pass
+
+    def _attempt(self, stop: PreemptionHandler) -> bool:
+        """Trains from the newest checkpoint; returns False if the run was rolled back.
+
+        Raises:
+            CollapseError: if the run has collapsed and is not to be started again.
+        """
+        with as_input_errors():
+            times = int(
+                processes.broadcast_from_first(np.int32(len(rollbacks(self.folder))))
+            )
+            experiment = self.experiment.rolled_back(times)
+            like = jax.eval_shape(experiment.spec.init)
+            restored = self.checkpoints.restore_latest(like)
+            found = restored or (0, first_state(experiment.spec))
+        start, state = processes.broadcast_from_first(found)
+        state = replicate(state, experiment.mesh)
+        try:
+            self._train_from(int(start), state, experiment, stop)
+        except CollapseError as collapse:
+            if experiment.spec.config.monitor.health != "rollback":
+                raise
+            number = next_rollback(times, collapse)
+            if processes.is_first():
+                record_rollback(self.folder, collapse.step)
+                line = f"{collapse}; rollback {number} of {MOST_ROLLBACKS}"
+                print(line, file=sys.stderr)
+            return False
+        return True
+
+    def _train_from(
+        self,
+        start: int,
+        state: TrainState,
+        experiment: Experiment,
+        stop: PreemptionHandler,
+    ) -> None:
+        """Trains from a state; prints what was written and what to do next."""
+        schedule, monitor = experiment.spec.schedule, experiment.monitor
+        policy = experiment.spec.config.monitor.health
+        again = (self.folder / METRICS_FILE).exists()
+        writer = progress = NullLogger()
+        image_logger = None
+        if processes.is_first():
+            with as_input_errors():
+                loggers = self._loggers()
+                writer = MetricWriter(self.folder, resume_step=start, loggers=loggers)
+            image_logger = ImageLogger(
+                writer, self.folder, experiment, has_crops=start > 0
+            )
+            progress = Progress(schedule.num_steps, initial=start, quiet=self.quiet)
+        detector = CollapseDetector(policy, schedule.seeds, progress.say, progress.warn)
+        log = TrainLog(
+            writer,
+            progress,
+            schedule,
+            collapse_detector=detector,
+            image_logger=image_logger,
+        )
+        with writer, progress:
+            progress.say(_headline(experiment, self.folder))
+            progress.say(experiment.loading)
+            if start:
+                progress.say(f"resumed from step {start} of {schedule.num_steps}")
+            elif again:
+                progress.say(
+                    f"no checkpoint in {self.folder}: starting again from step 0"
+                )
+            if not start and schedule.trivial_baselines and monitor:
+                with as_input_errors():  # it reads the images
+                    has_weights = _start(experiment.spec.config)
+                    network = "starting weights" if has_weights else "untrained network"
+                    baselines = monitor.trivial_baselines(state, network)
+                for name, value in baselines.items():
+                    progress.say(
+                        f"baseline without training: {name}, kNN {value:.1f} %"
+                    )
+            trained = train(
+                state,
+                experiment.train_step,
+                experiment.loader,
+                schedule,
+                log=log,
+                checkpoints=self.checkpoints,
+                monitor=monitor,
+                preemption=stop,
+            )
+            complete = int(np.max(trained.step)) == schedule.num_steps
+            if processes.is_first() and complete:
+                for line in _last_lines(self.folder, can_evaluate=monitor is not None):
+                    progress.say(line)
+
+    def _loggers(self) -> list[WandbLogger]:
+        """The loggers that the config asks for in addition to TensorBoard."""
+        project = self.experiment.spec.config.monitor.wandb
+        if not project:
+            return []
+        return [WandbLogger(self.folder, project, self.config, quiet=self.quiet)]
+
+
+@contextlib.contextmanager
+def open_run(
+    config: Mapping[str, Any],
+    folder: Path,
+    *,
+    quiet: bool,
+    images: ExperimentData | None = None,
+) -> Iterator[OpenRun]:
+    """Loads the data of a config and locks the folder of its run.
+
+    Everything that can be wrong with the config, the data or the folder is reported
+    here, before anything is written to the folder.
+
+    Args:
+        config: the experiment's config as nested mappings of plain values.
+        folder: the run's folder; created if it does not exist.
+        quiet: whether to print nothing.
+        images: the images, if they are in memory; otherwise, those of the config.
+
+    Raises:
+        InputError: if the config, the data or the folder is wrong.
+    """
+    folder = folder.absolute()
+    with contextlib.ExitStack() as held:
+        with as_input_errors():
+            location = parse(config).data.location
+            if processes.is_first():
+                config = recorded(config, folder)
+                workdir.check_config(folder, config)
+                workdir.require_free(folder)
+            # several processes may share one disk, or have one each
+            if images is None and processes.is_alone():
+                prepare_missing(location, quiet=quiet)
+            experiment = make_experiment(config, make_mesh(), images)
+            checkpoints = NullLogger()
+            if processes.is_first():
+                held.enter_context(workdir.lock_workdir(folder))
+                workdir.claim_workdir(folder, config)
+                workdir.record_machine(folder, experiment.mesh)
+                checkpoints = held.enter_context(
+                    CheckpointManager(folder / "checkpoints")
+                )
+        yield OpenRun(config, folder, quiet, experiment, checkpoints)
+
+
+def default_workdir(config: str) -> Path:
+    """The folder of a run of a config, unless another one is given.
+
+    >>> default_workdir("configs/cifar10_simsiam.py:baseline").as_posix()
+    'runs/cifar10_simsiam_baseline'
+    """
+    name, colon, variant = config.partition(":")
+    stem = Path(name).stem
+    return Path("runs") / (f"{stem}_{variant}" if colon else stem)
+
+
+def _headline(experiment: Experiment, folder: Path) -> str:
+    """The first line of a run: its images, length, devices and folder."""
+    schedule, config = experiment.spec.schedule, experiment.spec.config
+    data = config.data
+    epochs = schedule.num_steps / schedule.steps_per_epoch
+    return (
+        f"training on {data.location.title} for {schedule.num_steps:,} steps of "
+        f"{data.batch_size} images (epochs: {epochs:.4g}), on "
+        f"{workdir.describe_machine(experiment.mesh)['devices']}, in {_shown(folder)}"
+        f"{_start(config)}"
+    )
+
+
+def _start(config: Config) -> str:
+    """The part of the first line that names the starting weights, if any."""
+    encoder, train = config.encoder, config.train
+    for source, record in (
+        (encoder.weights, encoder.weights_record),
+        (train.start_from, train.start_record),
+    ):
+        if source:
+            return f", starting from {source} ({record})"
+    return ""
+
+
+def _last_lines(folder: Path, *, can_evaluate: bool) -> list[str]:
+    """Lines about a complete run: what was written, and commands to run next."""
+    name = _shown(folder)
+    lines = [f"done; wrote {', '.join(_written(folder))} to {name}"]
+    if can_evaluate:  # there are labels
+        command = f"evaluate --workdir={shlex.quote(name)} --protocol=knn"
+        lines += [f"next, evaluate the encoder: python -m logo_jax.{command}"]
+    command = f"report {shlex.quote(name)}"
+    return [*lines, f"next, draw a report: python -m logo_jax.{command}"]
+
+
+def _shown(folder: Path) -> str:
+    """The folder relative to the current one, if it is inside that."""
+    here = Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
+
+
+def _written(folder: Path) -> list[str]:
+    """Names of the files and folders of a run; folders end with a slash."""
+    return sorted(
+        f"{file.name}/" if file.is_dir() else file.name
+        for file in folder.iterdir()
+        if file.name != workdir.LOCK_FILE
+    )
