@@ -26,6 +26,7 @@ from logo_jax import _cli, configs
 from logo_jax.data.loader import OnDeviceLoader
 from logo_jax.experiment import Experiment, ExperimentSpec, make_experiment, make_spec
 from logo_jax.experiment.data import device_memory
+from logo_jax.experiment.memory import step_bytes
 from logo_jax.experiment.starting import recorded, with_known_records
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
@@ -190,9 +191,7 @@ class Trial:
     @property
     def num_bytes(self) -> int:
         """Bytes that a device needs for the step and for images kept in its memory."""
-        used = self._compiled.memory_analysis()
-        step = used.argument_size_in_bytes + used.output_size_in_bytes
-        step += used.temp_size_in_bytes - used.alias_size_in_bytes
+        step = step_bytes(self._compiled)
         if isinstance(self._loader, OnDeviceLoader):
             step += self._loader.images.nbytes
         return step

@@ -1,6 +1,7 @@
 """Data of a config: decoded in memory if they fit, and batches on the devices."""
 
 import os
+from pathlib import Path
 from typing import TypeAlias
 
 import jax
@@ -18,6 +19,11 @@ from logo_jax.parallel.mesh import batch_sharding, replicate
 
 Loader: TypeAlias = OnDeviceLoader | StreamingLoader
 
+# files with the memory limit of a container, of cgroups version 2 and 1
+CGROUP_LIMITS = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
 SHARE = 1 / 4  # fraction of the memory of a device, or of the host, for a data set
 
 
@@ -125,4 +131,8 @@ def device_memory(mesh: Mesh) -> tuple[float, str]:
 
 
 def _host_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes of memory of this machine, or of this container if that has a limit."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [Path(file) for file in CGROUP_LIMITS]
+    texts = [file.read_text().strip() for file in limits if file.is_file()]
+    return min([physical, *(int(text) for text in texts if text.isdecimal())])

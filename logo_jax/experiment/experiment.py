@@ -61,7 +61,8 @@ class Experiment:
         """Returns the experiment with other crops and noise; itself if `times` is 0."""
         if not times:
             return self
-        step = compiled_step(self.spec, self.mesh, times)
+        keys = compiled_step(self.spec, self.mesh, times).keys
+        step = self.train_step._replace(keys=keys)
         return dataclasses.replace(self, train_step=step)
 
 

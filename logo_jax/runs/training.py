@@ -14,6 +14,7 @@ import numpy as np
 from logo_jax.data.load import ExperimentData, prepare_missing
 from logo_jax.experiment import Experiment, make_experiment
 from logo_jax.experiment.config import Config, parse
+from logo_jax.experiment.memory import fitted
 from logo_jax.experiment.starting import first_state, recorded
 from logo_jax.methods.base import TrainState
 from logo_jax.parallel import processes
@@ -227,7 +228,7 @@ def open_run(
             # several processes may share one disk, or have one each
             if images is None and processes.is_alone():
                 prepare_missing(location, quiet=quiet)
-            experiment = make_experiment(config, make_mesh(), images)
+            experiment = fitted(make_experiment(config, make_mesh(), images))
             checkpoints = NullLogger()
             if processes.is_first():
                 held.enter_context(workdir.lock_workdir(folder))

@@ -1,0 +1,127 @@
+"""A step that does not fit is refused before anything is written, with what fits."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+import logo_jax
+from logo_jax.configs import load
+from logo_jax.experiment import Experiment, data, make_experiment, make_spec, memory
+from logo_jax.parallel.mesh import make_mesh
+from tests.commands.test_main import SPEED, TINY, fixture_arrays
+
+__all__ = ["fixture_arrays"]
+
+CONFIG = "cifar10_simsiam:baseline"
+FIELDS = {k: x for k, x in TINY.items() if k != "crops.local_crops"} | {
+    "data.batch_size": 16,
+    "crops.global_crops": (2, 32, (0.4, 1.0)),
+    "augment.jitter_prob": 0.0,
+    "augment.grayscale_prob": 0.0,
+    "monitor.knn_every_steps": 0,
+}
+
+
+def limited(monkeypatch, num_bytes):
+    monkeypatch.setattr(memory, "device_memory", lambda mesh: (num_bytes, "a device's"))
+
+
+def experiment(arrays, **changes):
+    config = load(CONFIG, FIELDS | {"data.path": str(arrays)} | changes)
+    return make_experiment(config.to_dict(), make_mesh(jax.devices()[:1]))
+
+
+def test_a_step_that_surely_fits_is_not_compiled_and_the_bound_is_one(
+    arrays, monkeypatch
+):
+    made = experiment(arrays)
+    limited(monkeypatch, 2.0**40)
+    assert memory.fitted(made) is made
+    limited(monkeypatch, 2.0**24)
+    compiled = memory.fitted(made)
+    assert compiled is not made
+    ((examples, epoch),) = made.loader.batches(0, 1)
+    traced = made.train_step.trace(made.init(), examples, epoch)
+    bound = memory._largest(traced.jaxpr.jaxpr)
+    used = compiled.train_step.compiled.memory_analysis()
+    assert bound >= used.temp_size_in_bytes > 2**18
+
+
+def test_the_proposed_batch_fits_and_the_refused_run_writes_nothing(
+    arrays, tmp_path, monkeypatch
+):
+    made = experiment(arrays)
+    limited(monkeypatch, 2.0**24)
+    needed = memory.step_bytes(memory.fitted(made).train_step.compiled)
+    limited(monkeypatch, 0.6 * needed)
+    with pytest.raises(ValueError, match="a training step needs") as refused:
+        memory.fitted(made)
+    size = int(re.search(r"use config.data.batch_size=(\d+)", str(refused.value))[1])
+    assert 6 <= size < 10  # 0.9 x 0.6 x 16 images, as far as memory is linear
+    memory.fitted(experiment(arrays, **{"data.batch_size": size}))
+    assert "remat" not in str(refused.value)  # this network cannot recompute
+    limited(monkeypatch, 1.0)
+    fields = FIELDS | {"data.path": str(arrays)}
+    with pytest.raises(logo_jax.InputError, match="use smaller crops or a smaller"):
+        logo_jax.pretrain(config=CONFIG, workdir=tmp_path / "run", **fields)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (
+            50,
+            [
+                "batch_size=16 (42 GiB)",
+                "remat=True with config.data.batch_size=40 (42 GiB)",
+            ],
+        ),
+        (60, ["batch_size=20 (52 GiB)", "remat=True (50 GiB)"]),
+        (13, ["remat=True with config.data.batch_size=8 (10 GiB)"]),
+        (3, []),
+    ],
+)
+def test_settings_are_the_largest_that_fit(limit, expected, monkeypatch):
+    """With a memory of 2 GiB and 2.5 GiB an image, or 1 GiB an image with remat."""
+
+    def needed(trial, batch_size):
+        return (2 + batch_size * (1 if trial.remat else 2.5)) * 2**30
+
+    monkeypatch.setattr(memory._Trial, "_compile", needed)
+    fields = {"data.batch_size": 48, "batch_norm": "split:2"}
+    spec = make_spec(load("quickstart:baseline", fields).to_dict(), num_devices=2)
+    mesh = make_mesh(jax.devices()[:2])
+    made = Experiment(spec, mesh, None, "", None, None, None)  # what is looked at
+    found = list(memory._settings_that_fit(made, None, 0, limit * 2**30))
+    assert len(found) == len(expected)
+    for text, part in zip(found, expected, strict=True):
+        assert part in text
+
+
+def test_a_compiled_step_gives_the_same_numbers(arrays, tmp_path, monkeypatch):
+    fields = FIELDS | {"data.path": str(arrays), "batch_norm": "global"}
+    rows = []
+    for name, limit in (("traced", 2.0**40), ("compiled", 2.0**24)):
+        limited(monkeypatch, limit)
+        run = logo_jax.pretrain(
+            config=CONFIG, workdir=tmp_path / name, quiet=True, **fields
+        )
+        rows.append(
+            [{k: x for k, x in r.items() if k not in SPEED} for r in run.metrics]
+        )
+    assert rows[0] == rows[1] != []
+
+
+def test_the_limit_of_a_container_is_respected(tmp_path, monkeypatch):
+    for text, expected in (("3221225472\n", 3 * 2**30), ("max\n", None)):
+        (tmp_path / "limit").write_text(text)
+        monkeypatch.setattr(data, "CGROUP_LIMITS", (tmp_path / "limit", "/no/file"))
+        physical = data._host_memory() if expected is None else expected
+        found, owner = data.device_memory(make_mesh(jax.devices()[:1]))
+        assert np.isclose(found * len(jax.local_devices()), physical) or np.isclose(
+            found, physical
+        )
+        assert owner == "its share of the host's"
