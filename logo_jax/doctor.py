@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 from logo_jax import _cli, configs
 from logo_jax.data.loader import OnDeviceLoader
 from logo_jax.experiment import Experiment, ExperimentSpec, make_experiment, make_spec
-from logo_jax.experiment.data import device_memory
+from logo_jax.experiment.data import usable_memory
 from logo_jax.experiment.memory import step_bytes
 from logo_jax.experiment.starting import recorded, with_known_records
 from logo_jax.parallel.mesh import make_mesh
@@ -143,7 +143,7 @@ def _try(
     )
     if trial is None:
         return
-    memory = _memory(trial.num_bytes, *device_memory(experiment.mesh))
+    memory = _memory(trial.num_bytes, *usable_memory(experiment.mesh))
     yield memory
     if num_timed and memory.verdict != "FAIL":
         yield from _attempt(

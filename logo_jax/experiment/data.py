@@ -1,5 +1,6 @@
 """Data of a config: decoded in memory if they fit, and batches on the devices."""
 
+import math
 import os
 from pathlib import Path
 from typing import TypeAlias
@@ -24,6 +25,7 @@ CGROUP_LIMITS = (
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
 )
+RESERVE = 0.1  # fraction of the host's memory for what a step does not count
 SHARE = 1 / 4  # fraction of the memory of a device, or of the host, for a data set
 
 
@@ -72,7 +74,7 @@ def make_loader(
         ValueError: if more images are corrupt than `max_corrupt` allows.
     """
     canvas = canvas_size(images, config.canvas)
-    needed, budget = num_bytes(images, canvas), SHARE * device_memory(mesh)[0]
+    needed, budget = num_bytes(images, canvas), SHARE * device_memory(mesh)
     fits = config.loader == "auto" and needed <= budget
     on_device = config.loader == "on_device" or fits
     line = (
@@ -122,12 +124,25 @@ def num_bytes(images: ImageSource, canvas: Size) -> int:
     return len(images) * int(np.prod(canvas)) * 3
 
 
-def device_memory(mesh: Mesh) -> tuple[float, str]:
-    """Returns the bytes of memory of a device, and a text with its owner."""
+def device_memory(mesh: Mesh) -> float:
+    """Returns the bytes of memory of a device; on CPUs, its share of the host's."""
+    stats = mesh.local_devices[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return _host_memory() / len(mesh.local_devices)
+
+
+def usable_memory(mesh: Mesh) -> tuple[float, str]:
+    """Returns the bytes of a device that a run can use, and a text with their owner.
+
+    On CPUs, that is what other processes leave of the host's memory, less a tenth for
+    the program itself: a process that needs more is killed by the system.
+    """
     stats = mesh.local_devices[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"], "the device's"
-    return _host_memory() / len(mesh.local_devices), "its share of the host's"
+    usable = (1 - RESERVE) * min(_host_memory(), _left_by_others())
+    return usable / len(mesh.local_devices), "its share of the host's free"
 
 
 def _host_memory() -> int:
@@ -136,3 +151,13 @@ def _host_memory() -> int:
     limits = [Path(file) for file in CGROUP_LIMITS]
     texts = [file.read_text().strip() for file in limits if file.is_file()]
     return min([physical, *(int(text) for text in texts if text.isdecimal())])
+
+
+def _left_by_others() -> float:
+    """Bytes that are free or in use by this process; unlimited if it is unknown."""
+    if not Path("/proc/meminfo").is_file():
+        return math.inf
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    (free,) = (int(x.split()[1]) for x in lines if x.startswith("MemAvailable:"))
+    own = int(Path("/proc/self/statm").read_text().split()[1])  # resident pages
+    return 1024 * free + own * os.sysconf("SC_PAGE_SIZE")

@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from logo_jax.data.loader import OnDeviceLoader
-from logo_jax.experiment.data import device_memory
+from logo_jax.experiment.data import usable_memory
 from logo_jax.experiment.experiment import Experiment, compiled_step
 from logo_jax.experiment.networks import norm_groups
 from logo_jax.experiment.spec import ExperimentSpec, make_spec
@@ -31,7 +31,7 @@ def fitted(experiment: Experiment) -> Experiment:
     Raises:
         ValueError: if the step does not fit; the message has settings that fit.
     """
-    limit, owner = device_memory(experiment.mesh)
+    limit, owner = usable_memory(experiment.mesh)
     ((examples, epoch),) = experiment.loader.batches(0, 1)
     state = _on_mesh(jax.eval_shape(experiment.spec.init), experiment)
     traced = experiment.train_step.trace(state, examples, epoch)

@@ -3,7 +3,6 @@
 import re
 
 import jax
-import numpy as np
 import pytest
 
 import logo_jax
@@ -25,7 +24,7 @@ FIELDS = {k: x for k, x in TINY.items() if k != "crops.local_crops"} | {
 
 
 def limited(monkeypatch, num_bytes):
-    monkeypatch.setattr(memory, "device_memory", lambda mesh: (num_bytes, "a device's"))
+    monkeypatch.setattr(memory, "usable_memory", lambda mesh: (num_bytes, "a device's"))
 
 
 def experiment(arrays, **changes):
@@ -116,12 +115,18 @@ def test_a_compiled_step_gives_the_same_numbers(arrays, tmp_path, monkeypatch):
 
 
 def test_the_limit_of_a_container_is_respected(tmp_path, monkeypatch):
-    for text, expected in (("3221225472\n", 3 * 2**30), ("max\n", None)):
+    monkeypatch.setattr(data, "CGROUP_LIMITS", ("/no/file", tmp_path / "limit"))
+    physical = data._host_memory()
+    mesh = make_mesh(jax.devices()[:2])
+    for text, expected in (("max\n", physical), (f"{2**30}\n", 2**30)):
         (tmp_path / "limit").write_text(text)
-        monkeypatch.setattr(data, "CGROUP_LIMITS", (tmp_path / "limit", "/no/file"))
-        physical = data._host_memory() if expected is None else expected
-        found, owner = data.device_memory(make_mesh(jax.devices()[:1]))
-        assert np.isclose(found * len(jax.local_devices()), physical) or np.isclose(
-            found, physical
-        )
-        assert owner == "its share of the host's"
+        assert data.device_memory(mesh) == expected / 2
+    assert data.usable_memory(mesh) == (0.45 * 2**30, "its share of the host's free")
+
+
+def test_memory_that_other_processes_use_is_not_usable(monkeypatch):
+    mesh = make_mesh(jax.devices()[:1])
+    left = data._left_by_others()
+    assert 2**27 < left < data._host_memory()
+    monkeypatch.setattr(data, "_left_by_others", lambda: 10.0)
+    assert data.usable_memory(mesh)[0] == 9.0
