@@ -95,7 +95,9 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     config.augment.std = (0.2023, 0.1994, 0.2010)  # standard deviation of each channel
 
     config.encoder = ConfigDict()
-    config.encoder.backbone = "resnet18"  # resnet10, 18, 34 or 50, or alexnet
+    # resnet10, 18, 34 or 50, or alexnet; or, as docs/extending.md describes, the import
+    # path of a module of your own
+    config.encoder.backbone = "resnet18"
     config.encoder.stem = "cifar"  # cifar (3x3, no pooling) or imagenet; resnets only
     config.encoder.width = 64  # channels of the first stage; resnets only
     config.encoder.zero_init_residual = False  # blocks start as the identity; resnets

@@ -15,6 +15,7 @@ from logo_jax.data.load import ExperimentData, load_images
 from logo_jax.data.loader import Examples
 from logo_jax.data.sources.base import ImageSource
 from logo_jax.evaluation.knn_monitor import KnnMonitor, make_encode_with
+from logo_jax.experiment import networks
 from logo_jax.experiment.config import Config, parse
 from logo_jax.experiment.data import (
     Loader,
@@ -162,6 +163,8 @@ def knn_monitor(
             f"{sizes[0]}, {data.queries.origin} has size {sizes[1]}; set "
             "config.monitor.resize and config.monitor.crop, e.g. to 36 and 32"
         )
+    if sizes[1] and not config.resize:
+        _check_whole_images(spec, sizes[1], mesh.devices.size)
     return KnnMonitor(
         encode_with=make_encode_with(
             spec.encoder,
@@ -176,6 +179,19 @@ def knn_monitor(
         batch_size=spec.config.data.batch_size,
         mesh=mesh,
         num_seeds=len(spec.schedule.seeds),
+    )
+
+
+def _check_whole_images(
+    spec: ExperimentSpec, size: tuple[int, int], num_devices: int
+) -> None:
+    """Raises unless the backbone can encode images that the monitor does not crop."""
+    side = spec.crops["global_crops"].size
+    networks.check_backbone(
+        spec.encoder.backbone,
+        spec.config.encoder.backbone,
+        spec.config.data.batch_size // num_devices,
+        [(side, side), size],
     )
 
 

@@ -1,25 +1,26 @@
 """Networks of a config: encoder, predictor and regressor."""
 
-import dataclasses
 import functools
 import importlib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from flax.nnx import bridge
 
 from logo_jax.experiment.config import EncoderConfig, LoGoConfig, lookup
 from logo_jax.networks import heads, resnet
 from logo_jax.networks.alexnet import SmallAlexNet
 from logo_jax.networks.batch_norm import BatchNorm, LayerNorm
 from logo_jax.networks.encoder import Encoder
+from logo_jax.networks.folded_views import FoldedViews
 from logo_jax.parallel.mesh import AXIS
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-# Flax modules from images to features, with fields `norm` and `dtype`. If a module has
-# any of the fields `width`, `stem`, `zero_init_residual` and `remat`, these get the
-# values of the encoder group.
+# Functions that return a backbone; see `make_backbone`.
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet10": resnet.resnet10,
     "resnet18": resnet.resnet18,
@@ -27,6 +28,8 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet50": resnet.resnet50,
     "alexnet": SmallAlexNet,
 }
+# Fields of the encoder group that a backbone gets if it takes arguments of these names.
+FILLED = ("width", "stem", "zero_init_residual", "remat")
 
 
 def make_norm(batch_norm: str) -> resnet.Norm:
@@ -75,7 +78,145 @@ def make_encoder(config: EncoderConfig, norm: resnet.Norm) -> Encoder:
         "byol": lambda: heads.byol_head(hidden, dim, norm, dtype),
     }
     head = lookup(makers, config.head, "config.encoder.head")()
-    return Encoder(_backbone(config, norm, dtype), head)
+    make = find_backbone(config.backbone)
+    return Encoder(make_backbone(make, config, norm), head)
+
+
+def find_backbone(name: str) -> Callable[..., Any]:
+    """Returns what makes the backbone of this name: a row of `BACKBONES`, or an import.
+
+    Raises:
+        ValueError: if there is none of this name, or it cannot be called.
+    """
+    if ":" not in name:
+        return lookup(BACKBONES, name, "config.encoder.backbone")
+    make = import_object(name, "config.encoder.backbone")
+    if not callable(make) or isinstance(make, nn.Module):
+        raise ValueError(
+            f"config.encoder.backbone={name!r} is {type(make).__name__!r}, but must be "
+            "the class of a Flax module, or a function that returns one"
+        )
+    return make
+
+
+def make_backbone(
+    make: Callable[..., Any], config: EncoderConfig, norm: resnet.Norm
+) -> nn.Module:
+    """Makes a backbone, whose input may have a view axis: [v, b, h, w, c].
+
+    Args:
+        make: class of a Linen module, or a function that returns a Linen module; or, if
+            it takes an argument `rngs`, class of an NNX module, or a function that
+            returns one. It is called with those of the arguments `norm`, `dtype` and
+            `FILLED` that it takes. If it takes `norm`, its module knows the view axis;
+            for other modules the axis is folded into the batch.
+        config: the encoder group.
+        norm: constructor of batch norms.
+
+    Raises:
+        ValueError: if `make` raises an error or returns something else.
+    """
+    takes = _arguments(make)
+    offered = {name: getattr(config, name) for name in FILLED}
+    dtype = lookup(DTYPES, config.dtype, "config.encoder.dtype")
+    offered |= {"norm": norm, "dtype": dtype}
+    options = {name: value for name, value in offered.items() if name in takes}
+    if "rngs" in takes:
+        return FoldedViews(bridge.ToLinen(make, kwargs=options, metadata_fn=None))
+    try:
+        module = make(**options)
+    except Exception as error:  # a backbone of the user's may raise any error
+        raise ValueError(
+            f"config.encoder.backbone={config.backbone!r} raises {_in_one_line(error)}"
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise ValueError(
+            f"config.encoder.backbone={config.backbone!r} returns "
+            f"{type(module).__name__!r}, but must return a Linen module; a function "
+            "that returns an NNX module must take an argument rngs"
+        )
+    return module if "norm" in takes else FoldedViews(module)
+
+
+def _arguments(make: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Returns the arguments of a class or function by name."""
+    if isinstance(make, functools.partial):
+        make = make.func
+    # the signature of an NNX class does not show those of its `__init__`
+    return inspect.signature(
+        make.__init__ if inspect.isclass(make) else make
+    ).parameters
+
+
+def check_backbone(
+    backbone: nn.Module, name: str, num_images: int, sides: Sequence[tuple[int, int]]
+) -> None:
+    """Raises an error unless the backbone maps images of several sizes to features.
+
+    The backbone is traced in training and in evaluation mode; nothing is computed.
+    ResNets are not traced, because they encode images of every size.
+
+    Args:
+        backbone: the backbone.
+        name: the config's name of it, for messages.
+        num_images: number of images on a device.
+        sides: heights and widths of images. Parameters are initialized for the first.
+
+    Raises:
+        ValueError: if the backbone raises an error, asks for random keys, returns no
+            features [b, f], or has variables other than "params" and "batch_stats".
+    """
+    if name.startswith("resnet"):
+        return
+    field = f"config.encoder.backbone={name!r}"
+
+    def run(batches: list[jax.Array]) -> Any:
+        variables = backbone.init(jax.random.key(0), batches[0], train=False)
+        evaluated = [backbone.apply(variables, x, train=False) for x in batches]
+        mutable = ["batch_stats", "intermediates"]
+        for x in batches:
+            backbone.apply(variables, x[None], train=True, mutable=mutable)
+        return variables, evaluated
+
+    shapes = [(num_images, *side, 3) for side in sides]
+    batches = [jax.ShapeDtypeStruct((1, *shape), jnp.float32) for shape in shapes]
+    try:
+        traced = jax.eval_shape(jax.vmap(run, axis_name=AXIS), batches)
+    except Exception as error:  # a backbone of the user's may raise any error
+        raise ValueError(
+            f"{field} cannot encode images of {_text(sides)} px: {_in_one_line(error)}"
+            f"{_remedy(error)}"
+        ) from error
+    variables, evaluated = traced
+    if others := sorted(set(variables) - {"params", "batch_stats"}):
+        raise ValueError(
+            f"{field} has variables in {', '.join(others)}, which are neither trained "
+            "nor saved; keep them in batch_stats, or leave them out"
+        )
+    width = evaluated[0].shape[-1:]
+    for shape, features in zip(shapes, evaluated, strict=True):
+        if features.shape[1:] != (num_images, *width):
+            raise ValueError(
+                f"{field} must map images [b, h, w, c] to features [b, f] with one f, "
+                f"but maps {list(shape)} to {list(features.shape[1:])}; e.g. take the "
+                "mean over pixels"
+            )
+
+
+def _text(sides: Sequence[tuple[int, int]]) -> str:
+    return ", ".join(f"{height}x{width}" for height, width in sides)
+
+
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _remedy(error: Exception) -> str:
+    """Returns a remedy if a module asks for a random key other than its parameters'."""
+    text = str(error)
+    if "needs PRNG" not in text and "RngStream" not in text:
+        return ""
+    return "; leave out dropout and stochastic depth: a backbone gets no random keys"
 
 
 def make_predictor(config: EncoderConfig, hidden: int, norm: resnet.Norm) -> nn.Module:
@@ -111,19 +252,3 @@ def import_object(path: str, field: str) -> Any:
         raise ValueError(
             f"{field}={path!r} cannot be imported: {error}; use package.module:name"
         ) from error
-
-
-def _backbone(config: EncoderConfig, norm: resnet.Norm, dtype: Any) -> nn.Module:
-    name = config.backbone
-    if ":" in name:
-        make = import_object(name, "config.encoder.backbone")
-    else:
-        make = lookup(BACKBONES, name, "config.encoder.backbone")
-    module: Any = make.func if isinstance(make, functools.partial) else make
-    takes = {field.name for field in dataclasses.fields(module)}
-    options = {
-        field: getattr(config, field)
-        for field in ("width", "stem", "zero_init_residual", "remat")
-        if field in takes
-    }
-    return make(norm=norm, dtype=dtype, **options)

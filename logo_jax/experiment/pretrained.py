@@ -84,9 +84,7 @@ class FrozenEncoder:
     @property
     def backbone(self) -> Backbone:
         """The backbone and its weights; for one seed only."""
-        groups = {"params": self.state.params, "batch_stats": self.state.batch_stats}
-        weights = {name: group[ENCODER]["backbone"] for name, group in groups.items()}
-        return Backbone(self.spec.encoder.backbone, weights)
+        return Backbone(self.spec.encoder.backbone, _backbone_weights(self.state))
 
     def on(self, images: ExperimentData | None) -> Self:
         """Returns the encoder with images in memory to evaluate on; None: none."""
@@ -126,6 +124,12 @@ class FrozenEncoder:
         return FeatureSplits(
             **{name: _chosen(found[part.split], part) for name, part in rows.items()}
         )
+
+
+def _backbone_weights(state: TrainState) -> dict[str, Any]:
+    """Returns the backbone's parameters and, which may be empty, running statistics."""
+    groups = {"params": state.params, "batch_stats": state.batch_stats}
+    return {name: group[ENCODER].get("backbone", {}) for name, group in groups.items()}
 
 
 def _chosen(features: Features, rows: splits.SplitRows) -> Features:
@@ -208,9 +212,8 @@ def from_file(
     """
     spec = make_spec(config, num_devices=mesh.devices.size)
     state = spec.first_state()
-    encoder = state.variables(ENCODER)
-    like = {name: group["backbone"] for name, group in encoder.items()}
-    state = replicate(with_backbone(state, read_backbone(file, like)), mesh)
+    read = read_backbone(file, _backbone_weights(state))
+    state = replicate(with_backbone(state, read), mesh)
     # The checksum distinguishes files of the same name.
     source = f"{file.name}, crc32 {zlib.crc32(file.read_bytes()):08x}"
     return FrozenEncoder(spec, state, mesh, source)

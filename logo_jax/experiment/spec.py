@@ -143,6 +143,7 @@ def make_spec(
     _require_divisible(config, num_devices)
     schedule = _schedule(config, steps_per_epoch)
     encoder = networks.make_encoder(config.encoder, norm)
+    _check_backbone(config, encoder, num_devices)
     parts = MethodParts(
         config=config,
         norm=norm,
@@ -164,6 +165,18 @@ def _require_one_size(config: Config) -> None:
             f"config.encoder.backbone='alexnet' needs one size, 16 px or more, for all "
             f"crops and config.monitor.crop, not {sides}; use e.g. 64 for all"
         )
+
+
+def _check_backbone(config: Config, encoder: Encoder, num_devices: int) -> None:
+    """Raises unless the backbone encodes crops of every size, and the monitor's."""
+    sides = [spec.size for spec in config.crops.specs.values() if spec.count]
+    sides += [config.monitor.crop] if config.monitor.crop else []
+    networks.check_backbone(
+        encoder.backbone,
+        config.encoder.backbone,
+        config.data.batch_size // num_devices,
+        [(side, side) for side in dict.fromkeys(sides)],
+    )
 
 
 def _require_divisible(config: Config, num_devices: int) -> None:
