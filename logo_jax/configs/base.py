@@ -95,12 +95,15 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     config.augment.std = (0.2023, 0.1994, 0.2010)  # standard deviation of each channel
 
     config.encoder = ConfigDict()
-    # resnet10, 18, 34 or 50, or alexnet; or, as docs/extending.md describes, the import
-    # path of a module of your own
+    # resnet10, 18, 34 or 50, alexnet, vit_mini, vit_tiny or vit_small; or, as described
+    # in docs/extending.md, the import path of a module of your own
     config.encoder.backbone = "resnet18"
     config.encoder.stem = "cifar"  # cifar (3x3, no pooling) or imagenet; resnets only
-    config.encoder.width = 64  # channels of the first stage; resnets only
+    # channels of the first stage of resnets, or of each attention head of vits
+    config.encoder.width = 64
     config.encoder.zero_init_residual = False  # blocks start as the identity; resnets
+    config.encoder.patch = 4  # side of the patches in pixels; vits only
+    config.encoder.frozen_patches = False  # patches have a random projection; vits only
     config.encoder.head = "simsiam"  # moco (no norm), simsiam, or byol (also for SwAV)
     config.encoder.head_layers = 2  # head simsiam only: 2 on CIFAR, 3 on ImageNet
     config.encoder.head_hidden = 2048
@@ -109,7 +112,7 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     # starting weights of the backbone: folder of a run, or a file that convert reads
     config.encoder.weights = ""
     config.encoder.weights_record = ""  # set at the start: what the weights are
-    config.encoder.remat = False  # recompute blocks to save memory; resnets only
+    config.encoder.remat = False  # recompute blocks to save memory; resnets and vits
 
     # which views predict which: one_way, symmetric, global_targets, all_pairs or summed
     config.pairing = "global_targets"
@@ -151,10 +154,10 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     config.logo.update_momentum_before_repel = False
 
     config.optimizer = ConfigDict()
-    config.optimizer.name = "sgd"  # optimizer of the base method: sgd or lars
+    config.optimizer.name = "sgd"  # of the base method: sgd, lars or adamw
     config.optimizer.learning_rate = 0.03  # x batch_size / 256
-    config.optimizer.momentum = 0.9
-    config.optimizer.weight_decay = 5e-4
+    config.optimizer.momentum = 0.9  # beta1 of adamw
+    config.optimizer.weight_decay = 5e-4  # of adamw: decoupled, not for the regressor
     config.optimizer.schedule = "cosine"  # or step (x0.1 at milestones) or constant
     config.optimizer.milestones = (0.6, 0.8)  # fractions of training; step only
     config.optimizer.warmup_epochs = 0.0  # linear warm-up from 0; cosine only

@@ -212,6 +212,8 @@ class EncoderConfig:
     stem: Annotated[str, one_of(("cifar", "imagenet"))]
     width: AtLeast1
     zero_init_residual: bool
+    patch: AtLeast1
+    frozen_patches: bool
     head: str
     head_layers: Annotated[int, whole(2)]
     head_hidden: AtLeast1

@@ -189,7 +189,7 @@ def _check_whole_images(
     side = spec.crops["global_crops"].size
     networks.check_backbone(
         spec.encoder.backbone,
-        spec.config.encoder.backbone,
+        spec.config.encoder,
         spec.config.data.batch_size // num_devices,
         [(side, side), size],
     )

@@ -36,6 +36,7 @@ from logo_jax.methods.affinity import Affinity
 from logo_jax.methods.base import BaseMethod, Method
 from logo_jax.networks.encoder import Encoder
 from logo_jax.networks.resnet import Norm
+from logo_jax.networks.vit import PATCHES
 from logo_jax.training import optim
 from logo_jax.training.schedule import TrainingSchedule
 
@@ -86,7 +87,8 @@ class MethodParts:
         """Returns the config's optimizer with its schedule."""
         group = self.config.optimizer
         rate = learning_rate(group, self.rate, self.training)
-        return make_optimizer(group, rate, **more)
+        tx = make_optimizer(group, rate, **more)
+        return optim.frozen(tx, PATCHES) if self.config.encoder.frozen_patches else tx
 
     def predictor(self, hidden: int) -> Any:
         """Returns a predictor with a hidden layer of this size."""
@@ -260,9 +262,12 @@ def _affinity(parts: MethodParts) -> Affinity:
         return CosineAffinity()
     peak = parts.scaled(config.regressor_learning_rate)
     rate = learning_rate(optimizer, peak, parts.training, config.regressor_schedule)
+    # AdamW's weight decay is decoupled, and too large for the regressor's SGD
+    decay = 0.0 if optimizer.name == "adamw" else optimizer.weight_decay
+    sgd = dataclasses.replace(optimizer, weight_decay=decay)
     return LearnedAffinity(
         regressor=networks.make_regressor(config, parts.norm),
-        tx=make_optimizer(optimizer, rate, optim.sgd),
+        tx=make_optimizer(sgd, rate, optim.sgd),
         loss=lookup(
             REGRESSOR_LOSSES, config.regressor_loss, "config.logo.regressor_loss"
         ),

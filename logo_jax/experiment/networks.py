@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax.nnx import bridge
 
 from logo_jax.experiment.config import EncoderConfig, LoGoConfig, lookup
-from logo_jax.networks import heads, resnet
+from logo_jax.networks import heads, resnet, vit
 from logo_jax.networks.alexnet import SmallAlexNet
 from logo_jax.networks.batch_norm import BatchNorm, LayerNorm
 from logo_jax.networks.encoder import Encoder
@@ -27,9 +27,12 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet34": resnet.resnet34,
     "resnet50": resnet.resnet50,
     "alexnet": SmallAlexNet,
+    "vit_mini": vit.vit_mini,
+    "vit_tiny": vit.vit_tiny,
+    "vit_small": vit.vit_small,
 }
 # Fields of the encoder group that a backbone gets if it takes arguments of these names.
-FILLED = ("width", "stem", "zero_init_residual", "remat")
+FILLED = ("width", "stem", "zero_init_residual", "remat", "patch", "frozen_patches")
 
 
 def make_norm(batch_norm: str) -> resnet.Norm:
@@ -149,16 +152,19 @@ def _arguments(make: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 
 def check_backbone(
-    backbone: nn.Module, name: str, num_images: int, sides: Sequence[tuple[int, int]]
+    backbone: nn.Module,
+    config: EncoderConfig,
+    num_images: int,
+    sides: Sequence[tuple[int, int]],
 ) -> None:
     """Raises an error unless the backbone maps images of several sizes to features.
 
-    The backbone is traced in training and in evaluation mode; nothing is computed.
-    ResNets are not traced, because they encode images of every size.
+    A backbone that is given by import path is traced in training and in evaluation
+    mode; nothing is computed.
 
     Args:
         backbone: the backbone.
-        name: the config's name of it, for messages.
+        config: the encoder group.
         num_images: number of images on a device.
         sides: heights and widths of images. Parameters are initialized for the first.
 
@@ -166,8 +172,16 @@ def check_backbone(
         ValueError: if the backbone raises an error, asks for random keys, returns no
             features [b, f], or has variables other than "params" and "batch_stats".
     """
-    if name.startswith("resnet"):
-        return
+    if config.backbone.startswith("vit_"):
+        for side in sides:
+            vit.require_whole_patches(*side, config.patch)
+    if ":" in config.backbone:
+        _trace_backbone(backbone, config.backbone, num_images, sides)
+
+
+def _trace_backbone(
+    backbone: nn.Module, name: str, num_images: int, sides: Sequence[tuple[int, int]]
+) -> None:
     field = f"config.encoder.backbone={name!r}"
 
     def run(batches: list[jax.Array]) -> Any:

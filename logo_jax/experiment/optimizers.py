@@ -9,7 +9,7 @@ from logo_jax.experiment.config import OptimizerConfig, lookup
 from logo_jax.training import optim
 from logo_jax.training.schedule import TrainingSchedule
 
-OPTIMIZERS = {"sgd": optim.sgd, "lars": optim.lars}
+OPTIMIZERS = {"sgd": optim.sgd, "lars": optim.lars, "adamw": optim.adamw}
 
 
 def learning_rate(

@@ -173,7 +173,7 @@ def _check_backbone(config: Config, encoder: Encoder, num_devices: int) -> None:
     sides += [config.monitor.crop] if config.monitor.crop else []
     networks.check_backbone(
         encoder.backbone,
-        config.encoder.backbone,
+        config.encoder,
         config.data.batch_size // num_devices,
         [(side, side) for side in dict.fromkeys(sides)],
     )

@@ -1,6 +1,7 @@
-"""Optimizers and schedules: SGD in PyTorch's order, LARS and gradient clipping."""
+"""Optimizers and schedules: SGD in PyTorch's order, LARS, AdamW, gradient clipping."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,8 +91,8 @@ def sgd(
 
     Source: torch.optim.SGD.
     """
-    decay = optax.add_decayed_weights(weight_decay)
-    return _descent(decay, learning_rate, momentum, frozen_steps)
+    direction = [optax.add_decayed_weights(weight_decay), optax.trace(momentum)]
+    return _descent(direction, learning_rate, frozen_steps)
 
 
 def lars(
@@ -108,8 +109,65 @@ def lars(
     Source: facebookresearch/swav@main_swav.py; You et al. 2017,
         https://arxiv.org/abs/1708.03888.
     """
-    adapt = layerwise_rates(weight_decay)
-    return _descent(adapt, learning_rate, momentum, frozen_steps)
+    direction = [layerwise_rates(weight_decay), optax.trace(momentum)]
+    return _descent(direction, learning_rate, frozen_steps)
+
+
+def adamw(
+    learning_rate: ScalarOrSchedule,
+    *,
+    momentum: float,
+    weight_decay: float,
+    frozen_steps: int | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """AdamW with PyTorch's defaults: beta2 is 0.999, epsilon 1e-8.
+
+    Weight decay applies to every parameter, as in MoCo v3's code. It is decoupled: a
+    step subtracts learning_rate * weight_decay times the parameter.
+
+    Args:
+        learning_rate: as for `sgd`.
+        momentum: decay factor of the mean of the gradients (beta1), in [0, 1).
+        weight_decay: fraction of each parameter, multiplied by the learning rate.
+        frozen_steps: as for `sgd`.
+
+    Source: torch.optim.AdamW; facebookresearch/moco-v3@main_moco.py, which gives it all
+        parameters in one group.
+    """
+    adam = optax.scale_by_adam(momentum, 0.999, 1e-8)
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        # optax raises beta to an integer power, an error under strict dtype promotion
+        with jax.numpy_dtype_promotion("standard"):
+            return adam.update(updates, state, params)
+
+    direction = [
+        optax.GradientTransformation(adam.init, update),
+        optax.add_decayed_weights(weight_decay),
+    ]
+    return _descent(direction, learning_rate, frozen_steps)
+
+
+def frozen(
+    tx: optax.GradientTransformation, name: str
+) -> optax.GradientTransformationExtraArgs:
+    """Keeps the parameters under this name, at any depth, as they are.
+
+    Like parameters without a gradient in PyTorch, they have no weight decay and no
+    state of the optimizer.
+
+    Args:
+        tx: optimizer of all other parameters.
+        name: a key in the path of the parameters.
+    """
+
+    def labels(params: Any) -> Any:
+        key = jax.tree_util.DictKey(name)
+        return jax.tree.map_with_path(
+            lambda path, _: "frozen" if key in path else "trained", params
+        )
+
+    return optax.multi_transform({"trained": tx, "frozen": optax.set_to_zero()}, labels)
 
 
 def layerwise_rates(
@@ -134,13 +192,11 @@ def layerwise_rates(
 
 
 def _descent(
-    decay: optax.GradientTransformation,
+    direction: list[optax.GradientTransformation],
     learning_rate: ScalarOrSchedule,
-    momentum: float,
     frozen_steps: int | None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Chains decay, momentum and learning rate; frozen steps skip the first two."""
-    direction = [decay, optax.trace(momentum)]
+    """Chains a direction and the learning rate; frozen steps have no direction."""
     if frozen_steps is not None:
         direction = [
             optax.conditionally_mask(

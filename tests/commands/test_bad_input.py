@@ -106,6 +106,8 @@ VALUES = [
     ("encoder.backbone=vgg", "backbone='vgg' must be one of"),
     ("encoder.backbone=alexnet", "needs one size, 16 px or more, for all crops"),
     ("encoder.width=0", "config.encoder.width=0 must be"),
+    ("encoder.patch=0", "config.encoder.patch=0 must be a whole number, 1 or more"),
+    ("encoder.frozen_patches=2", "frozen_patches=2 must be true or false"),
     ("encoder.dtype=int8", "dtype='int8' must be one of"),
     ("logo.weight=nan", "config.logo.weight=nan must be a finite number; the"),
     ("logo.noise=-1", "config.logo.noise=-1.0"),
@@ -128,12 +130,20 @@ VALUES = [
     ("method.queue=8", "queue"),
     ("logo.negatives=far", "config.logo.negatives='far' must be one of"),
     ("optimizer.name=lars", "update_kind='released' needs"),
+    ("optimizer.name=adamw", "update_kind='released' needs"),
 ]
 
 
 @pytest.mark.parametrize(("change", "fragment"), VALUES)
 def test_a_bad_value_is_reported_in_one_line(change, fragment, start, tmp_path):
     require_refused(start(f"--config.{change}"), fragment)
+    assert not (tmp_path / "run").exists()
+
+
+def test_patches_that_do_not_divide_the_crops_are_refused(start, tmp_path):
+    change = ("--config.encoder.backbone=vit_mini", "--config.encoder.patch=3")
+    fragment = "config.encoder.patch=3 must divide the sides of all crops and of eval"
+    require_refused(start(*change), fragment)
     assert not (tmp_path / "run").exists()
 
 

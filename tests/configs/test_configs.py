@@ -96,6 +96,7 @@ def test_the_train_step_of_a_config_lowers_for_other_platforms(name):
 
 NETWORKS = {"small AlexNet": "alexnet", "ResNet-18": "resnet18"}
 NETWORKS |= {"ResNet-34": "resnet34", "ResNet-50": "resnet50"}
+NETWORKS |= {"ViT-Tiny": "vit_tiny", "ViT-Small": "vit_small"}
 DATA = {"CIFAR-10": "cifar10", "STL-10": "stl10", "ImageNet-100": "imagenet100"}
 DATA |= {"COCO 2017 images": "coco", "a folder of your own images": ""}
 
@@ -344,6 +345,29 @@ def rate_after(tx, steps):
     )
     updates, _ = tx.update({"x": jnp.ones(())}, state, params)
     return -float(updates["x"])
+
+
+@pytest.mark.parametrize(("optimizer", "kept"), [("sgd", 1 - 0.06 * 0.1), ("adamw", 1)])
+def test_the_weight_decay_of_adamw_is_not_that_of_the_regressors_sgd(optimizer, kept):
+    config = load("cifar10_moco")
+    config.optimizer.name, config.optimizer.weight_decay = optimizer, 0.1
+    config.logo.update_kind = "joint"
+    tx = describe(config).method.affinity.tx
+    params = jnp.ones(())
+    updates, _ = tx.update(jnp.zeros(()), tx.init(params), params)
+    np.testing.assert_allclose(params + updates, kept, rtol=1e-6)
+
+
+def test_frozen_patches_are_frozen_in_every_optimizer_of_the_encoder():
+    config = load("cifar10_vit_moco", "released")
+    method = describe(config).method
+    params = {"encoder": {"backbone": {"patches": jnp.ones(2), "norm": jnp.ones(2)}}}
+    for tx, extra in ((method.base.tx, {}), (method.repel_tx, {"max_norm": 1.0})):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        updates, _ = tx.update(zeros, tx.init(params), params, **extra)
+        found = updates["encoder"]["backbone"]
+        np.testing.assert_array_equal(found["patches"], 0)
+        assert np.all(found["norm"] < 0)  # weight decay
 
 
 @pytest.mark.parametrize("frozen_epochs", [0.0, 0.4, 1.0])

@@ -22,6 +22,8 @@ from logo_jax.methods.pairing import pair_weights
 from logo_jax.networks import heads
 from logo_jax.networks.batch_norm import BatchNorm
 from logo_jax.networks.encoder import Encoder
+from logo_jax.networks.folded_views import FoldedViews
+from logo_jax.networks.vit import PATCHES, ViT
 from logo_jax.parallel.mesh import AXIS, batch_sharding, make_mesh, replicate
 from logo_jax.training import optim
 from logo_jax.training.train_step import make_train_step
@@ -58,17 +60,28 @@ def simsiam(axis_name=AXIS, pairing="global_targets", num_local=2):
     return SimSiam(encoder, predictor, sgd(), pair_weights(pairing, 2, num_local))
 
 
-def moco(axis_name=AXIS, pairing="global_targets", num_local=2, **fields):
-    encoder = Encoder(TinyBackbone((4, 8), axis_name), heads.moco_head(8, DIM))
+def moco(
+    axis_name=AXIS, pairing="global_targets", num_local=2, backbone=None, **fields
+):
+    backbone = backbone or TinyBackbone((4, 8), axis_name)
+    encoder = Encoder(backbone, heads.moco_head(8, DIM))
     weights = pair_weights(pairing, 2, num_local)
     fields = {
+        "tx": sgd(),
         "queue_size": 64,
         "momentum": 0.9,
         "temperature": 0.2,
         "shuffle": False,
         "encode_unused_views": False,
     } | fields
-    return MoCo(encoder, sgd(), weights, **fields)
+    return MoCo(encoder, pair_weights=weights, **fields)
+
+
+def moco_vit(axis_name=AXIS):
+    """Returns MoCo with a vision transformer whose patches have a frozen projection."""
+    vit = ViT(depth=1, heads=2, width=4, patch=4, frozen_patches=True)
+    tx = optim.frozen(sgd(), PATCHES)
+    return moco(axis_name, backbone=FoldedViews(vit), tx=tx)
 
 
 def byol(axis_name=AXIS, pairing="global_targets", num_local=2, **fields):
@@ -154,6 +167,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "logo_simsiam_joint": lambda **f: logo(simsiam(**f), update_kind="joint", **f),
     "logo_moco": lambda **f: logo(moco(**f), update_momentum_before_repel=True, **f),
     "logo_moco_joint": lambda **f: logo(moco(**f), update_kind="joint", **f),
+    "logo_moco_vit": lambda **f: logo(moco_vit(**f), update_kind="joint", **f),
     "logo_byol": lambda **f: logo(byol(**f), **f),
     "logo_byol_joint": lambda **f: logo(byol(**f), update_kind="joint", **f),
     "logo_swav": lambda **f: logo(swav(**f), **f),

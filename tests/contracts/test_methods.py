@@ -163,6 +163,25 @@ def test_the_repulsion_moves_the_encoder():
     assert max(jax.tree.leaves(moved)) > 1e-5
 
 
+def test_frozen_patches_of_a_vision_transformer_keep_their_weights():
+    trainer = cases.one_device("logo_moco_vit")
+    first = jax.device_get(trainer.init().params["encoder"]["backbone"])
+    state, _ = trainer.run(trainer.init(), 2)
+    last = jax.device_get(state.params["encoder"]["backbone"])
+    assert_equal(first.pop("patches"), last.pop("patches"))
+    for path, leaf in jax.tree.leaves_with_path(first):
+        # a bias of all keys changes no softmax
+        if "key" not in jax.tree_util.keystr(path) or path[-1].key != "bias":
+            moved = np.abs(leaf - at(last, path)).max()
+            assert moved > 1e-6, jax.tree_util.keystr(path)
+
+
+def at(tree, path):
+    for key in path:
+        tree = tree[key.key]
+    return tree
+
+
 @functools.cache
 def frozen_keys():
     """Returns MoCo with a fixed key encoder and a queue of two steps."""

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -23,6 +24,41 @@ def test_sgd_applies_decay_then_momentum_then_the_rate():
     expected = [1 - 0.1 * 1.1, 0.89 - 0.2 * 0.639, 0.7622 + 0.1 * 0.60428]
     followed = list(steps(tx, jnp.array(1.0), gradients))
     np.testing.assert_allclose(followed, expected, rtol=1e-6)
+
+
+def test_adamw_decays_every_parameter_apart_from_the_gradient():
+    rates = jnp.array([0.1, 0.2, 0.1])
+    tx = optim.adamw(lambda count: rates[count], momentum=0.5, weight_decay=0.1)
+    gradients = [jnp.array(g) for g in (2.0, 2.0, 2.0)]
+    # for a constant gradient the normalized mean is 1 from the first step: PyTorch's p
+    # becomes p x (1 - rate x decay) - rate
+    expected = [0.99 - 0.1, 0.89 * 0.98 - 0.2, 0.6722 * 0.99 - 0.1]
+    followed = list(steps(tx, jnp.array(1.0), gradients))
+    np.testing.assert_allclose(followed, expected, rtol=1e-5)
+    gradients = [jnp.array(g) for g in (2.0, -1.0, 0.3)]
+    optaxs = optax.adamw(lambda count: rates[count], 0.5, 0.999, weight_decay=0.1)
+    with jax.numpy_dtype_promotion("standard"):
+        ours, theirs = (list(steps(x, jnp.array(1.0), gradients)) for x in (tx, optaxs))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [optim.sgd, optim.adamw, optim.clipped_sgd])
+def test_frozen_parameters_keep_their_values_and_have_no_state(make):
+    rates = {"momentum": 0.9, "weight_decay": 0.1}
+    params = {"encoder": {"patches": {"kernel": jnp.ones(2)}, "fc": jnp.ones(2)}}
+    gradients = [jax.tree.map(jnp.zeros_like, params)] * 2
+    gradients[0]["encoder"]["fc"] = jnp.array([1.0, -2.0])
+    extra = {"max_norm": jnp.array(1.0)} if make is optim.clipped_sgd else {}
+    tx = optim.by_network({"encoder": optim.frozen(make(0.1, **rates), "patches")})
+    after = list(steps(tx, params, gradients, **extra))[-1]["encoder"]
+    np.testing.assert_array_equal(after["patches"]["kernel"], 1.0)
+    alone = list(
+        steps(make(0.1, **rates), {"fc": jnp.ones(2)},
+              [{"fc": g["encoder"]["fc"]} for g in gradients], **extra)
+    )[-1]  # fmt: skip
+    np.testing.assert_array_equal(after["fc"], alone["fc"])
+    shapes = [x.shape for x in jax.tree.leaves(tx.init(params)) if x.ndim]
+    assert len(shapes) == (2 if make is optim.adamw else 1)
 
 
 def test_cosine_schedule_decays_from_peak_through_half_to_zero():
