@@ -82,7 +82,7 @@ def feature_map() -> nn.Module:
     return nn.Conv(4, (3, 3))
 
 
-def pooled_twice() -> Any:
+def a_function() -> Any:
     return lambda images: images.mean((1, 2))
 
 
@@ -90,8 +90,9 @@ def without_rngs(width: int) -> nnx.Module:
     return NNXNet(width, rngs=nnx.Rngs(0))
 
 
-def in_need(depth: int) -> nn.Module:
+def with_a_depth(depth: int) -> nn.Module:
     return ConvNeXt(depth=depth)
 
 
 MODULE = ConvNeXt()
+NNX_MODULE = nnx.Linear(2, 2, rngs=nnx.Rngs(0))

@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.nnx import bridge
+from flax import nnx
 
 from logo_jax.experiment.config import EncoderConfig, LoGoConfig, lookup
 from logo_jax.networks import heads, resnet, vit
@@ -94,7 +94,7 @@ def find_backbone(name: str) -> Callable[..., Any]:
     if ":" not in name:
         return lookup(BACKBONES, name, "config.encoder.backbone")
     make = import_object(name, "config.encoder.backbone")
-    if not callable(make) or isinstance(make, nn.Module):
+    if not callable(make) or isinstance(make, nn.Module | nnx.Module):
         raise ValueError(
             f"config.encoder.backbone={name!r} is {type(make).__name__!r}, but must be "
             "the class of a Flax module, or a function that returns one"
@@ -125,7 +125,7 @@ def make_backbone(
     offered |= {"norm": norm, "dtype": dtype}
     options = {name: value for name, value in offered.items() if name in takes}
     if "rngs" in takes:
-        return FoldedViews(bridge.ToLinen(make, kwargs=options, metadata_fn=None))
+        return FoldedViews(nnx.bridge.ToLinen(make, kwargs=options, metadata_fn=None))
     try:
         module = make(**options)
     except Exception as error:  # a backbone of the user's may raise any error

@@ -74,8 +74,10 @@ REFUSED = {
     "tests.missing:net": "cannot be imported: No module named 'tests.missing'",
     "os:sep": "is 'str', but must be the class of a Flax module, or a function",
     OWN + "MODULE": "is 'ConvNeXt', but must be the class of a Flax module, or a",
-    OWN + "in_need": "raises TypeError: in_need() missing 1 required positional",
-    OWN + "pooled_twice": "returns 'function', but must return a Linen module",
+    OWN + "NNX_MODULE": "is 'Linear', but must be the class of a Flax module, or a",
+    OWN
+    + "with_a_depth": "raises TypeError: with_a_depth() missing 1 required positional",
+    OWN + "a_function": "returns 'function', but must return a Linen module",
     OWN + "without_rngs": "returns 'NNXNet', but must return a Linen module; a "
     "function that returns an NNX module must take an argument rngs",
     OWN + "feature_map": "must map images [b, h, w, c] to features [b, f] with one f, "
