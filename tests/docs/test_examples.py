@@ -19,6 +19,7 @@ from examples import (
     neighbors,
     own_arrays,
     own_augmentation,
+    own_backbone,
     own_method,
 )
 from logo_jax.interop import torchvision
@@ -91,6 +92,19 @@ def test_an_own_augmentation_is_trained_with(program, monkeypatch, capsys):
     assert first != second
     erased = own_augmentation.erase(jax.random.key(0), np.ones((8, 8, 3), np.float32))
     assert np.sum(np.asarray(erased) == 0.5) == 2 * 2 * 3
+
+
+def test_an_own_backbone_is_trained_and_loaded(program, monkeypatch, capsys):
+    del program
+    own = {"encoder.width": 8, "encoder.backbone": own_backbone.Network}
+    fields = own_backbone.FIELDS | TINY | own | {"train.num_steps": 2}
+    monkeypatch.setattr(own_backbone, "FIELDS", fields)
+    own_backbone.main()
+    printed = capsys.readouterr().out
+    assert re.search(r"^kNN [\d.]+ %$", printed, re.M)
+    assert "features: (100, 8)" in printed
+    backbone = logo_jax.Run("runs/own_backbone").config["encoder"]["backbone"]
+    assert backbone == "examples.own_backbone:Network"
 
 
 class Pixels(nn.Module):
