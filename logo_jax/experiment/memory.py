@@ -1,6 +1,7 @@
 """Whether a training step fits the memory of the devices, and settings that do."""
 
 import dataclasses
+import logging
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,8 @@ from logo_jax.experiment.experiment import Experiment, compiled_step
 from logo_jax.experiment.networks import norm_groups
 from logo_jax.experiment.spec import ExperimentSpec, make_spec
 from logo_jax.training.train_step import TrainStep
+
+_log = logging.getLogger(__name__)
 
 SURE = 0.5  # a step whose arrays take less than this share of the memory surely fits
 AIM = 0.9  # share of the memory that a proposed setting may need
@@ -41,6 +44,7 @@ def fitted(experiment: Experiment) -> Experiment:
     compiled = traced.lower().compile()
     needed = step_bytes(compiled) + stored
     if needed > limit:
+        _log.warning("the step does not fit the memory; compiling smaller ones")
         settings = _settings_that_fit(experiment, examples, epoch, limit)
         remedy = " or ".join(settings) or "smaller crops or a smaller network"
         raise ValueError(
