@@ -123,7 +123,7 @@ def examine(
     experiment = yield from _attempt(
         "data",
         lambda: make_experiment(config, mesh),
-        lambda made: made.loading.removeprefix("data: "),
+        lambda made: made.loading.replace("\ndata: ", "\n" + " " * 14)[6:],
     )
     if experiment is None:
         return

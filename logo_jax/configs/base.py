@@ -63,6 +63,9 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     config.data.canvas = 512  # larger images are reduced to this size first; pixels
     config.data.loader = "auto"  # on_device, streaming, or auto: on_device if it fits
     config.data.max_corrupt = 0.001  # allowed fraction of images that cannot be decoded
+    config.data.max_pixels = 178_956_970  # a larger image is not decoded
+    # 16-bit gray images: bits that their values use; 2**bit_depth - 1 becomes white
+    config.data.bit_depth = 16
     config.data.threads = 0  # decoding threads; 0: one per core, at most 16
     config.data.workers = 0  # decoding processes for streaming; 0: only threads
     config.data.batch_size = 512  # images per step over all devices

@@ -14,7 +14,7 @@ from logo_jax.data.decode import (
     decode,
     decode_to_canvas,
 )
-from logo_jax.data.sources.base import ImageSource, Record, Stored, class_of
+from logo_jax.data.sources.base import ImageSource, Record, class_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def read_canvases(source: ImageSource, ids: np.ndarray, canvas: Size) -> Canvase
     labels = np.empty(len(ids), np.int32)
     for row, record in enumerate(source.records(ids)):
         try:
-            pixels, sizes[row] = decode_to_canvas(record.image, canvas)
+            pixels, sizes[row] = decode_to_canvas(record.image, canvas, record.decoding)
         except DecodeError:
             failed[row] = True
             record, (pixels, sizes[row]) = _next_decodable(
@@ -82,7 +82,7 @@ def _next_decodable(
     for step in range(1, len(source)):
         (record,) = source.records([(i + step) % len(source)])
         try:
-            return record, decode_to_canvas(record.image, canvas)
+            return record, decode_to_canvas(record.image, canvas, record.decoding)
         except DecodeError:
             continue
     raise DecodeError(f"{source.name(i)} and all other images cannot be decoded")
@@ -122,7 +122,7 @@ def read_eval_crops(
     pixels: list[Any] = [None] * len(ids)
     for row, record in enumerate(records):
         try:
-            pixels[row] = _square(record.image, resize, crop)
+            pixels[row] = _square(record, resize, crop)
         except DecodeError:
             failed[row] = True
     shape = next((found.shape for found in pixels if found is not None), (1, 1, 3))
@@ -135,8 +135,10 @@ def read_eval_crops(
     return EvalCropBatch(images, labels, failed)
 
 
-def _square(image: Stored, resize: int, crop: int) -> Pixels:
-    return center_crop(image, resize, crop) if resize else decode(image)[0]
+def _square(record: Record, resize: int, crop: int) -> Pixels:
+    if resize:
+        return center_crop(record.image, resize, crop, record.decoding)
+    return decode(record.image, decoding=record.decoding)[0]
 
 
 def _require_same_size(shape: Sequence[int], first: Sequence[int], which: str) -> None:
@@ -191,7 +193,7 @@ def decode_failure(source: ImageSource, i: int) -> str:
     """Returns the reason why image i cannot be decoded."""
     (record,) = source.records([i])
     try:
-        decode(record.image)
+        decode(record.image, decoding=record.decoding)
     except DecodeError as error:
         return str(error)
     return "the first attempt to read it failed"

@@ -3,10 +3,18 @@
 JPEG files are decoded by libjpeg-turbo (simplejpeg), which returns the same pixels as
 Pillow in less time; other formats and unusual JPEG files are decoded by Pillow. The
 EXIF orientation is applied, transparency is dropped, grayscale becomes three equal
-channels, 16 bits per channel are scaled to 8, and only the first frame of an animation
-is decoded.
+channels, and only the first frame of an animation is decoded.
+
+Values of more than 8 bits are scaled to [0, 255] as the file's type defines them. Gray
+images of 16 bits: 65,535 is white, or 2**bit_depth - 1 in PNG and TIFF files if
+`Decoding.bit_depth` is smaller, or if the TIFF file has fewer bits. Floating-point
+images: 1 is white. An image with a value beyond white is not decoded, because its scale
+is unknown. Of color images with 16 bits per channel, Pillow reads the upper 8.
 """
 
+import functools
+import importlib
+import importlib.util
 import io
 import struct
 import zlib
@@ -16,14 +24,18 @@ from typing import Any
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
-from logo_jax.data.sources.base import Stored
+from logo_jax.data.sources.base import DEFAULT_DECODING, Decoding, Stored
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 Size = tuple[int, int]  # height, width
 
 _ORIENTATION = 0x0112  # EXIF tag; the value 1 means upright
+_BITS_PER_SAMPLE = 0x0102  # TIFF tag
+# Formats of which Pillow reads only the header, or which another program would draw.
+_NOT_DECODED = {"MPEG", "EPS"}
+_SCALED = ("PPM", "JPEG2000")  # Pillow itself scales their gray values to 16 bits
 # Exceptions that Pillow and its libraries raise for damaged files.
 _DAMAGE = (
     OSError,
@@ -40,7 +52,39 @@ class DecodeError(ValueError):
     """An image cannot be read or decoded; the message gives the reason."""
 
 
-def decode_to_canvas(image: Stored, canvas: Size) -> tuple[Pixels, Size]:
+@functools.cache
+def readable_suffixes() -> frozenset[str]:
+    """Returns the suffixes, in lower case, of the files that can be decoded.
+
+    They are those of Pillow's formats and of the plugins that are imported.
+    """
+    Image.preinit()
+    Image.init()
+    readable = {
+        name
+        for name, (plugin, _) in Image.OPEN.items()
+        if name not in _NOT_DECODED
+        and not (
+            isinstance(plugin, type) and issubclass(plugin, ImageFile.StubImageFile)
+        )
+    }
+    readable.add("MPO")  # opened as JPEG
+    suffixes = Image.registered_extensions()
+    return frozenset(suffix for suffix, name in suffixes.items() if name in readable)
+
+
+def register_plugins() -> None:
+    """Makes Pillow read HEIC files, if pillow-heif is installed."""
+    if importlib.util.find_spec("pillow_heif"):
+        importlib.import_module("pillow_heif").register_heif_opener()
+
+
+register_plugins()  # in every process that decodes
+
+
+def decode_to_canvas(
+    image: Stored, canvas: Size, decoding: Decoding = DEFAULT_DECODING
+) -> tuple[Pixels, Size]:
     """Decodes an image, downscales it to the canvas and returns its original size.
 
     Height and width are downscaled independently, each only if it exceeds the canvas,
@@ -49,6 +93,7 @@ def decode_to_canvas(image: Stored, canvas: Size) -> tuple[Pixels, Size]:
     Args:
         image: pixels, an encoded image, or the path of an image file.
         canvas: (height, width) in pixels.
+        decoding: how the image is decoded.
 
     Returns:
         Pixels, uint8 [h, w, 3], and the original (height, width).
@@ -56,7 +101,7 @@ def decode_to_canvas(image: Stored, canvas: Size) -> tuple[Pixels, Size]:
     Raises:
         DecodeError: if the image cannot be decoded.
     """
-    pixels, size = decode(image, at_least=canvas)
+    pixels, size = decode(image, at_least=canvas, decoding=decoding)
     return shrink(pixels, size, canvas), size
 
 
@@ -85,7 +130,9 @@ def shrink(
     return np.asarray(Image.fromarray(pixels).resize((width, height), resample, whole))
 
 
-def center_crop(image: Stored, resize: int, crop: int) -> Pixels:
+def center_crop(
+    image: Stored, resize: int, crop: int, decoding: Decoding = DEFAULT_DECODING
+) -> Pixels:
     """Resizes an image and cuts its center crop, uint8 [crop, crop, 3].
 
     Args:
@@ -93,6 +140,7 @@ def center_crop(image: Stored, resize: int, crop: int) -> Pixels:
         resize: short side of the resized image in pixels, resampled by Pillow's
             bicubic filter.
         crop: side of the center crop in pixels, <= resize.
+        decoding: how the image is decoded.
 
     Raises:
         DecodeError: if the image cannot be decoded.
@@ -100,7 +148,7 @@ def center_crop(image: Stored, resize: int, crop: int) -> Pixels:
     Source: pytorch/vision@torchvision/transforms: Resize(resize, BICUBIC), then
         CenterCrop(crop), with the same rounding.
     """
-    pixels, (height, width) = decode(image)
+    pixels, (height, width) = decode(image, decoding=decoding)
     short = min(height, width)
     height, width = int(resize * height / short), int(resize * width / short)
     bicubic = Image.Resampling.BICUBIC
@@ -109,7 +157,9 @@ def center_crop(image: Stored, resize: int, crop: int) -> Pixels:
     return np.asarray(resized)[top : top + crop, left : left + crop]
 
 
-def decode(image: Stored, at_least: Size | None = None) -> tuple[Pixels, Size]:
+def decode(
+    image: Stored, at_least: Size | None = None, decoding: Decoding = DEFAULT_DECODING
+) -> tuple[Pixels, Size]:
     """Decodes an image and returns its pixels and original (height, width).
 
     Args:
@@ -117,6 +167,7 @@ def decode(image: Stored, at_least: Size | None = None) -> tuple[Pixels, Size]:
         at_least: minimal (height, width) of the result. A JPEG whose height and width
             are at least twice as large is decoded at a reduced scale: a multiple of
             1/8, at most 1/2, rounded up to whole pixels and not below the minimum.
+        decoding: how the image is decoded.
 
     Raises:
         DecodeError: if the image cannot be read or decoded.
@@ -125,21 +176,40 @@ def decode(image: Stored, at_least: Size | None = None) -> tuple[Pixels, Size]:
         return image, (image.shape[0], image.shape[1])
     try:
         encoded = image.read_bytes() if isinstance(image, Path) else image
-        decoded = _by_simplejpeg(encoded, at_least) or _by_pillow(encoded)
+        return _by_simplejpeg(encoded, at_least, decoding) or _by_pillow(
+            encoded, decoding
+        )
     except _DAMAGE as error:
         raise DecodeError(" ".join(str(error).split())) from error
-    return decoded
 
 
-def _by_simplejpeg(encoded: bytes, at_least: Size | None) -> tuple[Pixels, Size] | None:
+def largest_value(image: Stored, decoding: Decoding = DEFAULT_DECODING) -> float | None:
+    """Returns the largest value of an image of more than 8 bits per value.
+
+    None if the image has 8 bits or cannot be decoded. Only the header of other images
+    is read.
+    """
+    if isinstance(image, np.ndarray):
+        return None
+    try:
+        encoded = image.read_bytes() if isinstance(image, Path) else image
+        with _opened(encoded, decoding) as picture:
+            return float(np.max(np.asarray(picture))) if _is_deep(picture) else None
+    except _DAMAGE:
+        return None
+
+
+def _by_simplejpeg(
+    encoded: bytes, at_least: Size | None, decoding: Decoding
+) -> tuple[Pixels, Size] | None:
     """Decodes a JPEG; None if simplejpeg fails or its pixels would not be Pillow's."""
-    if not encoded.startswith(b"\xff\xd8") or _is_turned(encoded):
+    if not encoded.startswith(b"\xff\xd8") or _is_turned(encoded, decoding):
         return None
     try:
         *sides, colors, _ = simplejpeg.decode_jpeg_header(encoded)
-        if colors in ("CMYK", "YCCK"):
-            return None
         height, width = map(int, sides)
+        if colors in ("CMYK", "YCCK") or height * width > decoding.max_pixels:
+            return None
         pixels = simplejpeg.decode_jpeg(
             encoded, **_scaling((height, width), at_least or (height, width))
         )
@@ -155,23 +225,70 @@ def _scaling(size: Size, at_least: Size) -> dict[str, Any]:
     return {"min_height": at_least[0], "min_width": at_least[1], "min_factor": 2}
 
 
-def _is_turned(encoded: bytes) -> bool:
+def _is_turned(encoded: bytes, decoding: Decoding) -> bool:
     if b"Exif\0\0" not in encoded[:4096]:
         return False
-    with Image.open(io.BytesIO(encoded)) as picture:
+    with _opened(encoded, decoding) as picture:
         return picture.getexif().get(_ORIENTATION, 1) != 1
 
 
-def _by_pillow(encoded: bytes) -> tuple[Pixels, Size]:
-    with Image.open(io.BytesIO(encoded)) as picture:
-        pixels = _rgb(ImageOps.exif_transpose(picture))
+def _opened(encoded: bytes, decoding: Decoding) -> Image.Image:
+    """Reads the header of an image; raises ValueError if it has too many pixels."""
+    most = decoding.max_pixels
+    limit = Image.MAX_IMAGE_PIXELS  # Pillow raises an error above twice this number
+    if limit is not None and most > 2 * limit:
+        Image.MAX_IMAGE_PIXELS = most
+    try:
+        picture = Image.open(io.BytesIO(encoded))
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"more than config.data.max_pixels={most:,}: {error}"
+        ) from None
+    if picture.width * picture.height > most:
+        raise ValueError(
+            f"its {picture.width}x{picture.height} px are more than "
+            f"config.data.max_pixels={most:,}; set a larger number to use it"
+        )
+    return picture
+
+
+def _by_pillow(encoded: bytes, decoding: Decoding) -> tuple[Pixels, Size]:
+    with _opened(encoded, decoding) as picture:
+        white = _white(picture, decoding)
+        pixels = _rgb(ImageOps.exif_transpose(picture), white)
     return pixels, (pixels.shape[0], pixels.shape[1])
 
 
-def _rgb(picture: Image.Image) -> Pixels:
-    if picture.mode.startswith("I"):  # Pillow's conversion would clip 16 bits to white
-        gray = np.clip(np.asarray(picture), 0, 2**16 - 1) // 257
-        return np.repeat(gray[..., None].astype(np.uint8), 3, axis=-1)
+def _is_deep(picture: Image.Image) -> bool:
+    """Whether an image has more than 8 bits per value."""
+    return picture.mode.startswith("I") or picture.mode == "F"
+
+
+def _white(picture: Image.Image, decoding: Decoding) -> int:
+    """Returns the value that is white in an image of more than 8 bits per value."""
+    if picture.mode == "F":
+        return 1
+    bits = 16 if picture.format in _SCALED else decoding.bit_depth
+    tags = getattr(picture, "tag_v2", {})
+    return 2 ** min(bits, *tags.get(_BITS_PER_SAMPLE, (bits,))) - 1
+
+
+def _rgb(picture: Image.Image, white: int) -> Pixels:
+    if _is_deep(picture):  # Pillow's conversion would clip values above 255
+        return np.repeat(_scaled(np.asarray(picture), white)[..., None], 3, axis=-1)
     if "transparency" in picture.info:
         picture = picture.convert("RGBA")
     return np.asarray(picture.convert("RGB"))
+
+
+def _scaled(gray: np.ndarray, white: int) -> np.ndarray:
+    """Scales gray values from [0, white] to [0, 255]; refuses other values."""
+    low, high = gray.min(), gray.max()
+    if not (low >= 0 and high <= white):  # also true if a value is not a number
+        remedy = "convert it" if white == 1 else "convert it, or set data.bit_depth"
+        raise ValueError(
+            f"its values from {low:g} to {high:g} must be from 0 to {white:g}; {remedy}"
+        )
+    if white == 1:
+        return np.round(255 * gray).astype(np.uint8)
+    return (gray.astype(np.uint32) * 255 // white).astype(np.uint8)

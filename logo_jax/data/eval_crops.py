@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from logo_jax.data.canvas import CorruptCounter, read_canvases, read_eval_crops
-from logo_jax.data.decode import Size
+from logo_jax.data.decode import Size, largest_value
 from logo_jax.data.prefetch import read_ahead
 from logo_jax.data.sources.base import NO_LABEL, ArraySource, ImageSource
 
 _READ_AT_ONCE = 256
+_LOOKED_AT = 16  # images
 _KEPT_BYTES = 2 * 2**30
 
 
@@ -137,6 +138,26 @@ def evenly_spaced(num_images: int, limit: int) -> np.ndarray:
     """
     count = min(limit or num_images, num_images)
     return np.arange(count) * num_images // count
+
+
+def depth_notes(source: ImageSource) -> list[str]:
+    """Returns sentences about images of more than 8 bits per value, among a few.
+
+    They state how values become 8 bits, and the largest value, because images that use
+    fewer bits than their files have would become nearly black.
+    """
+    records = source.records(evenly_spaced(len(source), _LOOKED_AT))
+    values = [largest_value(record.image, record.decoding) for record in records]
+    deep = [value for value in values if value is not None]
+    if not deep:
+        return []
+    bits = records[0].decoding.bit_depth
+    return [
+        f"{len(deep)} of {len(records)} images that were looked at have more than 8 "
+        f"bits per value, and their largest value is {max(deep):g}; of 16 bits, "
+        f"{2**bits - 1} becomes white (config.data.bit_depth={bits}), of floating-"
+        "point numbers, 1"
+    ]
 
 
 def in_chunks(

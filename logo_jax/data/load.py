@@ -11,8 +11,14 @@ import numpy as np
 
 from logo_jax.data import datasets, splits
 from logo_jax.data.sources import photographs
-from logo_jax.data.sources.base import ArraySource, ImageSource, Subset
-from logo_jax.data.sources.folder import load_folder
+from logo_jax.data.sources.base import (
+    DEFAULT_DECODING,
+    ArraySource,
+    Decoding,
+    ImageSource,
+    Subset,
+)
+from logo_jax.data.sources.folder import HOLD_OUT, load_folder
 from logo_jax.data.sources.npz import load_npz
 
 
@@ -23,11 +29,30 @@ class ExperimentData(NamedTuple):
         train: training images; any labels are not used in pretraining.
         bank: labeled training images for evaluation; None if there are no labels.
         queries: labeled test images; None if there are no labels or no test set.
+        remark: with queries, what is not used; without, why there are none and what
+            would give some.
     """
 
     train: ImageSource
     bank: ImageSource | None = None
     queries: ImageSource | None = None
+    remark: str = ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about how the images were found and read."""
+        parts = (self.train, self.bank, self.queries)
+        notes = [note for part in parts for note in getattr(part, "notes", ())]
+        return tuple(dict.fromkeys(notes))
+
+    @property
+    def why_no_queries(self) -> str:
+        """Why there are no queries, and what would give some."""
+        if self.train.num_classes:
+            default = f"{self.train.origin} has no labeled test set; {HOLD_OUT}"
+        else:
+            default = f"{self.train.origin} has no labels"
+        return self.remark or default
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +70,8 @@ class DataLocation:
         classes: for "folder", a file that lists the sub-folders to keep; all if empty.
         val_size: number of training images to hold out. They replace the test set, so
             that hyperparameters can be chosen on them; they are the same in every run.
+        max_pixels: most pixels of an image; see `Decoding`.
+        bit_depth: bits that 16-bit gray images use; see `Decoding`.
     """
 
     source: str
@@ -53,6 +80,13 @@ class DataLocation:
     data_dir: str = ""
     classes: str = ""
     val_size: int = 0
+    max_pixels: int = DEFAULT_DECODING.max_pixels
+    bit_depth: int = DEFAULT_DECODING.bit_depth
+
+    @property
+    def decoding(self) -> Decoding:
+        """How stored images are decoded."""
+        return Decoding(self.max_pixels, self.bit_depth)
 
     @property
     def title(self) -> str:
@@ -121,6 +155,7 @@ def _without_test_set(data: ExperimentData, val_size: int) -> ExperimentData:
         raise ValueError(
             f"config.data.val_size={val_size} needs labeled training images, but those "
             f"of {images.origin} are not all labeled; set it to 0"
+            + (f" ({data.remark})" if data.remark else "")
         )
     if val_size >= len(images):
         raise ValueError(
@@ -134,7 +169,8 @@ def _without_test_set(data: ExperimentData, val_size: int) -> ExperimentData:
         images, rows["train"].indices, f"{images.origin}, without those held out"
     )
     queries = Subset(images, rows["val"].indices, f"{images.origin}, held out")
-    return ExperimentData(kept, kept, queries)
+    unused = f"{data.queries.origin} is not used" if data.queries else ""
+    return ExperimentData(kept, kept, queries, unused)
 
 
 def prepare_missing(location: DataLocation, *, quiet: bool = False) -> None:
@@ -196,14 +232,15 @@ def load_split(location: DataLocation, given: ExperimentData | None = None) -> S
         folder = tfds_source.directory(location.data_dir)
         builder = tfds_source.prepared(entry.tfds, folder)
         images = {
-            name: tfds_source.TfdsSource(builder, name) for name in entry.split.splits
+            name: tfds_source.TfdsSource(builder, name, location.decoding)
+            for name in entry.split.splits
         }
         return Split(images, functools.partial(datasets.partition, entry), entry.metric)
     data = given or load_images(location)
     if data.bank is None or data.queries is None:
         raise ValueError(
             f"{data.train.origin} has no labeled training and test set, which a "
-            "classifier needs; choose another --dataset"
+            f"classifier needs; choose another --dataset ({data.why_no_queries})"
         )
     held_out = splits.ValidationSplit(round(len(data.bank) / 5))
     draw = functools.partial(held_out.draw, rng=np.random.default_rng(0))
@@ -230,20 +267,25 @@ def _tfds(location: DataLocation) -> ExperimentData:
     folder = tfds_source.directory(location.data_dir)
     if entry := datasets.find(name):
         builder = tfds_source.prepared(entry.tfds, folder)
-        return _of_splits(builder, entry.pretrain, entry.train, entry.test)
+        splits = entry.pretrain, entry.train, entry.test
+        return _of_splits(builder, *splits, location.decoding)
     builder = tfds_source.prepared(name, folder)
     tests = [split for split in ("test", "validation") if split in builder.info.splits]
-    return _of_splits(builder, "train", "train", next(iter(tests), ""))
+    test = next(iter(tests), "")
+    return _of_splits(builder, "train", "train", test, location.decoding)
 
 
-def _of_splits(builder, pretrain: str, train: str, test: str) -> ExperimentData:
+def _of_splits(
+    builder, pretrain: str, train: str, test: str, decoding: Decoding
+) -> ExperimentData:
     from logo_jax.data.sources.tfds import TfdsSource
 
-    images = TfdsSource(builder, pretrain)
-    bank = images if train == pretrain else train and TfdsSource(builder, train)
+    read = functools.partial(TfdsSource, builder, decoding=decoding)
+    images = read(pretrain)
+    bank = images if train == pretrain else train and read(train)
     if not (bank and test and bank.num_classes):
         return ExperimentData(images)
-    return ExperimentData(images, bank, TfdsSource(builder, test))
+    return ExperimentData(images, bank, read(test))
 
 
 def _folder(location: DataLocation) -> ExperimentData:
@@ -251,8 +293,10 @@ def _folder(location: DataLocation) -> ExperimentData:
         raise ValueError(
             "source='folder' needs path, a folder of images; set config.data.path"
         )
-    train, test = load_folder(location.path, classes=location.classes)
-    return ExperimentData(train, train, test) if test else ExperimentData(train)
+    train, test, remark = load_folder(
+        location.path, classes=location.classes, decoding=location.decoding
+    )
+    return ExperimentData(train, train if test else None, test, remark)
 
 
 def _npz(location: DataLocation) -> ExperimentData:

@@ -159,6 +159,8 @@ class DataConfig:
     canvas: AtLeast1
     loader: Annotated[str, one_of(("auto", "on_device", "streaming"))]
     max_corrupt: Annotated[float, FRACTION]
+    max_pixels: AtLeast1
+    bit_depth: Annotated[int, whole(9, 16)]
     threads: Annotated[int, whole(0, 1024)]
     workers: Annotated[int, whole(0, 1024)]
     batch_size: Annotated[int, whole(2)]

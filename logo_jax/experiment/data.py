@@ -43,7 +43,7 @@ def decode_in_memory(config: DataConfig, data: ExperimentData) -> ExperimentData
         bank = _in_memory(bank, config)
     if queries is not None:
         queries = _in_memory(queries, config)
-    return ExperimentData(train, bank, queries)
+    return data._replace(train=train, bank=bank, queries=queries)
 
 
 def _in_memory(images: ImageSource, config: DataConfig) -> ImageSource:
@@ -77,8 +77,9 @@ def make_loader(
     needed, budget = num_bytes(images, canvas), SHARE * device_memory(mesh)
     fits = config.loader == "auto" and needed <= budget
     on_device = config.loader == "on_device" or fits
+    classes = f" in {images.num_classes:,} classes" if images.num_classes else ""
     line = (
-        f"data: {len(images):,} images of {images.origin}, "
+        f"data: {len(images):,} images of {images.origin}{classes}, "
         f"{'held in device memory' if on_device else 'decoded while training'} at "
         f"{canvas[0]}x{canvas[1]} px: {needed / 2**30:.2f} GiB "
         f"(limit {budget / 2**30:.1f})"

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from logo_jax.augment.multi_crop import prepare_eval
 from logo_jax.data.canvas import canvas_size, read_canvases
-from logo_jax.data.eval_crops import EvalCrops, evenly_spaced
+from logo_jax.data.eval_crops import EvalCrops, depth_notes, evenly_spaced
 from logo_jax.data.load import ExperimentData, load_images
 from logo_jax.data.loader import Examples
 from logo_jax.data.sources.base import ImageSource
@@ -40,7 +40,8 @@ class Experiment:
         spec: the objects that the config describes.
         mesh: the devices.
         loader: loader of batches, by step number.
-        loading: a line that states where the images are kept.
+        loading: lines that state which images are used and how they are kept, and what
+            is used for kNN, or why there is none.
         train_step: `(state, examples, epoch) -> (state, metrics)`, compiled.
         monitor: kNN evaluation during training; None without labels or a test set.
         shown: some of the training images, for figures.
@@ -96,6 +97,7 @@ def make_experiment(
         num_classes=_num_classes(config, images.train),
     )
     spec.check()
+    notes = [*images.notes, *depth_notes(images.train)]
     data = decode_in_memory(config.data, images)
     monitor = knn_monitor(spec, data, mesh)
     loader, loading = make_loader(
@@ -105,10 +107,20 @@ def make_experiment(
         spec=spec,
         mesh=mesh,
         loader=loader,
-        loading=loading if monitor else f"{loading}; no labeled test set: no kNN",
+        loading="\ndata: ".join([f"{loading}; {_knn(images, monitor)}", *notes]),
         train_step=compiled_step(spec, mesh),
         monitor=monitor,
         shown=some_of(data.train, spec),
+    )
+
+
+def _knn(data: ExperimentData, monitor: KnnMonitor | None) -> str:
+    """A phrase that states the bank and the queries, or why there is no kNN."""
+    if monitor is None or data.queries is None:
+        return f"no kNN: {data.why_no_queries}"
+    return (
+        f"kNN: bank of {len(monitor.bank):,}, queries {len(monitor.queries):,} of "
+        f"{data.queries.origin}" + (f" ({data.remark})" if data.remark else "")
     )
 
 

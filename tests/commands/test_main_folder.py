@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from logo_jax.data.loader import OnDeviceLoader, StreamingLoader
 from logo_jax.experiment import data, make_experiment
@@ -109,10 +110,33 @@ def test_a_run_is_evaluated_on_other_data_sets_too(images, tmp_path):
     assert report["values"] == {"knn/k1_t0.1/top1": 100.0, "knn/k1_t0.1/top5": 100.0}
 
 
+def test_the_first_lines_state_the_splits_and_what_was_passed_over(images):
+    write_folder(images, {"test/a": 1})
+    (images / "train" / "a" / "x.heic").touch()
+    first, second = experiment(folder_config(images)).loading.splitlines()
+    assert first.startswith(f"data: 21 images of {images}/train in 2 classes, decoded")
+    knn = f"kNN: bank of 21, queries 8 of {images}/val ({images}/test is not used)"
+    assert first.endswith(f"; {knn}")
+    assert second.startswith(f"data: in {images}/train, passed over files: 1 .heic (in")
+
+
 def test_without_a_test_split_there_is_no_knn_and_a_line_reports_it(images):
     found = experiment(folder_config(images / "val", **{"data.batch_size": 4}))
     assert found.monitor is None
-    assert "no labeled test set: no kNN" in found.loading
+    reason = f"{images}/val has no folders train and val; config.data.val_size=N holds"
+    assert f"; no kNN: {reason}" in found.loading
+
+
+def test_images_of_16_bits_are_reported_and_scaled_by_the_bits_they_use(tmp_path):
+    deep = np.full((12, 12), 4095, np.uint16)
+    for i in range(9):
+        (tmp_path / f"{i}.png").write_bytes(encoded(Image.fromarray(deep - 9 * i)))
+    for bits, white in ((16, 15), (12, 255)):
+        found = experiment(folder_config(tmp_path, **{"data.bit_depth": bits}))
+        line = found.loading.splitlines()[-1]
+        assert "9 of 9 images that were looked at have more than 8 bits" in line
+        assert f"largest value is 4095; of 16 bits, {2**bits - 1} becomes white" in line
+        assert found.shown.images[0].max() == white
 
 
 def test_images_of_several_sizes_need_a_size_for_evaluation(images):

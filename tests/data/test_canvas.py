@@ -93,7 +93,7 @@ def test_images_of_several_sizes_cannot_be_evaluated_whole(files):
 
 def test_labels_follow_their_images(tmp_path):
     write_folder(tmp_path, {"a": 2, "b": 2})
-    source, _ = load_folder(tmp_path)
+    source, *_ = load_folder(tmp_path)
     squares = read_eval_crops(source, np.array([3, 0, 2]), resize=0, crop=0)
     assert squares.labels.tolist() == [1, 0, 1]
     np.testing.assert_array_equal(squares.images[0], smooth(24, 32, seed=101))

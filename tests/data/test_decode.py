@@ -1,10 +1,18 @@
 import io
+import struct
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from logo_jax.data.decode import DecodeError, center_crop, decode, decode_to_canvas
+from logo_jax.data.decode import (
+    DecodeError,
+    center_crop,
+    decode,
+    decode_to_canvas,
+    largest_value,
+)
+from logo_jax.data.sources.base import Decoding
 from tests.data.pictures import encoded, rotated_by_exif, smooth
 
 PIXELS = smooth(30, 46)
@@ -48,6 +56,64 @@ def test_sixteen_bits_are_scaled_and_not_clipped_to_white():
     deep = np.array([[0, 256, 32768], [65535, 65534, 300]], np.uint16)
     data = encoded(Image.fromarray(deep), "PNG")
     np.testing.assert_array_equal(decode(data)[0][..., 1], deep // 257)
+
+
+@pytest.mark.parametrize("picture_format", ["PNG", "TIFF"])
+def test_the_bits_that_16_bit_images_use_can_be_given(picture_format):
+    deep = np.array([[0, 16, 2048], [4095, 4094, 300]], np.uint16)
+    data = encoded(Image.fromarray(deep), picture_format)
+    twelve = Decoding(bit_depth=12)
+    pixels, _ = decode(data, decoding=twelve)
+    wanted = deep.astype(int) * 255 // 4095
+    np.testing.assert_array_equal(pixels, np.repeat(wanted[..., None], 3, -1))
+    assert largest_value(data) == 4095
+    deep[0, 0] = 4096
+    data = encoded(Image.fromarray(deep), picture_format)
+    with pytest.raises(
+        DecodeError, match="values from 16 to 4096 must be from 0 to 40"
+    ):
+        decode(data, decoding=twelve)
+
+
+def test_a_gray_file_that_states_its_white_needs_no_bits():
+    data = b"P5 2 1 4095\n" + np.array([4095, 2047], ">u2").tobytes()
+    for bit_depth in (16, 12):
+        pixels, _ = decode(data, decoding=Decoding(bit_depth=bit_depth))
+        assert pixels[0, :, 0].tolist() == [255, 127]
+
+
+def test_a_tiff_of_12_bits_is_white_at_its_largest_value():
+    # little-endian TIFF of 2x1 px, uncompressed, with the values 4095 and 2047
+    tags = {256: 2, 257: 1, 258: 12, 259: 1, 262: 1, 273: 128, 277: 1, 278: 1, 279: 3}
+    entries = b"".join(struct.pack("<HHIHH", t, 3, 1, v, 0) for t, v in tags.items())
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    data = head.ljust(128, b"\0") + b"\xff\xf7\xff"
+    assert decode(data)[0][0, :, 0].tolist() == [255, 127]
+
+
+def test_floating_point_values_are_scaled_from_0_to_1():
+    gray = np.array([[0, 0.5, 1]], np.float32)
+    pixels, _ = decode(encoded(Image.fromarray(gray), "TIFF"))
+    assert pixels[0, :, 1].tolist() == [0, 128, 255]
+    for value in (-0.1, 1.5, np.nan):
+        gray[0, 1] = value
+        with pytest.raises(DecodeError, match="must be from 0 to 1; convert it"):
+            decode(encoded(Image.fromarray(gray), "TIFF"))
+
+
+@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "TIFF"])
+def test_all_formats_have_the_same_limit_of_pixels(picture_format, monkeypatch):
+    data = encoded(PIXELS, picture_format)
+    assert decode(data, decoding=Decoding(max_pixels=30 * 46))[1] == (30, 46)
+    with pytest.raises(DecodeError, match="46x30 px are more than config.data.max_pix"):
+        decode(data, decoding=Decoding(max_pixels=30 * 46 - 1))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600)  # Pillow refuses above 1200
+    larger = encoded(np.zeros((30, 47, 3), np.uint8), picture_format)
+    assert decode(larger, decoding=Decoding(max_pixels=30 * 47))[1] == (30, 47)
+
+
+def test_the_default_limit_is_pillows():
+    assert Decoding().max_pixels == 2 * Image.MAX_IMAGE_PIXELS
 
 
 def test_cmyk_is_converted_to_the_same_colors():

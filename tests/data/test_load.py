@@ -89,19 +89,21 @@ def test_images_are_held_out_without_a_test_set_too(tmp_path):
 
 def test_without_labels_there_is_nothing_to_evaluate_on(tmp_path):
     np.savez(tmp_path / "train.npz", images=np.zeros((2, 4, 4, 3), np.uint8))
-    assert load_images(DataLocation("npz", path=str(tmp_path)))[1:] == (None, None)
+    assert load_images(DataLocation("npz", path=str(tmp_path)))[1:3] == (None, None)
     write_folder(tmp_path / "pictures", {"a": 1})
-    assert load_images(DataLocation("folder", path=str(tmp_path / "pictures")))[1:] == (
+    assert load_images(DataLocation("folder", path=str(tmp_path / "pictures")))[
+        1:3
+    ] == (
         None,
         None,
     )
 
 
 def test_a_labeled_folder_with_a_test_split_is_evaluated_on(tmp_path):
-    write_folder(tmp_path / "train", {"a": 2})
+    write_folder(tmp_path / "train", {"a": 2, "b": 1})
     write_folder(tmp_path / "val", {"a": 1})
     data = load_images(DataLocation("folder", path=str(tmp_path)))
-    assert (len(data.bank), len(data.queries)) == (2, 1)
+    assert (len(data.bank), len(data.queries)) == (3, 1)
 
 
 def test_a_list_of_classes_is_for_folders_alone():

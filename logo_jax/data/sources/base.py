@@ -13,6 +13,23 @@ _LABEL_MAX = 2**20  # limits the memory of kNN, which allocates a vote per class
 Stored: TypeAlias = bytes | Path | np.ndarray
 
 
+class Decoding(NamedTuple):
+    """How stored images are decoded.
+
+    Attributes:
+        max_pixels: most pixels of an image; a larger image is not decoded. The default
+            is the number above which Pillow refuses an image.
+        bit_depth: number of bits that the values of 16-bit gray images use: the value
+            2**bit_depth - 1 is white.
+    """
+
+    max_pixels: int = 178_956_970
+    bit_depth: int = 16
+
+
+DEFAULT_DECODING = Decoding()
+
+
 class Record(NamedTuple):
     """One stored image and its label.
 
@@ -21,10 +38,12 @@ class Record(NamedTuple):
         label: class of the image, or NO_LABEL if unknown. For multi-label data, an
             integer array [c] with 1 (shown), 0 (not counted) or -1 (not shown) for
             each class.
+        decoding: how the image is decoded.
     """
 
     image: Stored
     label: int | np.ndarray
+    decoding: Decoding = DEFAULT_DECODING
 
 
 def class_of(record: Record) -> int:
@@ -72,6 +91,7 @@ class ArraySource:
             shows the class, -1 if it does not, 0 if the class is not counted.
         origin: file or folder of the arrays, for error messages.
         class_names: names of the classes, indexed by label; may be empty.
+        notes: sentences about how the arrays were read, for the start of a run.
 
     Raises:
         ValueError: if a dtype, a shape or the number of labels is wrong, or a label is
@@ -85,6 +105,7 @@ class ArraySource:
         *,
         origin: str,
         class_names: Sequence[str] = (),
+        notes: Sequence[str] = (),
     ):
         self.images = _checked_images(np.asarray(images), origin)
         self.labels = None
@@ -92,6 +113,7 @@ class ArraySource:
             self.labels = _checked_labels(np.asarray(labels), len(self.images), origin)
         self.origin = origin
         self.class_names = tuple(class_names)
+        self.notes = tuple(notes)
 
     @property
     def num_classes(self) -> int:
@@ -133,22 +155,23 @@ class Subset:
     """
 
     def __init__(self, source: ImageSource, ids: np.ndarray, origin: str):
-        self._source, self._ids = source, np.asarray(ids)
+        self.source, self.ids = source, np.asarray(ids)
         self.origin = origin
         self.num_classes = source.num_classes
         self.largest = source.largest
         self.class_names = getattr(source, "class_names", ())
+        self.notes = getattr(source, "notes", ())
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self.ids)
 
     def records(self, ids: Sequence[int] | np.ndarray) -> list[Record]:
         """Returns the images with the given numbers, in the given order."""
-        return self._source.records(self._ids[np.asarray(ids, np.intp)])
+        return self.source.records(self.ids[np.asarray(ids, np.intp)])
 
     def name(self, i: int) -> str:
         """Name of image i in the other source, for error messages."""
-        return self._source.name(int(self._ids[i]))
+        return self.source.name(int(self.ids[i]))
 
 
 def require_split(split: str) -> None:

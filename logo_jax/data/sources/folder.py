@@ -1,23 +1,32 @@
 """Images from a folder of image files, labeled by sub-folder or unlabeled.
 
-The splits are `DIR/train` and `DIR/test` (or `val`, `validation`); without `DIR/train`,
-all images below DIR are for training. If every image of a split is in a sub-folder, the
-first sub-folder of the path is the image's class; otherwise the split is unlabeled.
-Sub-folders may be nested. Names that begin with a dot and files without an image suffix
-are skipped.
+The splits are sub-folders, whose names may be written in capitals: `train` (or
+`training`); `val` (`valid`, `validation`, `dev`); `test` (`testing`). Without `train`,
+all images below the folder are for training. The first split of `val` and `test` that
+is labeled has the queries of kNN.
+
+A split is labeled if all of its images are in sub-folders: the first sub-folder of the
+path is the image's class. Training images in a single sub-folder are unlabeled, because
+one class cannot be evaluated. Sub-folders may be nested.
 """
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from logo_jax.data.sources.base import NO_LABEL, Record
+from logo_jax.data.sources.base import DEFAULT_DECODING, NO_LABEL, Decoding, Record
+from logo_jax.data.sources.scan import Scan, is_junk, scan
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val", "validation")}
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+HOLD_OUT = "config.data.val_size=N holds out N training images as queries"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +39,9 @@ class FolderSource:
         labels: class of each file; empty if unlabeled.
         class_names: names of the sub-folders, indexed by label.
         largest: upper bound of the image (height, width) in pixels; None if unknown.
+        decoding: how the files are decoded.
+        why_unlabeled: why the images have no labels, and the remedy; "" if they have.
+        notes: sentences about what was passed over, for the start of a run.
     """
 
     root: str
@@ -37,6 +49,9 @@ class FolderSource:
     labels: tuple[int, ...] = ()
     class_names: tuple[str, ...] = ()
     largest: tuple[int, int] | None = None
+    decoding: Decoding = DEFAULT_DECODING
+    why_unlabeled: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def origin(self) -> str:
@@ -57,6 +72,7 @@ class FolderSource:
             Record(
                 Path(self.root, self.files[i]),
                 self.labels[i] if self.labels else NO_LABEL,
+                self.decoding,
             )
             for i in ids
         ]
@@ -66,45 +82,88 @@ class FolderSource:
         return str(Path(self.root, self.files[i]))
 
 
+class FolderSplits(NamedTuple):
+    """The splits of a folder.
+
+    Attributes:
+        train: the training images.
+        test: the labeled images for queries; None if there are none.
+        remark: which folders are not used; without `test`, why, and the remedy.
+    """
+
+    train: FolderSource
+    test: FolderSource | None
+    remark: str
+
+
 def load_folder(
-    path: str | Path, *, classes: str | Path = ""
-) -> tuple[FolderSource, FolderSource | None]:
-    """Returns the training images of a folder and its labeled test images, or None.
+    path: str | Path,
+    *,
+    classes: str | Path = "",
+    decoding: Decoding = DEFAULT_DECODING,
+) -> FolderSplits:
+    """Returns the training images of a folder and its labeled images for queries.
 
     Args:
         path: path of the folder.
         classes: text file of the sub-folders to keep, one per line; "" to keep all.
+        decoding: how the files are decoded.
 
     Raises:
         FileNotFoundError: if the folder is missing.
         OSError: if a sub-folder cannot be listed.
         ValueError: if there are no images, the list of classes cannot be read, a listed
-            class has no images, or a test class is not a training class.
+            class has no images, a class of the queries is not a training class, or it
+            is not clear which sub-folder has the training images.
     """
-    root = _existing(path)
+    root = existing_folder(path)
     kept = _class_list(classes) if classes else None
-    train_root, test_root = (_split_root(root, split) for split in SPLIT_FOLDERS)
-    train = _scan(train_root or root, kept)
-    if train_root is None or test_root is None or not train.labels:
-        return train, None
-    test = _scan(test_root, kept)
-    if not test.labels:
-        return train, None
-    return train, _with_classes_of(train, test)
+    folders = _sub_folders(root)
+    splits = find_splits(folders)
+    if not splits["train"]:
+        found = scan(root)
+        _require_training_folder(root, found)
+        train = _labeled(root, found, kept, decoding)
+        return FolderSplits(train, None, _without_train(train))
+    (first, *others) = splits["train"]
+    if others:
+        raise ValueError(
+            f"{root} has the folders {first} and {others[0]}; leave one of them, or "
+            f"give the path of the training images, config.data.path={root / first}"
+        )
+    train = _labeled(root / first, scan(root / first), kept, decoding)
+    return _with_test(root, train, splits, folders, kept)
 
 
 def load_unsplit_folder(path: str | Path) -> FolderSource:
-    """Returns all images below a folder, ignoring splits.
+    """Returns all images below a folder, also those of its splits.
+
+    If every sub-folder of the folder is a split, the classes are the sub-folders of the
+    splits; otherwise, they are the sub-folders of the folder.
 
     Raises:
         FileNotFoundError: if the folder is missing.
         OSError: if a sub-folder cannot be listed.
         ValueError: if there are no images.
     """
-    return _scan(_existing(path), None)
+    root = existing_folder(path)
+    found = scan(root)
+    folders = {_part(file, 0) for file in found.files}
+    splits = _of_splits(find_splits(folders))
+    level = 1 if splits and len(splits) == len(folders) else 0
+    images = _labeled(root, found, None, DEFAULT_DECODING, level=level, fewest=1)
+    if not level:
+        return images
+    note = f"the classes are the sub-folders of {' and '.join(splits)}"
+    return dataclasses.replace(images, notes=(note, *images.notes))
 
 
-def _existing(path: str | Path) -> Path:
+def existing_folder(path: str | Path) -> Path:
+    """Returns the path of a folder.
+
+    Raises:
+        FileNotFoundError: if it is not a folder.
+    """
     root = Path(path).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(
@@ -113,51 +172,162 @@ def _existing(path: str | Path) -> Path:
     return root
 
 
-def _split_root(root: Path, split: str) -> Path | None:
-    found = (root / name for name in SPLIT_FOLDERS[split])
-    return next((folder for folder in found if folder.is_dir()), None)
+def find_splits(names: Iterable[str]) -> dict[str, list[str]]:
+    """Returns the names that are those of a split, by split, preferred ones first.
+
+    >>> find_splits(["Train", "validation", "val", "cat"])
+    {'train': ['Train'], 'val': ['val', 'validation'], 'test': []}
+    """
+    names = sorted(names)
+    return {
+        split: [name for known in aliases for name in names if name.lower() == known]
+        for split, aliases in SPLIT_NAMES.items()
+    }
 
 
-def _scan(root: Path, kept: tuple[str, ...] | None) -> FolderSource:
-    files = tuple(sorted(_image_files(root)))
+def _of_splits(splits: dict[str, list[str]]) -> list[str]:
+    return [name for names in splits.values() for name in names]
+
+
+def _sub_folders(root: Path) -> list[str]:
+    with os.scandir(root) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if os.path.isdir(entry.path) and not is_junk(entry.name)
+        )
+
+
+def _require_training_folder(root: Path, found: Scan) -> None:
+    """Raises an error if training without a folder train would use other splits."""
+    folders = {_part(file, 0) for file in found.files} - {""}
+    splits = _of_splits(find_splits(folders))
+    if splits and len(splits) == len(folders):
+        raise ValueError(
+            f"{root} has {' and '.join(splits)} but no folder train; add it, or give "
+            f"the path of the training images, e.g. config.data.path={root / splits[0]}"
+        )
+    inner = {_part(file, 1) for file in found.files}
+    if len(folders) == 1 and find_splits(inner)["train"]:
+        (folder,) = folders
+        raise ValueError(
+            f"{root} has no folder train, but {root / folder} has; use "
+            f"config.data.path={root / folder}"
+        )
+
+
+def _without_train(train: FolderSource) -> str:
+    """Remark on a folder whose images are all for training."""
+    if found := _of_splits(find_splits(train.class_names)):
+        return (
+            f"{train.root} has no folder train, so {' and '.join(found)} count as "
+            "classes; move the training classes to a folder train"
+        )
+    missing = f"{train.root} has no folders train and val; {HOLD_OUT}"
+    return train.why_unlabeled or missing
+
+
+def _with_test(
+    root: Path,
+    train: FolderSource,
+    splits: dict[str, list[str]],
+    folders: list[str],
+    kept: tuple[str, ...] | None,
+) -> FolderSplits:
+    """Chooses the first labeled split for queries; the training images have a split."""
+    candidates = splits["val"] + splits["test"]
+    test, reasons = None, []
+    for name in candidates if train.labels else ():
+        found = scan(root / name)
+        images = _labeled(root / name, found, kept, train.decoding, fewest=1)
+        if images.labels:
+            test = _with_classes_of(train, images)
+            break
+        reasons.append(images.why_unlabeled)
+    used = {Path(train.root).name, *([Path(test.root).name] if test else [])}
+    unused = [str(root / name) for name in folders if name not in used]
+    if test:
+        return FolderSplits(train, test, not_used(unused))
+    if not train.labels:
+        return FolderSplits(train, None, train.why_unlabeled)
+    if reasons:
+        return FolderSplits(train, None, f"{reasons[0]}; or {HOLD_OUT}")
+    remark = f"{root} has no folder val or test with the classes of train; {HOLD_OUT}"
+    return FolderSplits(train, None, remark)
+
+
+def not_used(names: Sequence[str]) -> str:
+    """Returns a phrase about folders or files that are not used; "" if all are."""
+    if not names:
+        return ""
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" * (len(names) > 3))
+    return f"{shown} {'is' if len(names) == 1 else 'are'} not used"
+
+
+def _labeled(
+    root: Path,
+    found: Scan,
+    kept: tuple[str, ...] | None,
+    decoding: Decoding,
+    *,
+    level: int = 0,
+    fewest: int = 2,
+) -> FolderSource:
+    """Returns the images of a scan.
+
+    The class is the folder at a level of the path; they are unlabeled if there are
+    fewer than `fewest` classes.
+    """
+    files = found.files
     if kept is not None:
-        files = tuple(file for file in files if _class_of(file) in kept)
+        files = tuple(file for file in files if _part(file, level) in kept)
+    passed = found.passed_over()
     if not files:
         raise ValueError(
-            f"{root} contains no images ({', '.join(SUFFIXES)} files)"
+            f"{root} contains no images"
             + (" in the sub-folders listed by config.data.classes" if kept else "")
+            + (f"; passed over {passed}" if passed else "")
         )
-    names = [_class_of(file) for file in files]
-    if "" in names:
-        return FolderSource(str(root), files)
+    names = [_part(file, level) for file in files]
     class_names = tuple(sorted(set(names)))
-    if kept is not None and set(kept) - set(class_names):
-        missing = sorted(set(kept) - set(class_names))
+    if missing := sorted(set(kept or ()) - set(class_names)):
         raise ValueError(f"{root} has no images of class {missing[0]}; add them")
-    label = {name: i for i, name in enumerate(class_names)}
-    return FolderSource(
-        str(root), files, tuple(label[name] for name in names), class_names
+    images = FolderSource(
+        str(root),
+        files,
+        decoding=decoding,
+        why_unlabeled=_why_unlabeled(root, files, names, fewest),
+        notes=(f"in {root}, passed over {passed}",) if passed else (),
     )
+    if images.why_unlabeled:
+        return images
+    label = {name: i for i, name in enumerate(class_names)}
+    labels = tuple(label[name] for name in names)
+    return dataclasses.replace(images, labels=labels, class_names=class_names)
 
 
-def _image_files(root: Path) -> list[str]:
-    def fail(error: OSError) -> None:
-        raise error  # by default, os.walk skips folders that it cannot list
+def _why_unlabeled(
+    root: Path, files: Sequence[str], names: Sequence[str], fewest: int
+) -> str:
+    """Returns why sub-folders are not classes, and the remedy; "" if they are."""
+    outside = names.count("")
+    if outside == len(names):
+        return f"{root} has no sub-folders, one per class"
+    if outside:
+        more = f" ({outside:,} such files)" if outside > 1 else ""
+        return (
+            f"{root / files[names.index('')]} is not in the folder of a class{more}; "
+            "move it to a class, or away"
+        )
+    if len(set(names)) < fewest:
+        return f"{root} has one class, {names[0]}; two or more are needed"
+    return ""
 
-    found = []
-    for folder, folders, names in os.walk(root, onerror=fail, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            os.path.relpath(os.path.join(folder, name), root)
-            for name in names
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        ]
-    return found
 
-
-def _class_of(file: str) -> str:
-    """Returns the first sub-folder of a path; "" if there is none."""
-    return file.split(os.sep)[0] if os.sep in file else ""
+def _part(file: str, level: int) -> str:
+    """Returns the sub-folder of a path at a level; "" if there is none."""
+    parts = file.split(os.sep, level + 1)
+    return parts[level] if len(parts) > level + 1 else ""
 
 
 def _class_list(file: str | Path) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from tensorflow_datasets.core.read_only_builder import builder_from_files
 from tensorflow_datasets.core.registered import DatasetNotFoundError
 
 from logo_jax.data import datasets
-from logo_jax.data.sources.base import NO_LABEL, Record
+from logo_jax.data.sources.base import DEFAULT_DECODING, NO_LABEL, Decoding, Record
 
 READABLE_FORMAT = tfds.core.FileFormat.ARRAY_RECORD
 
@@ -22,12 +22,14 @@ class TfdsSource:
     Args:
         builder: TFDS builder of the data set.
         split: a TFDS split, a slice ("train[:10%]") or a sum ("train+test").
+        decoding: how the images are decoded.
 
     Raises:
         ValueError: if the data set does not have the split, or has no images.
     """
 
-    def __init__(self, builder: Any, split: str):
+    def __init__(self, builder: Any, split: str, decoding: Decoding = DEFAULT_DECODING):
+        self._decoding = decoding
         features: Any = builder.info.features
         if "image" not in features:
             raise ValueError(
@@ -62,7 +64,9 @@ class TfdsSource:
             # array_record is four times as fast if it reads examples in batches.
             examples = part.__getitems__((ids[rows] - first).tolist())
             for row, example in zip(rows, examples, strict=True):
-                found[row] = Record(example["image"], self._label(example))
+                found[row] = Record(
+                    example["image"], self._label(example), self._decoding
+                )
         return found
 
     def _label(self, example: Mapping[str, Any]) -> int | np.ndarray:

@@ -1,11 +1,12 @@
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from logo_jax.data.sources.base import NO_LABEL
-from logo_jax.data.sources.folder import load_folder
+from logo_jax.data.sources.folder import load_folder, load_unsplit_folder
 from tests.data.pictures import write_folder
 
 
@@ -16,7 +17,7 @@ def labels(images):
 def test_the_first_sub_folder_is_the_class_however_deep_a_file_lies(tmp_path):
     write_folder(tmp_path / "train", {"cat": 2, "dog/big": 1, "dog/small/old": 1})
     write_folder(tmp_path / "val", {"dog": 2})
-    train, test = load_folder(tmp_path)
+    train, test, _ = load_folder(tmp_path)
     assert train.class_names == ("cat", "dog")
     assert labels(train) == [0, 0, 1, 1]
     assert test is not None
@@ -27,23 +28,126 @@ def test_the_first_sub_folder_is_the_class_however_deep_a_file_lies(tmp_path):
     assert test.num_classes == 2
 
 
-@pytest.mark.parametrize("name", ["test", "val", "validation"])
-def test_the_test_split_has_three_names(name, tmp_path):
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("train", "test"),
+        ("Train", "Val"),
+        ("training", "valid"),
+        ("TRAIN", "validation"),
+        ("train", "dev"),
+        ("train", "testing"),
+    ],
+)
+def test_a_split_has_several_names_with_small_and_capital_letters(
+    train, test, tmp_path
+):
+    write_folder(tmp_path / train, {"a": 1, "b": 1})
+    write_folder(tmp_path / test, {"a": 1})
+    images, queries, remark = load_folder(tmp_path)
+    assert images.root == str(tmp_path / train)
+    assert queries is not None
+    assert (queries.root, len(queries)) == (str(tmp_path / test), 1)
+    assert remark == ""
+
+
+def test_queries_are_of_val_and_the_folders_that_are_not_used_are_named(tmp_path):
     write_folder(tmp_path / "train", {"a": 1, "b": 1})
-    write_folder(tmp_path / name, {"a": 1})
-    assert len(load_folder(tmp_path)[1]) == 1
+    write_folder(tmp_path / "val", {"a": 2})
+    write_folder(tmp_path / "test", {"a": 3})
+    write_folder(tmp_path, {"unlabeled": 1, "@eaDir": 1})
+    _, queries, remark = load_folder(tmp_path)
+    assert queries is not None
+    assert len(queries) == 2
+    assert remark == f"{tmp_path}/test, {tmp_path}/unlabeled are not used"
+
+
+@pytest.mark.parametrize("labeled", ["val", "test"])
+def test_an_unlabeled_split_does_not_take_the_place_of_a_labeled_one(labeled, tmp_path):
+    write_folder(tmp_path / "train", {"a": 1, "b": 1})
+    write_folder(tmp_path, {"val": 3, "test": 3})
+    write_folder(tmp_path / labeled, {"a": 1})
+    for file in (tmp_path / labeled).glob("*.png"):
+        file.unlink()
+    queries = load_folder(tmp_path).test
+    assert queries is not None
+    assert queries.root == str(tmp_path / labeled)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "reason"),
+    [
+        ({"a": 1, "b": 1}, {}, "has no folder val or test .*val_size=N holds out"),
+        ({"a": 1, "b": 1}, {".": 2}, "val has no sub-folders, .*or config.data.val_s"),
+        ({"a": 1, "b": 1}, {"a": 1, ".": 1}, "val/0.png is not in the folder of a cl"),
+        ({"a": 2, "b": 1, ".": 2}, {"a": 1}, r"train/0.png is not .*\(2 such files\)"),
+        ({"images": 4}, {"images": 2}, "train has one class, images; two or more"),
+        ({".": 4}, {"a": 2}, "train has no sub-folders"),
+    ],
+)
+def test_without_queries_the_reason_is_given(train, val, reason, tmp_path):
+    write_folder(tmp_path / "train", train)
+    write_folder(tmp_path / "val", val) if val else None
+    images, queries, remark = load_folder(tmp_path)
+    assert queries is None
+    assert len(images) == sum(train.values())
+    assert re.search(reason, remark)
+
+
+def test_classes_without_a_training_folder_get_no_queries_but_a_hint(tmp_path):
+    write_folder(tmp_path, {"a": 2, "b": 1})
+    assert "config.data.val_size=N" in load_folder(tmp_path).remark
+    write_folder(tmp_path, {"val": 1})
+    assert "so val count as classes" in load_folder(tmp_path).remark
+
+
+@pytest.mark.parametrize("folders", [["val"], ["Val", "test"]])
+def test_images_of_other_splits_are_not_trained_on(folders, tmp_path):
+    for folder in folders:
+        write_folder(tmp_path / folder, {"a": 1, "b": 1})
+    with pytest.raises(ValueError, match="but no folder train; add it, or give"):
+        load_folder(tmp_path)
+    assert len(load_folder(tmp_path / folders[0]).train) == 2
+
+
+def test_a_folder_around_the_splits_is_named(tmp_path):
+    write_folder(tmp_path / "photos", {"train/a": 1, "val/a": 1})
+    with pytest.raises(ValueError, match=f"config.data.path={tmp_path}/photos"):
+        load_folder(tmp_path)
+
+
+def test_two_folders_of_training_images_are_refused(tmp_path):
+    write_folder(tmp_path, {"train/a": 1, "training/a": 1})
+    with pytest.raises(
+        ValueError, match="has the folders train and training; leave one"
+    ):
+        load_folder(tmp_path)
+
+
+def test_all_images_below_splits_have_the_classes_of_the_splits(tmp_path):
+    write_folder(tmp_path, {"train/a": 1, "train/b": 1, "Val/b": 1})
+    images = load_unsplit_folder(tmp_path)
+    assert images.class_names == ("a", "b")
+    assert dict(zip(images.files, labels(images), strict=True)) == {
+        "Val/b/0.png": 1,
+        "train/a/0.png": 0,
+        "train/b/0.png": 1,
+    }
+    assert images.notes == ("the classes are the sub-folders of train and Val",)
+    write_folder(tmp_path, {"c": 1})
+    assert load_unsplit_folder(tmp_path).class_names == ("Val", "c", "train")
 
 
 def test_a_folder_without_splits_is_for_training(tmp_path):
     write_folder(tmp_path, {"a": 2, "val": 1})
-    train, test = load_folder(tmp_path)
+    train, test, _ = load_folder(tmp_path)
     assert train.class_names == ("a", "val")
     assert test is None
 
 
 def test_files_next_to_the_sub_folders_make_all_images_unlabeled(tmp_path):
     write_folder(tmp_path, {"a": 1, ".": 1})
-    train, test = load_folder(tmp_path)
+    train, test, _ = load_folder(tmp_path)
     assert len(train) == 2
     assert train.num_classes == 0
     assert labels(train) == [NO_LABEL] * 2
@@ -52,7 +156,7 @@ def test_files_next_to_the_sub_folders_make_all_images_unlabeled(tmp_path):
 
 def test_the_order_does_not_depend_on_the_file_system(tmp_path):
     write_folder(tmp_path, {"b": 2, "a": 1, "c": 1})
-    train, _ = load_folder(tmp_path)
+    train, *_ = load_folder(tmp_path)
     found = [file.replace(os.sep, "/") for file in train.files]
     assert found == ["a/0.png", "b/0.png", "b/1.png", "c/0.png"]
     assert Path(train.name(1)) == tmp_path / "b" / "0.png"
@@ -63,23 +167,23 @@ def test_other_and_hidden_files_are_skipped(tmp_path):
     (tmp_path / "a" / "notes.txt").write_text("no image")
     (tmp_path / "a" / "._0.png").write_bytes(b"written by a file manager")
     (tmp_path / "a" / "UPPER.JPG").write_bytes(b"an image according to its suffix")
-    train, _ = load_folder(tmp_path)
+    train, *_ = load_folder(tmp_path)
     assert train.files == (os.path.join("a", "0.png"), os.path.join("a", "UPPER.JPG"))
 
 
 def test_linked_folders_and_unicode_names_are_followed(tmp_path):
     write_folder(tmp_path / "elsewhere", {"x": 1})
-    (tmp_path / "root").mkdir()
+    write_folder(tmp_path / "root", {"a": 1})
     (tmp_path / "root" / "große Katze").symlink_to(tmp_path / "elsewhere" / "x")
-    train, _ = load_folder(tmp_path / "root")
-    assert train.class_names == ("große Katze",)
+    train, *_ = load_folder(tmp_path / "root")
+    assert train.class_names == ("a", "große Katze")
 
 
 def test_a_list_keeps_its_classes_alone(tmp_path):
     write_folder(tmp_path / "train", {"a": 1, "b": 2, "c": 1})
     write_folder(tmp_path / "test", {"a": 1, "b": 1, "c": 1})
     (tmp_path / "classes.txt").write_text("c\nb\n")
-    train, test = load_folder(tmp_path, classes=tmp_path / "classes.txt")
+    train, test, _ = load_folder(tmp_path, classes=tmp_path / "classes.txt")
     assert train.class_names == test.class_names == ("b", "c")
     assert labels(train) == [0, 0, 1]
     assert labels(test) == [0, 1]
@@ -96,7 +200,7 @@ def test_a_listed_class_that_is_missing_is_named(tmp_path):
 
 
 def test_a_test_class_that_training_lacks_is_named(tmp_path):
-    write_folder(tmp_path / "train", {"a": 1})
+    write_folder(tmp_path / "train", {"a": 1, "c": 1})
     write_folder(tmp_path / "test", {"a": 1, "b": 1})
     with pytest.raises(ValueError, match="has a class 'b' that .*train does not have"):
         load_folder(tmp_path)
@@ -125,7 +229,7 @@ def test_a_folder_that_cannot_be_listed_is_not_skipped(tmp_path, monkeypatch):
 
 def test_records_come_in_the_order_asked_for(tmp_path):
     write_folder(tmp_path, {"a": 2, "b": 1})
-    train, _ = load_folder(tmp_path)
+    train, *_ = load_folder(tmp_path)
     found = train.records(np.array([2, 0]))
     assert [Path(train.name(i)) for i in (2, 0)] == [record.image for record in found]
     assert [record.label for record in found] == [1, 0]
