@@ -53,6 +53,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     for name, value in report["values"].items():
         yield f"{name:32s} {value:6.2f} %"
     yield f"{report['seconds']} s on {report['devices']}"
+    if "note" in report:
+        yield f"note: {report['note']}"
 
 
 def _parser() -> _cli.Parser:

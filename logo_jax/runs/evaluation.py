@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from logo_jax import protocols
-from logo_jax.data.load import ExperimentData, locate_dataset
+from logo_jax.data.fingerprint import fingerprint
+from logo_jax.data.load import ExperimentData, load_images, locate_dataset
 from logo_jax.experiment import parse, pretrained
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.parallel.mesh import make_mesh
@@ -97,10 +98,23 @@ def evaluate(
     if result is None:
         return None
     report = as_report(subject, result, time.perf_counter() - begin)
+    is_own = weights is None and not dataset
+    report |= _note(folder, subject, images) if is_own else {}
     file = folder / "evaluations" / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_text(file, json.dumps(report, indent=2) + "\n")
     return report | {"file": str(file)}
+
+
+def _note(
+    folder: Path, subject: FrozenEncoder, images: ExperimentData | None
+) -> dict[str, str]:
+    """A note on the report if the data are not those that the run was trained on."""
+    if not (folder / workdir.DATA_FILE).is_file():
+        return {}
+    data = images or load_images(subject.spec.config.data.location)
+    changes = workdir.data_changes(folder, fingerprint(data))
+    return {"note": workdir.changes_note(changes)} if changes else {}
 
 
 def _changed(

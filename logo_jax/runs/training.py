@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from logo_jax.data.load import ExperimentData, prepare_missing
+from logo_jax.data.fingerprint import fingerprint
+from logo_jax.data.load import ExperimentData, load_images, prepare_missing
 from logo_jax.experiment import Experiment, make_experiment
 from logo_jax.experiment.config import Config, parse
 from logo_jax.experiment.memory import fitted
@@ -228,11 +229,18 @@ def open_run(
             # several processes may share one disk, or have one each
             if images is None and processes.is_alone():
                 prepare_missing(location, quiet=quiet)
+            images = images or load_images(location)
+            data = fingerprint(images)
+            if processes.is_first():
+                note = workdir.require_same_data(folder, data)
+                if note and not quiet:
+                    print(f"note: {note}", file=sys.stderr)
             experiment = fitted(make_experiment(config, make_mesh(), images))
             checkpoints = NullLogger()
             if processes.is_first():
                 held.enter_context(workdir.lock_workdir(folder))
                 workdir.claim_workdir(folder, config)
+                workdir.record_data(folder, data)
                 workdir.record_machine(folder, experiment.mesh)
                 checkpoints = held.enter_context(
                     CheckpointManager(folder / "checkpoints")

@@ -1,4 +1,4 @@
-"""Folder of a run: its lock, its config and a description of the machine."""
+"""Folder of a run: its lock, its config, its data and a description of the machine."""
 
 import contextlib
 import fcntl
@@ -235,6 +235,84 @@ def as_tuples(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(as_tuples(item) for item in value)
     return value
+
+
+DATA_FILE = "data.json"  # in the folder of a run, about the images of its first start
+
+
+def record_data(workdir: pathlib.Path, data: Mapping[str, Any]) -> None:
+    """Writes the fingerprint of a run's images, unless the folder has one.
+
+    Args:
+        workdir: folder of the run.
+        data: as `data.fingerprint` returns it.
+    """
+    file = workdir / DATA_FILE
+    if not file.exists():
+        atomic.write_text(file, json.dumps(data, indent=2) + "\n")
+
+
+def data_changes(workdir: pathlib.Path, data: Mapping[str, Any]) -> dict[str, str]:
+    """Returns how the parts of the data differ from those of a run's first start.
+
+    Args:
+        workdir: folder of the run; if it has no record, nothing is known to differ.
+        data: as `data.fingerprint` returns it.
+
+    Raises:
+        ValueError: if the record is damaged.
+    """
+    file = workdir / DATA_FILE
+    if not file.is_file():
+        return {}
+    try:
+        old = json.loads(file.read_text())
+        parts = sorted({*old, *data})
+        changed = [part for part in parts if old.get(part) != data.get(part)]
+        return {x: _data_change(old.get(x), data.get(x)) for x in changed}
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ValueError(
+            f"{file} is damaged ({error}); delete it to resume without comparing the "
+            "images with those of the first start"
+        ) from error
+
+
+def require_same_data(workdir: pathlib.Path, data: Mapping[str, Any]) -> str:
+    """Raises an error if a run would resume on other training images.
+
+    Args:
+        workdir: folder of the run to resume, or of a new run.
+        data: as `data.fingerprint` returns it.
+
+    Returns:
+        A note if only the images for evaluation have changed; "" if none have.
+
+    Raises:
+        ValueError: if the training images have changed, or the record is damaged.
+    """
+    changes = data_changes(workdir, data)
+    if "train" in changes:
+        raise ValueError(
+            f"{workdir} holds a run on other training images ({changes['train']}); "
+            "restore them, or use another --workdir"
+        )
+    return changes_note(changes) if changes else ""
+
+
+def changes_note(changes: Mapping[str, str]) -> str:
+    """Returns a sentence about the changes that `data_changes` returns."""
+    parts = "; ".join(f"{part}: {change}" for part, change in changes.items())
+    return f"the data have changed since the start of the run ({parts})"
+
+
+def _data_change(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str:
+    if old is None or new is None:
+        return "none before" if old is None else "none now"
+    before, now = (f"{x['images']:,} in {x['classes']:,} classes" for x in (old, new))
+    more = new["images"] - old["images"]
+    if before == now:
+        return f"{now} as before, but with other names, labels or values"
+    return f"{before} before, {now} now" + (f": {more:+,}" if more else "")
 
 
 MACHINE_FILE = "machine.json"  # in the folder of a run, about its latest start

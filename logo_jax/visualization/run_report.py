@@ -1,5 +1,6 @@
 """The page about runs: configs, machines, curves and images."""
 
+import functools
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from logo_jax.data.fingerprint import fingerprint
 from logo_jax.data.load import ExperimentData, load_images
 from logo_jax.experiment import parse, pretrained
 from logo_jax.experiment.experiment import some_of
@@ -21,7 +23,6 @@ from logo_jax.training.logging.metric_writer import (
     read_rows,
 )
 from logo_jax.visualization import curves, run_figures
-from logo_jax.visualization.figure import RenderedFigure
 from logo_jax.visualization.html_page import Block, Section, Table, files
 from logo_jax.visualization.image_grids import crop_grid
 
@@ -214,16 +215,25 @@ def seen(run: RunRecord, prefix: str, given: ExperimentData | None) -> Section:
     """
     mesh = make_mesh(jax.devices()[:1])
 
-    def crops() -> list[RenderedFigure]:
-        spec = make_spec({**run.config, "seeds": 1}, num_devices=1)
-        images = given or load_images(spec.config.data.location)
-        examples = some_of(images.train, spec)
-        return [crop_grid(f"{prefix}crops", run_figures.crop_examples(spec, examples))]
+    @functools.cache
+    def images() -> ExperimentData:
+        return given or load_images(parse(run.config).data.location)
 
-    def features() -> list[RenderedFigure]:
+    def changes() -> list[str]:
+        found = workdir.data_changes(run.folder, fingerprint(images()))
+        return [f"Note: {workdir.changes_note(found)}."] if found else []
+
+    def crops() -> list[Block]:
+        spec = make_spec({**run.config, "seeds": 1}, num_devices=1)
+        examples = some_of(images().train, spec)
+        return [
+            *changes(),
+            crop_grid(f"{prefix}crops", run_figures.crop_examples(spec, examples)),
+        ]
+
+    def features() -> Sequence[Block]:
         subject = next(pretrained.from_run(run.folder, run.config, mesh).seeds())
-        data = given or load_images(subject.spec.config.data.location)
-        return run_figures.feature_figures(prefix, subject, data)
+        return run_figures.feature_figures(prefix, subject, images())
 
     seeds = run.config["seeds"]
     blocks: list[Block] = []
@@ -235,7 +245,7 @@ def seen(run: RunRecord, prefix: str, given: ExperimentData | None) -> Section:
     return Section(f"Crops and features of {run.name}", blocks)
 
 
-def _or_why_not(what: str, make: Callable[[], list[RenderedFigure]]) -> Sequence[Block]:
+def _or_why_not(what: str, make: Callable[[], Sequence[Block]]) -> Sequence[Block]:
     """Returns the figures, or the reason if data or a checkpoint cannot be read."""
     try:
         return make()

@@ -8,9 +8,10 @@ from PIL import Image
 from logo_jax.data.loader import OnDeviceLoader, StreamingLoader
 from logo_jax.experiment import data, make_experiment
 from logo_jax.parallel.mesh import make_mesh
+from logo_jax.runs.training import InputError, open_run
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.loop import DataError
-from logo_jax.training.workdir import claim_workdir
+from logo_jax.training.workdir import claim_workdir, record_data
 from tests.commands.test_main import SPEED, records, refused, run, tiny_config
 from tests.data.pictures import encoded, smooth, write_folder
 from tests.run_commands import evaluated
@@ -86,7 +87,12 @@ def test_evaluate_gives_the_knn_of_the_training_run(images, tmp_path):
     config = folder_config(images)
     claim_workdir(tmp_path / "run", config.to_dict())
     run(config, tmp_path / "run")
-    values = evaluated(tmp_path / "run")["values"]
+    record_data(tmp_path / "run", {})  # other data than those of the evaluation
+    report = evaluated(tmp_path / "run")
+    values = report["values"]
+    changes = "queries: none before; train: none before"
+    note = f"the data have changed since the start of the run ({changes})"
+    assert report["note"] == note
     wanted = {k: v for k, v in records(tmp_path / "run")[-1].items() if k != "step"}
     assert values == wanted
 
@@ -125,6 +131,27 @@ def test_without_a_test_split_there_is_no_knn_and_a_line_reports_it(images):
     assert found.monitor is None
     reason = f"{images}/val has no folders train and val; config.data.val_size=N holds"
     assert f"; no kNN: {reason}" in found.loading
+
+
+def test_a_run_resumes_only_on_the_images_that_it_began_with(images, tmp_path, capsys):
+    config, folder = folder_config(images).to_dict(), tmp_path / "run"
+    with open_run(config, folder, quiet=False):
+        assert (folder / "data.json").is_file()
+    write_folder(images / "train", {"aa": 4})
+    with (
+        pytest.raises(InputError, match=r"21 in 2 classes before, 25 in 3 .*now: \+4"),
+        open_run(config, folder, quiet=False),
+    ):
+        pass
+    (folder / "data.json").unlink()  # as in the folder of an older run
+    (images / "train" / "aa").rename(images / "train" / "c")
+    with open_run(config, folder, quiet=False):
+        pass
+    assert capsys.readouterr().err == ""
+    (images / "val" / "a" / "0.png").unlink()
+    with open_run(config, folder, quiet=False):
+        pass
+    assert "8 in 3 classes before, 7 in 3 classes now: -1" in capsys.readouterr().err
 
 
 def test_images_of_16_bits_are_reported_and_scaled_by_the_bits_they_use(tmp_path):

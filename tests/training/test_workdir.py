@@ -2,13 +2,19 @@
 
 import contextlib
 import fcntl
+import re
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from logo_jax.training.workdir import lock_workdir, require_free
+from logo_jax.training.workdir import (
+    lock_workdir,
+    record_data,
+    require_free,
+    require_same_data,
+)
 
 HOLD = """
 import pathlib, sys, time
@@ -98,3 +104,39 @@ def test_a_file_system_without_locks_is_refused_in_one_line(tmp_path, monkeypatc
         lock_workdir(tmp_path),
     ):
         pass
+
+
+PART = {"images": 16, "classes": 2, "crc32": "00000001"}
+
+
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [
+        (
+            {"images": 1020, "classes": 3},
+            "16 in 2 classes before, 1,020 in 3 .*now: .1,",
+        ),
+        ({"images": 15}, "16 in 2 classes before, 15 in 2 classes now: -1"),
+        ({"crc32": "00000002"}, "16 in 2 classes as before, but with other names"),
+    ],
+)
+def test_a_run_is_not_resumed_on_other_training_images(new, message, tmp_path):
+    data = {"train": PART, "queries": PART}
+    assert require_same_data(tmp_path, data) == ""  # nothing is recorded yet
+    record_data(tmp_path, data)
+    assert require_same_data(tmp_path, data) == ""
+    record_data(tmp_path, data | {"train": PART | new})  # keeps the first record
+    with pytest.raises(ValueError, match=f"on other training images .{message}"):
+        require_same_data(tmp_path, data | {"train": PART | new})
+    note = require_same_data(tmp_path, data | {"queries": PART | new})
+    assert re.search(f"since the start of the run .queries: {message}", note)
+
+
+def test_queries_that_were_added_are_noted_and_a_damaged_record_is_refused(tmp_path):
+    record_data(tmp_path, {"train": PART})
+    note = require_same_data(tmp_path, {"train": PART, "queries": PART})
+    assert note.endswith("(queries: none before)")
+    for text in ("{", "[]", '{"train": 3}'):
+        (tmp_path / "data.json").write_text(text)
+        with pytest.raises(ValueError, match=r"data\.json is damaged .*delete it"):
+            require_same_data(tmp_path, {"train": PART})
