@@ -56,7 +56,7 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     # or arrays (passed to logo_jax.pretrain, which also sets data.name)
     config.data.source = "tfds"
     config.data.name = "cifar10"  # tfds: name of the data set
-    config.data.path = ""  # folder: the folder; npz: folder of train.npz and test.npz
+    config.data.path = ""  # folder: the folder; npz: folder of train.npz and val.npz
     config.data.data_dir = ""  # tfds: folder of prepared data; "": $TFDS_DATA_DIR
     config.data.classes = ""  # folder: a file that lists the sub-folders to use
     config.data.val_size = 0  # training images held out to replace the test set

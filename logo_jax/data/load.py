@@ -18,8 +18,8 @@ from logo_jax.data.sources.base import (
     ImageSource,
     Subset,
 )
-from logo_jax.data.sources.folder import HOLD_OUT, load_folder
-from logo_jax.data.sources.npz import load_npz
+from logo_jax.data.sources.folder import HOLD_OUT, find_splits, load_folder
+from logo_jax.data.sources.npz import load_npz_splits
 
 
 class ExperimentData(NamedTuple):
@@ -65,7 +65,7 @@ class DataLocation:
         name: for "tfds", the name of the data set; for "arrays", a description of the
             images with a checksum.
         path: for "folder", the folder; for "npz", the folder of `train.npz` and
-            `test.npz`.
+            `val.npz` or `test.npz`, or a single file.
         data_dir: for "tfds", the folder of prepared data sets; TFDS's default if empty.
         classes: for "folder", a file that lists the sub-folders to keep; all if empty.
         val_size: number of training images to hold out. They replace the test set, so
@@ -128,13 +128,16 @@ def load_arrays(
 
     Args:
         images: uint8 [n, h, w, 3], in [0, 255].
-        labels: integers [n], or [n, classes] for multi-label data; None if unknown.
+        labels: integers [n] or [n, 1], or [n, classes] for multi-label data; None if
+            unknown.
         val_size: number of images to hold out as the test set; the rest are both the
             training images and the bank of kNN.
 
     Raises:
         ValueError: if an array has another form, or if `val_size` does not fit.
     """
+    if labels is not None and np.shape(labels)[1:] == (1,):
+        labels = np.asarray(labels)[:, 0]
     source = ArraySource(images, labels, origin="the arrays")
     data = ExperimentData(source)
     if val_size:
@@ -249,11 +252,14 @@ def load_split(location: DataLocation, given: ExperimentData | None = None) -> S
 
 
 def locate_dataset(dataset: str) -> dict[str, str]:
-    """Returns the fields of a config's data group for a folder or a TFDS name."""
+    """Returns the fields of a config's data group for a path or a TFDS name."""
     path = Path(dataset).expanduser()
+    if path.suffix == ".npz" and path.is_file():
+        return {"source": "npz", "path": dataset}
     if not path.is_dir():
         return {"source": "tfds", "name": dataset}
-    source = "npz" if (path / "train.npz").is_file() else "folder"
+    archives = [file.stem for file in path.glob("*.npz")]
+    source = "npz" if find_splits(archives)["train"] else "folder"
     return {"source": source, "path": dataset}
 
 
@@ -305,18 +311,8 @@ def _npz(location: DataLocation) -> ExperimentData:
         raise ValueError(
             "source='npz' needs path, the folder of train.npz; set config.data.path"
         )
-    train = load_npz(path, "train")
-    if train.labels is None:
-        return ExperimentData(train)
-    test = load_npz(path, "test")
-    if test.labels is None or test.labels.shape[1:] != train.labels.shape[1:]:
-        found = "none" if test.labels is None else list(test.labels.shape)
-        raise ValueError(
-            f"labels of {test.origin} are {found}, those of {train.origin} are "
-            f"{list(train.labels.shape)}; use the same form for both, or remove the "
-            "labels of the training set"
-        )
-    return ExperimentData(train, train, test)
+    train, test, remark = load_npz_splits(path)
+    return ExperimentData(train, train if test else None, test, remark)
 
 
 def _arrays(location: DataLocation) -> ExperimentData:

@@ -137,9 +137,11 @@ def test_figures_without_their_data_are_omitted_with_a_reason(
     run, arrays, tmp_path, capsys
 ):
     bare = make_run(tmp_path / "bare", arrays, "baseline")  # no local crops
+    workdir.record_data(bare, {})  # other images than those of the report
     page = written(capsys, tmp_path / "1", bare)
     assert set(page.figures) == CURVES | {"crops"}
     assert "has no checkpoint yet" in page.text
+    assert "the data have changed since the start of the run (queries: " in page.text
     moved = tmp_path / "moved"
     shutil.copytree(run, moved)
     config = json.loads((moved / "config.json").read_text())

@@ -5,7 +5,13 @@ import sys
 import numpy as np
 import pytest
 
-from logo_jax.data.load import DataLocation, load_images, load_split
+from logo_jax.data.load import (
+    DataLocation,
+    load_arrays,
+    load_images,
+    load_split,
+    locate_dataset,
+)
 from tests.data.pictures import decoded, write_folder
 
 
@@ -85,6 +91,35 @@ def test_images_are_held_out_without_a_test_set_too(tmp_path):
     write_folder(tmp_path, {"train/a": 3, "train/b": 2})
     data = load_images(DataLocation("folder", path=str(tmp_path), val_size=2))
     assert (len(data.train), len(data.bank), len(data.queries)) == (3, 3, 2)
+
+
+def test_arrays_without_a_test_file_are_held_out(tmp_path):
+    images = np.arange(48, dtype=np.uint8).reshape(4, 2, 2, 3)
+    np.savez(tmp_path / "train.npz", images=images, labels=[0, 1, 0, 1])
+    where = DataLocation("npz", path=str(tmp_path))
+    assert "val_size=N" in load_images(where).why_no_queries
+    data = load_images(dataclasses.replace(where, val_size=1))
+    assert (len(data.train), len(data.queries)) == (3, 1)
+    np.savez(tmp_path / "val.npz", images=images, labels=[0, 1, 0, 1])
+    data = load_images(dataclasses.replace(where, val_size=1))
+    assert data.remark == f"{tmp_path}/val.npz is not used"
+
+
+def test_a_column_of_labels_in_memory_is_one_class_per_image():
+    images = np.zeros((3, 2, 2, 3), np.uint8)
+    _, data = load_arrays(images, [[2], [0], [1]])
+    assert [record.label for record in data.train.records([0, 1, 2])] == [2, 0, 1]
+
+
+def test_a_path_is_located_as_what_is_in_it(tmp_path):
+    for place in (tmp_path, tmp_path / "features.npz"):
+        place.write_bytes(b"") if place != tmp_path else None
+        source = "folder" if place == tmp_path else "npz"
+        assert locate_dataset(str(place)) == {"source": source, "path": str(place)}
+    assert locate_dataset(str(tmp_path))["source"] == "folder"
+    (tmp_path / "Train.npz").write_bytes(b"")
+    assert locate_dataset(str(tmp_path))["source"] == "npz"
+    assert locate_dataset("cifar10") == {"source": "tfds", "name": "cifar10"}
 
 
 def test_without_labels_there_is_nothing_to_evaluate_on(tmp_path):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from logo_jax.data.sources.npz import load_npz
+from logo_jax.data.sources.npz import load_npz, load_npz_splits
 
 IMAGES = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
 
@@ -52,3 +52,100 @@ def test_a_damaged_archive_is_refused(tmp_path, save):
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"train\.npz cannot be read"):
         load_npz(tmp_path, "train")
+
+
+GRAY = np.arange(2 * 5 * 6, dtype=np.uint8).reshape(2, 5, 6)
+RGB = np.arange(2 * 5 * 6 * 3, dtype=np.uint8).reshape(2, 5, 6, 3)
+
+
+@pytest.mark.parametrize(
+    ("stored", "wanted", "note"),
+    [
+        (RGB, RGB, None),
+        (RGB / 255, RGB, "floating-point numbers in [0, 1]"),
+        (GRAY, np.stack([GRAY] * 3, -1), "gray"),
+        (GRAY[..., None], np.stack([GRAY] * 3, -1), "gray"),
+        (np.moveaxis(RGB, -1, 1), RGB, "channels first"),
+        (np.pad(RGB, [(0, 0)] * 3 + [(0, 1)]), RGB, "with transparency, which is drop"),
+        (
+            np.float32(GRAY[:, None]) / 255,
+            np.stack([GRAY] * 3, -1),
+            "channels first, floating-point numbers in [0, 1], gray",
+        ),
+    ],
+)
+def test_images_whose_meaning_is_clear_are_converted_and_it_is_stated(
+    stored, wanted, note, tmp_path
+):
+    np.savez(tmp_path / "train.npz", images=stored)
+    found = load_npz(tmp_path, "train")
+    np.testing.assert_array_equal(found.images, wanted)
+    stated = [] if note is None else [f"images of {tmp_path}/train.npz were {note}"]
+    assert [line[: len(x)] for line, x in zip(found.notes, stated, strict=True)] == (
+        stated
+    )
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        2.0 * RGB,  # the value of white is not clear
+        RGB / 255 - 0.1,
+        np.where(RGB > 5, RGB / 255, np.nan),
+        RGB.astype(np.int64),
+        RGB[0],  # one image, or gray images of 3 px
+        np.zeros((2, 5, 6, 5), np.uint8),
+    ],
+)
+def test_other_images_are_refused(images, tmp_path):
+    np.savez(tmp_path / "train.npz", images=images)
+    with pytest.raises(ValueError, match=r"images must be uint8 \[n, h, w, 3\]"):
+        load_npz(tmp_path, "train")
+
+
+def test_labels_are_strings_or_a_column(tmp_path):
+    np.savez(tmp_path / "train.npz", images=RGB, labels=["dog", "cat"])
+    np.savez(tmp_path / "val.npz", images=RGB, labels=["dog", "dog"])
+    train, test, _ = load_npz_splits(tmp_path)
+    assert test is not None
+    assert train.class_names == test.class_names == ("cat", "dog")
+    assert train.labels.tolist() == [1, 0]
+    assert test.labels.tolist() == [1, 1]  # as in the training set
+    np.savez(tmp_path / "val.npz", images=RGB, labels=["dog", "emu"])
+    with pytest.raises(ValueError, match="has a label 'emu' that the training"):
+        load_npz_splits(tmp_path)
+    np.savez(tmp_path / "val.npz", images=RGB, labels=[[1], [0]])
+    with pytest.raises(ValueError, match="must both be strings or both be numbers"):
+        load_npz_splits(tmp_path)
+    assert load_npz(tmp_path, "train").num_classes == 2
+    np.savez(tmp_path / "train.npz", images=RGB, labels=[[1], [0]])
+    train, test, _ = load_npz_splits(tmp_path)
+    assert train.labels.tolist() == test.labels.tolist() == [1, 0]
+
+
+def test_queries_are_those_of_the_first_labeled_split(tmp_path):
+    for name in ("train", "val", "test", "other"):
+        np.savez(tmp_path / f"{name}.npz", images=RGB, labels=[0, 1])
+    _, test, remark = load_npz_splits(tmp_path)
+    assert test is not None
+    assert test.origin == str(tmp_path / "val.npz")
+    assert remark == f"{tmp_path}/other.npz, {tmp_path}/test.npz are not used"
+    np.savez(tmp_path / "val.npz", images=RGB)
+    assert load_npz_splits(tmp_path)[1].origin == str(tmp_path / "test.npz")
+    for name in ("val", "test"):
+        (tmp_path / f"{name}.npz").unlink()
+    _, test, remark = load_npz_splits(tmp_path)
+    assert test is None
+    assert "config.data.val_size=N holds out" in remark
+
+
+def test_a_single_file_has_the_training_images(tmp_path):
+    file = tmp_path / "mine.npz"
+    np.savez(file, images=RGB)
+    for path in (tmp_path, file):
+        train, test, remark = load_npz_splits(path)
+        assert train.origin == str(file)
+        assert (test, remark) == (None, f"{file} has no labels")
+    file.rename(tmp_path / "val.npz")
+    with pytest.raises(FileNotFoundError, match=r"train\.npz is missing"):
+        load_npz_splits(tmp_path)
