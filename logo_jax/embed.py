@@ -7,15 +7,19 @@ All images in DIR and its sub-folders are resized and cropped to their centers a
 `evaluate`: to the sizes of the run's config.monitor, or to 256 and 224 px for weights
 from a file. OUT contains, in the order of the paths, `files` (relative to DIR) and
 `features` (float32). If every image is in a sub-folder, the top-level sub-folders are
-classes, and OUT also contains `labels`, and `class_names` in the order of the labels. A
-.parquet file has the columns file, features, label and class_name. If an image cannot
-be decoded, the error names it and nothing is written.
+classes, and OUT also contains `labels`, and `class_names` in the order of the labels.
+If all of them are splits (train, val, test), the classes are the sub-folders of these.
+A .parquet file has the columns file, features, label and class_name. If an image cannot
+be decoded, the error names it and nothing is written; with --skip_damaged, such images
+are named and left out.
 
 Exit codes: 0 if the file is written; 2 for bad input, which is reported in one line on
 stderr.
 """
 
 import argparse
+import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,9 +47,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.workdir or options.weights,
             **_cli.given(options, ("resize", "crop", "mean", "std", "seed", "step")),
         )
-        features = encoder.features(images, batch_size=options.batch_size)
+        images = dataclasses.replace(images, decoding=encoder.decoding)
+        damaged = {} if options.skip_damaged else None
+        features = encoder.features(
+            images, batch_size=options.batch_size, damaged=damaged
+        )
+        for i, reason in (damaged or {}).items():
+            print(f"left out {images.name(i)}: {reason}", file=sys.stderr)
+        images = images.without(damaged or {})
         with atomic.replace(options.out) as partial:
             write(partial, images, features)
+    for note in images.notes:
+        print(f"note: {note}")
     classes = f"{images.num_classes} classes" if images.labels else "no classes"
     print(
         f"{len(images):,} images of {images.origin}, {classes}, resized to "
@@ -152,6 +165,11 @@ def _parser() -> _cli.Parser:
         type=int,
         default=256,
         help="images per batch; default 256",
+    )
+    parser.add_argument(
+        "--skip_damaged",
+        action="store_true",
+        help="leave out images that cannot be decoded, and name them on stderr",
     )
     parser.add_seed()
     parser.add_argument(

@@ -16,7 +16,14 @@ from logo_jax.augment.multi_crop import prepare_eval
 from logo_jax.configs import base, base_imagenet
 from logo_jax.data.canvas import decode_failure, read_eval_crops
 from logo_jax.data.eval_crops import in_chunks
-from logo_jax.data.sources.base import NO_LABEL, ArraySource, ImageSource, Record
+from logo_jax.data.sources.base import (
+    DEFAULT_DECODING,
+    NO_LABEL,
+    ArraySource,
+    Decoding,
+    ImageSource,
+    Record,
+)
 from logo_jax.data.sources.folder import load_unsplit_folder
 from logo_jax.evaluation.features import Features, extract
 from logo_jax.experiment import pretrained
@@ -46,6 +53,7 @@ class ImageEncoder:
             resized nor cropped.
         crop: side of the center crop, in pixels.
         source: name of the weights, such as "step 100 of runs/photos".
+        decoding: how image files are decoded: as by the run.
     """
 
     variables: Any
@@ -54,6 +62,7 @@ class ImageEncoder:
     resize: int = struct.field(pytree_node=False)
     crop: int = struct.field(pytree_node=False)
     source: str = struct.field(pytree_node=False)
+    decoding: Decoding = struct.field(pytree_node=False, default=DEFAULT_DECODING)
 
     def apply(self, images: Any) -> jax.Array:
         """Computes the features of images that are already resized and cropped.
@@ -93,14 +102,23 @@ class ImageEncoder:
             ValueError: if images cannot be decoded, or differ in size and are not
                 resized, or if `batch_size` is not a multiple of the number of devices.
         """
-        return self.features(image_source(images), batch_size=batch_size).features
+        source = image_source(images, self.decoding)
+        return self.features(source, batch_size=batch_size).features
 
-    def features(self, images: ImageSource, *, batch_size: int = 256) -> Features:
+    def features(
+        self,
+        images: ImageSource,
+        *,
+        batch_size: int = 256,
+        damaged: dict[int, str] | None = None,
+    ) -> Features:
         """Computes the features and reads the labels of all images of a source.
 
         Args:
             images: the images.
             batch_size: images per batch over all devices; fewer for a small source.
+            damaged: if given, images that cannot be decoded are left out, and their
+                numbers and the reasons are added to it.
 
         Raises:
             ValueError: as for `__call__`.
@@ -117,7 +135,7 @@ class ImageEncoder:
         sharding = batch_sharding(mesh)
         found = extract(
             lambda pixels: {"": _apply(encoder, place(pixels, sharding))},
-            _CenterCrops(images, self.resize, self.crop),
+            _CenterCrops(images, self.resize, self.crop, damaged),
             batch_size=batch_size,
         )
         return found[""]
@@ -197,6 +215,7 @@ def _of_run(
         resize=monitor.resize,
         crop=monitor.crop if monitor.resize else 0,
         source=f"{run.source} of {folder}",
+        decoding=run.spec.config.data.location.decoding,
     )
 
 
@@ -220,7 +239,8 @@ def _of_file(
         module=backbone.module,
         augment=augment,
         source=str(file),
-        **{"resize": RESIZE, "crop": CROP} | sizes,
+        resize=sizes.get("resize", RESIZE),
+        crop=sizes.get("crop", CROP),
     )
 
 
@@ -230,21 +250,22 @@ def _require_none(source: str, **arguments: Any) -> None:
             raise ValueError(f"{name} does not apply to {source}; remove it")
 
 
-def image_source(images: Images) -> ImageSource:
+def image_source(images: Images, decoding: Decoding = DEFAULT_DECODING) -> ImageSource:
     """Returns images of any kind as an `ImageSource`.
 
     Args:
         images: as for `ImageEncoder.__call__`.
+        decoding: how image files are decoded.
 
     Raises:
         FileNotFoundError: if a folder or file does not exist.
         ValueError: if there are no images, or they are of another kind or type.
     """
     if isinstance(images, str | Path):
-        return load_unsplit_folder(images)
+        return load_unsplit_folder(images, decoding=decoding)
     if isinstance(images, np.ndarray | jax.Array):
         return ArraySource(images, origin="the array of images")
-    return _ImageList(tuple(map(_stored, images)))
+    return _ImageList(tuple(map(_stored, images)), decoding)
 
 
 def _stored(image: Any) -> np.ndarray | Path:
@@ -267,6 +288,7 @@ class _ImageList:
     """`ImageSource` of paths and of arrays of any sizes, without labels."""
 
     images: tuple[np.ndarray | Path, ...]
+    decoding: Decoding
     origin: str = "the list of images"
     num_classes: int = 0
     largest: tuple[int, int] | None = None
@@ -279,7 +301,7 @@ class _ImageList:
         return len(self.images)
 
     def records(self, ids: Sequence[int] | np.ndarray) -> list[Record]:
-        return [Record(self.images[i], NO_LABEL) for i in ids]
+        return [Record(self.images[i], NO_LABEL, self.decoding) for i in ids]
 
     def name(self, i: int) -> str:
         image = self.images[i]
@@ -290,12 +312,13 @@ class _ImageList:
 class _CenterCrops:
     """Center crops of all images of a source, as `LabeledImages`.
 
-    An image that cannot be decoded is an error.
+    An image that cannot be decoded is an error, or is left out and added to `damaged`.
     """
 
     source: ImageSource
     resize: int
     crop: int
+    damaged: dict[int, str] | None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -306,9 +329,16 @@ class _CenterCrops:
             read_eval_crops, self.source, resize=self.resize, crop=self.crop
         )
         for ids, part in in_chunks(read, np.arange(len(self)), threads=0):
-            for i in ids[part.failed]:
-                raise ValueError(
-                    f"{self.source.name(i)} cannot be decoded "
-                    f"({decode_failure(self.source, i)}); repair or remove it"
-                )
-            yield part.images, part.labels
+            for i in ids[part.failed].tolist():
+                reason = decode_failure(self.source, i)
+                if self.damaged is None:
+                    raise ValueError(
+                        f"{self.source.name(i)} cannot be decoded ({reason}); repair "
+                        "or remove it, or leave such images out with --skip_damaged of "
+                        "logo_jax.embed"
+                    )
+                self.damaged[i] = reason
+            if not part.failed.all():  # if all failed, the image size is unknown
+                yield part.images[~part.failed], part.labels[~part.failed]
+        if self.damaged is not None and len(self.damaged) == len(self):
+            raise ValueError(f"no image of {self.source.origin} can be decoded")

@@ -216,7 +216,8 @@ def over_overlaps(
 
 
 def _images(run: FrozenEncoder, given: Path | None) -> ImageSource:
+    location = run.spec.config.data.location
     if given is not None:
-        return load_unsplit_folder(given)
-    data = load_images(run.spec.config.data.location)
+        return load_unsplit_folder(given, decoding=location.decoding)
+    data = load_images(location)
     return data.train if data.queries is None else data.queries

@@ -10,6 +10,7 @@ from pyarrow import parquet
 from logo_jax import convert, embed
 from logo_jax.data.sources.folder import load_unsplit_folder
 from logo_jax.experiment import make_spec, pretrained
+from logo_jax.experiment.image_encoder import load_image_encoder
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
@@ -120,7 +121,62 @@ def test_an_image_that_cannot_be_decoded_is_named_and_nothing_is_written(
     out = tmp_path / "x.npz"
     line = refused(capsys, pictures, f"--workdir={run}", f"--out={out}")
     assert f"{pictures / 'cat' / '1.png'} cannot be decoded" in line
+    assert "--skip_damaged" in line
     assert list(tmp_path.iterdir()) == [pictures]
+
+
+def test_damaged_images_can_be_left_out(run, pictures, tmp_path, capsys):
+    flags = pictures, f"--workdir={run}"
+    whole = embedded(*flags, f"--out={tmp_path / 'x.npz'}")
+    (pictures / "cat" / "1.png").write_bytes(b"no picture")
+    found = embedded(*flags, f"--out={tmp_path / 'y.npz'}", "--skip_damaged")
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"left out {pictures}/cat/1.png: cannot identify")
+    assert captured.out.splitlines()[-2].startswith("5 images of")
+    rest = [0, 2, 3, 4, 5]
+    for name in ("files", "labels"):
+        assert found[name].tolist() == whole[name][rest].tolist()
+    np.testing.assert_allclose(found["features"], whole["features"][rest], rtol=1e-4)
+    for file in pictures.rglob("*.png"):
+        file.write_bytes(b"no picture")
+    line = refused(capsys, *flags, f"--out={tmp_path / 'z.npz'}", "--skip_damaged")
+    assert "no image of" in line
+
+
+def test_files_are_decoded_as_by_the_run(tmp_path):
+    config = tiny_config(
+        "cifar10_simsiam", "baseline", "x", **FIELDS, **{"data.bit_depth": 12}
+    )
+    workdir.claim_workdir(tmp_path / "run", config.to_dict())
+    state = jax.jit(make_spec(config, num_devices=1).init)()
+    with CheckpointManager(tmp_path / "run" / "checkpoints") as checkpoints:
+        checkpoints.save(7, state)
+    for folder, picture in (
+        ("deep", Image.fromarray(np.full((12, 12), 4095, np.uint16))),
+        ("white", Image.new("L", (12, 12), 255)),
+    ):
+        (tmp_path / folder).mkdir()
+        picture.save(tmp_path / folder / "0.png")
+    encoder = load_image_encoder(tmp_path / "run")
+    deep, white = (
+        embedded(
+            tmp_path / x, f"--workdir={tmp_path / 'run'}", f"--out={tmp_path / x}.npz"
+        )
+        for x in ("deep", "white")
+    )
+    np.testing.assert_array_equal(deep["features"], white["features"])
+    np.testing.assert_allclose(
+        encoder([tmp_path / "deep" / "0.png"]), white["features"], rtol=1e-4
+    )
+
+
+def test_the_classes_of_splits_are_their_sub_folders(run, tmp_path, capsys):
+    root = write_folder(tmp_path / "x", {"train/a": 2, "train/b": 1, "val/b": 1})
+    found = embedded(root, f"--workdir={run}", f"--out={tmp_path / 'x.npz'}")
+    assert found["class_names"].tolist() == ["a", "b"]
+    assert found["labels"].tolist() == [0, 0, 1, 1]
+    printed = capsys.readouterr().out
+    assert "note: the classes are the sub-folders of train and val" in printed
 
 
 @pytest.mark.parametrize(

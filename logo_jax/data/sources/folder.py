@@ -12,9 +12,9 @@ one class cannot be evaluated. Sub-folders may be nested.
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -77,6 +77,15 @@ class FolderSource:
             for i in ids
         ]
 
+    def without(self, ids: Collection[int]) -> Self:
+        """Returns the source without the files with the given numbers."""
+        kept = [i for i in range(len(self)) if i not in ids]
+        return dataclasses.replace(
+            self,
+            files=tuple(self.files[i] for i in kept),
+            labels=tuple(self.labels[i] for i in kept) if self.labels else (),
+        )
+
     def name(self, i: int) -> str:
         """Path of file i."""
         return str(Path(self.root, self.files[i]))
@@ -135,7 +144,9 @@ def load_folder(
     return _with_test(root, train, splits, folders, kept)
 
 
-def load_unsplit_folder(path: str | Path) -> FolderSource:
+def load_unsplit_folder(
+    path: str | Path, *, decoding: Decoding = DEFAULT_DECODING
+) -> FolderSource:
     """Returns all images below a folder, also those of its splits.
 
     If every sub-folder of the folder is a split, the classes are the sub-folders of the
@@ -151,7 +162,7 @@ def load_unsplit_folder(path: str | Path) -> FolderSource:
     folders = {_part(file, 0) for file in found.files}
     splits = _of_splits(find_splits(folders))
     level = 1 if splits and len(splits) == len(folders) else 0
-    images = _labeled(root, found, None, DEFAULT_DECODING, level=level, fewest=1)
+    images = _labeled(root, found, None, decoding, level=level, fewest=1)
     if not level:
         return images
     note = f"the classes are the sub-folders of {' and '.join(splits)}"
