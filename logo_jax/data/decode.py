@@ -183,18 +183,22 @@ def decode(
         raise DecodeError(" ".join(str(error).split())) from error
 
 
-def largest_value(image: Stored, decoding: Decoding = DEFAULT_DECODING) -> float | None:
-    """Returns the largest value of an image of more than 8 bits per value.
+def white_and_largest(
+    image: Stored, decoding: Decoding = DEFAULT_DECODING
+) -> tuple[int, float] | None:
+    """Returns the value that becomes 255, and the largest value, of an image.
 
-    None if the image has 8 bits or cannot be decoded. Only the header of other images
-    is read.
+    None if the image has 8 bits per value or cannot be read; only its header is decoded
+    then.
     """
     if isinstance(image, np.ndarray):
         return None
     try:
         encoded = image.read_bytes() if isinstance(image, Path) else image
         with _opened(encoded, decoding) as picture:
-            return float(np.max(np.asarray(picture))) if _is_deep(picture) else None
+            if not _is_deep(picture):
+                return None
+            return _white(picture, decoding), float(np.max(np.asarray(picture)))
     except _DAMAGE:
         return None
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from logo_jax.data.canvas import CorruptCounter, read_canvases, read_eval_crops
-from logo_jax.data.decode import Size, largest_value
+from logo_jax.data.decode import Size, white_and_largest
 from logo_jax.data.prefetch import read_ahead
 from logo_jax.data.sources.base import NO_LABEL, ArraySource, ImageSource
 
@@ -141,22 +141,24 @@ def evenly_spaced(num_images: int, limit: int) -> np.ndarray:
 
 
 def depth_notes(source: ImageSource) -> list[str]:
-    """Returns sentences about images of more than 8 bits per value, among a few.
+    """Returns a sentence about images of more than 8 bits per value, among a few.
 
-    They state how values become 8 bits, and the largest value, because images that use
-    fewer bits than their files have would become nearly black.
+    It states how values become 8 bits, and the largest value, because images that use
+    fewer bits than their files have become nearly black.
     """
     records = source.records(evenly_spaced(len(source), _LOOKED_AT))
-    values = [largest_value(record.image, record.decoding) for record in records]
-    deep = [value for value in values if value is not None]
+    found = [white_and_largest(record.image, record.decoding) for record in records]
+    deep = [values for values in found if values is not None]
     if not deep:
         return []
-    bits = records[0].decoding.bit_depth
+    white, largest = max(deep)
+    bits = int(largest).bit_length()
+    fewer = f"; if they use {bits} bits, set config.data.bit_depth={bits}"
     return [
         f"{len(deep)} of {len(records)} images that were looked at have more than 8 "
-        f"bits per value, and their largest value is {max(deep):g}; of 16 bits, "
-        f"{2**bits - 1} becomes white (config.data.bit_depth={bits}), of floating-"
-        "point numbers, 1"
+        f"bits per value: {white} becomes 255, and their largest value, {largest:g}, "
+        f"becomes {255 * largest // white:.0f}"
+        + (fewer if 8 < bits < white.bit_length() else "")
     ]
 
 

@@ -169,7 +169,7 @@ def _without_test_set(data: ExperimentData, val_size: int) -> ExperimentData:
         {"train": np.empty(len(images)), "test": np.empty(0)}, np.random.default_rng(0)
     )
     kept = Subset(
-        images, rows["train"].indices, f"{images.origin}, without those held out"
+        images, rows["train"].indices, f"{images.origin} (without those held out)"
     )
     queries = Subset(images, rows["val"].indices, f"{images.origin}, held out")
     unused = f"{data.queries.origin} is not used" if data.queries else ""

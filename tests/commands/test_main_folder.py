@@ -162,7 +162,9 @@ def test_images_of_16_bits_are_reported_and_scaled_by_the_bits_they_use(tmp_path
         found = experiment(folder_config(tmp_path, **{"data.bit_depth": bits}))
         line = found.loading.splitlines()[-1]
         assert "9 of 9 images that were looked at have more than 8 bits" in line
-        assert f"largest value is 4095; of 16 bits, {2**bits - 1} becomes white" in line
+        assert f"{2**bits - 1} becomes 255, and their largest value, 4095, beco" in line
+        assert f"becomes {white}" in line
+        assert ("set config.data.bit_depth=12" in line) == (bits == 16)
         assert found.shown.images[0].max() == white
 
 

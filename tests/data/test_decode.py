@@ -10,7 +10,7 @@ from logo_jax.data.decode import (
     center_crop,
     decode,
     decode_to_canvas,
-    largest_value,
+    white_and_largest,
 )
 from logo_jax.data.sources.base import Decoding
 from tests.data.pictures import encoded, rotated_by_exif, smooth
@@ -66,7 +66,7 @@ def test_the_bits_that_16_bit_images_use_can_be_given(picture_format):
     pixels, _ = decode(data, decoding=twelve)
     wanted = deep.astype(int) * 255 // 4095
     np.testing.assert_array_equal(pixels, np.repeat(wanted[..., None], 3, -1))
-    assert largest_value(data) == 4095
+    assert white_and_largest(data) == (65535, 4095)
     deep[0, 0] = 4096
     data = encoded(Image.fromarray(deep), picture_format)
     with pytest.raises(

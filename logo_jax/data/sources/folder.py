@@ -323,7 +323,7 @@ def _why_unlabeled(
     """Returns why sub-folders are not classes, and the remedy; "" if they are."""
     outside = names.count("")
     if outside == len(names):
-        return f"{root} has no sub-folders, one per class"
+        return f"{root} has no sub-folders; kNN needs one per class"
     if outside:
         more = f" ({outside:,} such files)" if outside > 1 else ""
         return (

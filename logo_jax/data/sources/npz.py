@@ -114,6 +114,9 @@ def _load(file: Path, class_names: Sequence[str] = ()) -> ArraySource:
             f"{file}: label {NO_LABEL} is negative; number the classes from 0"
         )
     notes = [f"images of {file} were {', '.join(done)}"] if done else []
+    if labels is not arrays.get("labels"):
+        form = "strings" if class_names else "a column"
+        notes.append(f"labels of {file} were {form}")
     return ArraySource(
         images, labels, origin=str(file), class_names=class_names, notes=notes
     )

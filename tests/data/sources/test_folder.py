@@ -78,7 +78,7 @@ def test_an_unlabeled_split_does_not_take_the_place_of_a_labeled_one(labeled, tm
     ("train", "val", "reason"),
     [
         ({"a": 1, "b": 1}, {}, "has no folder val or test .*val_size=N holds out"),
-        ({"a": 1, "b": 1}, {".": 2}, "val has no sub-folders, .*or config.data.val_s"),
+        ({"a": 1, "b": 1}, {".": 2}, "val has no sub-folders; .*or config.data.val_s"),
         ({"a": 1, "b": 1}, {"a": 1, ".": 1}, "val/0.png is not in the folder of a cl"),
         ({"a": 2, "b": 1, ".": 2}, {"a": 1}, r"train/0.png is not .*\(2 such files\)"),
         ({"images": 4}, {"images": 2}, "train has one class, images; two or more"),

@@ -109,6 +109,7 @@ def test_labels_are_strings_or_a_column(tmp_path):
     train, test, _ = load_npz_splits(tmp_path)
     assert test is not None
     assert train.class_names == test.class_names == ("cat", "dog")
+    assert train.notes == (f"labels of {tmp_path}/train.npz were strings",)
     assert train.labels.tolist() == [1, 0]
     assert test.labels.tolist() == [1, 1]  # as in the training set
     np.savez(tmp_path / "val.npz", images=RGB, labels=["dog", "emu"])
@@ -121,6 +122,7 @@ def test_labels_are_strings_or_a_column(tmp_path):
     np.savez(tmp_path / "train.npz", images=RGB, labels=[[1], [0]])
     train, test, _ = load_npz_splits(tmp_path)
     assert train.labels.tolist() == test.labels.tolist() == [1, 0]
+    assert test.notes == (f"labels of {tmp_path}/val.npz were a column",)
 
 
 def test_queries_are_those_of_the_first_labeled_split(tmp_path):
