@@ -209,11 +209,14 @@ def path(given: str) -> pathlib.Path:
     True
 
     Raises:
-        ArgumentTypeError: if the value is empty.
+        ArgumentTypeError: if the value is empty, or a URL.
     """
     if not given:
         raise argparse.ArgumentTypeError("the path is empty; give a path")
-    return pathlib.Path(given).expanduser()
+    try:
+        return configs.local_path(given)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def at_least(low: int) -> Callable[[str], int]:

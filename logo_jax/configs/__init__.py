@@ -9,6 +9,7 @@ import ast
 import difflib
 import numbers
 import pathlib
+import re
 import runpy
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,31 @@ from typing import Any
 from ml_collections import ConfigDict
 
 FOLDER = pathlib.Path(__file__).parent
+# a scheme has two letters or more, because C:/ is a drive; `Path` keeps one slash of ://
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def local_path(given: str | pathlib.Path) -> pathlib.Path:
+    """Returns a path that a user gave, with a leading ~ expanded.
+
+    Every path that a user gives passes through this function.
+
+    >>> local_path("~/runs") == pathlib.Path.home() / "runs"
+    True
+
+    Raises:
+        ValueError: if it is a URL, which would be read as a folder named "gs:", or if
+            ~ names a user whose home is unknown.
+    """
+    if _URL.match(str(given)):
+        raise ValueError(
+            f"{given} must be a path of this machine, not a URL; copy or mount what it "
+            "names, and give the local path"
+        )
+    try:
+        return pathlib.Path(given).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{given}: {error}; give the whole path") from error
 
 
 def load(
@@ -228,8 +254,9 @@ def find(name: str) -> pathlib.Path:
 
     Raises:
         FileNotFoundError: if there is no such file.
+        ValueError: if it is a URL.
     """
-    file = pathlib.Path(name).expanduser()  # shells do not expand `--config=~/x.py`
+    file = local_path(name)  # shells do not expand `--config=~/x.py`
     if file.is_file():
         return file
     known = _known()

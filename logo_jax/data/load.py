@@ -4,11 +4,11 @@ import dataclasses
 import functools
 import zlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from logo_jax.configs import local_path
 from logo_jax.data import datasets, splits
 from logo_jax.data.sources import photographs
 from logo_jax.data.sources.base import (
@@ -252,8 +252,12 @@ def load_split(location: DataLocation, given: ExperimentData | None = None) -> S
 
 
 def locate_dataset(dataset: str) -> dict[str, str]:
-    """Returns the fields of a config's data group for a path or a TFDS name."""
-    path = Path(dataset).expanduser()
+    """Returns the fields of a config's data group for a path or a TFDS name.
+
+    Raises:
+        ValueError: if it is a URL.
+    """
+    path = local_path(dataset)
     if path.suffix == ".npz" and path.is_file():
         return {"source": "npz", "path": dataset}
     if not path.is_dir():

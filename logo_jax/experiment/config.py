@@ -28,7 +28,7 @@ import numpy as np
 
 from logo_jax.augment.color import AugmentSpec, Extra
 from logo_jax.augment.random_crop import CropSpec
-from logo_jax.configs import base
+from logo_jax.configs import base, local_path
 from logo_jax.data.load import DataLocation
 from logo_jax.evaluation.knn import COLDEST
 from logo_jax.methods.affinity import CHOICES
@@ -122,6 +122,13 @@ def _are_knn_settings(value: Any) -> bool:
     return isinstance(value, tuple) and bool(value) and all(map(is_setting, value))
 
 
+def _is_local(value: Any) -> bool:
+    try:
+        return STRING.allows(value) and bool(local_path(value))
+    except ValueError:
+        return False
+
+
 NUMBER = Rule("a finite number", is_number)
 NOT_NEGATIVE = Rule("a finite number, 0 or more", lambda x: is_number(x) and x >= 0)
 FRACTION = Rule("a number from 0 to 1", lambda x: is_number(x) and 0 <= x <= 1)
@@ -133,6 +140,7 @@ KNN_SETTINGS = Rule(
 )
 RANGE = Rule("(min, max) with 0 < min <= max", _is_range)
 STRING = Rule("a string", lambda x: isinstance(x, str) and "\0" not in x)
+PATH = Rule("a path of this machine, not a URL, or '' for none", _is_local)
 FUNCTION = Rule(
     "an import path package.module:function, a function, or '' for none",
     lambda x: STRING.allows(x) or callable(x),
@@ -143,6 +151,7 @@ PLAIN = {int: whole(-INT_MAX), float: NUMBER, str: STRING, bool: SWITCH}
 NotNegative: TypeAlias = Annotated[float, NOT_NEGATIVE]
 AtLeast0: TypeAlias = Annotated[int, whole(0)]
 AtLeast1: TypeAlias = Annotated[int, whole(1)]
+LocalPath: TypeAlias = Annotated[str, PATH]
 CropTuple: TypeAlias = tuple[int, int, tuple[float, float]]
 
 
@@ -152,9 +161,9 @@ class DataConfig:
 
     source: str
     name: str
-    path: str
-    data_dir: str
-    classes: str
+    path: LocalPath
+    data_dir: LocalPath
+    classes: LocalPath
     val_size: AtLeast0
     canvas: AtLeast1
     loader: Annotated[str, one_of(("auto", "on_device", "streaming"))]
@@ -221,7 +230,7 @@ class EncoderConfig:
     head_hidden: AtLeast1
     embedding_dim: AtLeast1
     dtype: str
-    weights: str
+    weights: LocalPath
     weights_record: str
     remat: bool
 
@@ -281,7 +290,7 @@ class TrainConfig:
 
     num_epochs: AtLeast1
     num_steps: AtLeast0
-    start_from: str
+    start_from: LocalPath
     start_record: str
     log_every_steps: AtLeast1
     checkpoint_every_steps: AtLeast1

@@ -13,7 +13,7 @@ from flax import struct
 
 from logo_jax.augment.color import AugmentSpec
 from logo_jax.augment.multi_crop import prepare_eval
-from logo_jax.configs import base, base_imagenet
+from logo_jax.configs import base, base_imagenet, local_path
 from logo_jax.data.canvas import decode_failure, read_eval_crops
 from logo_jax.data.eval_crops import in_chunks
 from logo_jax.data.sources.base import (
@@ -177,7 +177,7 @@ def load_image_encoder(
         ValueError: if it cannot be read, the run has no such checkpoint or seed, or an
             argument does not apply to the source.
     """
-    path = Path(source).expanduser()
+    path = local_path(source)
     if not path.exists():
         raise FileNotFoundError(
             f"{path} does not exist; give the folder of a run, or a file of weights"
@@ -262,7 +262,7 @@ def image_source(images: Images, decoding: Decoding = DEFAULT_DECODING) -> Image
         ValueError: if there are no images, or they are of another kind or type.
     """
     if isinstance(images, str | Path):
-        return load_unsplit_folder(images, decoding=decoding)
+        return load_unsplit_folder(local_path(images), decoding=decoding)
     if isinstance(images, np.ndarray | jax.Array):
         return ArraySource(images, origin="the array of images")
     return _ImageList(tuple(map(_stored, images)), decoding)
@@ -270,7 +270,7 @@ def image_source(images: Images, decoding: Decoding = DEFAULT_DECODING) -> Image
 
 def _stored(image: Any) -> np.ndarray | Path:
     if isinstance(image, str | Path):
-        path = Path(image).expanduser()
+        path = local_path(image)
         if not path.is_file():
             raise FileNotFoundError(f"{path} is not a file; give paths of image files")
         return path

@@ -106,7 +106,7 @@ def _with_images(
 
 def _require_folder(images: str | Path) -> None:
     """Raises an error if a path is not a folder; names of TFDS have no separator."""
-    path = Path(images).expanduser()
+    path = configs.local_path(images)
     if (isinstance(images, Path) or "/" in images) and not path.is_dir():
         raise FileNotFoundError(
             f"{path} is not a folder; give a folder of images, arrays, or a name of "
@@ -125,7 +125,7 @@ def _require_large(size: tuple[int, ...], config: Any) -> None:
 
 def _folder(workdir: str | Path | None, config: Any, images: Any) -> Path:
     if workdir is not None and str(workdir):
-        return Path(workdir).expanduser()
+        return configs.local_path(workdir)
     if workdir is None and images is None and isinstance(config, str):
         return default_workdir(config)
     raise ValueError(

@@ -3,11 +3,13 @@
 import importlib
 import json
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+import logo_jax
 from logo_jax import main
 from logo_jax.configs import base
 from logo_jax.experiment import make_experiment
@@ -79,6 +81,10 @@ VALUES = [
     ("data.source=zip", "source='zip' must be one of"),
     ("data.path=", "source='npz' needs path"),
     ("data.path=/no where/ü", "/no where/ü is not a folder"),
+    ("data.path=gs://bucket/x", "data.path='gs://bucket/x' must be a path of this mac"),
+    ("data.data_dir=s3://b", "config.data.data_dir='s3://b' must be a path of this"),
+    ("encoder.weights=https://h/x.pth", "'https://h/x.pth' must be a path of this"),
+    ("train.start_from=gs://b/run", "start_from='gs://b/run' must be a path of this"),
     ("data.canvas=0", "config.data.canvas=0 must be a whole number, 1 or more"),
     ("data.max_corrupt=nan", "config.data.max_corrupt=nan must be a number from 0"),
     ("data.threads=-1", "config.data.threads=-1"),
@@ -292,7 +298,7 @@ def test_a_checkpoints_folder_that_is_a_file_is_reported(start, tmp_path, arrays
         ({"seed": True}, "config.seed=True must be a whole number"),
         ({"optimizer": {"momentum": None}}, "config.optimizer.momentum=None"),
         ({"logo": {"reset_norm": "no"}}, "config.logo.reset_norm='no' must be True"),
-        ({"data": {"path": "a\0b"}}, r"config.data.path='a\x00b' must be a string"),
+        ({"data": {"path": "a\0b"}}, r"config.data.path='a\x00b' must be a path"),
     ],
 )
 def test_evaluate_reports_a_bad_value_in_a_runs_config(
@@ -328,3 +334,46 @@ def test_a_folder_with_spaces_and_unicode_is_read(tmp_path):
     assert "9 images of" in experiment.loading
     ((examples, _),) = experiment.loader.batches(0, 1)
     assert examples.images.shape == (8, 16, 16, 3)
+
+
+URL = "gs://bucket/run"
+COMMANDS = [
+    ("main", f"--config={SIMSIAM}", f"--workdir={URL}"),
+    ("main", f"--config={SIMSIAM}", f"--from={URL}"),
+    ("doctor", f"--config={SIMSIAM}", f"--workdir={URL}"),
+    ("evaluate", f"--workdir={URL}"),
+    ("sweep", "--sweep=sweeps/stl10_crop_ratio", f"--out={URL}"),
+    ("embed", URL, "--workdir=run", "--out=x.npz"),
+    ("convert", URL, "--out=x.safetensors"),
+    ("prepare", "cifar10", f"--data_dir={URL}"),
+    ("report", URL),
+]
+
+
+@pytest.mark.parametrize("line", COMMANDS, ids=" ".join)
+def test_a_url_is_refused_in_every_command_and_nothing_is_written(
+    line, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"logo_jax.{line[0]}").main(list(line[1:]))
+    result = ended.value.code, capsys.readouterr().err.splitlines()
+    require_refused(result, f"{URL} must be a path of this machine, not a URL")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: logo_jax.pretrain(URL, workdir="run"),
+        lambda: logo_jax.pretrain(Path(URL), workdir="run"),
+        lambda: logo_jax.pretrain(config="quickstart", workdir=URL),
+        lambda: logo_jax.load_encoder(URL),
+        lambda: logo_jax.Run(URL),
+    ],
+)
+def test_a_url_is_refused_by_every_function(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="must be a path of this machine, not a URL"):
+        call()
+    assert not list(tmp_path.iterdir())

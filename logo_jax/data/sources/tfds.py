@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.read_only_builder import builder_from_files
 from tensorflow_datasets.core.registered import DatasetNotFoundError
 
+from logo_jax.configs import local_path
 from logo_jax.data import datasets
 from logo_jax.data.sources.base import DEFAULT_DECODING, NO_LABEL, Decoding, Record
 
@@ -95,9 +96,12 @@ def directory(data_dir: str | Path = "") -> Path:
     """Returns the folder of prepared data sets: data_dir, or TFDS's default if empty.
 
     The default is $TFDS_DATA_DIR if it is set, and ~/tensorflow_datasets otherwise.
+
+    Raises:
+        ValueError: if it is a URL.
     """
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(data_dir or default).expanduser()
+    return local_path(data_dir or default)
 
 
 def require_readable(builder: tfds.core.DatasetBuilder) -> None:
