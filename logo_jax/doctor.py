@@ -27,7 +27,7 @@ from logo_jax.data.loader import OnDeviceLoader
 from logo_jax.experiment import Experiment, ExperimentSpec, make_experiment, make_spec
 from logo_jax.experiment.data import usable_memory
 from logo_jax.experiment.memory import step_bytes
-from logo_jax.experiment.starting import recorded, with_known_records
+from logo_jax.experiment.starting import recorded
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import MAX_TO_KEEP, CheckpointManager
@@ -101,7 +101,6 @@ def examine(
     """
     yield _devices(mesh)
     yield _recipe(published, config)
-    saved = yield from _attempt("workdir", lambda: _saved(folder, config), _resumes)
     made = yield from _attempt(
         "config",
         lambda: _described(config, mesh),
@@ -117,9 +116,11 @@ def examine(
         )
         if started is None:
             return
+    found = yield from _attempt("workdir", lambda: _saved(folder, config), _resumes)
+    saved = found.steps if found else []
     yield _batch(spec, mesh)
     yield _queue(spec)
-    yield _disk(state, folder or pathlib.Path.cwd(), len(saved or ()))
+    yield _disk(state, folder or pathlib.Path.cwd(), len(saved))
     experiment = yield from _attempt(
         "data",
         lambda: make_experiment(config, mesh),
@@ -127,7 +128,7 @@ def examine(
     )
     if experiment is None:
         return
-    left = max(0, experiment.spec.schedule.num_steps - max(saved or [0]))
+    left = max(0, experiment.spec.schedule.num_steps - max(saved, default=0))
     yield from _try(experiment, left, num_timed, clock)
 
 
@@ -226,19 +227,32 @@ def _recipe(published: Mapping[str, Any], config: Mapping[str, Any]) -> Finding:
     return Finding("warn", "recipe", ("\n" + " " * 14).join(lines))
 
 
-def _saved(folder: pathlib.Path | None, config: Mapping[str, Any]) -> list[int]:
-    """Returns the steps of the checkpoints in the folder."""
+class SavedRun(NamedTuple):
+    """A run in the folder.
+
+    Attributes:
+        steps: steps of its checkpoints.
+        changed: fields that get new values, one line per field.
+    """
+
+    steps: list[int]
+    changed: list[str]
+
+
+def _saved(folder: pathlib.Path | None, config: Mapping[str, Any]) -> SavedRun:
     if folder is None:
-        return []
-    workdir.check_config(folder, with_known_records(config, folder))
+        return SavedRun([], [])
+    changed = workdir.check_config(folder, recorded(config, folder))
     if not (folder / "checkpoints").is_dir():
-        return []
+        return SavedRun([], changed)
     with CheckpointManager(folder / "checkpoints", read_only=True) as checkpoints:
-        return checkpoints.steps()
+        return SavedRun(checkpoints.steps(), changed)
 
 
-def _resumes(saved: list[int]) -> str:
-    return f"the run resumes after step {saved[-1]}" if saved else "the run is new"
+def _resumes(saved: SavedRun) -> str:
+    steps, changed = saved
+    text = f"the run resumes after step {steps[-1]}" if steps else "the run is new"
+    return f"{text}; {workdir.as_resumed(changed)}" if changed else text
 
 
 def _starts(config: Mapping[str, Any]) -> str:

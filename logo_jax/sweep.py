@@ -29,7 +29,14 @@ from dataclasses import replace
 
 from logo_jax import _cli
 from logo_jax.sweeps import markdown, spec, table
-from logo_jax.sweeps.runs import Run, make_runs, missing_of, reached_by, records_of
+from logo_jax.sweeps.runs import (
+    Run,
+    check_configs,
+    make_runs,
+    missing_of,
+    reached_by,
+    records_of,
+)
 from logo_jax.sweeps.spec import Sweep
 from logo_jax.training import atomic, workdir
 from logo_jax.training.logging.metric_writer import METRICS_FILE
@@ -41,16 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = _parser().parse(arguments)
     flags = [f"--config.{name}={value}" for name, value in options.fields.items()]
-    succeeded = True
     with _cli.input_errors():
         sweep = spec.read(options.sweep)
         if options.seeds is not None:
             sweep = replace(sweep, seeds=tuple(range(options.seeds)))
         runs = make_runs(sweep, options.out.absolute(), flags)
+        missing = [] if options.table else missing_of(runs)
+        check_configs(missing)
+        lock = runs[0].config["train"]["lock"]
         options.out.mkdir(parents=True, exist_ok=True)
-        if not options.table:
-            succeeded = train_all(missing_of(runs), sweep.metrics)
-        with workdir.lock_workdir(options.out / "claims" / "table", wait=True):
+        succeeded = train_all(missing, sweep.metrics, lock=lock)
+        table_claim = options.out / "claims" / "table"
+        with workdir.lock_workdir(table_claim, wait=True, lock=lock):
             records = records_of(runs, sweep.metrics)
             print(write_table(options.out, sweep, records))
             if options.results is not None:
@@ -60,16 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if succeeded else 1
 
 
-def train_all(runs: Sequence[Run], metrics: Sequence[str]) -> bool:
+def train_all(runs: Sequence[Run], metrics: Sequence[str], *, lock: bool) -> bool:
     """Trains the runs that no other process trains; returns whether all succeeded.
 
     Runs that another process trains are waited for; if that process ends without
-    finishing a run, the run is trained here.
+    finishing a run, the run is trained here. If `lock` is False, no other process may
+    train these runs.
     """
     succeeded, others = True, []
     for i, run in enumerate(runs, 1):
         try:
-            with workdir.lock_workdir(run.claim):
+            with workdir.lock_workdir(run.claim, lock=lock):
                 succeeded &= train(run, metrics, f"[{i}/{len(runs)}]")
         except workdir.WorkdirInUseError:
             others.append(run)

@@ -174,6 +174,9 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     config.train.start_record = ""  # set at the start: what that state is
     config.train.log_every_steps = 20
     config.train.checkpoint_every_steps = 1000  # also before each kNN and at the end
+    # False: the folder is not locked, for file systems without locks; then nothing
+    # prevents two processes from training in one folder and damaging the run
+    config.train.lock = True
 
     config.monitor = ConfigDict()
     config.monitor.knn_every_steps = 1000  # 0: only at the end
@@ -335,6 +338,37 @@ def _swav(config: ConfigDict) -> None:
     config.optimizer.warmup_epochs = 10.0  # LARS applies the full rate to new biases
     config.logo.update_kind = "joint"  # the released update needs SGD, not LARS
 
+
+# Fields that change nothing that is learned: a resumed run may have other values. That
+# the weights are the same is compared by their records.
+MAY_CHANGE = (
+    "data.path",
+    "data.data_dir",
+    "data.loader",
+    "data.max_corrupt",
+    "data.threads",
+    "data.workers",
+    "encoder.weights",
+    "train.start_from",
+    "train.log_every_steps",
+    "train.checkpoint_every_steps",
+    "train.lock",
+    "monitor.knn_every_steps",
+    "monitor.knn",
+    "monitor.projector",
+    "monitor.train_examples",
+    "monitor.test_examples",
+    "monitor.trivial_baselines",
+    "monitor.wandb",
+)
+# Fields with paths, which are absolute in the config.json of a run.
+PATHS = (
+    "data.path",
+    "data.data_dir",
+    "data.classes",
+    "encoder.weights",
+    "train.start_from",
+)
 
 METHODS = {"simsiam": _simsiam, "moco": _moco, "byol": _byol, "swav": _swav}
 

@@ -294,6 +294,7 @@ class TrainConfig:
     start_record: str
     log_every_steps: AtLeast1
     checkpoint_every_steps: AtLeast1
+    lock: bool
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,10 +33,10 @@ FIELDS = (
 
 
 def recorded(config: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
-    """Returns a config with records of its starting weights, which are read.
+    """Returns a config with absolute paths and records of its starting weights.
 
-    If the folder has a run of the same source, its record is kept and nothing is read,
-    so that a run can be resumed without the source.
+    The weights are read for their record. If the folder has a run of the same source,
+    its record is kept and nothing is read: a run can be resumed without the source.
 
     Args:
         config: the config as nested mappings.
@@ -61,7 +61,7 @@ def recorded(config: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
 def with_known_records(
     config: Mapping[str, Any], folder: Path | None
 ) -> dict[str, Any]:
-    """Returns a config with the records that the run of a folder has of its sources.
+    """Returns a config with absolute paths and a run's records of its sources.
 
     Args:
         config: the config as nested mappings.
@@ -69,7 +69,7 @@ def with_known_records(
     """
     has_run = folder is not None and (folder / workdir.CONFIG_FILE).exists()
     saved = workdir.read_config(folder) if folder and has_run else {}
-    changed = {**config}
+    saved, changed = map(workdir.with_absolute_paths, (saved, config))
     for group, source, record in FIELDS:
         fields, known = dict(config.get(group, {})), saved.get(group, {})
         same = fields.get(source) == known.get(source)

@@ -266,7 +266,8 @@ def train_and_test(
     }
     workdir.check_config(folder, config)
     with contextlib.ExitStack() as held:
-        held.enter_context(workdir.lock_workdir(folder))
+        lock = frozen.spec.config.train.lock
+        held.enter_context(workdir.lock_workdir(folder, lock=lock))
         workdir.claim_workdir(folder, config)
         checkpoints = held.enter_context(CheckpointManager(folder / "checkpoints"))
         keys = jax.random.split(jax.random.key(SEED), 3)

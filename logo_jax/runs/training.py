@@ -221,15 +221,19 @@ def open_run(
     folder = folder.absolute()
     with contextlib.ExitStack() as held:
         with as_input_errors():
-            location = parse(config).data.location
+            typed = parse(config)
+            lock = typed.train.lock
             if processes.is_first():
                 config = recorded(config, folder)
-                workdir.check_config(folder, config)
-                workdir.require_free(folder)
+                changed = workdir.check_config(folder, config)
+                if lock:
+                    workdir.require_free(folder)
+                if changed and not quiet:
+                    print(workdir.as_resumed(changed), file=sys.stderr)
             # several processes may share one disk, or have one each
             if images is None and processes.is_alone():
-                prepare_missing(location, quiet=quiet)
-            images = images or load_images(location)
+                prepare_missing(typed.data.location, quiet=quiet)
+            images = images or load_images(typed.data.location)
             data = fingerprint(images)
             if processes.is_first():
                 note = workdir.require_same_data(folder, data)
@@ -238,7 +242,7 @@ def open_run(
             experiment = fitted(make_experiment(config, make_mesh(), images))
             checkpoints = NullLogger()
             if processes.is_first():
-                held.enter_context(workdir.lock_workdir(folder))
+                held.enter_context(workdir.lock_workdir(folder, lock=lock))
                 workdir.claim_workdir(folder, config)
                 workdir.record_data(folder, data)
                 workdir.record_machine(folder, experiment.mesh)

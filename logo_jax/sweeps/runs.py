@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from logo_jax import configs
+from logo_jax.configs.base import MAY_CHANGE
+from logo_jax.experiment import make_spec
 from logo_jax.sweeps.spec import Setting, Sweep
 from logo_jax.training import atomic
 from logo_jax.training.logging.metric_writer import METRICS_FILE, read_rows
@@ -39,8 +42,19 @@ class Run:
         """Arguments that identify the run: its command line without the folder."""
         given = {_field(flag) for flag in self.flags}
         own = self.cell.flags(self.seed)
-        # if a tuple were given twice, its values would be concatenated
         return [*(flag for flag in own if _field(flag) not in given), *self.flags]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config of the run as nested mappings.
+
+        Raises:
+            FileNotFoundError: if the cell's config does not exist.
+            ValueError: if a field is unknown or wrong.
+        """
+        values = (flag.split("=", 1) for flag in self.arguments[1:])
+        fields = {name.removeprefix("--config."): value for name, value in values}
+        return configs.load(self.cell.config, fields).to_dict()
 
     @property
     def folder(self) -> pathlib.Path:
@@ -106,6 +120,19 @@ def make_runs(sweep: Sweep, out: pathlib.Path, flags: Sequence[str]) -> list[Run
     ]
 
 
+def check_configs(runs: Sequence[Run]) -> None:
+    """Raises an error about the first run whose config is wrong; uses no device.
+
+    Raises:
+        ValueError: if a config does not exist, or a field is unknown or wrong.
+    """
+    for run in runs:
+        try:
+            make_spec(run.config, num_devices=1)
+        except (ValueError, TypeError, OSError) as error:
+            raise ValueError(f"{run.name}: {error}; nothing was started") from error
+
+
 def missing_of(runs: Sequence[Run]) -> list[Run]:
     """Returns the runs that have not finished.
 
@@ -123,9 +150,14 @@ def missing_of(runs: Sequence[Run]) -> list[Run]:
 
 
 def changes(run: Run) -> list[str]:
-    """Arguments that are only in the record of the finished run, or only in `run`."""
+    """Arguments that are only in the record of the finished run, or only in `run`.
+
+    Fields that change nothing that is learned are not compared.
+    """
     before = json.loads(run.record.read_text())["arguments"]
-    return sorted(set(before) ^ set(run.arguments))
+    free = {f"--config.{name}" for name in MAY_CHANGE}
+    differing = set(before) ^ set(run.arguments)
+    return sorted(flag for flag in differing if _field(flag) not in free)
 
 
 def reached_by(run: Run, metrics: Sequence[str]) -> dict[str, float] | None:

@@ -1,20 +1,25 @@
 """Folder of a run: its lock, its config, its data and a description of the machine."""
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from jax.sharding import Mesh
 
-from logo_jax.configs.base import complete
+from logo_jax.configs import local_path
+from logo_jax.configs.base import MAY_CHANGE, PATHS, complete
 from logo_jax.training import atomic
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = "lock"
@@ -25,7 +30,9 @@ class WorkdirInUseError(ValueError):
 
 
 @contextlib.contextmanager
-def lock_workdir(workdir: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
+def lock_workdir(
+    workdir: pathlib.Path, *, wait: bool = False, lock: bool = True
+) -> Iterator[None]:
     """Locks a folder for this process; reading the folder does not need the lock.
 
     The kernel releases the lock whenever the process ends, even by a kill, so locks
@@ -37,6 +44,7 @@ def lock_workdir(workdir: pathlib.Path, *, wait: bool = False) -> Iterator[None]
     Args:
         workdir: folder to lock; created if it does not exist.
         wait: whether to wait until another process releases the lock.
+        lock: the config's `train.lock`; if False, the folder is created and not locked.
 
     Raises:
         WorkdirInUseError: if another process holds the lock; the message names its host
@@ -46,6 +54,10 @@ def lock_workdir(workdir: pathlib.Path, *, wait: bool = False) -> Iterator[None]
     """
     with _refused(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
+    if not lock:
+        yield
+        return
+    with _refused(workdir):
         file = (workdir / LOCK_FILE).open("a+")
     with file, _taken(file, workdir, wait):
         with _refused(workdir):
@@ -75,8 +87,9 @@ def _taken(file: TextIO, workdir: pathlib.Path, wait: bool = False) -> Iterator[
     the lock until it ends or executes another program.
     """
     try:
-        with _refused(workdir):
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        if fcntl is None:
+            raise OSError(0, "this system has no flock")
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         file.seek(0)
         holder = file.read().strip() or "another process"
@@ -84,6 +97,12 @@ def _taken(file: TextIO, workdir: pathlib.Path, wait: bool = False) -> Iterator[
             f"{workdir} is in use by {holder}; wait for that process, stop it, or use "
             "another --workdir"
         ) from None
+    except OSError as error:
+        raise ValueError(
+            f"workdir {workdir} must be on a file system with locks "
+            f"({error.strerror}); use another one, or --config.train.lock=False and "
+            "never start two processes in this folder"
+        ) from error
     try:
         yield
     finally:
@@ -95,21 +114,24 @@ def _refused(workdir: pathlib.Path) -> Iterator[None]:
     """Raises OSErrors as ValueErrors that name the folder and the remedy."""
     try:
         yield
-    except BlockingIOError:
-        raise
     except OSError as error:
         raise ValueError(
-            f"workdir {workdir} must be writable and allow locks ({error.strerror}); "
-            "use another --workdir, or change its permissions or file system"
+            f"workdir {workdir} must be writable ({error.strerror}); use another "
+            "--workdir, or change its permissions or file system"
         ) from error
 
 
-def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> list[str]:
     """Raises an error if the folder has a run of another config; writes nothing.
+
+    Fields in `MAY_CHANGE` may differ, because they change nothing that is learned.
 
     Args:
         workdir: folder of a run to resume, or of a new run.
         config: config as nested mappings of plain values.
+
+    Returns:
+        The differences in fields that may differ, one line per field.
 
     Raises:
         ValueError: if the folder has a run of another config (the message lists the
@@ -118,17 +140,31 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     """
     require_writable(workdir)
     if (workdir / CONFIG_FILE).exists():
-        text = json.dumps(config)
-        changed = differences(read_config(workdir), as_tuples(json.loads(text)))
-        if changed:
+        saved = with_absolute_paths(read_config(workdir))
+        changed = differences(saved, _as_read(config))
+        refused = [x for x in changed if x.partition(":")[0] not in MAY_CHANGE]
+        if refused:
             raise ValueError(
-                f"{workdir} holds a run of another config ({'; '.join(changed)}); "
+                f"{workdir} holds a run of another config ({'; '.join(refused)}); "
                 "use the old values, or another --workdir"
             )
-    elif (workdir / "checkpoints").exists():
+        return changed
+    if (workdir / "checkpoints").exists():
         raise ValueError(
             f"{workdir} has checkpoints but no {CONFIG_FILE}; use another --workdir"
         )
+    return []
+
+
+def as_resumed(changed: Sequence[str]) -> str:
+    """Returns a line about differences that do not prevent resuming.
+
+    >>> as_resumed(["data.path: /a -> /b"])
+    'the run gets new values that change nothing it learns: data.path: /a -> /b'
+    """
+    return (
+        f"the run gets new values that change nothing it learns: {'; '.join(changed)}"
+    )
 
 
 def require_writable(workdir: pathlib.Path) -> None:
@@ -154,6 +190,9 @@ def existing(path: pathlib.Path) -> pathlib.Path:
 def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     """Writes the config to a new folder, or compares it with an existing config.
 
+    If fields differ that may differ, the file is replaced atomically, so that later
+    evaluations find moved data.
+
     Args:
         workdir: folder of the run; created if it does not exist.
         config: config as nested mappings of plain values.
@@ -165,7 +204,7 @@ def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     """
     check_config(workdir, config)
     file = workdir / CONFIG_FILE
-    if file.exists():
+    if file.exists() and read_config(workdir) == _as_read(config):
         return
     workdir.mkdir(parents=True, exist_ok=True)
     atomic.write_text(file, json.dumps(config, indent=2, sort_keys=True) + "\n")
@@ -199,6 +238,27 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
             "a copy, or use another --workdir"
         )
     return complete(config)
+
+
+def _as_read(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config as `read_config` would return it."""
+    return as_tuples(json.loads(json.dumps(config)))
+
+
+def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config whose paths do not depend on the current folder.
+
+    Raises:
+        ValueError: if a path is a URL.
+    """
+    changed = dict(config)
+    for field in PATHS:
+        group, name = field.split(".")
+        fields = changed.get(group)
+        value = fields.get(name) if isinstance(fields, Mapping) else None
+        if value and isinstance(value, str):
+            changed[group] = {**fields, name: str(local_path(value).absolute())}
+    return changed
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -133,6 +133,10 @@ def test_a_run_in_the_workdir_resumes_unless_its_config_differs(arrays, tmp_path
     found = examine(config, folder=folder)
     assert found["workdir"].text == "the run resumes after step 3"
     assert found["recipe"].verdict == "ok"
+    config.data.threads = 3
+    found = examine(config, folder=folder)
+    assert found["workdir"].verdict == "ok"
+    assert found["workdir"].text.endswith("learns: data.threads: 0 -> 3")
     config.seed = 7
     found = examine(config, folder=folder)
     assert found["workdir"].verdict == "FAIL"

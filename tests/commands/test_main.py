@@ -248,3 +248,36 @@ def test_training_through_tfds_never_imports_tensorflow(arrays, tmp_path):
         )
         == 8
     )
+
+
+def test_a_run_is_evaluated_from_any_folder_and_resumed_on_moved_data(
+    arrays, tmp_path, monkeypatch, capsys
+):
+    for name in ("here/data", "there"):
+        (tmp_path / name).mkdir(parents=True)
+    for file in arrays.glob("*.npz"):
+        file.rename(tmp_path / "here" / "data" / file.name)
+    fields = TINY | {"train.num_steps": 1}
+    del fields["crops.local_crops"]
+    line = ["--config=cifar10_simsiam:baseline", f"--workdir={tmp_path / 'run'}"]
+    line += [f"--config.{name}={value}" for name, value in fields.items()]
+    monkeypatch.chdir(tmp_path / "here")
+    main.main([*line, "--config.data.path=data"])
+    monkeypatch.chdir(tmp_path / "there")
+    report = evaluated(tmp_path / "run")
+    assert report["values"] == {
+        name: value
+        for name, value in records(tmp_path / "run")[-1].items()
+        if name != "step"
+    }
+    (tmp_path / "here" / "data").rename(tmp_path / "there" / "moved")
+    capsys.readouterr()
+    main.main([*line, "--config.data.path=moved", "--config.data.threads=1"])
+    lines = capsys.readouterr().err.splitlines()
+    moved = tmp_path / "there" / "moved"
+    assert lines[0] == (
+        "the run gets new values that change nothing it learns: data.path: "
+        f"{tmp_path / 'here' / 'data'} -> {moved}; data.threads: 0 -> 1"
+    )
+    assert "resumed from step 1 of 1" in lines
+    assert workdir.read_config(tmp_path / "run")["data"]["path"] == str(moved)

@@ -177,7 +177,7 @@ def test_without_file_locks_nothing_is_trained_and_one_line_reports_it(
     with pytest.raises(SystemExit) as end:
         sweep.main(described.command)
     assert end.value.code == 2
-    assert "allow locks (Function not" in capsys.readouterr().err
+    assert "with locks (Function not" in capsys.readouterr().err
     assert not described.started
 
 
@@ -341,3 +341,29 @@ def test_an_invalid_sweep_is_reported_in_one_line(
     assert line.startswith("error: ")
     assert message in line
     assert not (tmp_path / "out").exists()
+
+
+def test_every_config_is_checked_before_the_first_run(described, tmp_path, capsys):
+    cells = [CELL, CELL | {"name": "b", "overrides": {"train.num_epoch": 3}}]
+    write(tmp_path / "sweep.py", *cells)
+    with pytest.raises(SystemExit) as end:
+        sweep.main(described.command)
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: b_seed_0: unknown field config.train.num_epoch")
+    assert line.endswith("nothing was started")
+    assert not described.started
+    assert not described.out.exists()
+
+
+def test_a_finished_run_is_not_refused_if_its_data_have_moved(described):
+    assert sweep.main([*described.command, "--config.data.path=/old"]) == 0
+    assert sweep.main([*described.command, "--config.data.path=/new"]) == 0
+    assert described.started == 1
+
+
+def test_without_locks_a_sweep_trains_if_they_are_declined(described, monkeypatch):
+    monkeypatch.setattr(workdir, "fcntl", None)  # as on Windows
+    assert sweep.main([*described.command, "--config.train.lock=false"]) == 0
+    assert described.started == 1
+    assert not list(described.out.rglob("lock"))

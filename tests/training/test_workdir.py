@@ -1,7 +1,8 @@
-"""Lock of a run's folder."""
+"""Lock and config of a run's folder."""
 
 import contextlib
 import fcntl
+import pathlib
 import re
 import signal
 import subprocess
@@ -9,11 +10,19 @@ import sys
 
 import pytest
 
+from logo_jax import configs
+from logo_jax.configs import base
+from logo_jax.training import workdir
 from logo_jax.training.workdir import (
+    check_config,
+    claim_workdir,
+    flatten,
     lock_workdir,
+    read_config,
     record_data,
     require_free,
     require_same_data,
+    with_absolute_paths,
 )
 
 HOLD = """
@@ -99,11 +108,68 @@ def test_a_file_system_without_locks_is_refused_in_one_line(tmp_path, monkeypatc
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
+    message = r"locks \(Function not .*or --config.train.lock=False and never start"
+    with pytest.raises(ValueError, match=message), lock_workdir(tmp_path):
+        pass
+    monkeypatch.setattr(workdir, "fcntl", None)  # as on Windows
     with (
-        pytest.raises(ValueError, match=r"must .* allow locks \(Function not"),
+        pytest.raises(ValueError, match=r"locks \(this system has no flock\)"),
         lock_workdir(tmp_path),
     ):
         pass
+    with lock_workdir(tmp_path / "new", lock=False):
+        assert list((tmp_path / "new").iterdir()) == []
+
+
+def config_with(**fields):
+    """A config in which some fields, named group.field, have other values."""
+    return configs.load("cifar10_moco:logo", fields).to_dict()
+
+
+def test_fields_that_change_nothing_learned_may_differ_and_are_saved(tmp_path):
+    saved = config_with(**{"data.path": "/old", "data.threads": 2})
+    claim_workdir(tmp_path, saved)
+    moved = config_with(**{"data.path": "/new", "data.max_corrupt": 0.2})
+    assert check_config(tmp_path, moved) == [
+        "data.max_corrupt: 0.001 -> 0.2",
+        "data.path: /old -> /new",
+        "data.threads: 2 -> 0",
+    ]
+    assert read_config(tmp_path) == saved  # a check writes nothing
+    claim_workdir(tmp_path, moved)
+    assert read_config(tmp_path) == moved
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json"]
+
+
+def test_a_field_that_changes_what_is_learned_is_refused_with_the_others(tmp_path):
+    claim_workdir(tmp_path, config_with())
+    other = config_with(**{"data.path": "/new", "data.canvas": 64, "seed": 1})
+    with pytest.raises(ValueError, match=r"\(data.canvas: 512 -> 64; seed: 0 -> 1\)"):
+        claim_workdir(tmp_path, other)
+    assert read_config(tmp_path) == config_with()
+
+
+def test_every_field_that_may_differ_or_is_a_path_is_a_field():
+    known = dict(flatten(base.get_config("moco").to_dict()))
+    assert set(base.MAY_CHANGE + base.PATHS) <= set(known)
+
+
+def test_paths_of_a_config_are_those_of_the_folder_it_was_given_in(
+    tmp_path, monkeypatch
+):
+    fields = {"data.path": "photos", "data.classes": "~/list", "encoder.weights": "/w"}
+    given = config_with(**fields)
+    monkeypatch.chdir(tmp_path)
+    config = with_absolute_paths(given)
+    assert config["data"]["path"] == str(tmp_path / "photos")
+    assert config["data"]["classes"] == str(pathlib.Path.home() / "list")
+    assert config["encoder"]["weights"] == "/w"
+    assert config["train"]["start_from"] == ""
+    assert given["data"]["path"] == "photos"
+    claim_workdir(tmp_path / "run", given)  # as an earlier version has written it
+    assert check_config(tmp_path / "run", config) == []
+    claim_workdir(tmp_path / "run", config)
+    assert read_config(tmp_path / "run")["data"]["path"] == str(tmp_path / "photos")
 
 
 PART = {"images": 16, "classes": 2, "crc32": "00000001"}

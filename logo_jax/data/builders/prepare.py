@@ -5,7 +5,6 @@ Files that cannot be downloaded must be placed by hand. The command is
 """
 
 import contextlib
-import fcntl
 import functools
 import importlib.util
 import sys
@@ -25,6 +24,11 @@ from logo_jax.data.builders.mit67 import Mit67
 from logo_jax.data.builders.stl10 import Stl10
 from logo_jax.data.builders.writing import write, write_published
 from logo_jax.data.sources import tfds as tfds_source
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 # data sets that need neither TensorFlow nor files placed by hand
 _DOWNLOADABLE = {
@@ -183,16 +187,19 @@ def _prepared(
 def _wait_for_others(folder: Path, name: str) -> Iterator[None]:
     """Waits until no other process prepares the data set, and keeps others waiting.
 
-    The operating system releases the lock when the process ends, however it ends.
+    The operating system releases the lock when the process ends, however it ends. On a
+    file system without locks nothing waits.
     """
     file = folder / "downloads" / f"{name}.lock"
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError, AttributeError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             yield
         finally:
-            fcntl.flock(lock, fcntl.LOCK_UN)
+            with contextlib.suppress(OSError, AttributeError):
+                fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 def _write(dataset: datasets.Dataset, folder: Path, classes: tuple[str, ...]) -> Path:
