@@ -119,7 +119,6 @@ def examine(
     found = yield from _attempt("workdir", lambda: _saved(folder, config), _resumes)
     saved = found.steps if found else []
     yield _batch(spec, mesh)
-    yield _queue(spec)
     yield _disk(state, folder or pathlib.Path.cwd(), len(saved))
     experiment = yield from _attempt(
         "data",
@@ -128,6 +127,7 @@ def examine(
     )
     if experiment is None:
         return
+    yield _queue(experiment.spec)
     left = max(0, experiment.spec.schedule.num_steps - max(saved, default=0))
     yield from _try(experiment, left, num_timed, clock)
 
@@ -262,7 +262,7 @@ def _starts(config: Mapping[str, Any]) -> str:
 
 def _described(config: Mapping[str, Any], mesh: Mesh) -> tuple[Any, Any]:
     spec = make_spec(config, num_devices=mesh.devices.size)
-    return spec, spec.check()
+    return spec, spec.check(mesh.devices.size)
 
 
 def _batch(spec: ExperimentSpec, mesh: Mesh) -> Finding:
@@ -275,8 +275,18 @@ def _batch(spec: ExperimentSpec, mesh: Mesh) -> Finding:
 def _queue(spec: ExperimentSpec) -> Finding:
     method: Any = spec.method
     size = getattr(getattr(method, "base", method), "queue_size", 0)
-    batches = f"{size} = {size / spec.config.data.batch_size:g} batches"
-    return Finding("ok", "queue", batches if size else "none")
+    if not size:
+        return Finding("ok", "queue", "none")
+    epoch = spec.config.data.batch_size * spec.schedule.steps_per_epoch
+    text = f"{size} = {size / spec.config.data.batch_size:g} batches"
+    if size <= epoch:
+        return Finding("ok", "queue", text)
+    return Finding(
+        "warn",
+        "queue",
+        f"{text}, in which each image is {size / epoch:.3g} times, also as its own "
+        f"negative; use config.method.queue_size={epoch} or less",
+    )
 
 
 def _disk(state: Any, folder: pathlib.Path, num_saved: int) -> Finding:

@@ -96,7 +96,7 @@ def make_experiment(
         steps_per_epoch=_steps_per_epoch(config, images.train),
         num_classes=_num_classes(config, images.train),
     )
-    spec.check()
+    spec.check(mesh.devices.size)
     notes = [*images.notes, *depth_notes(images.train)]
     data = decode_in_memory(config.data, images)
     monitor = knn_monitor(spec, data, mesh)

@@ -59,16 +59,22 @@ class ExperimentSpec:
         )
         return Batch(*views, labels)
 
-    def check(self) -> TrainState:
+    def check(self, num_devices: int) -> TrainState:
         """Returns the shapes of the state before the first step, after some checks.
 
+        Args:
+            num_devices: number of devices over which a batch is split.
+
         Raises:
-            ValueError: if a queue or the crops do not fit the batch, or if the change
-                of one's own in the augmentation is not usable.
+            ValueError: if a queue or the crops do not fit the batch, if the change of
+                one's own in the augmentation is not usable, or if batch norm has groups
+                of one image.
         """
         crops = self.crops.values()
         require_extra(self.config.augment, [spec.size for spec in crops if spec.count])
-        return jax.eval_shape(self.init)
+        state = jax.eval_shape(self.init)
+        _require_groups(self.config, num_devices)
+        return state
 
     def init(self, keys: jax.Array | None = None) -> TrainState:
         """Returns the state before the first step; several seeds are a leading axis.
@@ -187,6 +193,19 @@ def _require_divisible(config: Config, num_devices: int) -> None:
             f"config.data.batch_size={batch_size} must be a multiple of {groups} "
             f"({num_devices} devices, batch_norm={config.batch_norm}); use "
             f"{-(-batch_size // groups) * groups}"
+        )
+
+
+def _require_groups(config: Config, num_devices: int) -> None:
+    """Raises if a group is one image: its mean is the image, which becomes 0."""
+    size, norm = config.data.batch_size, config.batch_norm
+    groups = num_devices * networks.norm_groups(norm)
+    if norm != "global" and size < 2 * groups:
+        raise ValueError(
+            f"config.batch_norm={norm!r} with config.data.batch_size={size} must have "
+            f"2 images or more in each of its {groups} groups ({num_devices} devices), "
+            f"because one image is normalized to 0; use a batch size of {2 * groups}, "
+            "fewer groups, or global"
         )
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import logo_jax
-from logo_jax import main
+from logo_jax import configs, main
 from logo_jax.configs import base
-from logo_jax.experiment import make_experiment
+from logo_jax.experiment import make_experiment, make_spec
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 from tests.commands.test_main import TINY, tiny_config
@@ -72,6 +72,7 @@ VALUES = [
     ("seeds=0", "config.seeds=0 must be a whole number, 1 or more"),
     ("pairing=both", "pairing='both' must be one of"),
     ("batch_norm=split:0", "must be global, per_device or split:N"),
+    ("batch_norm=split:2", "must have 2 images or more in each of its 8 groups (4 dev"),
     ("batch_norm=split:3", "batch_size=8 must be a multiple of"),
     ("running_stats=some", "running_stats='some' must be one of all, globals"),
     ("data.batch_size=-8", "config.data.batch_size=-8 must be"),
@@ -168,6 +169,15 @@ def test_a_bad_queue_or_batch_of_moco_is_reported(change, fragment, start, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+def test_batch_norm_of_one_image_a_device_is_refused_unless_it_is_global(start):
+    result = start("--config.batch_norm=per_device", "--config.data.batch_size=4")
+    require_refused(result, "use a batch size of 8, fewer groups, or global")
+    config = configs.load(
+        "cifar10_moco", {"data.batch_size": 4, "batch_norm": "global"}
+    )
+    make_spec(config.to_dict(), num_devices=4).check(4)
+
+
 ARRAYS = [
     (lambda d: (d / "train.npz").unlink(), "train.npz is missing"),
     (lambda d: (d / "train.npz").write_bytes(b""), "is not an npz archive"),
@@ -180,6 +190,7 @@ ARRAYS = [
     (lambda d: save(d, labels=np.arange(25)), "25 labels for 24 images"),
     (lambda d: save(d, labels=np.full(24, -1)), "label -1 is negative"),
     (lambda d: save(d, labels=np.full(24, 2**40)), "too large"),
+    (lambda d: save(d, labels=np.full(24, 40_000)), "at most 32768; number the class"),
     (lambda d: save(d, labels=np.zeros(24)), "got float64 [24]"),
     (lambda d: save(d, "test", labels=None), "test.npz are none"),
     (lambda d: save(d, "test", 4, labels=np.ones((4, 3), int)), "the same form"),
@@ -198,7 +209,7 @@ def test_a_missing_class_list_is_reported(start, tmp_path):
     write_folder(tmp_path / "images", {"a": 1})
     source = "--config.data.source=folder", f"--config.data.path={tmp_path}/images"
     result = start(*source, "--config.data.classes=no such.txt")
-    require_refused(result, "config.data.classes=no such.txt cannot be read")
+    require_refused(result, "/no such.txt cannot be read")
     assert not (tmp_path / "run").exists()
 
 

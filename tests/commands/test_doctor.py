@@ -5,6 +5,7 @@ Only the test of a healthy run compiles a training step, that of a small MoCo.
 
 import itertools
 import shutil
+import types
 from collections import namedtuple
 
 import jax
@@ -18,7 +19,7 @@ from logo_jax.training.checkpoints.manager import CheckpointManager
 from tests.commands.test_main import TINY, tiny_config
 
 CONFIG = "configs/cifar10_moco.py:baseline"
-TINY_MOCO = TINY | {"method.queue_size": 64, "batch_norm": "split:2"}
+TINY_MOCO = TINY | {"method.queue_size": 64, "batch_norm": "per_device"}
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -80,7 +81,10 @@ def test_a_healthy_run_is_reported_with_all_it_needs(run):
     assert {line[:5].strip() for line in lines[:-1] if line[0] != " "} == {"ok", "warn"}
     assert texts["devices"] == "4 x cpu"
     assert texts["batch"] == "8 = 4 devices x 2"
-    assert texts["queue"] == "64 = 8 batches"
+    assert texts["queue"].startswith(
+        "64 = 8 batches, in which each image is 2.67 times"
+    )
+    assert texts["queue"].endswith("use config.method.queue_size=24 or less")
     assert texts["workdir"] == "the run is new"
     assert "24 images of" in texts["data"]
     assert "GiB per device, of its share of the host's" in texts["memory"]
@@ -94,7 +98,7 @@ def test_a_healthy_run_is_reported_with_all_it_needs(run):
     ("change", "subject", "fragment"),
     [
         ("data.path=/nowhere", "data", "/nowhere is not a folder; give the folder"),
-        ("data.batch_size=12", "config", "batch_size=12 must be a multiple of 8"),
+        ("data.batch_size=6", "config", "batch_size=6 must be a multiple of 4"),
         ("augment.extra=math:sin", "config", "augment.extra='math:sin' raises TypeErr"),
         ("method.queue_size=60", "config", "queue_size=60 must be a multiple of the 8"),
         ("encoder.weights=nowhere", "weights", "'nowhere' does not exist; give the"),
@@ -142,6 +146,27 @@ def test_a_run_in_the_workdir_resumes_unless_its_config_differs(arrays, tmp_path
     assert found["workdir"].verdict == "FAIL"
     assert "seed: 0 -> 7" in found["workdir"].text
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("size", "verdict", "text"),
+    [
+        (0, "ok", "none"),
+        (24, "ok", "24 = 3 batches"),
+        (32, "warn", "32 = 4 batches, in"),
+    ],
+)
+def test_a_queue_of_more_images_than_there_are_is_a_warning(size, verdict, text):
+    method = types.SimpleNamespace(queue_size=size)
+    data = types.SimpleNamespace(batch_size=8)
+    spec = types.SimpleNamespace(
+        method=method,
+        config=types.SimpleNamespace(data=data),
+        schedule=types.SimpleNamespace(steps_per_epoch=3),
+    )
+    found = doctor._queue(spec)
+    assert found.verdict == verdict
+    assert found.text.startswith(text)
 
 
 @pytest.mark.parametrize(

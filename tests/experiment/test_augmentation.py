@@ -107,7 +107,7 @@ def test_the_crops_of_a_run_have_the_second_policy_and_the_change_of_ones_own(ex
     config["augment"] |= zeros | {"mean": (0.0,) * 3, "std": (1.0,) * 3, "extra": extra}
     config["augment"]["second"]["solarize_prob"] = 1.0
     spec = make_spec(config, num_devices=1)
-    spec.check()
+    spec.check(1)
     white = np.full((30, 4, 4, 3), 255, np.uint8)
     sizes, ids = np.full((30, 2), 4, np.int32), np.arange(30, dtype=np.int32)
     examples = Examples(*map(jnp.asarray, (white, sizes, ids)))
@@ -155,4 +155,4 @@ def test_an_encoder_can_be_evaluated_without_the_change_of_ones_own():
     config.augment.extra = "nowhere:change"
     spec = make_spec(config, num_devices=1)  # no error: crops only need it
     with pytest.raises(ValueError, match="'nowhere:change' cannot be imported"):
-        spec.check()
+        spec.check(1)

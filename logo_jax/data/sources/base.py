@@ -8,7 +8,10 @@ import numpy as np
 
 SPLITS = ("train", "test")
 NO_LABEL = -1
-_LABEL_MAX = 2**20  # limits the memory of kNN, which allocates a vote per class
+# Largest label: kNN allocates a vote per class, and a classifier a row. ImageNet-21k
+# has 21,841 classes; more than 2**15 need as many images.
+_LABEL_MAX = 2**20
+_LABEL_MAX_OF_FEW = 2**15
 
 Stored: TypeAlias = bytes | Path | np.ndarray
 
@@ -213,8 +216,10 @@ def _checked_labels(labels: np.ndarray, num_images: int, origin: str) -> np.ndar
         raise ValueError(
             f"{origin}: label {labels.min()} is negative; number the classes from 0"
         )
-    if labels.max() > _LABEL_MAX:
+    most = min(_LABEL_MAX, max(_LABEL_MAX_OF_FEW, num_images))
+    if labels.max() > most:
         raise ValueError(
-            f"{origin}: label {labels.max()} is too large; number the classes from 0"
+            f"{origin}: label {labels.max()} is too large for {num_images} images, at "
+            f"most {most}; number the classes from 0 without gaps"
         )
     return labels.astype(np.int32)
