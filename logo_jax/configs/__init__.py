@@ -184,11 +184,17 @@ _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 def _converted(field: str, value: Any, present: Any) -> Any:
     """Converts a value to the type of the present value of the field."""
     kind = type(present)
+    nested = kind is tuple and present and all(type(x) is tuple for x in present)
     if kind is str and callable(value):
         return _import_path(field, value)
     rule = f"{_RULES.get(kind, f'of type {kind.__name__}')}, such as {present!r}"
+    if nested:
+        rule = f"a tuple of tuples, such as {present!r}, or {present[:1]!r} for one"
     try:
-        return _of_text(value, kind) if isinstance(value, str) else _of(value, kind)
+        new = _of_text(value, kind) if isinstance(value, str) else _of(value, kind)
+        if nested and not all(type(x) is tuple for x in new):
+            raise ValueError(value)
+        return new
     except ValueError as error:
         raise ValueError(f"{field}={value} must be {rule}") from error
     except TypeError as error:

@@ -98,8 +98,8 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     config.augment.std = (0.2023, 0.1994, 0.2010)  # standard deviation of each channel
 
     config.encoder = ConfigDict()
-    # resnet10, 18, 34 or 50, alexnet, vit_mini, vit_tiny or vit_small; or, as described
-    # in docs/extending.md, the import path of a module of your own
+    # resnet10, 18, 34, 50, 101 or 152, alexnet, vit_mini, vit_tiny or vit_small; or, as
+    # described in docs/extending.md, the import path of a module of your own
     config.encoder.backbone = "resnet18"
     config.encoder.stem = "cifar"  # cifar (3x3, no pooling) or imagenet; resnets only
     # channels of the first stage of resnets, or of each attention head of vits

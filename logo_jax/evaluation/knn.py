@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from logo_jax.evaluation.features import Features
-from logo_jax.evaluation.metrics import mean_average_precision, top_hits
+from logo_jax.evaluation.metrics import UNRANKED, label_rank, mean_average_precision
 from logo_jax.evaluation.nearest_neighbors import Bank, make_bank, nearest
 from logo_jax.losses import l2_normalize
 from logo_jax.parallel.mesh import replicate
@@ -20,8 +20,6 @@ QUERIES_AT_ONCE = 256
 COLDEST = 0.0125  # lowest temperature; sums of exp(1 / COLDEST) are finite in float32
 
 Settings = tuple[tuple[int, float], ...]
-
-_hits = jax.jit(top_hits)
 
 
 def class_votes(
@@ -66,8 +64,10 @@ def knn_accuracy(
 ) -> dict[str, float]:
     """Returns weighted kNN accuracies in percent: `k20_t0.07/top1`, `k20_t0.07/top5`.
 
-    For multi-label images it returns `k20_t0.07/map`, the mean over classes of the
-    average precision of the votes.
+    With k < 5, classes without a vote are not among the top five. With larger k they
+    are, in the order of their numbers, if fewer than five classes have votes, as in the
+    LoGo authors' evaluation. For multi-label images it returns `k20_t0.07/map`, the
+    mean over classes of the average precision of the votes.
 
     Args:
         train: features and labels of the bank.
@@ -106,11 +106,12 @@ def knn_accuracy(
     if mesh is None:
         mesh = Mesh(np.array(jax.local_devices()[:1]), ("data",))
     votes = _votes_by_tile(make_bank(train, mesh), test, settings, num_classes)
-    measure = _top_accuracy if test.labels.ndim == 1 else _mean_average_precision
-    values = 100 * measure(votes, test)
-    names = ("top1", "top5") if test.labels.ndim == 1 else ("map",)
+    if test.labels.ndim == 1:
+        names, values = ("top1", "top5"), _top_accuracy(votes, test, settings)
+    else:
+        names, values = ("map",), _mean_average_precision(votes, test)
     return {
-        f"k{k}_t{t:g}/{name}": float(values[i, j])
+        f"k{k}_t{t:g}/{name}": 100 * float(values[i, j])
         for i, (k, t) in enumerate(settings)
         for j, name in enumerate(names)
     }
@@ -143,12 +144,24 @@ def _votes_by_tile(
         )
 
 
-def _top_accuracy(votes: Iterator[jax.Array], test: Features) -> np.ndarray:
+@functools.partial(jax.jit, static_argnames="settings")
+def _hits(votes, labels, *, settings):
+    """Number of queries with a top-1 and with a top-5 hit, [s, 2]."""
+    own = jnp.take_along_axis(votes, labels[None, :, None], axis=-1)[..., 0]
+    few = np.array([[k < 5] for k, _ in settings])
+    rank = jnp.where(few & (own <= 0), UNRANKED, label_rank(votes, labels))
+    return jnp.stack([(rank < k).sum(-1) for k in (1, 5)], axis=-1)
+
+
+def _top_accuracy(
+    votes: Iterator[jax.Array], test: Features, settings: Settings
+) -> np.ndarray:
     """Top-1 and top-5 accuracies of each setting, in [0, 1], [s, 2]."""
     hits = np.zeros(())
     for i, scores in enumerate(votes):
         labels = test.labels[i * QUERIES_AT_ONCE : (i + 1) * QUERIES_AT_ONCE]
-        hits = hits + np.asarray(_hits(scores, _filled(labels.astype(np.int32), -1)))
+        labels = _filled(labels.astype(np.int32), -1)
+        hits = hits + np.asarray(_hits(scores, labels, settings=settings))
     return hits / len(test.features)
 
 

@@ -26,6 +26,8 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet18": resnet.resnet18,
     "resnet34": resnet.resnet34,
     "resnet50": resnet.resnet50,
+    "resnet101": resnet.resnet101,
+    "resnet152": resnet.resnet152,
     "alexnet": SmallAlexNet,
     "vit_mini": vit.vit_mini,
     "vit_tiny": vit.vit_tiny,

@@ -1,4 +1,4 @@
-"""ResNet-18, 34 and 50 as in torchvision, a ResNet-10, and the CIFAR stem."""
+"""ResNet-18 to 152 as in torchvision, a ResNet-10, and the CIFAR stem."""
 
 import functools
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions and a shortcut (ResNet-50); the 3x3 has the stride.
+    """1x1, 3x3 and 1x1 convolutions and a shortcut; the 3x3 has the stride.
 
     Attributes:
         features: channels of the first two convolutions; the output has four times as
@@ -144,3 +144,5 @@ resnet10 = functools.partial(ResNet, stage_sizes=(1, 1, 1, 1), block=BasicBlock)
 resnet18 = functools.partial(ResNet, stage_sizes=(2, 2, 2, 2), block=BasicBlock)
 resnet34 = functools.partial(ResNet, stage_sizes=(3, 4, 6, 3), block=BasicBlock)
 resnet50 = functools.partial(ResNet, stage_sizes=(3, 4, 6, 3), block=Bottleneck)
+resnet101 = functools.partial(ResNet, stage_sizes=(3, 4, 23, 3), block=Bottleneck)
+resnet152 = functools.partial(ResNet, stage_sizes=(3, 8, 36, 3), block=Bottleneck)

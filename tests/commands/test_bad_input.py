@@ -129,6 +129,11 @@ VALUES = [
     ("train.num_epochs=0", "config.train.num_epochs=0"),
     ("train.log_every_steps=0", "config.train.log_every_steps=0"),
     ("monitor.knn=()", "config.monitor.knn=() must be pairs"),
+    (
+        "monitor.knn=((3,0.1))",
+        "config.monitor.knn=((3,0.1)) must be a tuple of tuples, such as "
+        "((20, 0.07), (200, 0.1)), or ((20, 0.07),) for one",
+    ),
     ("monitor.knn=((0,.1),)", "config.monitor.knn=((0, 0.1),) must be pairs"),
     ("monitor.knn=((3,0.01),)", "temperature >= 0.0125), at least one"),
     ("monitor.knn=((99,.1),)", "k=99 in monitor.knn exceeds the 24 examples"),

@@ -58,6 +58,17 @@ def test_accuracy_counts_every_query_over_several_tables(monkeypatch):
         assert accuracy[f"k{k}_t{temperature:g}/top1"] == expected
 
 
+@pytest.mark.parametrize("k", [1, 3, 4])
+def test_with_few_neighbors_a_class_without_a_vote_is_not_among_the_first_five(k):
+    train, test = data_set(0, 30), data_set(1, 40)
+    accuracy = knn.knn_accuracy(train, test, [(k, 0.1)], num_classes=CLASSES)
+    votes = oracle_votes(test.features, train, k, 0.1)
+    own = votes[np.arange(40), test.labels]
+    assert accuracy[f"k{k}_t0.1/top5"] == pytest.approx(100 * (own > 0).mean())
+    if k == 1:
+        assert accuracy["k1_t0.1/top5"] == accuracy["k1_t0.1/top1"]
+
+
 def test_four_devices_find_the_same_as_one_with_any_labels():
     train, test = data_set(0, 90), data_set(1, 30)
     several = [

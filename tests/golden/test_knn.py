@@ -33,6 +33,6 @@ def test_top1_and_top5_accuracy_are_the_authors_for_every_setting():
         top1, top5 = golden[match[0]]
         # one query is 1 / 300 of all
         assert accuracy[f"k{k}_t{t:g}/top1"] == pytest.approx(top1, abs=1e-6)
-        # with fewer than five neighbors the fifth class is arbitrary
+        # with fewer neighbors theirs counts classes without a vote
         if k >= 5:
             assert accuracy[f"k{k}_t{t:g}/top5"] == pytest.approx(top5, abs=1e-6)

@@ -1,8 +1,12 @@
 """State dicts in torchvision's format have the same features as in torchvision."""
 
+import math
+
+import jax
 import numpy as np
 import pytest
 
+from logo_jax.experiment import networks
 from logo_jax.interop import huggingface, torchvision
 from logo_jax.interop.backbone import Backbone
 from logo_jax.networks import alexnet
@@ -61,3 +65,22 @@ def test_tensors_round_trip_through_transformers_names(backbone, tmp_path):
 def test_a_network_that_torchvision_does_not_have_is_an_error():
     with pytest.raises(ValueError, match="SmallAlexNet is not a ResNet"):
         torchvision.tensors_of(Backbone(alexnet.SmallAlexNet(), {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("resnet101", 42_500_160), ("resnet152", 58_143_808)]
+)
+def test_the_deepest_resnets_have_torchvisions_tensors(name, count):
+    """Numbers of parameters: torchvision's documentation, less the classifier's.
+
+    44,549,160 and 60,192,808, of which fc has 2,049,000.
+    """
+    module = networks.BACKBONES[name]()
+    shapes = golden.shapes_of(module, np.zeros((1, 32, 32, 3), np.float32))
+    sizes = [math.prod(x.shape) for x in jax.tree.leaves(shapes["params"])]
+    assert sum(sizes) == count
+    zeros = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), shapes)
+    tensors = torchvision.tensors_of(Backbone(module, zeros))
+    assert torchvision.backbone_of(tensors, "x").module == module
+    names = dict(huggingface.layers(huggingface.config_of(module)["depths"])).values()
+    assert {key.rpartition(".")[0] for key in tensors} <= set(names)
