@@ -41,7 +41,7 @@ from logo_jax.interop import (
     torchvision,
 )
 from logo_jax.interop.backbone import Backbone
-from logo_jax.parallel.mesh import make_mesh
+from logo_jax.parallel.mesh import all_devices, make_mesh
 from logo_jax.training import atomic, workdir
 
 LIMIT = 1e-4  # difference of features, relative to the largest feature
@@ -123,7 +123,7 @@ def read(
         return ConvertInput(
             pretrained_files.read(source, unpickle=unpickle), None, SIDE
         )
-    mesh = make_mesh(jax.devices()[:1])
+    mesh = make_mesh(all_devices()[:1])
     run = pretrained.from_run(source.absolute(), workdir.read_config(source), mesh)
     spec, backbone = run.spec, run.of_seed(seed).backbone
     side = spec.config.monitor.crop or spec.crops["global_crops"].size

@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _cli.input_errors():
         config = _cli.load_config(options).to_dict()
         published = configs.load(options.config).to_dict()
-    if options.print:
+        mesh = None if options.print else make_mesh()
+    if mesh is None:
         for name, value in workdir.flatten(config):
             print(f"config.{name} = {value!r}")
         return 0
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config,
         published=published,
         folder=None if options.workdir is None else options.workdir.absolute(),
-        mesh=make_mesh(),
+        mesh=mesh,
         num_timed=options.steps,
         clock=time.perf_counter,
     ):

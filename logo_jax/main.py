@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             group.enter_context(
                 processes.join_cluster(
                     os.environ,
+                    quiet=options.quiet,
                     coordinator=options.coordinator,
                     num_processes=options.num_processes,
                     process_id=options.process_id,

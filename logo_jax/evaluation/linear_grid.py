@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int
 from logo_jax.evaluation.features import Features, require_classes
 from logo_jax.evaluation.metrics import top_hits
 from logo_jax.methods.linear import cross_entropy, logits, zero_classifier
+from logo_jax.parallel.keys import make_key
 
 MOMENTUM = 0.9
 LEARNING_RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -201,7 +202,7 @@ def train_grid(
             return (jax.tree.map(jnp.add, classifier, updates), opt_state), None
 
         def epoch(state, number):
-            key = jax.random.fold_in(jax.random.key(training.seed), number)
+            key = jax.random.fold_in(make_key(training.seed), number)
             order = jax.random.permutation(key, len(x))[: steps * size]
             return jax.lax.scan(step, state, order.reshape(steps, size))
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from logo_jax.augment.color import Extra
 from logo_jax.experiment.config import AugmentConfig
 from logo_jax.experiment.networks import import_object
+from logo_jax.parallel.keys import make_key
 
 FIELD = "config.augment.extra"
 NUM_KEYS = 4  # random keys with which the function is tried
@@ -66,7 +67,7 @@ class _WrongResultError(ValueError):
 
 
 def _try(extra: Extra, side: int) -> None:
-    keys = jax.random.split(jax.random.key(0), NUM_KEYS)
+    keys = jax.random.split(make_key(0), NUM_KEYS)
     shape = (side, side, 3)
     noise = jax.random.uniform(keys[0], shape)
     images = jnp.stack([jnp.zeros(shape), jnp.ones(shape), noise])

@@ -29,7 +29,13 @@ from logo_jax.evaluation.features import Features, extract
 from logo_jax.experiment import pretrained
 from logo_jax.experiment.config import parse
 from logo_jax.interop import huggingface, pretrained_files
-from logo_jax.parallel.mesh import batch_sharding, make_mesh, place, replicate
+from logo_jax.parallel.mesh import (
+    all_devices,
+    batch_sharding,
+    make_mesh,
+    place,
+    replicate,
+)
 from logo_jax.training import workdir
 
 RESIZE, CROP = 256, 224  # as usual for published ImageNet weights
@@ -204,7 +210,7 @@ def _of_run(
 ) -> ImageEncoder:
     config = workdir.read_config(folder)
     changed = {**config, "monitor": {**config["monitor"], **sizes}}
-    one_device = make_mesh(jax.devices()[:1])
+    one_device = make_mesh(all_devices()[:1])
     run = pretrained.from_run(folder.absolute(), changed, one_device, step=step)
     run = run.of_seed(seed)
     monitor = run.spec.config.monitor

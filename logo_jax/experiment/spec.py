@@ -17,6 +17,7 @@ from logo_jax.experiment.methods import MethodParts, make_method
 from logo_jax.methods.base import Batch, Method, TrainState
 from logo_jax.methods.pairing import pair_weights
 from logo_jax.networks.encoder import Encoder
+from logo_jax.parallel.keys import make_key
 from logo_jax.training.schedule import TrainingSchedule
 
 PURPOSES = ("parameters", "crops", "steps")
@@ -112,7 +113,7 @@ class ExperimentSpec:
         """
         rows = [PURPOSES.index(purpose) for purpose in purposes]
         of_seeds = [
-            jax.random.split(jax.random.key(seed), len(PURPOSES))
+            jax.random.split(make_key(seed), len(PURPOSES))
             for seed in self.schedule.seeds
         ]
         chosen = jnp.stack(of_seeds)[:, jnp.array(rows)]

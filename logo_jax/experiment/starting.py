@@ -21,7 +21,7 @@ from logo_jax.experiment.spec import ExperimentSpec, make_spec
 from logo_jax.interop import pretrained_files
 from logo_jax.methods.base import ENCODER, TrainState
 from logo_jax.parallel import processes
-from logo_jax.parallel.mesh import make_mesh
+from logo_jax.parallel.mesh import all_devices, make_mesh
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 
@@ -126,7 +126,7 @@ def _with_backbone(state: TrainState, source: str) -> tuple[TrainState, str]:
     field = f"config.encoder.weights={source!r}"
     path = _existing(source, field)
     if (path / workdir.CONFIG_FILE).is_file():
-        one_device = make_mesh(jax.devices()[:1])
+        one_device = make_mesh(all_devices()[:1])
         run = pretrained.from_run(
             path.absolute(), workdir.read_config(path), one_device
         )

@@ -11,14 +11,38 @@ from jax.sharding import PartitionSpec as P
 AXIS = "data"
 
 
+def all_devices() -> list[Any]:
+    """Returns the devices of all processes.
+
+    Raises:
+        ValueError: if JAX has no device, or computes with 64 bits.
+    """
+    if jax.config.read("jax_enable_x64"):
+        raise ValueError(
+            "JAX_ENABLE_X64 must be off, because all numbers here have 32 bits; unset "
+            "it, or set JAX_ENABLE_X64=0"
+        )
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split()) or "none was found"
+        raise ValueError(
+            f"JAX has no device for JAX_PLATFORMS={jax.config.jax_platforms} "
+            f"({reason}); unset JAX_PLATFORMS, or install JAX for that device"
+        ) from error
+
+
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """Returns a one-axis mesh over the given devices; by default over all devices.
 
     The default includes the devices of all processes. Devices are ordered by process,
     because `StreamingLoader` splits its rows in that order; the ids of a TPU slice are
     ordered differently.
+
+    Raises:
+        ValueError: as `all_devices`, if no devices are given.
     """
-    chosen = jax.devices() if devices is None else devices
+    chosen = all_devices() if devices is None else devices
     ordered = sorted(chosen, key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(ordered), (AXIS,))
 

@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
@@ -19,9 +20,17 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from logo_jax.parallel.mesh import all_devices
+
 Tree = TypeVar("Tree")
 
 HEARTBEAT = 30  # seconds without a heartbeat after which a process counts as dead
+WAIT = 300  # seconds that a process waits for the others at the start
+# environment variables with the index and the number of processes
+RANKS = {
+    "slurm": ("SLURM_PROCID", "SLURM_NTASKS"),
+    "ompi": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+}
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")
 
 
@@ -127,34 +136,88 @@ def _tpu(environ):
 
 
 @contextlib.contextmanager
-def join_cluster(environ: Mapping[str, str], **flags: Any) -> Iterator[None]:
+def join_cluster(
+    environ: Mapping[str, str], *, quiet: bool = False, **flags: Any
+) -> Iterator[None]:
     """Joins the cluster that flags or environment variables describe, if any.
 
     Enter this context before any other use of jax. If an exception leaves the context,
     this process exits immediately, and so do the others: in a regular exit, jax would
     wait minutes for processes that wait for this one within a step. SIGTERM to one
-    process has the same effect.
+    process has the same effect. A line says what is waited for; if the others do not
+    come within `WAIT` seconds, the process ends with another line and exit code 2.
 
     Args:
         environ: environment variables, after jax has been imported.
+        quiet: whether only errors are printed.
         **flags: coordinator, num_processes and process_id, as for `cluster_arguments`.
 
     Raises:
-        ValueError: if flags are wrong, or Kubernetes cannot be queried.
+        ValueError: if flags are wrong, Kubernetes cannot be queried, the other
+            processes do not come, or there is no device.
     """
     arguments = cluster_arguments(environ, **flags)
     if arguments is None:
+        all_devices()
         yield
         return
     if not arguments and detect_cluster(environ) == "kubernetes":
         _require_kubernetes()
     # jax's preemption service would catch SIGTERM, and the run would not stop
     jax.config.update("jax_enable_preemption_service", False)
-    jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT)
+    group = _described(environ, arguments)
+    if not quiet:
+        print(f"waiting for {group}", file=sys.stderr, flush=True)
+    with _limited_wait(group):
+        jax.distributed.initialize(
+            **arguments,
+            heartbeat_timeout_seconds=HEARTBEAT,
+            initialization_timeout=2 * WAIT,
+        )
     with contextlib.ExitStack() as stack:
         stack.push(_exit_immediately)
         _connect_devices()
         yield
+
+
+def _described(environ: Mapping[str, str], arguments: Mapping[str, Any]) -> str:
+    """Says which processes are joined, and how to train alone.
+
+    >>> environ = {"OMPI_MCA_orte_hnp_uri": "1.0", "OMPI_COMM_WORLD_SIZE": "4"}
+    >>> print(_described(environ | {"OMPI_COMM_WORLD_RANK": "1"}, {}))
+    the other processes of ompi: this is process 1 of 4; --num_processes=1 trains alone
+    """
+    if arguments:
+        who = f"coordinator {arguments['coordinator_address']}"
+        index, count = arguments["process_id"], arguments["num_processes"]
+    else:
+        who = detect_cluster(environ) or ""
+        index, count = (environ.get(name) for name in RANKS.get(who, ("", "")))
+    which = f": this is process {index} of {count}" if count else ""
+    return f"the other processes of {who}{which}; --num_processes=1 trains alone"
+
+
+@contextlib.contextmanager
+def _limited_wait(group: str) -> Iterator[None]:
+    """Ends the process in one line after `WAIT` seconds, or if joining fails.
+
+    JAX would abort the process with a stack trace, which Python cannot catch.
+    """
+
+    def give_up() -> None:
+        line = f"error: after {WAIT} s there is no answer from {group}"
+        print(line, file=sys.stderr, flush=True)
+        os._exit(2)
+
+    timer = threading.Timer(WAIT, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except RuntimeError as error:
+        raise ValueError(f"{error}; there is no answer from {group}") from error
+    finally:
+        timer.cancel()
 
 
 def _exit_immediately(kind, error, trace):

@@ -29,6 +29,7 @@ from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.methods import LinearProbe
 from logo_jax.methods.base import ENCODER, LINEAR, Batch, TrainState
 from logo_jax.methods.linear import Classifier, logits
+from logo_jax.parallel.keys import make_key
 from logo_jax.parallel.mesh import replicate
 from logo_jax.protocols.base import EvalRequest, EvalResult, Protocol
 from logo_jax.training import optim, workdir
@@ -270,7 +271,7 @@ def train_and_test(
         held.enter_context(workdir.lock_workdir(folder, lock=lock))
         workdir.claim_workdir(folder, config)
         checkpoints = held.enter_context(CheckpointManager(folder / "checkpoints"))
-        keys = jax.random.split(jax.random.key(SEED), 3)
+        keys = jax.random.split(make_key(SEED), 3)
         first = probe.init(keys[0])
         start, found = checkpoints.restore_latest(first) or (0, first)
         trained = replicate(found, frozen.mesh)

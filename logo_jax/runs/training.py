@@ -221,7 +221,7 @@ def open_run(
     folder = folder.absolute()
     with contextlib.ExitStack() as held:
         with as_input_errors():
-            typed = parse(config)
+            typed, mesh = parse(config), make_mesh()
             lock = typed.train.lock
             if processes.is_first():
                 config = recorded(config, folder)
@@ -239,7 +239,7 @@ def open_run(
                 note = workdir.require_same_data(folder, data)
                 if note and not quiet:
                     print(f"note: {note}", file=sys.stderr)
-            experiment = fitted(make_experiment(config, make_mesh(), images))
+            experiment = fitted(make_experiment(config, mesh, images))
             checkpoints = NullLogger()
             if processes.is_first():
                 held.enter_context(workdir.lock_workdir(folder, lock=lock))

@@ -58,14 +58,14 @@ def make_train_step(
     """
 
     def train_step(state, examples, epoch, keys):
-        crops_key, steps_key = jax.random.wrap_key_data(keys)
+        crops_key, steps_key = jax.random.wrap_key_data(keys, impl=kind)
         batch = make_batch(crops_key, examples, epoch)
         step_key = jax.random.fold_in(steps_key, state.step)
         state, metrics = update(state, batch, step_key)
         stats, metrics = jax.lax.pmean((state.batch_stats, metrics), AXIS)
         return state.replace(step=state.step + 1, batch_stats=stats), metrics
 
-    several = keys.ndim == 2
+    several, kind = keys.ndim == 2, jax.random.key_impl(keys)
     if several:
         train_step = jax.vmap(train_step, in_axes=(0, 0, None, 0))
     in_specs = (P(), batch_spec(several), P(), P())

@@ -7,14 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
 from logo_jax.data.fingerprint import fingerprint
 from logo_jax.data.load import ExperimentData, load_images
 from logo_jax.experiment import parse, pretrained
 from logo_jax.experiment.experiment import some_of
 from logo_jax.experiment.spec import make_spec
-from logo_jax.parallel.mesh import make_mesh
+from logo_jax.parallel.mesh import all_devices, make_mesh
 from logo_jax.training import atomic, workdir
 from logo_jax.training.logging.metric_writer import (
     METRICS_FILE,
@@ -213,7 +211,7 @@ def seen(run: RunRecord, prefix: str, given: ExperimentData | None) -> Section:
         prefix: prefix of the file names of the figures.
         given: the run's images; if None, those of its config.
     """
-    mesh = make_mesh(jax.devices()[:1])
+    mesh = make_mesh(all_devices()[:1])
 
     @functools.cache
     def images() -> ExperimentData:

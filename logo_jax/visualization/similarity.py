@@ -28,7 +28,8 @@ from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.losses import cosine_affinity
 from logo_jax.methods import LearnedAffinity
 from logo_jax.methods.base import ENCODER
-from logo_jax.parallel.mesh import make_mesh
+from logo_jax.parallel.keys import make_key
+from logo_jax.parallel.mesh import all_devices, make_mesh
 from logo_jax.training.workdir import read_config
 from logo_jax.visualization import similarity_plot
 from logo_jax.visualization.figure import RenderedFigure, class_name
@@ -72,11 +73,11 @@ def make_figures(
         ValueError: if the run has no learned affinity, or if images cannot be read.
     """
     config = read_config(workdir)
-    mesh = make_mesh(jax.devices()[:1])
+    mesh = make_mesh(all_devices()[:1])
     run = pretrained.from_run(workdir.absolute(), config, mesh)
     judge = AffinityScorer(run.of_seed(seed))
     source = _images(run, images)
-    keys = jax.random.split(jax.random.key(draw))
+    keys = jax.random.split(make_key(draw))
     figures = [
         similarity_plot.compared("similarity", compare(judge, source, keys[0])),
         similarity_plot.over_overlap("overlap", *over_overlaps(judge, source, keys[1])),

@@ -159,3 +159,32 @@ def start(arrays, folders):
         )
         for i, folder in enumerate(folders)
     ]
+
+
+ALONE = """
+import os, sys
+from logo_jax.parallel import processes
+processes.WAIT = 1
+with processes.join_cluster(os.environ):
+    pass
+"""
+
+
+def test_a_process_says_what_it_waits_for_and_ends_in_one_line():
+    """Slurm's variables, as in a job's shell, in which no other task was started."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        job = str(free.getsockname()[1])  # jax derives its port from it
+    environ = os.environ | SLURM
+    environ |= {"SLURM_JOB_ID": job, "SLURM_STEP_NODELIST": "localhost"}
+    command = [sys.executable, "-c", ALONE]
+    done = subprocess.run(
+        command, env=environ, capture_output=True, text=True, check=False, timeout=120
+    )
+    group = "the other processes of slurm: this is process 0 of 2"
+    assert done.stderr.splitlines() == [
+        f"waiting for {group}; --num_processes=1 trains alone",
+        f"error: after 1 s there is no answer from {group}; --num_processes=1 trains "
+        "alone",
+    ]
+    assert done.returncode == 2
