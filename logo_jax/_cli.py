@@ -21,7 +21,9 @@ from logo_jax import configs
 def run(main: Callable[[], Any]) -> NoReturn:
     """Runs a command, then ends the process with the exit code that it returns."""
     faulthandler.enable()  # a crash in compiled code prints the Python traceback
-    logging.basicConfig(format="{levelname}: {message}", style="{")  # warnings, errors
+    # for warnings and errors; replaces the handlers that imported libraries have added,
+    # with which a warning would be printed again
+    logging.basicConfig(format="{levelname}: {message}", style="{", force=True)
     try:
         sys.exit(main())
     except KeyboardInterrupt:

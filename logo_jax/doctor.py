@@ -4,13 +4,15 @@
     python -m logo_jax.doctor --config=configs/quickstart.py --print
 
 Prints one line per check: ok, warn or FAIL. Nothing is written, except compiled code in
-the compilation cache, which the training run then reuses. With --print, every field of
+the compilation cache, which the training run then reuses, and the list of damaged
+images, if --damaged=FILE asks for it. With --print, every field of
 the config is printed in the form of a config file, one per line, and no check is made.
 
 Exit codes: 0 if the run will work, or with --print; 2 if it will not, or for bad input.
 """
 
 import datetime
+import itertools
 import math
 import pathlib
 import shutil
@@ -23,13 +25,17 @@ import numpy as np
 from jax.sharding import Mesh
 
 from logo_jax import _cli, configs
+from logo_jax.data import eval_crops
+from logo_jax.data.load import ExperimentData, load_images
 from logo_jax.data.loader import OnDeviceLoader
+from logo_jax.data.sources.base import ImageSource
 from logo_jax.experiment import Experiment, ExperimentSpec, make_experiment, make_spec
+from logo_jax.experiment.config import DataConfig
 from logo_jax.experiment.data import usable_memory
 from logo_jax.experiment.memory import step_bytes
 from logo_jax.experiment.starting import recorded
 from logo_jax.parallel.mesh import make_mesh
-from logo_jax.training import workdir
+from logo_jax.training import atomic, workdir
 from logo_jax.training.checkpoints.manager import MAX_TO_KEEP, CheckpointManager
 
 Made = TypeVar("Made")
@@ -73,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder=None if options.workdir is None else options.workdir.absolute(),
         mesh=mesh,
         num_timed=options.steps,
+        damaged=options.damaged,
         clock=time.perf_counter,
     ):
         print(finding, flush=True)
@@ -89,6 +96,7 @@ def examine(
     mesh: Mesh,
     num_timed: int,
     clock: Callable[[], float],
+    damaged: pathlib.Path | None = None,
 ) -> Iterator[Finding]:
     """Yields the result of each check; checks that depend on a failed one are skipped.
 
@@ -99,6 +107,8 @@ def examine(
         mesh: mesh of the devices that the run will use.
         num_timed: number of steps to time; 0: no step is timed.
         clock: returns the current time in seconds.
+        damaged: file to write the names of all images to that cannot be decoded; None:
+            only the training run reports them.
     """
     yield _devices(mesh)
     yield _recipe(published, config)
@@ -121,6 +131,8 @@ def examine(
     saved = found.steps if found else []
     yield _batch(spec, mesh)
     yield _disk(state, folder or pathlib.Path.cwd(), len(saved))
+    if damaged is not None:
+        yield from _images(spec.config.data, damaged)
     experiment = yield from _attempt(
         "data",
         lambda: make_experiment(config, mesh),
@@ -131,6 +143,30 @@ def examine(
     yield _queue(experiment.spec)
     left = max(0, experiment.spec.schedule.num_steps - max(saved, default=0))
     yield from _try(experiment, left, num_timed, clock)
+
+
+def _images(config: DataConfig, file: pathlib.Path) -> Iterator[Finding]:
+    """Decodes all images, and writes the names of those that cannot be decoded."""
+    try:
+        sources = _distinct(load_images(config.location))
+        found = list(
+            itertools.chain.from_iterable(
+                eval_crops.damaged(source, threads=config.threads) for source in sources
+            )
+        )
+        text = "".join(f"{line}\n" for line in found)
+        atomic.write_text(file, text.encode("utf-8", "backslashreplace").decode())
+    except PROBLEMS as error:
+        yield Finding("FAIL", "images", " ".join(str(error).split()))
+        return
+    count = sum(map(len, sources))
+    text = f"{len(found):,} of {count:,} cannot be decoded; {file} lists them"
+    yield Finding("warn" if found else "ok", "images", text)
+
+
+def _distinct(data: ExperimentData) -> list[ImageSource]:
+    """The sources of images; the bank is often the training images."""
+    return list({id(part): part for part in data if part is not None}.values())
 
 
 def _try(
@@ -334,6 +370,13 @@ def _parser() -> _cli.Parser:
         type=_cli.at_least(0),
         default=5,
         help="number of steps to time, after one that is not timed; 0: none; default 5",
+    )
+    parser.add_argument(
+        "--damaged",
+        metavar="FILE",
+        type=_cli.path,
+        help="also decode every image, and write the names of those that cannot be "
+        "decoded to FILE, one a line, with the reason",
     )
     parser.add_argument(
         "--print",

@@ -9,9 +9,9 @@ from a file. OUT contains, in the order of the paths, `files` (relative to DIR) 
 `features` (float32). If every image is in a sub-folder, the top-level sub-folders are
 classes, and OUT also contains `labels`, and `class_names` in the order of the labels.
 If all of them are splits (train, val, test), the classes are the sub-folders of these.
-A .parquet file has the columns file, features, label and class_name. If an image cannot
-be decoded, the error names it and nothing is written; with --skip_damaged, such images
-are named and left out.
+A .parquet file has the columns file, features, label and class_name; bytes of names
+that are not UTF-8 are escaped in it. If an image cannot be decoded, the error names it
+and nothing is written; with --skip_damaged, such images are named and left out.
 
 Exit codes: 0 if the file is written; 2 for bad input, which is reported in one line on
 stderr.
@@ -19,6 +19,7 @@ stderr.
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"note: {note}")
     classes = f"{images.num_classes} classes" if images.labels else "no classes"
     print(
-        f"{len(images):,} images of {images.origin}, {classes}, resized to "
+        f"{len(images):,} images of {as_utf8(images.origin)}, {classes}, resized to "
         f"{encoder.resize} px and cropped to {encoder.crop} px, mean "
         f"{encoder.augment.mean}, std {encoder.augment.std}: "
         f"{features.features.shape[1]} features each"
@@ -97,17 +98,28 @@ def write_parquet(path: Path, images: FolderSource, features: Features) -> None:
     """Writes a Parquet table with one row per image.
 
     The columns are file, features and, if the images are labeled, label and class_name.
+    Names are UTF-8, as Parquet requires (`as_utf8`).
     """
     rows, size = features.features.shape
     flat = pa.array(features.features.reshape(rows * size))
     columns: dict[str, Any] = {
-        "file": images.files,
+        "file": list(map(as_utf8, images.files)),
         "features": pa.FixedSizeListArray.from_arrays(flat, size),
     }
     if images.labels:
         columns["label"] = features.labels
-        columns["class_name"] = [images.class_names[i] for i in features.labels]
+        names = list(map(as_utf8, images.class_names))
+        columns["class_name"] = [names[i] for i in features.labels]
     parquet.write_table(pa.table(columns), path)
+
+
+def as_utf8(name: str) -> str:
+    r"""Returns the name of a file, with the bytes escaped that are not UTF-8.
+
+    >>> print(as_utf8(os.fsdecode(b"caf\xe9.png")))
+    caf\xe9.png
+    """
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _numbers(text: str) -> tuple[float, ...]:

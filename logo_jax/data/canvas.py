@@ -183,9 +183,10 @@ class CorruptCounter:
             if len(self._seen) > self._most:
                 raise ValueError(
                     f"{len(self._seen)} images cannot be decoded, more than "
-                    f"{self._limit}; repair them, or start a new workdir without "
-                    "them or with a larger config.data.max_corrupt; the last one is "
-                    f"{what}"
+                    f"{self._limit}; repair them, which the same command then "
+                    "resumes with, or give a larger config.data.max_corrupt; to list "
+                    "all of them, run logo_jax.doctor with these fields and "
+                    f"--damaged=FILE; the last one is {what}"
                 )
 
 

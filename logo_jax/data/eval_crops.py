@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from logo_jax.data.canvas import CorruptCounter, read_canvases, read_eval_crops
-from logo_jax.data.decode import Size, white_and_largest
+from logo_jax.data.decode import DecodeError, Size, decode, white_and_largest
 from logo_jax.data.prefetch import read_ahead
 from logo_jax.data.sources.base import NO_LABEL, ArraySource, ImageSource
 
@@ -75,6 +75,27 @@ def decode_all(
     images, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
     labels = labels if source.num_classes else None
     return ArraySource(images, labels, origin=source.origin)
+
+
+def damaged(source: ImageSource, *, threads: int = 0) -> Iterator[str]:
+    """Yields the name of each image that cannot be decoded, and the reason.
+
+    Args:
+        source: image source to read from.
+        threads: number of decoding threads; 0 for one per core.
+    """
+
+    def failures(ids: np.ndarray) -> list[str]:
+        found = []
+        for i, record in zip(ids.tolist(), source.records(ids), strict=True):
+            try:
+                decode(record.image)
+            except DecodeError as error:
+                found.append(f"{source.name(i)}: {error}")
+        return found
+
+    for _, found in in_chunks(failures, np.arange(len(source)), threads):
+        yield from found
 
 
 @dataclasses.dataclass(frozen=True)

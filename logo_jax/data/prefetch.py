@@ -1,6 +1,7 @@
 """Prefetching with Grain: threads or processes read ahead of the training loop."""
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import threading
@@ -23,6 +24,7 @@ def read_ahead(
 
     Raises:
         ChildProcessError: if a reader process has died.
+        OSError: if the shared memory, through which processes pass images, is full.
     """
     import grain  # imported late: grain imports jax, which `prepare` does not need
 
@@ -37,6 +39,14 @@ def read_ahead(
     with contextlib.closing(iter(ahead)) as results:
         try:
             yield from results
+        except OSError as error:
+            if not workers or error.errno != errno.ENOSPC:
+                raise
+            raise OSError(
+                "the shared memory /dev/shm, through which reader processes pass "
+                "images, is full; enlarge it, in Docker by --shm-size=8g, or use "
+                "config.data.workers=0, or fewer workers"
+            ) from error
         except RuntimeError as error:
             if not workers:
                 raise

@@ -3,6 +3,8 @@
 import importlib
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -393,3 +395,18 @@ def test_a_url_is_refused_by_every_function(call, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="must be a path of this machine, not a URL"):
         call()
     assert not list(tmp_path.iterdir())
+
+
+WARN = """
+from absl import logging
+import logo_jax.main
+logging.use_absl_handler()  # as some libraries do
+logo_jax.main._cli.run(lambda: logging.warning("one line"))
+"""
+
+
+def test_a_warning_is_printed_once():
+    done = subprocess.run(
+        [sys.executable, "-c", WARN], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "WARNING: one line\n"

@@ -17,6 +17,7 @@ from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from tests.commands.test_main import TINY, tiny_config
+from tests.data.pictures import write_folder
 
 CONFIG = "configs/cifar10_moco.py:baseline"
 TINY_MOCO = TINY | {"method.queue_size": 64, "batch_norm": "per_device"}
@@ -112,6 +113,26 @@ def test_a_run_that_will_not_work_fails_with_the_remedy(change, subject, fragmen
     assert findings[subject].startswith(f"FAIL {subject}")
     assert fragment in findings[subject]
     assert "memory" not in findings
+
+
+def test_all_damaged_images_are_listed_in_a_file(run, tmp_path):
+    write_folder(tmp_path / "images", {"a": 6, "b": 6})
+    files = sorted((tmp_path / "images").rglob("*.*"))
+    spoiled = [files[1], files[-1]]
+    for file in spoiled:
+        file.write_bytes(file.read_bytes()[:60])
+    given = {"data.source": "folder", "data.path": tmp_path / "images"}
+    fields = [f"--config.{name}={value}" for name, value in given.items()]
+    code, findings, _ = run(*fields, f"--damaged={tmp_path / 'list.txt'}")
+    assert code == 2
+    text = f"2 of 12 cannot be decoded; {tmp_path / 'list.txt'} lists them"
+    assert findings["images"] == f"warn images   {text}"
+    assert findings["data"].startswith("FAIL data")
+    assert (
+        "run logo_jax.doctor with these fields and --damaged=FILE" in findings["data"]
+    )
+    lines = (tmp_path / "list.txt").read_text().splitlines()
+    assert [line.split(": ")[0] for line in lines] == list(map(str, spoiled))
 
 
 def test_the_disk_must_hold_one_checkpoint_more_than_are_kept(

@@ -1,5 +1,7 @@
 """`logo_jax.embed`: features of a folder of images, by a run or a file of weights."""
 
+import os
+
 import jax
 import numpy as np
 import pyarrow as pa
@@ -213,3 +215,15 @@ def test_a_folder_without_images_and_an_existing_output_are_refused(
     out.write_text("mine")
     assert "--overwrite" in refused(capsys, pictures, *flags)
     assert out.read_text() == "mine"
+
+
+def test_a_name_that_is_not_utf_8_is_escaped_in_parquet(run, pictures, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    (pictures / "cat" / "wide.png").rename(pictures / "cat" / name)
+    out = tmp_path / "features.parquet"
+    embed.main([str(pictures), f"--workdir={run}", f"--out={out}"])
+    files = parquet.read_table(out)["file"].to_pylist()
+    assert r"cat/caf\xe9.png" in files
+    assert len(files) == 6
+    arrays = embedded(pictures, f"--workdir={run}", f"--out={tmp_path / 'f.npz'}")
+    assert os.path.join("cat", name) in arrays["files"].tolist()

@@ -1,5 +1,6 @@
 """Batches depend only on seed and step, not on how they are read."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -168,3 +169,17 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     )
     assert done.returncode == -signal.SIGKILL
     assert int(done.stdout.split()[0]) != os.getpid()
+
+
+def fail_as_if_full(_):
+    """As a reader process fails if /dev/shm is full, measured with one of 64 kB."""
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_shared_memory_is_named_with_the_remedy():
+    reading = read_ahead(fail_as_if_full, range(3), workers=1)
+    with pytest.raises(OSError, match=r"/dev/shm, .* is full; enlarge it.*workers=0"):
+        list(reading)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        list(read_ahead(fail_as_if_full, range(3), threads=1))
+    assert "/dev/shm" not in str(error.value)
