@@ -11,6 +11,7 @@ which is reported in one line on stderr; 130 if stopped by Ctrl-C. The same comm
 resumes an interrupted linear probe.
 """
 
+import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -57,6 +58,21 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"note: {report['note']}"
 
 
+def _knn(text: str) -> tuple[tuple[int, float], ...]:
+    """Converts a flag's pairs of a number of neighbors and a temperature.
+
+    >>> _knn("20,0.07;200,0.1")
+    ((20, 0.07), (200, 0.1))
+    """
+    try:
+        pairs = [pair.split(",") for pair in text.split(";")]
+        return tuple((int(k), float(t)) for k, t in pairs)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be pairs K,T separated by ;, such as '20,0.07;200,0.1'"
+        ) from error
+
+
 def _parser() -> _cli.Parser:
     parser = _cli.Parser("evaluate", __doc__, has_fields=True)
     parser.add_workdir("folder of the run; with --weights: folder for the results")
@@ -100,6 +116,13 @@ def _parser() -> _cli.Parser:
         "--untrained",
         action="store_true",
         help="evaluate the encoder at initialization, before the first step",
+    )
+    parser.add_argument(
+        "--knn",
+        metavar="K,T[;K,T]",
+        type=_knn,
+        help="for --protocol=knn: numbers of neighbors and temperatures, such as "
+        "'20,0.07;200,0.1'; default: those of the run",
     )
     parser.add_argument(
         "--trivial_baselines",

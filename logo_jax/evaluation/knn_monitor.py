@@ -49,10 +49,11 @@ class KnnMonitor:
     def __post_init__(self):
         most = max(k for k, _ in self.settings)
         if most > len(self.bank):
+            fits = min(20, len(self.bank))
             raise ValueError(
                 f"k={most} in monitor.knn exceeds the {len(self.bank)} examples of the "
-                "bank; use a smaller k, "
-                "such as --config.monitor.knn='((20, 0.07),)'"
+                f"bank; use a smaller k: --config.monitor.knn='(({fits}, 0.07),)', or "
+                f"--knn={fits},0.07 of evaluate"
             )
 
     def __call__(self, state: TrainState) -> dict[str, Any]:

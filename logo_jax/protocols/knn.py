@@ -6,10 +6,11 @@ from logo_jax.protocols.base import EvalRequest, EvalResult, Protocol
 
 
 def evaluate(frozen: FrozenEncoder, request: EvalRequest) -> EvalResult:
-    """Evaluates weighted kNN with the training set as bank, at the run's (k, T).
+    """Evaluates weighted kNN with the training set as bank, at the config's (k, T).
 
-    The option `trivial_baselines` adds the accuracies of raw pixels, of mean colors and
-    of the untrained encoder. With several seeds, each value is an array.
+    The option `knn` is in the config already (`runs.evaluation`). The option
+    `trivial_baselines` adds the accuracies of raw pixels, of mean colors and of the
+    untrained encoder. With several seeds, each value is an array.
 
     Raises:
         ValueError: if the training set or the test set has no labels.
@@ -33,4 +34,4 @@ def evaluate(frozen: FrozenEncoder, request: EvalRequest) -> EvalResult:
     )
 
 
-PROTOCOL = Protocol("knn", evaluate, reads=("trivial_baselines",), all_seeds=True)
+PROTOCOL = Protocol("knn", evaluate, reads=("trivial_baselines", "knn"), all_seeds=True)

@@ -79,9 +79,10 @@ def evaluate(
     sizes = {"resize": resize, "crop": crop}
     if protocol == "transfer" and resize is None:  # as in the paper: crop = short side
         side = given["monitor"]["crop"] if crop is None else crop
-        changed = _changed(given, dataset, sizes | {"resize": side})
+        fields = sizes | {"resize": side}
     else:
-        changed = _changed(given, dataset, sizes)
+        fields = sizes
+    changed = _changed(given, dataset, fields | {"knn": options.get("knn")})
     workdir.require_writable(folder)
     begin, mesh = time.perf_counter(), make_mesh()
     if weights is None:
@@ -118,15 +119,15 @@ def _note(
 
 
 def _changed(
-    config: Mapping[str, Any], dataset: str, sizes: Mapping[str, int | None]
+    config: Mapping[str, Any], dataset: str, fields: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns a config with another data set and evaluation size, and all images."""
+    """Returns a config with another data set, all images and other monitor fields."""
     data, monitor = dict(config["data"]), dict(config["monitor"])
     # 0: all images; the limits apply to kNN during training only
     monitor |= {"train_examples": 0, "test_examples": 0}
     if dataset:
         data |= {"path": "", "classes": "", "val_size": 0} | locate_dataset(dataset)
-    monitor |= {name: side for name, side in sizes.items() if side is not None}
+    monitor |= {name: value for name, value in fields.items() if value is not None}
     return {**config, "data": data, "monitor": monitor}
 
 

@@ -255,7 +255,9 @@ def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     for field in PATHS:
         group, name = field.split(".")
         fields = changed.get(group)
-        value = fields.get(name) if isinstance(fields, Mapping) else None
+        if not isinstance(fields, Mapping):
+            continue
+        value = fields.get(name)
         if value and isinstance(value, str):
             changed[group] = {**fields, name: str(local_path(value).absolute())}
     return changed

@@ -79,6 +79,16 @@ def fixture_folder(saved):
     return saved[0]
 
 
+def test_knn_is_evaluated_with_other_neighbors_than_those_of_the_run(folder):
+    report = evaluated(folder, "--knn=3,0.1;1,0.5")
+    assert [name.rpartition("/")[0] for name in report["values"]][::2] == [
+        "knn/k3_t0.1",
+        "knn/k1_t0.5",
+    ]
+    assert report["settings"] == {"k, T": [[3, 0.1], [1, 0.5]]}
+    assert report["values"][KNN[0]] == evaluated(folder)["values"][KNN[0]]
+
+
 def test_a_report_has_the_values_and_everything_that_defines_them(folder, capsys):
     report = evaluated(folder)
     assert list(report["values"]) == KNN
@@ -269,6 +279,14 @@ def test_a_file_of_another_network_is_refused_in_one_line(
         ),
         (["--protocol=nope"], "--protocol"),
         (["--protocol=linear", "--batch_size=4000"], "exceeds the 40 training images"),
+        (["--knn=41,0.1"], "k=41 in monitor.knn exceeds the 40 examples of the bank"),
+        (["--knn=41,0.1"], "or --knn=20,0.07 of evaluate"),
+        (
+            ["--knn=20"],
+            "'20' must be pairs K,T separated by ;, such as '20,0.07;",
+        ),
+        (["--knn=3,0"], "config.monitor.knn=((3, 0.0),) must be pairs (neighbors >= 1"),
+        (["--protocol=svm", "--knn=3,0.1"], "--knn is not an option of --protocol=svm"),
         (["--protocol=linear", "--learning_rate=-1"], "learning_rate=-1"),
         (["--num_epochs=3"], "--num_epochs is not an option of --protocol=knn"),
         (["--dataset=nowhere"], "nowhere is not prepared"),

@@ -193,13 +193,15 @@ def _wait_for_others(folder: Path, name: str) -> Iterator[None]:
     file = folder / "downloads" / f"{name}.lock"
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as lock:
-        with contextlib.suppress(OSError, AttributeError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             yield
         finally:
-            with contextlib.suppress(OSError, AttributeError):
-                fcntl.flock(lock, fcntl.LOCK_UN)
+            with contextlib.suppress(OSError):
+                if fcntl is not None:
+                    fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 def _write(dataset: datasets.Dataset, folder: Path, classes: tuple[str, ...]) -> Path:
