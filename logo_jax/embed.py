@@ -116,8 +116,8 @@ def write_parquet(path: Path, images: FolderSource, features: Features) -> None:
 def as_utf8(name: str) -> str:
     r"""Returns the name of a file, with the bytes escaped that are not UTF-8.
 
-    >>> print(as_utf8(os.fsdecode(b"caf\xe9.png")))
-    caf\xe9.png
+    >>> print(as_utf8(os.fsdecode(b"\xe9t\xe9.png")))
+    \xe9t\xe9.png
     """
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 

@@ -27,7 +27,7 @@ def all_devices() -> list[Any]:
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split()) or "none was found"
         raise ValueError(
-            f"JAX has no device for JAX_PLATFORMS={jax.config.read('jax_platforms')} "
+            f"JAX has no device for JAX_PLATFORMS={jax.config.values['jax_platforms']} "
             f"({reason}); unset JAX_PLATFORMS, or install JAX for that device"
         ) from error
 
