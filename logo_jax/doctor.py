@@ -166,7 +166,8 @@ def _images(config: DataConfig, file: pathlib.Path) -> Iterator[Finding]:
 
 def _distinct(data: ExperimentData) -> list[ImageSource]:
     """The sources of images; the bank is often the training images."""
-    return list({id(part): part for part in data if part is not None}.values())
+    parts = (data.train, data.bank, data.queries)
+    return list({id(part): part for part in parts if part is not None}.values())
 
 
 def _try(

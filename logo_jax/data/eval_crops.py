@@ -89,7 +89,7 @@ def damaged(source: ImageSource, *, threads: int = 0) -> Iterator[str]:
         found = []
         for i, record in zip(ids.tolist(), source.records(ids), strict=True):
             try:
-                decode(record.image)
+                decode(record.image, decoding=record.decoding)
             except DecodeError as error:
                 found.append(f"{source.name(i)}: {error}")
         return found
