@@ -75,6 +75,7 @@ def fixture_tiny(tmp_path, monkeypatch) -> Path:
         images = np.stack([smooth(12, 12, seed=i) for i in range(count)])
         np.savez(tmp_path / split, images=images, labels=np.arange(count) % 4)
     changes = TINY | {"data.path": str(tmp_path), "encoder.backbone": "resnet10"}
+    changes["batch_norm"] = "split:2"  # of 8 images
     fields = {name: str(value) for name, value in changes.items()}
     monkeypatch.setenv("LOGO_TOUR_CHANGES", json.dumps(fields))
     monkeypatch.setenv("LOGO_TOUR_DIR", str(tmp_path / "tour"))
