@@ -107,10 +107,11 @@ def _with_images(
 def _require_folder(images: str | Path) -> None:
     """Raises an error if a path is not a folder; names of TFDS have no separator."""
     path = configs.local_path(images)
-    if (isinstance(images, Path) or "/" in images) and not path.is_dir():
+    is_path = isinstance(images, Path) or "/" in images
+    if is_path and not (path.is_dir() or path.suffix == ".npz"):
         raise FileNotFoundError(
-            f"{path} is not a folder; give a folder of images, arrays, or a name of "
-            "TFDS such as 'cifar10'"
+            f"{path} is not a folder; give a folder of images, an .npz file, arrays, "
+            "or a name of TFDS such as 'cifar10'"
         )
 
 
