@@ -27,12 +27,11 @@ from jax.sharding import Mesh
 from logo_jax import _cli, configs
 from logo_jax.data import eval_crops
 from logo_jax.data.load import ExperimentData, load_images
-from logo_jax.data.loader import OnDeviceLoader
 from logo_jax.data.sources.base import ImageSource
 from logo_jax.experiment import Experiment, ExperimentSpec, make_experiment, make_spec
 from logo_jax.experiment.config import DataConfig
 from logo_jax.experiment.data import usable_memory
-from logo_jax.experiment.memory import step_bytes
+from logo_jax.experiment.memory import step_bytes, stored_bytes
 from logo_jax.experiment.starting import recorded
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import atomic, workdir
@@ -220,7 +219,7 @@ class Trial:
     """
 
     def __init__(self, experiment: Experiment):
-        self._loader = experiment.loader
+        self._experiment, self._loader = experiment, experiment.loader
         self._state = experiment.init()
         ((examples, epoch),) = self._loader.batches(0, 1)
         traced = experiment.train_step.trace(self._state, examples, epoch)
@@ -230,10 +229,7 @@ class Trial:
     @property
     def num_bytes(self) -> int:
         """Bytes that a device needs for the step and for images kept in its memory."""
-        step = step_bytes(self._compiled)
-        if isinstance(self._loader, OnDeviceLoader):
-            step += self._loader.images.nbytes
-        return step
+        return step_bytes(self._compiled) + stored_bytes(self._experiment)
 
     def seconds(self, num_steps: int, clock: Callable[[], float]) -> float:
         """Returns the median time of a step and of loading its batch, in seconds.

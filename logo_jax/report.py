@@ -15,7 +15,6 @@ stderr.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -79,7 +78,7 @@ def read_recipe(options: argparse.Namespace) -> Mapping[str, Any]:
         ValueError: if the file does not have the variant.
     """
     config = _cli.load_config(options).to_dict()
-    return workdir.as_tuples(json.loads(json.dumps(config)))
+    return workdir.as_read(config)
 
 
 def _parser() -> _cli.Parser:

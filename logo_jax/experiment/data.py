@@ -127,10 +127,7 @@ def num_bytes(images: ImageSource, canvas: Size) -> int:
 
 def device_memory(mesh: Mesh) -> float:
     """Returns the bytes of memory of a device; on CPUs, its share of the host's."""
-    stats = mesh.local_devices[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    return _host_memory() / len(mesh.local_devices)
+    return _own_memory(mesh) or _host_memory() / len(mesh.local_devices)
 
 
 def usable_memory(mesh: Mesh) -> tuple[float, str]:
@@ -139,11 +136,15 @@ def usable_memory(mesh: Mesh) -> tuple[float, str]:
     On CPUs, that is what other processes leave of the host's memory, less a tenth for
     the program itself: a process that needs more is killed by the system.
     """
-    stats = mesh.local_devices[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"], "the device's"
+    if own := _own_memory(mesh):
+        return own, "the device's"
     usable = (1 - RESERVE) * min(_host_memory(), _left_by_others())
     return usable / len(mesh.local_devices), "its share of the host's free"
+
+
+def _own_memory(mesh: Mesh) -> float | None:
+    """Bytes of memory that a device has for itself; None if it shares the host's."""
+    return (mesh.local_devices[0].memory_stats() or {}).get("bytes_limit")
 
 
 def _host_memory() -> int:

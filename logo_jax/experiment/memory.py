@@ -38,7 +38,7 @@ def fitted(experiment: Experiment) -> Experiment:
     ((examples, epoch),) = experiment.loader.batches(0, 1)
     state = _on_mesh(jax.eval_shape(experiment.spec.init), experiment)
     traced = experiment.train_step.trace(state, examples, epoch)
-    stored = _stored(experiment)
+    stored = stored_bytes(experiment)
     if _largest(traced.jaxpr.jaxpr) + stored < SURE * limit:
         return experiment
     compiled = traced.lower().compile()
@@ -67,8 +67,8 @@ def step_bytes(compiled: Any) -> int:
     )
 
 
-def _stored(experiment: Experiment) -> int:
-    """Bytes of the images that are kept in the memory of each device."""
+def stored_bytes(experiment: Experiment) -> int:
+    """Returns the bytes of the images kept in the memory of each device."""
     loader = experiment.loader
     return loader.images.nbytes if isinstance(loader, OnDeviceLoader) else 0
 
@@ -181,7 +181,7 @@ class _Trial:
         )
         state = _on_mesh(jax.eval_shape(spec.init), self.experiment)
         compiled = step.trace(state, examples, self.epoch).lower().compile()
-        return step_bytes(compiled) + _stored(self.experiment)
+        return step_bytes(compiled) + stored_bytes(self.experiment)
 
     def _step(self, batch_size: int) -> tuple[ExperimentSpec, TrainStep]:
         mesh, config = self.experiment.mesh, self.experiment.spec.config

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from logo_jax.configs import local_path
 from logo_jax.experiment import pretrained
 from logo_jax.experiment.spec import ExperimentSpec, make_spec
 from logo_jax.interop import pretrained_files
@@ -176,7 +177,7 @@ def _from_step_0(state: TrainState) -> TrainState:
 
 
 def _existing(source: str, field: str) -> Path:
-    path = Path(source).expanduser()
+    path = local_path(source)
     if not path.exists():
         raise FileNotFoundError(
             f"{field} does not exist; give the folder of a run"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from logo_jax import protocols
+from logo_jax.configs import local_path
 from logo_jax.data.fingerprint import fingerprint
 from logo_jax.data.load import ExperimentData, load_images, locate_dataset
 from logo_jax.experiment import parse, pretrained
@@ -174,5 +175,5 @@ def _dataset_name(dataset: str) -> str:
     """Name of a data set; a checksum of the path distinguishes folders of one name."""
     if not dataset or locate_dataset(dataset)["source"] == "tfds":
         return dataset
-    path = Path(dataset).expanduser().absolute()
+    path = local_path(dataset).absolute()
     return f"{path.name}_{zlib.crc32(str(path).encode()):08x}"

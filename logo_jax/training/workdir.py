@@ -141,7 +141,7 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> list[str]:
     require_writable(workdir)
     if (workdir / CONFIG_FILE).exists():
         saved = with_absolute_paths(read_config(workdir))
-        changed = differences(saved, _as_read(config))
+        changed = differences(saved, as_read(config))
         refused = [x for x in changed if x.partition(":")[0] not in MAY_CHANGE]
         if refused:
             raise ValueError(
@@ -204,7 +204,7 @@ def claim_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     """
     check_config(workdir, config)
     file = workdir / CONFIG_FILE
-    if file.exists() and read_config(workdir) == _as_read(config):
+    if file.exists() and read_config(workdir) == as_read(config):
         return
     workdir.mkdir(parents=True, exist_ok=True)
     atomic.write_text(file, json.dumps(config, indent=2, sort_keys=True) + "\n")
@@ -240,7 +240,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     return complete(config)
 
 
-def _as_read(config: Mapping[str, Any]) -> dict[str, Any]:
+def as_read(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a config as `read_config` would return it."""
     return as_tuples(json.loads(json.dumps(config)))
 

@@ -156,10 +156,7 @@ def write_pictures(folder, count=6):
 
 def test_a_run_from_weights_begins_at_their_features(program, monkeypatch, capsys):
     """After a step of learning rate 0 the features are those of the weights."""
-    module = resnet.resnet10(width=4, stem="imagenet")
-    shapes = golden.shapes_of(module, np.zeros((1, 8, 8, 3), np.float32))
-    layers = golden.resnet_layers(shapes["params"])
-    backbone = Backbone(module, golden.formula_weights(layers, shapes))
+    backbone = Backbone(*golden.small_resnet())
     save_file(torchvision.tensors_of(backbone), program / "w.safetensors")
     fields = {
         "encoder.backbone": "resnet10",

@@ -92,6 +92,13 @@ def shapes_of(module, images):
     return {name: init[name] for name in ("params", "batch_stats")}
 
 
+def small_resnet():
+    """Returns the module and the variables of a ResNet-10 of width 4."""
+    module = resnet.resnet10(width=4)
+    shapes = shapes_of(module, np.zeros((1, 8, 8, 3), np.float32))
+    return module, formula_weights(resnet_layers(shapes["params"]), shapes)
+
+
 def resnet_layers(params):
     """Returns a ResNet's layers in torchvision's order."""
     in_block = [f"{kind}{i}" for i in (1, 2, 3) for kind in ("conv", "bn")]

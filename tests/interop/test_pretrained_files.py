@@ -8,7 +8,6 @@ from safetensors.numpy import save_file
 
 from logo_jax.interop import huggingface, pretrained_files, tensor_files, torchvision
 from logo_jax.interop.backbone import Backbone
-from logo_jax.networks import resnet
 from tests.golden import test_backbones as golden
 
 ONE = np.ones(2, np.float32)
@@ -41,10 +40,7 @@ OTHER_TENSORS = {
 
 @pytest.fixture(name="small", scope="module")
 def fixture_small():
-    module = resnet.resnet10(width=4)
-    shapes = golden.shapes_of(module, np.zeros((1, 8, 8, 3), np.float32))
-    layers = golden.resnet_layers(shapes["params"])
-    return Backbone(module, golden.formula_weights(layers, shapes))
+    return Backbone(*golden.small_resnet())
 
 
 @pytest.fixture(name="tensors")

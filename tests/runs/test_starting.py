@@ -16,7 +16,6 @@ from logo_jax.experiment.starting import first_state
 from logo_jax.interop import torchvision
 from logo_jax.interop.backbone import Backbone
 from logo_jax.methods.base import ENCODER, KEY_ENCODER
-from logo_jax.networks import resnet
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from tests.commands.test_main import TINY, fixture_arrays
@@ -36,10 +35,7 @@ CONFIG = "cifar10_simsiam:baseline"
 
 @pytest.fixture(name="backbone", scope="module")
 def fixture_backbone():
-    module = resnet.resnet10(width=4)
-    shapes = golden.shapes_of(module, np.zeros((1, 8, 8, 3), np.float32))
-    layers = golden.resnet_layers(shapes["params"])
-    return Backbone(module, golden.formula_weights(layers, shapes))
+    return Backbone(*golden.small_resnet())
 
 
 @pytest.fixture(name="file")
