@@ -48,17 +48,17 @@ class BarlowTwins(GradientMethod):
             memory={},
         )
 
-    def loss(self, state: TrainState, batch: Batch, key: jax.Array):
+    def loss(self, state: TrainState, batch: Batch, targets: None):
         """Returns the weighted sum of the losses of all pairs of views."""
-        del key  # only the crops are random
-        encoded, targets = encode_pairs(
+        del targets  # they are views of the encoder itself
+        encoded, paired = encode_pairs(
             self.encoder,
             state.variables(ENCODER),
             batch,
             self.pair_weights,
             self.running_stats,
         )
-        first, second = standardized(encoded.embeddings), standardized(targets)
+        first, second = standardized(encoded.embeddings), standardized(paired)
         correlations = jnp.einsum("sbd,tbe->stde", first, second) / first.shape[1]
         identity = jnp.eye(first.shape[-1])
         scales = jnp.where(identity > 0, 1.0, self.off_diagonal)

@@ -172,6 +172,10 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
         ""  # folder of a run whose newest state is the first state
     )
     config.train.start_record = ""  # set at the start: what that state is
+    # compute a step in this many parts of each device's images, one after another, to
+    # save memory; the update is that of the whole batch. If batch_norm is global or
+    # per_device, the step is that of batch_norm=split:K for K parts.
+    config.train.accumulate = 1
     config.train.log_every_steps = 20
     config.train.checkpoint_every_steps = 1000  # also before each kNN and at the end
     # False: the folder is not locked, for file systems without locks; then nothing
@@ -369,6 +373,17 @@ PATHS = (
     "encoder.weights",
     "train.start_from",
 )
+
+
+def may_change(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the fields that may have another value if a run of this config resumes.
+
+    With `batch_norm=split:N` they include the number of parts of a step, because
+    different numbers give the same step up to rounding.
+    """
+    split = str(config.get("batch_norm")).startswith("split:")
+    return (*MAY_CHANGE, "train.accumulate") if split else MAY_CHANGE
+
 
 METHODS = {"simsiam": _simsiam, "moco": _moco, "byol": _byol, "swav": _swav}
 

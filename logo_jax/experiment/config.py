@@ -292,6 +292,7 @@ class TrainConfig:
     num_steps: AtLeast0
     start_from: LocalPath
     start_record: str
+    accumulate: AtLeast1
     log_every_steps: AtLeast1
     checkpoint_every_steps: AtLeast1
     lock: bool
@@ -339,6 +340,16 @@ class Config:
     optimizer: OptimizerConfig
     train: TrainConfig
     monitor: MonitorConfig
+
+    @property
+    def norm(self) -> str:
+        """The batch norm that is used: `batch_norm`, or split:K with K parts.
+
+        Parts are encoded one after another and cannot share statistics.
+        """
+        parts = self.train.accumulate
+        shared = self.batch_norm in ("global", "per_device")
+        return f"split:{parts}" if shared and parts > 1 else self.batch_norm
 
 
 def parse(config: Mapping[str, Any] | Config) -> Config:

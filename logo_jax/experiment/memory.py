@@ -1,6 +1,7 @@
 """Whether a training step fits the memory of the devices, and settings that do."""
 
 import dataclasses
+import itertools
 import logging
 import math
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from logo_jax.data.loader import OnDeviceLoader
+from logo_jax.experiment.config import Config
 from logo_jax.experiment.data import usable_memory
 from logo_jax.experiment.experiment import Experiment, compiled_step
 from logo_jax.experiment.networks import norm_groups
@@ -45,8 +47,11 @@ def fitted(experiment: Experiment) -> Experiment:
     needed = step_bytes(compiled) + stored
     if needed > limit:
         _log.warning("the step does not fit the memory; compiling smaller ones")
-        settings = _settings_that_fit(experiment, examples, epoch, limit)
-        remedy = " or ".join(settings) or "smaller crops or a smaller network"
+        settings = _settings_that_fit(experiment, examples, epoch, limit, needed)
+        remedy = (
+            " or ".join(itertools.islice(settings, 2))
+            or "smaller crops or a smaller network"
+        )
         raise ValueError(
             f"a training step needs {needed / GIB:.3g} GiB per device, more than "
             f"{owner} {limit / GIB:.3g} GiB; use {remedy}"
@@ -97,30 +102,39 @@ def _bytes(aval: Any) -> int:
 
 
 def _settings_that_fit(
-    experiment: Experiment, examples: Any, epoch: Any, limit: float
+    experiment: Experiment, examples: Any, epoch: Any, limit: float, needed: float
 ) -> Iterator[str]:
     """Yields settings whose compiled step fits, as assignments of config fields.
 
-    One has a smaller batch, and one recomputes activations, with as large a batch as
-    fits.
+    `needed` is the number of bytes with the config's own settings. The first setting
+    computes the batch in parts, the second has a smaller batch, and the third
+    recomputes activations, with as large a batch as fits. Those that do not fit are
+    left out.
     """
-    config, without_remat = experiment.spec.config, 0
-    for remat in dict.fromkeys((config.encoder.remat, True)):
-        trial = _Trial(experiment, examples, epoch, remat)
-        batch_size = trial.largest_batch(AIM * limit)
-        if batch_size is None or batch_size <= without_remat:
+    config = experiment.spec.config
+    batch_size, remat = config.data.batch_size, config.encoder.remat
+    trial = _Trial(experiment, examples, epoch, remat)
+    trial.know(needed)
+    if parts := trial.fewest_parts(AIM * limit):
+        size = trial.needed(batch_size, parts) / GIB
+        yield f"config.train.accumulate={parts} ({size:.3g} GiB)"
+    without_remat = 0
+    for again in dict.fromkeys((remat, True)):
+        trial = _Trial(experiment, examples, epoch, again)
+        fitting = trial.largest_batch(AIM * limit)
+        if fitting is None or fitting <= without_remat:
             continue
-        without_remat, fields = batch_size, []
-        if remat != config.encoder.remat:
+        without_remat, fields = fitting, []
+        if again != remat:
             fields.append("config.encoder.remat=True")
-        if batch_size != config.data.batch_size:
-            fields.append(f"config.data.batch_size={batch_size}")
-        yield f"{' with '.join(fields)} ({trial.needed(batch_size) / GIB:.3g} GiB)"
+        if fitting != batch_size:
+            fields.append(f"config.data.batch_size={fitting}")
+        yield f"{' with '.join(fields)} ({trial.needed(fitting) / GIB:.3g} GiB)"
 
 
 @dataclasses.dataclass
 class _Trial:
-    """Compiles the step of an experiment with other batch sizes.
+    """Compiles the step of an experiment with other settings.
 
     Attributes:
         experiment: the experiment.
@@ -135,7 +149,36 @@ class _Trial:
     remat: bool
 
     def __post_init__(self):
-        self._known: dict[int, float] = {}
+        self._known: dict[tuple[int, int], float] = {}
+
+    def know(self, needed: float) -> None:
+        """Records the bytes that the step of the config itself needs."""
+        config = self.experiment.spec.config
+        self._known[config.data.batch_size, config.train.accumulate] = needed
+
+    def fewest_parts(self, limit: float) -> int | None:
+        """Returns the smallest number of parts in which the batch fits; None if none.
+
+        The memory is nearly a constant plus one that the number of parts divides, so
+        two compilations predict the number, and a third one confirms it.
+        """
+        config = self.experiment.spec.config
+        whole, now = config.data.batch_size, config.train.accumulate
+        possible = [
+            parts
+            for parts in _numbers_of_parts(config, self.experiment.mesh.devices.size)
+            if parts > now
+        ]
+        if not possible:
+            return None
+        first = self.needed(whole, possible[0])
+        each = (self.needed(whole, now) - first) / (1 / now - 1 / possible[0])
+        rest = first - each / possible[0]
+        for parts in possible:
+            predicted = rest + each / parts
+            if predicted <= limit and self.needed(whole, parts) <= limit:
+                return parts
+        return None
 
     def largest_batch(self, limit: float) -> int | None:
         """Returns the largest batch size at most the config's that fits; None if none.
@@ -144,7 +187,7 @@ class _Trial:
         size, and a third one confirms it.
         """
         config = self.experiment.spec.config
-        groups = norm_groups(config.batch_norm)
+        groups = norm_groups(config.norm)
         unit = self.experiment.mesh.devices.size * groups
         whole = config.data.batch_size
         if self.remat != config.encoder.remat and self.needed(whole) <= limit:
@@ -162,14 +205,18 @@ class _Trial:
             size -= max(unit, size // 8 // unit * unit)
         return None
 
-    def needed(self, batch_size: int) -> float:
-        """Returns the bytes of a device that the step needs with a batch size."""
-        if batch_size not in self._known:
-            self._known[batch_size] = self._compile(batch_size)
-        return self._known[batch_size]
+    def needed(self, batch_size: int, parts: int = 0) -> float:
+        """Returns the bytes of a device that the step needs with a batch size.
 
-    def _compile(self, batch_size: int) -> float:
-        spec, step = self._step(batch_size)
+        The number of parts is that of the config, unless it is given.
+        """
+        key = batch_size, parts or self.experiment.spec.config.train.accumulate
+        if key not in self._known:
+            self._known[key] = self._compile(*key)
+        return self._known[key]
+
+    def _compile(self, batch_size: int, parts: int) -> float:
+        spec, step = self._step(batch_size, parts)
         axis = len(spec.schedule.seeds) > 1
         examples = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(
@@ -183,16 +230,28 @@ class _Trial:
         compiled = step.trace(state, examples, self.epoch).lower().compile()
         return step_bytes(compiled) + stored_bytes(self.experiment)
 
-    def _step(self, batch_size: int) -> tuple[ExperimentSpec, TrainStep]:
+    def _step(self, batch_size: int, parts: int) -> tuple[ExperimentSpec, TrainStep]:
         mesh, config = self.experiment.mesh, self.experiment.spec.config
         spec = make_spec(
             dataclasses.replace(
                 config,
                 data=dataclasses.replace(config.data, batch_size=batch_size),
                 encoder=dataclasses.replace(config.encoder, remat=self.remat),
+                train=dataclasses.replace(config.train, accumulate=parts),
                 monitor=dataclasses.replace(config.monitor, linear=False),
             ),
             num_devices=mesh.devices.size,
             steps_per_epoch=self.experiment.spec.schedule.steps_per_epoch,
         )
         return spec, compiled_step(spec, mesh)
+
+
+def _numbers_of_parts(config: Config, num_devices: int) -> list[int]:
+    """Returns the values that config.train.accumulate may have, increasing."""
+    images = config.data.batch_size // num_devices
+    split = config.batch_norm.startswith("split:")
+    divided = norm_groups(config.batch_norm) if split else images
+    # a part of one image would be normalized to 0
+    return [
+        k for k in range(1, images // 2 + 1) if images % k == 0 and divided % k == 0
+    ]

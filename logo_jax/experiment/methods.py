@@ -59,7 +59,8 @@ class MethodParts:
 
     Attributes:
         config: all fields.
-        norm: constructor of batch norms.
+        norm: constructor of the batch norms whose input are all images of a device.
+        part_norm: constructor of the batch norms whose input is one part of them.
         encoder: backbone and head.
         training: length of the training.
         pair_weights: weight of each directed pair of views, [s, t].
@@ -69,6 +70,7 @@ class MethodParts:
 
     config: Config
     norm: Norm
+    part_norm: Norm
     encoder: Encoder
     training: TrainingSchedule
     pair_weights: np.ndarray
@@ -92,7 +94,9 @@ class MethodParts:
 
     def predictor(self, hidden: int) -> Any:
         """Returns a predictor with a hidden layer of this size."""
-        return networks.make_predictor(self.config.encoder, hidden, self.norm)
+        return networks.make_predictor(
+            self.config.encoder, hidden, self.part_norm, self.encoder.parts
+        )
 
 
 def _simsiam(

@@ -37,11 +37,16 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
 FILLED = ("width", "stem", "zero_init_residual", "remat", "patch", "frozen_patches")
 
 
-def make_norm(batch_norm: str) -> resnet.Norm:
+def make_norm(batch_norm: str, parts: int = 1) -> resnet.Norm:
     """Returns a constructor of batch norms for a config's `batch_norm`.
 
+    Args:
+        batch_norm: global, per_device or split:N.
+        parts: number of equal parts of a device's images; the input of the batch norms
+            is one of them. Above 1 it needs split:N, and must divide N.
+
     Raises:
-        ValueError: if it is not global, per_device or split:N.
+        ValueError: if batch_norm has another value, or parts do not divide its groups.
     """
     match batch_norm.split(":"):
         case ["global"]:
@@ -49,7 +54,12 @@ def make_norm(batch_norm: str) -> resnet.Norm:
         case ["per_device"]:
             return BatchNorm
         case ["split", groups] if groups.isdecimal() and int(groups) > 0:
-            return functools.partial(BatchNorm, splits=int(groups))
+            if int(groups) % parts:
+                raise ValueError(
+                    f"config.train.accumulate={parts} must divide the {groups} groups "
+                    f"of config.batch_norm={batch_norm}; use e.g. split:{parts}"
+                )
+            return functools.partial(BatchNorm, splits=int(groups) // parts)
     raise ValueError(
         f"config.batch_norm={batch_norm!r} must be global, per_device or split:N; "
         "use e.g. split:8"
@@ -65,12 +75,13 @@ def norm_groups(batch_norm: str) -> int:
     return int(groups) if kind == "split" else 1
 
 
-def make_encoder(config: EncoderConfig, norm: resnet.Norm) -> Encoder:
+def make_encoder(config: EncoderConfig, norm: resnet.Norm, parts: int = 1) -> Encoder:
     """Makes the backbone and the projection head.
 
     Args:
         config: the encoder group.
         norm: constructor of batch norms.
+        parts: number of parts of a device's images that are encoded one after another.
 
     Raises:
         ValueError: if the backbone, the head or the dtype is unknown.
@@ -84,7 +95,7 @@ def make_encoder(config: EncoderConfig, norm: resnet.Norm) -> Encoder:
     }
     head = lookup(makers, config.head, "config.encoder.head")()
     make = find_backbone(config.backbone)
-    return Encoder(make_backbone(make, config, norm), head)
+    return Encoder(make_backbone(make, config, norm), head, parts)
 
 
 def find_backbone(name: str) -> Callable[..., Any]:
@@ -235,10 +246,15 @@ def _remedy(error: Exception) -> str:
     return "; leave out dropout and stochastic depth: a backbone gets no random keys"
 
 
-def make_predictor(config: EncoderConfig, hidden: int, norm: resnet.Norm) -> nn.Module:
-    """Makes the predictor of SimSiam and BYOL, with a hidden layer of this size."""
+def make_predictor(
+    config: EncoderConfig, hidden: int, norm: resnet.Norm, parts: int = 1
+) -> nn.Module:
+    """Makes the predictor of SimSiam and BYOL, with a hidden layer of this size.
+
+    It predicts for parts of a device's images, one after another.
+    """
     dtype = lookup(DTYPES, config.dtype, "config.encoder.dtype")
-    return heads.simsiam_predictor(hidden, config.embedding_dim, norm, dtype)
+    return heads.simsiam_predictor(hidden, config.embedding_dim, norm, dtype, parts)
 
 
 def make_regressor(config: LoGoConfig, norm: resnet.Norm) -> heads.Regressor:

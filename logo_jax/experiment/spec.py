@@ -145,15 +145,18 @@ def make_spec(
     """
     config = parse(config)
     counts = [spec.count for spec in config.crops.specs.values()]
-    norm = networks.make_norm(config.batch_norm)
+    accumulate = config.train.accumulate
+    norm = networks.make_norm(config.norm)
+    part_norm = networks.make_norm(config.norm, accumulate)
     _require_one_size(config)
     _require_divisible(config, num_devices)
     schedule = _schedule(config, steps_per_epoch)
-    encoder = networks.make_encoder(config.encoder, norm)
+    encoder = networks.make_encoder(config.encoder, part_norm, accumulate)
     _check_backbone(config, encoder, num_devices)
     parts = MethodParts(
         config=config,
         norm=norm,
+        part_norm=part_norm,
         encoder=encoder,
         training=schedule,
         pair_weights=pair_weights(config.pairing, *counts),
@@ -181,32 +184,35 @@ def _check_backbone(config: Config, encoder: Encoder, num_devices: int) -> None:
     networks.check_backbone(
         encoder.backbone,
         config.encoder,
-        config.data.batch_size // num_devices,
+        config.data.batch_size // num_devices // config.train.accumulate,
         [(side, side) for side in dict.fromkeys(sides)],
     )
 
 
 def _require_divisible(config: Config, num_devices: int) -> None:
     batch_size = config.data.batch_size
-    groups = num_devices * networks.norm_groups(config.batch_norm)
+    groups = num_devices * networks.norm_groups(config.norm)
     if batch_size % groups:
         raise ValueError(
             f"config.data.batch_size={batch_size} must be a multiple of {groups} "
-            f"({num_devices} devices, batch_norm={config.batch_norm}); use "
+            f"({num_devices} devices, batch_norm={config.norm}); use "
             f"{-(-batch_size // groups) * groups}"
         )
 
 
 def _require_groups(config: Config, num_devices: int) -> None:
     """Raises if a group is one image: its mean is the image, which becomes 0."""
-    size, norm = config.data.batch_size, config.batch_norm
+    size, norm = config.data.batch_size, config.norm
     groups = num_devices * networks.norm_groups(norm)
+    given, remedy = f"config.batch_norm={norm!r}", "fewer groups, or global"
+    if norm != config.batch_norm:
+        parts = config.train.accumulate
+        given, remedy = f"config.train.accumulate={parts}", "or fewer parts"
     if norm != "global" and size < 2 * groups:
         raise ValueError(
-            f"config.batch_norm={norm!r} with config.data.batch_size={size} must have "
-            f"2 images or more in each of its {groups} groups ({num_devices} devices), "
-            f"because one image is normalized to 0; use a batch size of {2 * groups}, "
-            "fewer groups, or global"
+            f"{given} with config.data.batch_size={size} must have 2 images or more in "
+            f"each of its {groups} groups ({num_devices} devices), because one image "
+            f"is normalized to 0; use a batch size of {2 * groups}, {remedy}"
         )
 
 

@@ -35,6 +35,23 @@ class Batch(NamedTuple):
     labels: Any = None
 
 
+class Targets(NamedTuple):
+    """What a base method computes before its loss, without a gradient.
+
+    Attributes:
+        embeddings: what the views predict, [t, b, d]; None if the loss computes it.
+        batch_stats: new batch-norm running statistics, by network.
+        memory: new entries of `TrainState.memory`, by name; the loss is evaluated with
+            the earlier ones.
+        metrics: scalars to log.
+    """
+
+    embeddings: Any
+    batch_stats: dict[str, Any]
+    memory: dict[str, Any]
+    metrics: Metrics
+
+
 class Forward(NamedTuple):
     """Results of one evaluation of a base method's loss, in addition to the loss.
 
@@ -85,11 +102,11 @@ class TrainState(struct.PyTreeNode):
         stats = self.batch_stats.get(network, {})
         return {"params": group[network], "batch_stats": stats}
 
-    def after(self, forward: Forward) -> Self:
+    def after(self, results: Targets | Forward) -> Self:
         """Returns this state with the statistics and the memory of a forward pass."""
         return self.replace(
-            batch_stats=self.batch_stats | forward.batch_stats,
-            memory=self.memory | forward.memory,
+            batch_stats=self.batch_stats | results.batch_stats,
+            memory=self.memory | results.memory,
         )
 
 
@@ -97,6 +114,15 @@ class TrainState(struct.PyTreeNode):
 ExtraLoss: TypeAlias = Callable[
     [TrainState, Forward], tuple[jax.Array, tuple[TrainState, Metrics]]
 ]
+# A function that sees a base method's forward pass and has no effect on its gradient;
+# returns the new state and metrics.
+Observer: TypeAlias = Callable[[TrainState, Forward], tuple[TrainState, Metrics]]
+
+
+def no_observer(state: TrainState, forward: Forward) -> tuple[TrainState, Metrics]:
+    """Returns the unchanged state and no metrics."""
+    del forward
+    return state, {}
 
 
 @runtime_checkable
@@ -144,7 +170,8 @@ class BaseMethod(Method, Protocol):
         state: TrainState,
         batch: Batch,
         key: jax.Array,
-        extra_loss: ExtraLoss = ...,
+        extra_loss: ExtraLoss | None = None,
+        observe: Observer = no_observer,
     ) -> tuple[TrainState, Metrics]:
         """Takes one step on the sum of the method's loss and an extra loss.
 

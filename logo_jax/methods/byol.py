@@ -15,6 +15,7 @@ from logo_jax.methods.base import (
     TARGET_ENCODER,
     Batch,
     Forward,
+    Targets,
     TrainState,
 )
 from logo_jax.methods.gradient import GradientMethod
@@ -60,6 +61,7 @@ class BYOL(GradientMethod):
     running_stats: str = "all"
 
     trains = (ENCODER, PREDICTOR)
+    separable = True
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
         """Returns the state before the first step; the target is a copy of the encoder.
@@ -86,9 +88,17 @@ class BYOL(GradientMethod):
         )
         return state.replace(memory=state.memory | {TARGET_ENCODER: moved})
 
-    def loss(self, state: TrainState, batch: Batch, key: jax.Array):
-        """Returns the weighted negative cosine of predictions and targets."""
+    def targets(self, state: TrainState, batch: Batch, key: jax.Array) -> Targets:
+        """Returns the target encoder's embeddings."""
         del key  # only the crops are random
+        views = target_views(self.pair_weights)
+        variables = state.variables(TARGET_ENCODER)
+        encoded = encode_views(self.encoder, variables, batch, views)
+        stats = {TARGET_ENCODER: encoded.batch_stats}
+        return Targets(encoded.embeddings, stats, {}, {})
+
+    def loss(self, state: TrainState, batch: Batch, targets: jax.Array):
+        """Returns the weighted negative cosine of predictions and targets."""
         weights = self.pair_weights
         encoded = encode_views(
             self.encoder,
@@ -99,16 +109,8 @@ class BYOL(GradientMethod):
         )
         z = encoded.embeddings
         predicted = encode(self.predictor, state.variables(PREDICTOR), [*z])
-        target = state.variables(TARGET_ENCODER)
-        targets = encode_views(self.encoder, target, batch, target_views(weights))
-        losses = negative_cosine(
-            predicted.embeddings[:, None], targets.embeddings[None]
-        )
+        losses = negative_cosine(predicted.embeddings[:, None], targets[None])
         num_global = batch.global_crops.shape[1]
         loss, metrics = pair_loss(losses, used_weights(weights), num_global)
-        stats = {
-            ENCODER: encoded.batch_stats,
-            PREDICTOR: predicted.batch_stats,
-            TARGET_ENCODER: targets.batch_stats,
-        }
+        stats = {ENCODER: encoded.batch_stats, PREDICTOR: predicted.batch_stats}
         return loss, Forward(z, stats, {}, metrics, encoded.features)

@@ -1,8 +1,9 @@
 """The gradient step of all methods; only here are gradients averaged over devices."""
 
 import abc
+import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias, cast
 
 import flax.linen as nn
 import jax
@@ -17,9 +18,13 @@ from logo_jax.methods.base import (
     ExtraLoss,
     Forward,
     Metrics,
+    Observer,
     Params,
+    Targets,
     TrainState,
+    no_observer,
 )
+from logo_jax.methods.parts import join_rows, mean_of_parts, num_parts, split_rows
 from logo_jax.parallel.collectives import gather, global_size, varying
 from logo_jax.parallel.mesh import AXIS
 
@@ -84,12 +89,6 @@ def gradient_step(
     return state, metrics, norms
 
 
-def no_extra_loss(state: TrainState, forward: Forward) -> tuple[jax.Array, Aux]:
-    """Returns an extra loss of zero and the unchanged state."""
-    del forward
-    return jnp.zeros(()), (state, {})
-
-
 class GradientMethod(abc.ABC):
     """A method whose update is one gradient step on its loss.
 
@@ -102,6 +101,10 @@ class GradientMethod(abc.ABC):
         running_stats: views that update the encoder's running statistics: "all", or
             "globals" (local crops do not).
         trains: names of the networks that the loss trains.
+        separable: whether the loss of a batch is the mean of the losses of its images,
+            apart from batch norm, and changes no memory. If the encoder has several
+            parts, the gradient of such a loss is computed part by part; that of another
+            loss needs the embeddings of all parts first, and encodes each part again.
     """
 
     encoder: nn.Module
@@ -109,6 +112,7 @@ class GradientMethod(abc.ABC):
     pair_weights: np.ndarray
     running_stats: str
     trains: ClassVar[tuple[str, ...]]
+    separable: ClassVar[bool] = False
 
     @abc.abstractmethod
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
@@ -116,7 +120,7 @@ class GradientMethod(abc.ABC):
 
     @abc.abstractmethod
     def loss(
-        self, state: TrainState, batch: Batch, key: jax.Array
+        self, state: TrainState, batch: Batch, targets: Any
     ) -> tuple[jax.Array, Forward]:
         """Returns the loss on this device's rows, and the results of its forward pass.
 
@@ -124,8 +128,21 @@ class GradientMethod(abc.ABC):
             state: the train state; the loss is differentiated with respect to its
                 `params[trains]`.
             batch: this device's rows.
+            targets: the embeddings that `targets` returned for these rows.
+        """
+
+    def targets(self, state: TrainState, batch: Batch, key: jax.Array) -> Targets:
+        """Computes what the loss needs and no gradient passes through.
+
+        By default there is none.
+
+        Args:
+            state: the train state, with the updated momentum encoder.
+            batch: this device's rows.
             key: random key, the same on all devices.
         """
+        del state, batch, key
+        return Targets(None, {}, {}, {})
 
     def update_momentum_encoder(self, state: TrainState) -> TrainState:
         """Updates the momentum encoder, before the gradient step.
@@ -139,7 +156,8 @@ class GradientMethod(abc.ABC):
         state: TrainState,
         batch: Batch,
         key: jax.Array,
-        extra_loss: ExtraLoss = no_extra_loss,
+        extra_loss: ExtraLoss | None = None,
+        observe: Observer = no_observer,
     ) -> tuple[TrainState, Metrics]:
         """Updates the momentum encoder, then takes a gradient step on the loss.
 
@@ -147,26 +165,74 @@ class GradientMethod(abc.ABC):
             state: the train state.
             batch: this device's rows.
             key: random key, the same on all devices.
-            extra_loss: term that is added to the loss. The state it returns, which may
-                contain another network's update, is kept.
+            extra_loss: term that is added to the loss; None: no term. The state it
+                returns, which may contain another network's update, is kept.
+            observe: function that sees the forward pass, outside the gradient. The
+                state it returns is kept.
 
         Returns:
             The new state and the metrics, with the norm of the encoder's gradient.
         """
         state = self.update_momentum_encoder(state)
+        targets = self.targets(state, batch, key)
+        params = varying({name: state.params[name] for name in self.trains})
+        if self.separable and extra_loss is None and num_parts(self.encoder) > 1:
+            loss, forward, grads = self._by_parts(state, params, batch, targets)
+            after, metrics = state.after(targets).after(forward), {}
+        else:
 
-        def loss_fn(params):
-            trained = state.replace(params=state.params | params)
-            loss, forward = self.loss(trained, batch, key)
-            extra, (after, metrics) = extra_loss(state.after(forward), forward)
-            health = embedding_health(forward.embeddings)
-            metrics = {"loss": loss + extra} | health | forward.metrics | metrics
-            return loss + extra, (after, metrics)
+            def loss_fn(params):
+                loss, forward = self._loss(state, params, batch, targets.embeddings)
+                after, metrics = state.after(targets).after(forward), {}
+                if extra_loss is not None:
+                    extra, (after, metrics) = extra_loss(after, forward)
+                    loss = loss + extra
+                return loss, (forward, after, metrics)
 
-        state, metrics, norms = gradient_step(
-            state, loss_fn, trains=self.trains, tx=self.tx, opt_state="base"
+            (loss, (forward, after, metrics)), grads = jax.value_and_grad(
+                loss_fn, has_aux=True
+            )(params)
+        after, observed = observe(after, forward)
+        state, norms = apply_gradients(after, grads, tx=self.tx, opt_state="base")
+        health = embedding_health(forward.embeddings)
+        metrics = health | targets.metrics | forward.metrics | metrics | observed
+        return state, metrics | {"loss": loss, "grad_norm": norms[ENCODER]}
+
+    def _loss(self, state, params, batch, targets):
+        """Returns the loss at these values of the trained parameters."""
+        return self.loss(state.replace(params=state.params | params), batch, targets)
+
+    def _by_parts(self, state, params, batch, targets):
+        """Returns loss, forward pass and gradient, computed one part after another."""
+        parts = num_parts(self.encoder)
+        value_and_grad = jax.value_and_grad(self._of_one_part()._loss, 1, has_aux=True)
+
+        def add_part(total, rows):
+            results, grads = value_and_grad(state, params, *rows)
+            return jax.tree.map(jnp.add, total, grads), results
+
+        rows = split_rows(batch, parts, axis=0)
+        rows = rows, split_rows(targets.embeddings, parts, axis=1)
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        total, (losses, forwards) = jax.lax.scan(add_part, zeros, rows)
+        forward = Forward(
+            embeddings=join_rows(forwards.embeddings, axis=1),
+            batch_stats=mean_of_parts(forwards.batch_stats),
+            memory={},
+            metrics=mean_of_parts(forwards.metrics),
+            features=join_rows(forwards.features, axis=0),
         )
-        return state, metrics | {"grad_norm": norms[ENCODER]}
+        grads = jax.tree.map(lambda x: x / parts, total)
+        return losses.mean(), forward, grads
+
+    def _of_one_part(self) -> Self:
+        """Returns this method with networks that encode all images together."""
+        networks = {
+            name: network.clone(parts=1)
+            for name, network in vars(self).items()
+            if num_parts(network) > 1
+        }
+        return dataclasses.replace(cast(Any, self), **networks)
 
 
 def embedding_health(embeddings: jax.Array) -> Metrics:

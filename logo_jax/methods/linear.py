@@ -26,9 +26,11 @@ from logo_jax.methods.base import (
     ExtraLoss,
     Forward,
     Metrics,
+    Observer,
     TrainState,
+    no_observer,
 )
-from logo_jax.methods.gradient import gradient_step, no_extra_loss
+from logo_jax.methods.gradient import gradient_step
 from logo_jax.parallel.collectives import as_mean_over_devices, gather
 
 Classifier: TypeAlias = Mapping[str, Any]
@@ -224,15 +226,16 @@ class OnlineLinear:
         state: TrainState,
         batch: Batch,
         key: jax.Array,
-        extra_loss: ExtraLoss = no_extra_loss,
+        extra_loss: ExtraLoss | None = None,
+        observe: Observer = no_observer,
     ):
         """Updates the base method and, with the same features, the classifier."""
 
-        def with_linear(state: TrainState, forward: Forward):
-            extra, (state, metrics) = extra_loss(state, forward)
-            features = unit_features(jax.lax.stop_gradient(forward.features))
+        def train_too(state: TrainState, forward: Forward):
+            state, metrics = observe(state, forward)
+            features = unit_features(forward.features)
             state, linear = train_classifier(state, features, batch.labels, self.tx)
             linear = {f"linear/{name}": value for name, value in linear.items()}
-            return extra, (state, metrics | linear)
+            return state, metrics | linear
 
-        return self.base.update(state, batch, key, with_linear)
+        return self.base.update(state, batch, key, extra_loss, train_too)

@@ -10,7 +10,14 @@ import numpy as np
 import optax
 
 from logo_jax.losses import info_nce, l2_normalize
-from logo_jax.methods.base import ENCODER, KEY_ENCODER, Batch, Forward, TrainState
+from logo_jax.methods.base import (
+    ENCODER,
+    KEY_ENCODER,
+    Batch,
+    Forward,
+    Targets,
+    TrainState,
+)
 from logo_jax.methods.gradient import GradientMethod
 from logo_jax.methods.multi_crop import encode, encode_views, split_views
 from logo_jax.methods.pairing import pair_loss, predicting_views, target_views
@@ -58,6 +65,7 @@ class MoCo(GradientMethod):
     running_stats: str = "all"
 
     trains = (ENCODER,)
+    separable = True
 
     def __post_init__(self):
         if self.queue_size < 1:
@@ -94,13 +102,28 @@ class MoCo(GradientMethod):
         )
         return state.replace(memory=state.memory | {KEY_ENCODER: moved})
 
-    def loss(self, state: TrainState, batch: Batch, key: jax.Array):
+    def targets(self, state: TrainState, batch: Batch, key: jax.Array) -> Targets:
+        """Returns the keys, and the queue with the keys of global views."""
+        views, num_global = split_views(batch), batch.global_crops.shape[1]
+        _, key_views = self._query_and_key_views(len(views))
+        keys, stats = self._encode_keys(state, [views[t] for t in key_views], key)
+        enqueued = keys[: len(self._enqueued_views(num_global))]
+        # keys enqueued before this step, as a fraction of the queue
+        filled = state.step * global_size(enqueued[..., 0].size) / self.queue_size
+        return Targets(
+            embeddings=keys,
+            batch_stats={KEY_ENCODER: stats},
+            memory=enqueue(state.memory, enqueued),
+            metrics={"health/queue_fill": jnp.minimum(filled, 1.0)},
+        )
+
+    def loss(self, state: TrainState, batch: Batch, targets: jax.Array):
         """Returns weighted InfoNCE of queries against other views' keys and the queue.
 
-        `Forward.memory` has the new queue, with this step's keys.
+        The queue is that of the state, without this step's keys.
         """
-        views, num_global = split_views(batch), batch.global_crops.shape[1]
-        query_views, key_views = self._query_and_key_views(len(views))
+        num_global, num_local = (crops.shape[1] for crops in batch[:2])
+        query_views, key_views = self._query_and_key_views(num_global + num_local)
         encoded = encode_views(
             self.encoder,
             state.variables(ENCODER),
@@ -108,25 +131,21 @@ class MoCo(GradientMethod):
             query_views,
             self.running_stats,
         )
-        keys, key_stats = self._encode_keys(state, [views[t] for t in key_views], key)
         # Local views are not targets; they have keys only with encode_unused_views.
         key_views = [t for t in key_views if t < self.pair_weights.shape[1]]
         losses = info_nce(
             l2_normalize(encoded.embeddings),
-            keys[: len(key_views)],
+            targets[: len(key_views)],
             state.memory["queue"],
             temperature=self.temperature,
         )
         weights = self.pair_weights[np.ix_(query_views, key_views)]
         loss, metrics = pair_loss(losses, weights, num_global)
-        enqueued = keys[: len(self._enqueued_views(num_global))]
-        # keys enqueued before this step, as a fraction of the queue
-        filled = state.step * global_size(enqueued[..., 0].size) / self.queue_size
         return loss, Forward(
             embeddings=encoded.embeddings,
-            batch_stats={ENCODER: encoded.batch_stats, KEY_ENCODER: key_stats},
-            memory=enqueue(state.memory, enqueued),
-            metrics=metrics | {"health/queue_fill": jnp.minimum(filled, 1.0)},
+            batch_stats={ENCODER: encoded.batch_stats},
+            memory={},
+            metrics=metrics,
             features=encoded.features,
         )
 

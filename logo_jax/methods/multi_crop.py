@@ -10,6 +10,7 @@ import numpy as np
 
 from logo_jax.methods.base import Batch
 from logo_jax.methods.pairing import predicting_views, target_views
+from logo_jax.methods.parts import join_rows, mean_of_parts, num_parts, split_rows
 
 
 class Encoded(NamedTuple):
@@ -40,6 +41,11 @@ def encode(
     stacked on a leading axis, for which batch norm has separate statistics, so the
     result equals that of encoding one view after another.
 
+    A network with an attribute `parts` above 1 encodes that many equal parts of the
+    images one after another. For the gradient each part is encoded again, so that the
+    activations of one part at a time are in memory. Running statistics move by the mean
+    over the parts, as with groups of a batch norm.
+
     Args:
         network: called as `network.apply(variables, x, train=True)`.
         variables: its "params" and "batch_stats".
@@ -62,19 +68,41 @@ def encode(
             and views[stop].shape == views[start].shape
         ):
             stop += 1
-        output, updated = network.apply(
-            {"params": variables["params"], "batch_stats": stats},
-            jnp.stack(views[start:stop]),
-            train=True,
-            mutable=["batch_stats", "intermediates"],
+        encoded = _encode_stack(
+            network, variables | {"batch_stats": stats}, jnp.stack(views[start:stop])
         )
-        if not start and "features" in (sown := updated.get("intermediates", {})):
-            features = sown["features"][0][0]
+        if not start:
+            features = encoded.features
         if start < num_updating_stats:
-            stats = updated.get("batch_stats", stats)
-        embeddings.append(output)
+            stats = encoded.batch_stats
+        embeddings.append(encoded.embeddings)
         start = stop
     return Encoded(jnp.concatenate(embeddings), stats, features)
+
+
+def _encode_stack(network: Any, variables: dict[str, Any], views: jax.Array) -> Encoded:
+    """Encodes views of one shape [v, b, ...], part after part if there are several."""
+
+    def apply(views: jax.Array) -> Encoded:
+        output, updated = network.apply(
+            variables, views, train=True, mutable=["batch_stats", "intermediates"]
+        )
+        stats = updated.get("batch_stats", variables["batch_stats"])
+        sown = updated.get("intermediates", {})
+        features = sown["features"][0][0] if "features" in sown else None
+        return Encoded(output, stats, features)
+
+    parts = num_parts(network)
+    if parts == 1:
+        return apply(views)
+    # Inside a loop, XLA cannot merge the second encoding of a part with the first.
+    apply_again = jax.checkpoint(apply, prevent_cse=False)
+    encoded = jax.lax.map(apply_again, split_rows(views, parts, axis=1))
+    return Encoded(
+        join_rows(encoded.embeddings, axis=1),
+        mean_of_parts(encoded.batch_stats),
+        join_rows(encoded.features, axis=0),
+    )
 
 
 def split_views(batch: Batch) -> list[jax.Array]:

@@ -38,6 +38,7 @@ class SimSiam(GradientMethod):
     running_stats: str = "all"
 
     trains = (ENCODER, PREDICTOR)
+    separable = True
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
         """Returns the state before the first step."""
@@ -55,17 +56,17 @@ class SimSiam(GradientMethod):
             memory={},
         )
 
-    def loss(self, state: TrainState, batch: Batch, key: jax.Array):
+    def loss(self, state: TrainState, batch: Batch, targets: None):
         """Returns the weighted negative cosine of predictions and embeddings."""
-        del key  # only the crops are random
+        del targets  # they are views of the encoder itself
         weights, variables = self.pair_weights, state.variables(ENCODER)
-        encoded, targets = encode_pairs(
+        encoded, paired = encode_pairs(
             self.encoder, variables, batch, weights, self.running_stats
         )
         z = encoded.embeddings
         predicted = encode(self.predictor, state.variables(PREDICTOR), [*z])
-        targets = jax.lax.stop_gradient(targets)
-        losses = negative_cosine(predicted.embeddings[:, None], targets[None])
+        paired = jax.lax.stop_gradient(paired)
+        losses = negative_cosine(predicted.embeddings[:, None], paired[None])
         num_global = batch.global_crops.shape[1]
         loss, metrics = pair_loss(losses, used_weights(weights), num_global)
         stats = {ENCODER: encoded.batch_stats, PREDICTOR: predicted.batch_stats}

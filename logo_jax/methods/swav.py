@@ -107,16 +107,16 @@ class SwAV(GradientMethod):
         prototypes = jax.tree.map(l2_normalize, state.params[PROTOTYPES])
         return state.replace(params=state.params | {PROTOTYPES: prototypes})
 
-    def loss(self, state: TrainState, batch: Batch, key: jax.Array):
+    def loss(self, state: TrainState, batch: Batch, targets: None):
         """Returns the weighted cross-entropy of predicting other views' codes."""
-        del key  # only the crops are random
+        del targets  # they are codes of the encoder's own embeddings
         weights, variables = self.pair_weights, state.variables(ENCODER)
-        encoded, targets = encode_pairs(
+        encoded, assigned = encode_pairs(
             self.encoder, variables, batch, weights, self.running_stats
         )
         prototypes = state.params[PROTOTYPES]["kernel"]
-        targets = gather(jax.lax.stop_gradient(l2_normalize(targets)), axis=1)
-        codes = self._codes(state, targets, jax.lax.stop_gradient(prototypes))
+        assigned = gather(jax.lax.stop_gradient(l2_normalize(assigned)), axis=1)
+        codes = self._codes(state, assigned, jax.lax.stop_gradient(prototypes))
         codes = local_rows(codes, axis=1)
         losses = swapped_prediction(
             codes,
@@ -128,7 +128,7 @@ class SwAV(GradientMethod):
         return loss, Forward(
             embeddings=encoded.embeddings,
             batch_stats={ENCODER: encoded.batch_stats},
-            memory=self._enqueue(state.memory, targets),
+            memory=self._enqueue(state.memory, assigned),
             metrics=metrics | {"code_entropy": entropy(codes).mean()},
             features=encoded.features,
         )

@@ -10,10 +10,13 @@ class Encoder(nn.Module):
     Attributes:
         backbone: network from images to pooled features.
         head: network from features to embeddings.
+        parts: number of equal parts of a device's images that training encodes one
+            after another (`methods.multi_crop.encode`).
     """
 
     backbone: nn.Module
     head: nn.Module
+    parts: int = 1
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Returns embeddings [..., d] of images [..., h, w, c].

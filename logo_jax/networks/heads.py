@@ -23,6 +23,8 @@ class MLP(nn.Module):
         last_norm: whether the output is normalized too, by a batch norm without scale
             and bias.
         dtype: dtype of the computation; the output is float32.
+        parts: number of equal parts of a device's images that training encodes one
+            after another (`methods.multi_crop.encode`).
     """
 
     features: tuple[int, ...]
@@ -30,6 +32,7 @@ class MLP(nn.Module):
     hidden_bias: bool = True
     last_norm: bool = False
     dtype: Any = jnp.float32
+    parts: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -96,13 +99,17 @@ def byol_head(
 
 
 def simsiam_predictor(
-    hidden: int, dim: int, norm: Norm = BatchNorm, dtype: Any = jnp.float32
+    hidden: int,
+    dim: int,
+    norm: Norm = BatchNorm,
+    dtype: Any = jnp.float32,
+    parts: int = 1,
 ) -> MLP:
     """Returns the predictor of SimSiam and BYOL: Linear, batch norm, ReLU, Linear.
 
     SimSiam's predictor is a bottleneck; in BYOL's, `hidden` is much larger than `dim`.
     """
-    return MLP((hidden, dim), norm=norm, hidden_bias=False, dtype=dtype)
+    return MLP((hidden, dim), norm, hidden_bias=False, dtype=dtype, parts=parts)
 
 
 class Regressor(nn.Module):

@@ -266,11 +266,12 @@ def default_workdir(config: str) -> Path:
 def _headline(experiment: Experiment, folder: Path) -> str:
     """The first line of a run: its images, length, devices and folder."""
     schedule, config = experiment.spec.schedule, experiment.spec.config
-    data = config.data
+    data, parts = config.data, config.train.accumulate
     epochs = schedule.num_steps / schedule.steps_per_epoch
+    in_parts = f" in {parts} parts (batch_norm={config.norm})" if parts > 1 else ""
     return (
         f"training on {data.location.title} for {schedule.num_steps:,} steps of "
-        f"{data.batch_size} images (epochs: {epochs:.4g}), on "
+        f"{data.batch_size} images{in_parts} (epochs: {epochs:.4g}), on "
         f"{workdir.describe_machine(experiment.mesh)['devices']}, in {_shown(folder)}"
         f"{_start(config)}"
     )

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from jax.sharding import Mesh
 
 from logo_jax.configs import local_path
-from logo_jax.configs.base import MAY_CHANGE, PATHS, complete
+from logo_jax.configs.base import PATHS, complete, may_change
 from logo_jax.training import atomic
 
 try:
@@ -124,7 +124,7 @@ def _refused(workdir: pathlib.Path) -> Iterator[None]:
 def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> list[str]:
     """Raises an error if the folder has a run of another config; writes nothing.
 
-    Fields in `MAY_CHANGE` may differ, because they change nothing that is learned.
+    Fields in `may_change` may differ, because they change nothing that is learned.
 
     Args:
         workdir: folder of a run to resume, or of a new run.
@@ -142,7 +142,8 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> list[str]:
     if (workdir / CONFIG_FILE).exists():
         saved = with_absolute_paths(read_config(workdir))
         changed = differences(saved, as_read(config))
-        refused = [x for x in changed if x.partition(":")[0] not in MAY_CHANGE]
+        free = may_change(saved)
+        refused = [x for x in changed if x.partition(":")[0] not in free]
         if refused:
             raise ValueError(
                 f"{workdir} holds a run of another config ({'; '.join(refused)}); "

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,24 +48,47 @@ def sgd(make=optim.sgd):
     return make(0.05, momentum=0.9, weight_decay=1e-3)
 
 
-def norm(axis_name, splits=1):
-    return lambda **fields: BatchNorm(axis_name, splits, **fields)
+class Norms(NamedTuple):
+    """The batch norms of a method.
+
+    Attributes:
+        axis_name: device axis over which statistics are shared; None: none.
+        groups: groups of images with their own statistics on each device.
+        parts: parts of a device's images that are encoded one after another.
+    """
+
+    axis_name: str | None = AXIS
+    groups: int = 1
+    parts: int = 1
+
+    def of_all(self, **fields):
+        """Returns a batch norm whose input are all images of a device."""
+        return BatchNorm(self.axis_name, self.groups, **fields)
+
+    def of_part(self, **fields):
+        """Returns a batch norm whose input is one part of the images."""
+        return BatchNorm(self.axis_name, self.groups // self.parts, **fields)
+
+    def backbone(self):
+        return TinyBackbone((4, 8), self.axis_name, self.groups // self.parts)
 
 
-def simsiam(axis_name=AXIS, pairing="global_targets", num_local=2):
+GLOBAL, PER_DEVICE = Norms(), Norms(None)
+
+
+def simsiam(norms=GLOBAL, pairing="global_targets", num_local=2):
     encoder = Encoder(
-        TinyBackbone((4, 8), axis_name),
-        heads.simsiam_head(2, 8, DIM, norm=norm(axis_name)),
+        norms.backbone(),
+        heads.simsiam_head(2, 8, DIM, norm=norms.of_part),
+        norms.parts,
     )
-    predictor = heads.simsiam_predictor(4, DIM, norm=norm(axis_name))
+    predictor = heads.simsiam_predictor(4, DIM, norms.of_part, parts=norms.parts)
     return SimSiam(encoder, predictor, sgd(), pair_weights(pairing, 2, num_local))
 
 
-def moco(
-    axis_name=AXIS, pairing="global_targets", num_local=2, backbone=None, **fields
-):
-    backbone = backbone or TinyBackbone((4, 8), axis_name)
-    encoder = Encoder(backbone, heads.moco_head(8, DIM))
+def moco(norms=GLOBAL, pairing="global_targets", num_local=2, backbone=None, **fields):
+    backbone = backbone or norms.backbone()
+    encoder = Encoder(backbone, heads.moco_head(8, DIM), norms.parts)
     weights = pair_weights(pairing, 2, num_local)
     fields = {
         "tx": sgd(),
@@ -77,27 +101,28 @@ def moco(
     return MoCo(encoder, pair_weights=weights, **fields)
 
 
-def moco_vit(axis_name=AXIS):
+def moco_vit(norms=GLOBAL):
     """Returns MoCo with a vision transformer whose patches have a frozen projection."""
     vit = ViT(depth=1, heads=2, width=4, patch=4, frozen_patches=True)
     tx = optim.frozen(sgd(), PATCHES)
-    return moco(axis_name, backbone=FoldedViews(vit), tx=tx)
+    return moco(norms, backbone=FoldedViews(vit), tx=tx)
 
 
-def byol(axis_name=AXIS, pairing="global_targets", num_local=2, **fields):
-    encoder = Encoder(
-        TinyBackbone((4, 8), axis_name), heads.byol_head(8, DIM, norm=norm(axis_name))
-    )
-    predictor = heads.simsiam_predictor(8, DIM, norm=norm(axis_name))
+def byol_encoder(norms):
+    head = heads.byol_head(8, DIM, norm=norms.of_part)
+    return Encoder(norms.backbone(), head, norms.parts)
+
+
+def byol(norms=GLOBAL, pairing="global_targets", num_local=2, **fields):
+    encoder = byol_encoder(norms)
+    predictor = heads.simsiam_predictor(8, DIM, norms.of_part, parts=norms.parts)
     fields = {"momentum": optim.momentum_schedule(0.5, num_steps=8)} | fields
     weights = pair_weights(pairing, 2, num_local)
     return BYOL(encoder, predictor, sgd(), weights, **fields)
 
 
-def swav(axis_name=AXIS, pairing="global_targets", num_local=2, **fields):
-    encoder = Encoder(
-        TinyBackbone((4, 8), axis_name), heads.byol_head(8, DIM, norm=norm(axis_name))
-    )
+def swav(norms=GLOBAL, pairing="global_targets", num_local=2, **fields):
+    encoder = byol_encoder(norms)
     weights = pair_weights(pairing, 2, num_local)
     fields = {
         "tx": sgd(),
@@ -119,15 +144,15 @@ def freezing(steps):
     return optim.by_network({ENCODER: encoder, PROTOTYPES: prototypes})
 
 
-def learned(axis_name=AXIS, **fields):
-    fields = {"regressor": heads.Regressor(8, 2, norm=norm(axis_name))} | fields
+def learned(norms=GLOBAL, **fields):
+    fields = {"regressor": heads.Regressor(8, 2, norm=norms.of_all)} | fields
     return LearnedAffinity(tx=sgd(), **RELEASED | fields)
 
 
-def optional(axis_name=AXIS):
+def optional(norms=GLOBAL):
     """Returns a learned affinity that differs from the released one in every option."""
     return learned(
-        axis_name,
+        norms,
         loss=donsker_varadhan,
         noise_on="both",
         negatives="roll",
@@ -136,7 +161,7 @@ def optional(axis_name=AXIS):
     )
 
 
-def logo(base, axis_name=AXIS, affinity=None, **fields):
+def logo(base, norms=GLOBAL, affinity=None, **fields):
     fields = {
         "update_kind": "released",
         "weight": 0.5,
@@ -147,7 +172,7 @@ def logo(base, axis_name=AXIS, affinity=None, **fields):
     } | fields
     return LoGo(
         base=base,
-        affinity=affinity or learned(axis_name),
+        affinity=affinity or learned(norms),
         repel_tx=sgd(optim.clipped_sgd),
         **fields,
     )
@@ -225,4 +250,4 @@ class Trainer:
 @functools.cache
 def one_device(name):
     """Returns the trainer of a method on one device, which all tests share."""
-    return Trainer(METHODS[name](axis_name=None))
+    return Trainer(METHODS[name](norms=PER_DEVICE))

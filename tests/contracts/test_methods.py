@@ -75,6 +75,39 @@ def test_four_devices_equal_one_with_global_batch_norm(name):
         np.testing.assert_allclose(a_metrics[key], b_metrics[key], atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "simsiam",
+        "moco_shuffled",
+        "byol",
+        "swav_queue",
+        "logo_simsiam_joint",
+        "logo_moco",
+        "logo_moco_joint",
+        "logo_byol_joint",
+        "logo_swav",
+        "logo_swav_joint",
+    ],
+)
+def test_parts_of_a_batch_equal_the_whole_with_the_same_groups(name):
+    groups = cases.Norms(None, groups=2)
+    whole = cases.Trainer(cases.METHODS[name](norms=groups))
+    parts = cases.Trainer(cases.METHODS[name](norms=groups._replace(parts=2)))
+    first = whole.init(), replicate(whole.first, parts.mesh)
+    (a, a_metrics), (b, b_metrics) = (
+        trainer.run(state, 1)
+        for trainer, state in zip((whole, parts), first, strict=True)
+    )
+    a, b = jax.device_get((a, b))
+    assert_equal(a.params, b.params, tolerance=1e-6)
+    # The momentum is the gradient, with entries up to 1, which sums over more images.
+    assert_equal(a, b, tolerance=1e-5)
+    assert a_metrics.keys() == b_metrics.keys()
+    for key in a_metrics:
+        np.testing.assert_allclose(a_metrics[key], b_metrics[key], atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["swav_queue", "logo_every_option"])
 def test_seeds_trained_together_equal_their_single_runs(name):
     method = cases.METHODS[name]()
@@ -112,7 +145,7 @@ def test_seeds_trained_together_equal_their_single_runs(name):
 
 @pytest.mark.parametrize("name", ["logo_moco", "moco_shuffled", "logo_simsiam_joint"])
 def test_replicas_stay_equal_with_batch_norm_per_device(name):
-    trainer = cases.Trainer(cases.METHODS[name](axis_name=None), 4)
+    trainer = cases.Trainer(cases.METHODS[name](norms=cases.PER_DEVICE), 4)
     state, _ = trainer.run(trainer.init(), 3)
     for leaf in jax.tree.leaves(state):
         copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
@@ -135,7 +168,7 @@ def test_replicas_stay_equal_with_batch_norm_per_device(name):
 def test_logo_with_zero_repulsion_equals_its_base_exactly(base, update_kind):
     bare = cases.one_device(base)
     fields = {"update_kind": update_kind, "weight": 0.0, "clip_ratio": 0.0}
-    method = cases.logo(bare.method, None, **fields)
+    method = cases.logo(bare.method, cases.PER_DEVICE, **fields)
     if update_kind == "released":
         still = cases.optim.clipped_sgd(0.05, momentum=0.0, weight_decay=0.0)
         method = dataclasses.replace(method, repel_tx=still)
@@ -185,7 +218,9 @@ def at(tree, path):
 @functools.cache
 def frozen_keys():
     """Returns MoCo with a fixed key encoder and a queue of two steps."""
-    return cases.Trainer(cases.moco(axis_name=None, momentum=1.0, queue_size=32))
+    return cases.Trainer(
+        cases.moco(norms=cases.PER_DEVICE, momentum=1.0, queue_size=32)
+    )
 
 
 def test_momentum_one_freezes_the_key_encoder():
@@ -223,7 +258,7 @@ def test_joint_logo_refuses_a_pairing_that_leaves_local_crops_out():
 
 def test_split_batch_norm_on_one_device_equals_per_device_norm_on_four():
     def method(splits):
-        base = cases.moco(axis_name=None)
+        base = cases.moco(norms=cases.PER_DEVICE)
         encoder = dataclasses.replace(
             base.encoder,
             backbone=cases.TinyBackbone((4, 8), splits=splits, parent=None),

@@ -16,16 +16,16 @@ from tests.contracts import cases
 
 def state_of(name: str) -> TrainState:
     """Returns the shapes of a method's state."""
-    method = cases.METHODS[name](axis_name=None)
+    method = cases.METHODS[name](norms=cases.PER_DEVICE)
     return jax.eval_shape(method.init, jax.random.key(1), cases.batch())
 
 
 @functools.cache
 def exchanges(
-    name: str, num_devices: int, axis_name: str | None = None
+    name: str, num_devices: int, norms: cases.Norms = cases.PER_DEVICE
 ) -> list[Collective]:
     """Returns the collectives of a method's step on `cases.BATCH` images in total."""
-    method = cases.METHODS[name](axis_name=axis_name)
+    method = cases.METHODS[name](norms=norms)
     return collectives(lowered(method, num_devices).compile().as_text())
 
 

@@ -59,7 +59,7 @@ def test_joint_logo_adds_the_regressors_gradient_scores_and_one_crops_embeddings
 
 
 def test_rolled_negatives_are_not_gathered():
-    found = bytes_by_kind(exchanges("logo_every_option", 4, "data"))
+    found = bytes_by_kind(exchanges("logo_every_option", 4, cases.GLOBAL))
     assert found["all-gather"] == HEALTH + SCORES
 
 
@@ -96,7 +96,8 @@ def test_global_batch_norm_adds_five_vectors_a_layer_and_view():
     """Mean and variance in the forward pass, and three vectors in the backward pass."""
     name = "logo_simsiam_joint"
     alone, together = (
-        bytes_by_kind(exchanges(name, 4, axis)) for axis in (None, "data")
+        bytes_by_kind(exchanges(name, 4, norms))
+        for norms in (cases.PER_DEVICE, cases.GLOBAL)
     )
     views = {ENCODER: 4, PREDICTOR: 4, REGRESSOR: 4 + 1}  # learning, then repelling
     stats = state_of(name).batch_stats

@@ -13,6 +13,7 @@ import pytest
 from logo_jax.data.loader import OnDeviceLoader, _take
 from logo_jax.evaluation import knn, nearest_neighbors
 from logo_jax.losses import info_nce
+from logo_jax.methods.multi_crop import encode
 from logo_jax.parallel.mesh import batch_sharding, make_mesh, replicate
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from tests.contracts import cases
@@ -41,14 +42,35 @@ def test_the_contrastive_loss_and_its_gradient_hold_one_views_logits_once():
 
 @pytest.mark.parametrize("update_kind", ["released", "joint"])
 def test_nothing_in_a_moco_logo_step_is_larger_than_one_views_logits(update_kind):
-    base = cases.moco(axis_name=None, queue_size=QUEUE)
-    method = cases.logo(base, None, update_kind=update_kind)
+    base = cases.moco(norms=cases.PER_DEVICE, queue_size=QUEUE)
+    method = cases.logo(base, cases.PER_DEVICE, update_kind=update_kind)
     text = programs.lowered(method, num_devices=1).as_text()
     sizes = [
         math.prod(int(n) for n in shape.split("x") if n)
         for shape in re.findall(r"tensor<([\dx]*x)f32>", text)
     ]
     assert max(sizes) == max(cases.BATCH, cases.DIM) * QUEUE
+
+
+def test_a_gradient_in_eight_parts_holds_the_activations_of_one():
+    shapes = [floats(64, 16, 16, 3)] * 2
+
+    def temporaries(parts):
+        norms = cases.Norms(None, groups=8, parts=parts)
+        method = cases.swav(norms)
+        encoder = method.encoder
+        state = jax.eval_shape(method.init, jax.random.key(0), cases.batch())
+        variables = state.params["encoder"], state.batch_stats["encoder"]
+
+        def loss(params, stats, views):
+            variables = {"params": params, "batch_stats": stats}
+            return jnp.square(encode(encoder, variables, views).embeddings).mean()
+
+        compiled = jax.jit(jax.grad(loss)).lower(*variables, shapes).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    images = 2 * 64 * 16 * 16 * 3 * FLOAT  # a copy of the views, part after part
+    assert temporaries(8) - images < 1.5 / 8 * (temporaries(1) - images)
 
 
 @pytest.mark.parametrize("size", [50_000, 1_281_167])

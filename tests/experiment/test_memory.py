@@ -57,9 +57,13 @@ def test_the_proposed_batch_fits_and_the_refused_run_writes_nothing(
     limited(monkeypatch, 0.6 * needed)
     with pytest.raises(ValueError, match="a training step needs") as refused:
         memory.fitted(made)
-    size = int(re.search(r"use config.data.batch_size=(\d+)", str(refused.value))[1])
+    found = str(refused.value)
+    size = int(re.search(r"or config.data.batch_size=(\d+)", found)[1])
     assert 6 <= size < 10  # 0.9 x 0.6 x 16 images, as far as memory is linear
     memory.fitted(experiment(arrays, **{"data.batch_size": size}))
+    parts = int(re.search(r"use config.train.accumulate=(\d+)", found)[1])
+    assert parts in (2, 4)
+    memory.fitted(experiment(arrays, **{"train.accumulate": parts}))
     assert "remat" not in str(refused.value)  # this network cannot recompute
     limited(monkeypatch, 1.0)
     fields = FIELDS | {"data.path": str(arrays)}
@@ -72,29 +76,38 @@ def test_the_proposed_batch_fits_and_the_refused_run_writes_nothing(
     ("limit", "expected"),
     [
         (
+            70,
+            [
+                "accumulate=2 (62 GiB)",
+                "batch_size=24 (62 GiB)",
+                "remat=True (50 GiB)",
+            ],
+        ),
+        (
             50,
             [
+                "accumulate=4 (32 GiB)",
                 "batch_size=16 (42 GiB)",
                 "remat=True with config.data.batch_size=40 (42 GiB)",
             ],
         ),
-        (60, ["batch_size=20 (52 GiB)", "remat=True (50 GiB)"]),
-        (13, ["remat=True with config.data.batch_size=8 (10 GiB)"]),
+        (22, ["remat=True with config.data.batch_size=16 (18 GiB)"]),
         (3, []),
     ],
 )
 def test_settings_are_the_largest_that_fit(limit, expected, monkeypatch):
     """With a memory of 2 GiB and 2.5 GiB an image, or 1 GiB an image with remat."""
 
-    def needed(trial, batch_size):
-        return (2 + batch_size * (1 if trial.remat else 2.5)) * 2**30
+    def needed(trial, batch_size, parts):
+        return (2 + batch_size / parts * (1 if trial.remat else 2.5)) * 2**30
 
     monkeypatch.setattr(memory._Trial, "_compile", needed)
-    fields = {"data.batch_size": 48, "batch_norm": "split:2"}
+    fields = {"data.batch_size": 48, "batch_norm": "split:4"}
     spec = make_spec(load("quickstart:baseline", fields).to_dict(), num_devices=2)
     mesh = make_mesh(jax.devices()[:2])
     made = Experiment(spec, mesh, None, "", None, None, None)  # what is looked at
-    found = list(memory._settings_that_fit(made, None, 0, limit * 2**30))
+    whole = needed(memory._Trial(made, None, 0, False), 48, 1)
+    found = list(memory._settings_that_fit(made, None, 0, limit * 2**30, whole))
     assert len(found) == len(expected)
     for text, part in zip(found, expected, strict=True):
         assert part in text

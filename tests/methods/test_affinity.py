@@ -62,12 +62,14 @@ def partners(affinity, keys, num_devices):
 
 @pytest.mark.parametrize("num_devices", [1, 4])
 def test_flipped_negatives_reverse_the_global_batch(num_devices):
-    (found,) = partners(cases.learned(None), [jax.random.key(0)], num_devices)
+    (found,) = partners(
+        cases.learned(cases.PER_DEVICE), [jax.random.key(0)], num_devices
+    )
     np.testing.assert_array_equal(found, np.arange(BATCH)[::-1])
 
 
 def test_rolled_negatives_are_one_random_shift_that_is_never_zero():
-    affinity = cases.learned(None, negatives="roll")
+    affinity = cases.learned(cases.PER_DEVICE, negatives="roll")
     shifts = set()
     keys = jax.random.split(jax.random.key(0), 12)
     for one, four in zip(*(partners(affinity, keys, n) for n in (1, 4)), strict=True):
@@ -92,7 +94,7 @@ def learn(affinity, key=0, num_devices=1):
 def test_noise_on_both_changes_negatives_and_on_none_changes_nothing():
     scores = {}
     for noise_on in ("none", "positives", "both"):
-        affinity = cases.learned(None, noise_on=noise_on, noise=2.0)
+        affinity = cases.learned(cases.PER_DEVICE, noise_on=noise_on, noise=2.0)
         _, metrics = learn(affinity)
         scores[noise_on] = [metrics["score_same"], metrics["score_different"]]
     same, different = zip(*scores.values(), strict=True)
@@ -103,7 +105,7 @@ def test_noise_on_both_changes_negatives_and_on_none_changes_nothing():
 
 
 def test_noise_has_the_norm_it_is_given():
-    affinity = cases.learned(None, noise=0.3)
+    affinity = cases.learned(cases.PER_DEVICE, noise=0.3)
     draw = lambda z: affinity.draw_noise(jax.random.key(0), (2, *z.shape))  # noqa: E731
     noise = on_devices(draw, jnp.zeros((1, 256, 128)), out_specs=P(None, None, AXIS))
     norms = np.linalg.norm(noise, axis=-1)
@@ -111,7 +113,7 @@ def test_noise_has_the_norm_it_is_given():
 
 
 def test_a_random_affinity_never_learns_but_repels():
-    affinity = cases.learned(None, trained=False)
+    affinity = cases.learned(cases.PER_DEVICE, trained=False)
     state = state_of(affinity)
     assert state.opt_states == {}
     params, metrics = learn(affinity)
@@ -142,16 +144,19 @@ def repel(affinity, z=None):
 
 def test_repelling_both_orders_does_not_depend_on_the_order():
     swapped = embeddings()[::-1]
-    both = [repel(cases.learned(None, both_orders=True), z)[0] for z in (None, swapped)]
-    one = [repel(cases.learned(None), z)[0] for z in (None, swapped)]
+    both = [
+        repel(cases.learned(cases.PER_DEVICE, both_orders=True), z)[0]
+        for z in (None, swapped)
+    ]
+    one = [repel(cases.learned(cases.PER_DEVICE), z)[0] for z in (None, swapped)]
     assert both[0] == pytest.approx(both[1], abs=1e-6)
     assert abs(one[0] - one[1]) > 1e-4
 
 
 def test_eval_scores_repelled_pairs_with_unchanged_running_statistics():
-    _, (before, after) = repel(cases.learned(None, regressor_norm="eval"))
+    _, (before, after) = repel(cases.learned(cases.PER_DEVICE, regressor_norm="eval"))
     jax.tree.map(np.testing.assert_array_equal, before, after)
-    _, (before, after) = repel(cases.learned(None))
+    _, (before, after) = repel(cases.learned(cases.PER_DEVICE))
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max() > 1e-6, before, after)
     assert all(jax.tree.leaves(moved))
 
@@ -159,10 +164,10 @@ def test_eval_scores_repelled_pairs_with_unchanged_running_statistics():
 def test_joint_norm_normalizes_repelled_pairs_with_negatives():
     losses = {}
     for regressor_norm in ("separate", "joint"):
-        affinity = cases.learned(None, regressor_norm=regressor_norm)
+        affinity = cases.learned(cases.PER_DEVICE, regressor_norm=regressor_norm)
         losses[regressor_norm] = repel(affinity)[0]
     assert abs(losses["joint"] - losses["separate"]) > 1e-4
-    affinity = cases.learned(None, regressor_norm="joint")
+    affinity = cases.learned(cases.PER_DEVICE, regressor_norm="joint")
     state, (first, second) = state_of(affinity), np.asarray(unit(embeddings()))
     other = second[::-1]
     kinds = ((first, second), (first, other), (other, first))
@@ -180,8 +185,10 @@ def test_joint_norm_normalizes_repelled_pairs_with_negatives():
 
 @pytest.mark.parametrize("splits", [1, 2])
 def test_joint_norm_makes_every_positive_depend_on_negatives(splits):
-    regressor = heads.Regressor(8, 2, norm=cases.norm(None, splits))
-    affinity = cases.learned(None, regressor_norm="joint", regressor=regressor)
+    regressor = heads.Regressor(8, 2, norm=cases.Norms(None, splits).of_all)
+    affinity = cases.learned(
+        cases.PER_DEVICE, regressor_norm="joint", regressor=regressor
+    )
     state = state_of(affinity)
     pairs = jax.random.normal(jax.random.key(3), (4, BATCH, 2 * DIM))
 
@@ -198,18 +205,22 @@ def unit(z):
 
 def test_raw_inputs_keep_their_length():
     long = 10 * embeddings()
-    normalized = [repel(cases.learned(None), z)[0] for z in (None, long)]
+    normalized = [repel(cases.learned(cases.PER_DEVICE), z)[0] for z in (None, long)]
     assert normalized[0] == pytest.approx(normalized[1], abs=1e-5)
     regressor = heads.Regressor(8, 1, norm=None)
     raw = [
-        repel(cases.learned(None, normalize=False, regressor=regressor), z)[0]
+        repel(cases.learned(cases.PER_DEVICE, normalize=False, regressor=regressor), z)[
+            0
+        ]
         for z in (None, long)
     ]
     assert abs(raw[0] - raw[1]) > 1e-3
 
 
 def test_a_regressor_with_layer_norm_keeps_no_statistics():
-    affinity = cases.learned(None, regressor=heads.Regressor(8, 2, norm=LayerNorm))
+    affinity = cases.learned(
+        cases.PER_DEVICE, regressor=heads.Regressor(8, 2, norm=LayerNorm)
+    )
     state = state_of(affinity)
     assert state.batch_stats == {"regressor": {}}
     assert np.isfinite(repel(affinity)[0])
@@ -236,4 +247,4 @@ def squared(positive, negative):
 @pytest.mark.parametrize("field", ["noise_on", "negatives", "regressor_norm"])
 def test_an_unknown_option_is_refused_by_name(field):
     with pytest.raises(ValueError, match=f"{field}='sideways' must be one of"):
-        dataclasses.replace(cases.learned(None), **{field: "sideways"})
+        dataclasses.replace(cases.learned(cases.PER_DEVICE), **{field: "sideways"})

@@ -34,7 +34,7 @@ def test_target_moves_after_each_step_by_that_steps_momentum():
 
 
 def test_byol_whose_target_keeps_nothing_is_simsiam():
-    byol = cases.byol(None, momentum=optax.constant_schedule(0.0))
+    byol = cases.byol(cases.PER_DEVICE, momentum=optax.constant_schedule(0.0))
     simsiam = SimSiam(byol.encoder, byol.predictor, byol.tx, byol.pair_weights)
     ours, theirs = cases.Trainer(byol), cases.Trainer(simsiam)
     (a, a_metrics), (b, b_metrics) = (t.run(t.init(), 3) for t in (ours, theirs))
@@ -43,7 +43,7 @@ def test_byol_whose_target_keeps_nothing_is_simsiam():
 
 
 def test_encoder_sees_the_views_that_predict_and_target_only_their_targets():
-    method = cases.byol(None, pairing="one_way")
+    method = cases.byol(cases.PER_DEVICE, pairing="one_way")
     trainer = cases.Trainer(method)
     start = jax.device_get(trainer.init())
     start = start.replace(  # a target that differs from the encoder

@@ -10,7 +10,9 @@ from tests.contracts import cases
 
 def repulsion_momentum(**fields):
     """Returns the repulsion momentum's largest entry after each of four steps."""
-    method = cases.logo(cases.simsiam(axis_name=None), None, clip_ratio=0.3)
+    method = cases.logo(
+        cases.simsiam(norms=cases.PER_DEVICE), cases.PER_DEVICE, clip_ratio=0.3
+    )
     bare = cases.optim.clipped_sgd(0.05, momentum=0.0, weight_decay=0.0)
     method = dataclasses.replace(method, repel_tx=bare, **fields)
     trainer = cases.Trainer(method)

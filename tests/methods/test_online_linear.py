@@ -92,7 +92,7 @@ def test_a_batch_without_labels_changes_nothing():
 
 
 def test_it_learns_classes_that_the_features_separate():
-    method = with_linear(cases.simsiam(axis_name=None))
+    method = with_linear(cases.simsiam(norms=cases.PER_DEVICE))
     method = dataclasses.replace(
         method,
         base=dataclasses.replace(

@@ -38,7 +38,7 @@ def test_prototypes_keep_their_directions_and_get_unit_length():
 
 
 def test_frozen_prototypes_are_normalized_and_change_only_later():
-    trainer = cases.Trainer(cases.swav(None, tx=cases.freezing(2)))
+    trainer = cases.Trainer(cases.swav(cases.PER_DEVICE, tx=cases.freezing(2)))
     state = trainer.init()
     start, encoder = kernel(state), jax.device_get(state.params[ENCODER])
     state, _ = trainer.run(stretched(state), 2)
@@ -80,7 +80,9 @@ def expected_loss(method, state, batch, queue=None):
 @pytest.fixture(scope="module")
 def queued():
     """SwAV with a queue, a state with a queue of unit vectors, and `expected_loss`."""
-    trainer = cases.Trainer(cases.swav(None, queue_size=QUEUE, queue_start=5))
+    trainer = cases.Trainer(
+        cases.swav(cases.PER_DEVICE, queue_size=QUEUE, queue_start=5)
+    )
     state = jax.device_get(trainer.init())
     queue = jax.random.normal(jax.random.key(3), state.memory["queue"].shape)
     state = state.replace(memory={"queue": np.asarray(l2_normalize(queue))})
@@ -147,7 +149,7 @@ def test_the_queue_takes_each_targeted_views_embeddings_in_front(queued):
 
 
 def test_codes_of_equal_embeddings_are_uniform():
-    trainer = cases.Trainer(cases.swav(None))
+    trainer = cases.Trainer(cases.swav(cases.PER_DEVICE))
     state = trainer.init()
     head = state.params[ENCODER]["head"]
     constant = head | {

@@ -218,7 +218,7 @@ def judged(trainer, num_lines):
 def test_simsiam_without_its_stop_gradient_is_caught_within_200_steps(monkeypatch):
     monkeypatch.setattr(jax.lax, "stop_gradient", lambda x: x)
     with pytest.raises(CollapseError, match="lie on one line") as caught:
-        judged(cases.Trainer(cases.simsiam(axis_name=None)), num_lines=20)
+        judged(cases.Trainer(cases.simsiam(norms=cases.PER_DEVICE)), num_lines=20)
     assert caught.value.step <= 200
 
 

@@ -149,6 +149,20 @@ def test_a_field_that_changes_what_is_learned_is_refused_with_the_others(tmp_pat
     assert read_config(tmp_path) == config_with()
 
 
+@pytest.mark.parametrize("norm", ["split:2", "global"])
+def test_the_number_of_parts_may_differ_if_the_groups_of_batch_norm_stay(
+    norm, tmp_path
+):
+    claim_workdir(tmp_path, config_with(batch_norm=norm))
+    parts = config_with(**{"batch_norm": norm, "train.accumulate": 2})
+    if norm == "global":
+        with pytest.raises(ValueError, match=r"\(train.accumulate: 1 -> 2\)"):
+            claim_workdir(tmp_path, parts)
+    else:
+        claim_workdir(tmp_path, parts)
+        assert read_config(tmp_path) == parts
+
+
 def test_every_field_that_may_differ_or_is_a_path_is_a_field():
     known = dict(flatten(base.get_config("moco").to_dict()))
     assert set(base.MAY_CHANGE + base.PATHS) <= set(known)
