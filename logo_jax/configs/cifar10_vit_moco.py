@@ -16,7 +16,7 @@ that of configs/cifar10_moco.py, so that the network has no batch norm.
 LoGo's update is `joint`, because the released update needs SGD.
 
 We have not run this config at full size. docs/results.md has a small ViT, trained for
-two epochs on two CPU cores.
+six epochs on two CPU cores.
 
     python -m logo_jax.prepare cifar10
     python -m logo_jax.main --config=configs/cifar10_vit_moco.py --workdir=runs/vit
