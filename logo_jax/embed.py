@@ -9,6 +9,7 @@ from a file. OUT contains, in the order of the paths, `files` (relative to DIR) 
 `features` (float32). If every image is in a sub-folder, the top-level sub-folders are
 classes, and OUT also contains `labels`, and `class_names` in the order of the labels.
 If all of them are splits (train, val, test), the classes are the sub-folders of these.
+DIR may also be a list of images, such as labels.csv, or several of them with commas.
 A .parquet file has the columns file, features, label and class_name; bytes of names
 that are not UTF-8 are escaped in it. If an image cannot be decoded, the error names it
 and nothing is written; with --skip_damaged, such images are named and left out.
@@ -30,7 +31,8 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from logo_jax import _cli
-from logo_jax.data.sources.folder import FolderSource, load_unsplit_folder
+from logo_jax.data.load import load_unsplit
+from logo_jax.data.sources.folder import FolderSource
 from logo_jax.evaluation.features import Features
 from logo_jax.experiment.image_encoder import load_image_encoder
 from logo_jax.training import atomic
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with _cli.input_errors():
         write = writer(options.out)
         _cli.require_new(options.out, options.overwrite)
-        images = load_unsplit_folder(options.folder)
+        images = load_unsplit(str(options.folder))
         encoder = load_image_encoder(
             options.workdir or options.weights,
             **_cli.given(options, ("resize", "crop", "mean", "std", "seed", "step")),
@@ -136,7 +138,7 @@ def _numbers(text: str) -> tuple[float, ...]:
 def _parser() -> _cli.Parser:
     parser = _cli.Parser("embed", __doc__)
     parser.add_argument(
-        "folder", metavar="DIR", type=_cli.path, help="folder of images"
+        "folder", metavar="DIR", type=_cli.path, help="folder or list of images"
     )
     encoder = parser.add_mutually_exclusive_group(required=True)
     parser.add_workdir("folder of a run", required=False, to=encoder)

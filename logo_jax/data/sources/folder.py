@@ -24,9 +24,9 @@ from logo_jax.data.sources.names import Names
 from logo_jax.data.sources.scan import Scan, is_junk, scan
 
 SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
+    "train": ("train", "training", "train_images", "train2017"),
+    "val": ("val", "valid", "validation", "dev", "val_images", "val2017"),
+    "test": ("test", "testing", "test_images", "test2017"),
 }
 HOLD_OUT = "config.data.val_size=N holds out N training images as queries"
 
@@ -138,7 +138,7 @@ def load_folder(
     """
     root = existing_folder(path)
     kept = _class_list(classes) if classes else None
-    folders = _sub_folders(root)
+    folders = sub_folders(root)
     splits = find_splits(folders)
     if not splits["train"]:
         found = scan(root)
@@ -180,6 +180,16 @@ def load_unsplit_folder(
     return dataclasses.replace(images, notes=(note, *images.notes))
 
 
+def labeled_by_folders(root: Path, decoding: Decoding) -> FolderSource:
+    """Returns the images below a folder; their classes are its sub-folders.
+
+    Raises:
+        FileNotFoundError: if the folder is missing.
+        ValueError: if there are no images.
+    """
+    return _labeled(existing_folder(root), scan(root), None, decoding)
+
+
 def existing_folder(path: str | Path) -> Path:
     """Returns the path of a folder.
 
@@ -188,8 +198,10 @@ def existing_folder(path: str | Path) -> Path:
     """
     root = local_path(path)
     if not root.is_dir():
+        remedy = "; to read it as a list of images, use config.data.list instead"
         raise FileNotFoundError(
             f"{root} is not a folder; give the path of a folder of images"
+            + remedy * root.is_file()
         )
     return root
 
@@ -211,7 +223,8 @@ def _of_splits(splits: dict[str, list[str]]) -> list[str]:
     return [name for names in splits.values() for name in names]
 
 
-def _sub_folders(root: Path) -> list[str]:
+def sub_folders(root: Path) -> list[str]:
+    """Returns the names of the folders in a folder, without those of file servers."""
     with os.scandir(root) as entries:
         return sorted(
             entry.name
@@ -382,7 +395,11 @@ def with_classes(images: FolderSource, class_names: Sequence[str]) -> FolderSour
 
     An image whose class the list does not have becomes unlabeled.
     """
+    class_names = tuple(class_names)
+    if not images.num_classes:
+        labels = np.full(len(images), NO_LABEL, np.int32)
+        return dataclasses.replace(images, labels=labels, class_names=class_names)
     number = {name: i for i, name in enumerate(class_names)}
     new = [number.get(name, NO_LABEL) for name in images.class_names]
     labels = np.array([*new, NO_LABEL], np.int32)[images.labels]  # -1: the last
-    return dataclasses.replace(images, labels=labels, class_names=tuple(class_names))
+    return dataclasses.replace(images, labels=labels, class_names=class_names)
