@@ -24,7 +24,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -33,9 +33,12 @@ from pyarrow import parquet
 from logo_jax import _cli
 from logo_jax.data.load import load_unsplit
 from logo_jax.data.sources.folder import FolderSource
+from logo_jax.data.sources.huggingface import HuggingFaceSource
 from logo_jax.evaluation.features import Features
 from logo_jax.experiment.image_encoder import load_image_encoder
 from logo_jax.training import atomic
+
+Images: TypeAlias = FolderSource | HuggingFaceSource
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -73,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"wrote {options.out}")
 
 
-def writer(out: Path) -> Callable[[Path, FolderSource, Features], None]:
+def writer(out: Path) -> Callable[[Path, Images, Features], None]:
     """Returns the function that writes a file with the suffix of `out`.
 
     Raises:
@@ -85,7 +88,7 @@ def writer(out: Path) -> Callable[[Path, FolderSource, Features], None]:
     return writers[out.suffix]
 
 
-def write_npz(path: Path, images: FolderSource, features: Features) -> None:
+def write_npz(path: Path, images: Images, features: Features) -> None:
     """Writes an .npz file with files, features and, if known, labels and class_names.
 
     NumPy reads the file without unpickling.
@@ -97,7 +100,7 @@ def write_npz(path: Path, images: FolderSource, features: Features) -> None:
     np.savez(path, allow_pickle=False, **arrays)
 
 
-def write_parquet(path: Path, images: FolderSource, features: Features) -> None:
+def write_parquet(path: Path, images: Images, features: Features) -> None:
     """Writes a Parquet table with one row per image.
 
     The columns are file, features and, if the images are labeled, label and class_name.

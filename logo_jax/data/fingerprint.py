@@ -8,6 +8,7 @@ import numpy as np
 from logo_jax.data.load import ExperimentData
 from logo_jax.data.sources.base import ArraySource, ImageSource, Subset
 from logo_jax.data.sources.folder import FolderSource
+from logo_jax.data.sources.huggingface import HuggingFaceSource
 
 Fingerprint = dict[str, dict[str, int | str]]
 
@@ -48,6 +49,8 @@ def _checksum(images: ImageSource) -> int:
             pixels = zlib.crc32(np.ascontiguousarray(images.images).data)
             labels = np.array([] if images.labels is None else images.labels, np.int32)
             return zlib.crc32(labels.tobytes(), pixels)
+        case HuggingFaceSource():
+            return images.checksum()
         case Subset():
             ids = images.ids.astype(np.int64).tobytes()
             return zlib.crc32(ids, _checksum(images.source))

@@ -131,7 +131,7 @@ def files_of(
     """
     paths = _paths(table.columns["image"], file)
     splits, notes = _splits(table, len(paths), split, file)
-    names, labels, why = _labels(table.columns.get("label"), len(paths), file)
+    names, labels, why = number_labels(table.columns.get("label"), len(paths), file)
     rows = np.concatenate([np.flatnonzero(splits == i) for i in range(len(_SPLITS))])
     found = pa.concat_arrays(
         [
@@ -204,10 +204,16 @@ def _splits(
     return numbers, [f"{file}: {not_used(unused)}"] if unused else []
 
 
-def _labels(
-    column: Any, count: int, file: Path
+def number_labels(
+    column: Any, count: int, file: str | Path
 ) -> tuple[tuple[str, ...], np.ndarray, str]:
-    """Returns the names of classes, the class of each row, and why there is none."""
+    """Returns the names of classes, the class of each row, and why there is none.
+
+    Args:
+        column: the labels, an Arrow array of large_string; None if there are none.
+        count: number of rows.
+        file: file of the labels, for messages.
+    """
     none = np.full(count, NO_LABEL, np.int32)
     if column is None:
         return (), none, f"{file} has no column of labels"
