@@ -9,6 +9,7 @@ from a file. OUT contains, in the order of the paths, `files` (relative to DIR) 
 `features` (float32). If every image is in a sub-folder, the top-level sub-folders are
 classes, and OUT also contains `labels`, and `class_names` in the order of the labels.
 If all of them are splits (train, val, test), the classes are the sub-folders of these.
+DIR may also be a list of images, such as labels.csv, or several of them with commas.
 A .parquet file has the columns file, features, label and class_name; bytes of names
 that are not UTF-8 are escaped in it. If an image cannot be decoded, the error names it
 and nothing is written; with --skip_damaged, such images are named and left out.
@@ -23,17 +24,21 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
 from logo_jax import _cli
-from logo_jax.data.sources.folder import FolderSource, load_unsplit_folder
+from logo_jax.data.load import load_unsplit
+from logo_jax.data.sources.folder import FolderSource
+from logo_jax.data.sources.huggingface import HuggingFaceSource
 from logo_jax.evaluation.features import Features
 from logo_jax.experiment.image_encoder import load_image_encoder
 from logo_jax.training import atomic
+
+Images: TypeAlias = FolderSource | HuggingFaceSource
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with _cli.input_errors():
         write = writer(options.out)
         _cli.require_new(options.out, options.overwrite)
-        images = load_unsplit_folder(options.folder)
+        images = load_unsplit(str(options.folder))
         encoder = load_image_encoder(
             options.workdir or options.weights,
             **_cli.given(options, ("resize", "crop", "mean", "std", "seed", "step")),
@@ -55,12 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         for i, reason in (damaged or {}).items():
             print(f"left out {images.name(i)}: {reason}", file=sys.stderr)
-        images = images.without(damaged or {})
+        if damaged:
+            images = images.take([i for i in range(len(images)) if i not in damaged])
         with atomic.replace(options.out) as partial:
             write(partial, images, features)
     for note in images.notes:
         print(f"note: {note}")
-    classes = f"{images.num_classes} classes" if images.labels else "no classes"
+    classes = f"{images.num_classes} classes" if images.num_classes else "no classes"
     print(
         f"{len(images):,} images of {as_utf8(images.origin)}, {classes}, resized to "
         f"{encoder.resize} px and cropped to {encoder.crop} px, mean "
@@ -70,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"wrote {options.out}")
 
 
-def writer(out: Path) -> Callable[[Path, FolderSource, Features], None]:
+def writer(out: Path) -> Callable[[Path, Images, Features], None]:
     """Returns the function that writes a file with the suffix of `out`.
 
     Raises:
@@ -82,19 +88,19 @@ def writer(out: Path) -> Callable[[Path, FolderSource, Features], None]:
     return writers[out.suffix]
 
 
-def write_npz(path: Path, images: FolderSource, features: Features) -> None:
+def write_npz(path: Path, images: Images, features: Features) -> None:
     """Writes an .npz file with files, features and, if known, labels and class_names.
 
     NumPy reads the file without unpickling.
     """
-    arrays = {"files": np.array(images.files), "features": features.features}
-    if images.labels:
+    arrays = {"files": np.array(list(images.files)), "features": features.features}
+    if images.num_classes:
         arrays["labels"] = features.labels
         arrays["class_names"] = np.array(images.class_names)
     np.savez(path, allow_pickle=False, **arrays)
 
 
-def write_parquet(path: Path, images: FolderSource, features: Features) -> None:
+def write_parquet(path: Path, images: Images, features: Features) -> None:
     """Writes a Parquet table with one row per image.
 
     The columns are file, features and, if the images are labeled, label and class_name.
@@ -106,10 +112,10 @@ def write_parquet(path: Path, images: FolderSource, features: Features) -> None:
         "file": list(map(as_utf8, images.files)),
         "features": pa.FixedSizeListArray.from_arrays(flat, size),
     }
-    if images.labels:
+    if images.num_classes:
         columns["label"] = features.labels
         names = list(map(as_utf8, images.class_names))
-        columns["class_name"] = [names[i] for i in features.labels]
+        columns["class_name"] = [names[i] if i >= 0 else None for i in features.labels]
     parquet.write_table(pa.table(columns), path)
 
 
@@ -135,7 +141,7 @@ def _numbers(text: str) -> tuple[float, ...]:
 def _parser() -> _cli.Parser:
     parser = _cli.Parser("embed", __doc__)
     parser.add_argument(
-        "folder", metavar="DIR", type=_cli.path, help="folder of images"
+        "folder", metavar="DIR", type=_cli.path, help="folder or list of images"
     )
     encoder = parser.add_mutually_exclusive_group(required=True)
     parser.add_workdir("folder of a run", required=False, to=encoder)

@@ -45,6 +45,20 @@ def local_path(given: str | pathlib.Path) -> pathlib.Path:
         raise ValueError(f"{given}: {error}; give the whole path") from error
 
 
+def local_paths(given: str) -> list[pathlib.Path]:
+    """Returns the paths in a text in which commas divide them.
+
+    If the whole text is a path that exists, its commas belong to its name.
+
+    Raises:
+        ValueError: as `local_path`.
+    """
+    whole = local_path(given)
+    if "," not in given or whole.exists():
+        return [whole]
+    return [local_path(part.strip()) for part in given.split(",") if part.strip()]
+
+
 def load(
     name: str | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
 ) -> ConfigDict:

@@ -52,11 +52,22 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     config.seeds = 1  # number of seeds trained in parallel: seed, seed + 1, ...
 
     config.data = ConfigDict()
-    # tfds, folder (of images), npz (arrays in files), photographs (of the quickstart),
-    # or arrays (passed to logo_jax.pretrain, which also sets data.name)
+    # tfds, folder (of images, or a list of them), npz (arrays in files), huggingface (a
+    # saved data set), photographs (of the quickstart), or arrays (passed to
+    # logo_jax.pretrain, which also sets data.name)
     config.data.source = "tfds"
     config.data.name = "cifar10"  # tfds: name of the data set
-    config.data.path = ""  # folder: the folder; npz: folder of train.npz and val.npz
+    # folder: the folder, or several divided by commas; npz: folder of train.npz and
+    # val.npz; huggingface: folder of a saved data set
+    config.data.path = ""
+    # folder: a table of images, .csv, .tsv, .txt, .jsonl or .parquet, or several, with
+    # commas between; paths in it start from data.path, or from the folder of the table
+    config.data.list = ""
+    # names of columns, such as "image=photo,label=breed,split=part"; "": usual names
+    config.data.columns = ""
+    # folder: auto, to recognize lists and layouts of known data sets by their names, or
+    # folders, to read the sub-folders alone
+    config.data.layout = "auto"
     config.data.data_dir = ""  # tfds: folder of prepared data; "": $TFDS_DATA_DIR
     config.data.classes = ""  # folder: a file that lists the sub-folders to use
     config.data.val_size = 0  # training images held out to replace the test set
@@ -347,6 +358,7 @@ def _swav(config: ConfigDict) -> None:
 # the weights are the same is compared by their records.
 MAY_CHANGE = (
     "data.path",
+    "data.list",
     "data.data_dir",
     "data.loader",
     "data.max_corrupt",
@@ -368,6 +380,7 @@ MAY_CHANGE = (
 # Fields with paths, which are absolute in the config.json of a run.
 PATHS = (
     "data.path",
+    "data.list",
     "data.data_dir",
     "data.classes",
     "encoder.weights",

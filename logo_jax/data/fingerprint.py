@@ -1,6 +1,6 @@
 """Identifies the images of a run, so that a resumed run can tell if they changed."""
 
-import os
+import functools
 import zlib
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from logo_jax.data.load import ExperimentData
 from logo_jax.data.sources.base import ArraySource, ImageSource, Subset
 from logo_jax.data.sources.folder import FolderSource
+from logo_jax.data.sources.huggingface import HuggingFaceSource
 
 Fingerprint = dict[str, dict[str, int | str]]
 
@@ -40,12 +41,16 @@ def fingerprint(data: ExperimentData) -> Fingerprint:
 def _checksum(images: ImageSource) -> int:
     match images:
         case FolderSource():
-            names = zlib.crc32(os.fsencode("\0".join(images.files)))
-            return zlib.crc32(np.array(images.labels, np.int32).tobytes(), names)
+            names = functools.reduce(
+                lambda crc, part: zlib.crc32(part, crc), images.files.joined(b"\0"), 0
+            )
+            return zlib.crc32(images.labels.tobytes(), names)
         case ArraySource():
             pixels = zlib.crc32(np.ascontiguousarray(images.images).data)
             labels = np.array([] if images.labels is None else images.labels, np.int32)
             return zlib.crc32(labels.tobytes(), pixels)
+        case HuggingFaceSource():
+            return images.checksum()
         case Subset():
             ids = images.ids.astype(np.int64).tobytes()
             return zlib.crc32(ids, _checksum(images.source))

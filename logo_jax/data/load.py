@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from logo_jax.configs import local_path
+from logo_jax.configs import local_paths
 from logo_jax.data import datasets, splits
 from logo_jax.data.sources import photographs
 from logo_jax.data.sources.base import (
@@ -18,8 +18,29 @@ from logo_jax.data.sources.base import (
     ImageSource,
     Subset,
 )
-from logo_jax.data.sources.folder import HOLD_OUT, find_splits, load_folder
+from logo_jax.data.sources.columns import parse_columns
+from logo_jax.data.sources.folder import (
+    HOLD_OUT,
+    FolderSource,
+    FolderSplits,
+    existing_folder,
+    find_splits,
+    load_folder,
+    load_unsplit_folder,
+)
+from logo_jax.data.sources.huggingface import (
+    HuggingFaceSource,
+    is_saved,
+    load_huggingface,
+    load_unsplit_huggingface,
+)
+from logo_jax.data.sources.layouts import load_layout
+from logo_jax.data.sources.lists import load_lists, load_unsplit_lists
 from logo_jax.data.sources.npz import load_npz_splits
+from logo_jax.data.sources.parts import choose_splits, join_folders
+from logo_jax.data.sources.tables import is_table
+
+LAYOUTS = ("auto", "folders")
 
 
 class ExperimentData(NamedTuple):
@@ -60,18 +81,24 @@ class DataLocation:
     """Location of the images of an experiment.
 
     Attributes:
-        source: "tfds", "folder", "npz", "photographs", or "arrays" for images that the
-            caller of `logo_jax.pretrain` has in memory.
+        source: "tfds", "folder", "npz", "huggingface", "photographs", or "arrays" for
+            images that the caller of `logo_jax.pretrain` has in memory.
         name: for "tfds", the name of the data set; for "arrays", a description of the
             images with a checksum.
-        path: for "folder", the folder; for "npz", the folder of `train.npz` and
-            `val.npz` or `test.npz`, or a single file.
+        path: for "folder", the folder, or several divided by commas; for "npz", the
+            folder of `train.npz` and `val.npz` or `test.npz`, or a single file; for
+            "huggingface", the folder of a saved data set.
         data_dir: for "tfds", the folder of prepared data sets; TFDS's default if empty.
         classes: for "folder", a file that lists the sub-folders to keep; all if empty.
         val_size: number of training images to hold out. They replace the test set, so
             that hyperparameters can be chosen on them; they are the same in every run.
         max_pixels: most pixels of an image; see `Decoding`.
         bit_depth: bits that 16-bit gray images use; see `Decoding`.
+        list: for "folder", a table of images, or several divided by commas; paths in it
+            start from `path`, or from its own folder.
+        columns: for lists and "huggingface", names of columns; see `parse_columns`.
+        layout: for "folder", "auto" to recognize lists and layouts by their names, or
+            "folders" to read sub-folders alone.
     """
 
     source: str
@@ -82,6 +109,9 @@ class DataLocation:
     val_size: int = 0
     max_pixels: int = DEFAULT_DECODING.max_pixels
     bit_depth: int = DEFAULT_DECODING.bit_depth
+    list: str = ""
+    columns: str = ""
+    layout: str = LAYOUTS[0]
 
     @property
     def decoding(self) -> Decoding:
@@ -96,7 +126,10 @@ class DataLocation:
         'photographs'
         """
         names = dict.fromkeys(("tfds", "arrays"), self.name)
-        titles = names | {"folder": self.path, "npz": self.path}
+        titles = names | {
+            "folder": self.list or self.path,
+            **dict.fromkeys(("npz", "huggingface"), self.path),
+        }
         return titles.get(self.source, self.source)
 
 
@@ -109,6 +142,7 @@ def load_images(location: DataLocation) -> ExperimentData:
         FileNotFoundError: if the data are missing.
     """
     source, classes = location.source, location.classes
+    _require_own_fields(location)
     if source not in _LOADERS:
         raise ValueError(f"source={source!r} must be one of {', '.join(_LOADERS)}")
     if classes and source != "folder":
@@ -119,6 +153,18 @@ def load_images(location: DataLocation) -> ExperimentData:
         )
     data = _LOADERS[source](location)
     return _without_test_set(data, location.val_size) if location.val_size else data
+
+
+def _require_own_fields(location: DataLocation) -> None:
+    """Raises an error if a field is set that the source does not read."""
+    of = {"list": ("folder",), "columns": ("folder", "huggingface")}
+    for field, sources in of.items():
+        value = getattr(location, field)
+        if value and location.source not in sources:
+            raise ValueError(
+                f"config.data.{field}={value!r} needs source={' or '.join(sources)}, "
+                f"not {location.source!r}; set it to '', or use configs/folder.py"
+            )
 
 
 def load_arrays(
@@ -254,14 +300,25 @@ def load_split(location: DataLocation, given: ExperimentData | None = None) -> S
 def locate_dataset(dataset: str) -> dict[str, str]:
     """Returns the fields of a config's data group for a path or a TFDS name.
 
+    Args:
+        dataset: a folder, a list of images, an .npz file or a TFDS name; or several
+            folders or lists, divided by commas.
+
     Raises:
         ValueError: if it is a URL.
     """
-    path = local_path(dataset)
+    paths = local_paths(dataset)
+    path = paths[0]
+    if all(is_table(x) and x.is_file() for x in paths):
+        return {"source": "folder", "list": dataset, "path": ""}
+    if len(paths) > 1:
+        return {"source": "folder", "list": "", "path": dataset}
     if path.suffix == ".npz" and path.is_file():
         return {"source": "npz", "path": dataset}
     if not path.is_dir():
         return {"source": "tfds", "name": dataset}
+    if is_saved(path):
+        return {"source": "huggingface", "path": dataset}
     archives = [file.stem for file in path.glob("*.npz")]
     source = "npz" if find_splits(archives)["train"] else "folder"
     return {"source": source, "path": dataset}
@@ -299,14 +356,84 @@ def _of_splits(
 
 
 def _folder(location: DataLocation) -> ExperimentData:
+    return _with_bank(*_folder_splits(location))
+
+
+def _with_bank(
+    train: FolderSource | HuggingFaceSource, test: ImageSource | None, remark: str
+) -> ExperimentData:
+    """Returns the images; the bank has those training images that have labels."""
+    bank = train.labeled() if train.num_classes else train
+    is_bank = test is not None or bank is not train
+    return ExperimentData(train, bank if is_bank else None, test, remark)
+
+
+def _huggingface(location: DataLocation) -> ExperimentData:
     if not location.path:
         raise ValueError(
-            "source='folder' needs path, a folder of images; set config.data.path"
+            "source='huggingface' needs path, the folder of a data set that "
+            "datasets.save_to_disk wrote; set config.data.path"
         )
-    train, test, remark = load_folder(
-        location.path, classes=location.classes, decoding=location.decoding
+    columns = parse_columns(location.columns)
+    splits = load_huggingface(
+        location.path, columns=columns, decoding=location.decoding
     )
-    return ExperimentData(train, train if test else None, test, remark)
+    return _with_bank(*splits)
+
+
+def _folder_splits(location: DataLocation) -> FolderSplits:
+    decoding, classes = location.decoding, location.classes
+    if location.list:
+        if classes:
+            raise ValueError(
+                f"config.data.classes={classes!r} selects sub-folders, and does not "
+                f"apply to config.data.list={location.list!r}; remove one of the two"
+            )
+        columns = parse_columns(location.columns)
+        lists = local_paths(location.list)
+        return load_lists(lists, path=location.path, columns=columns, decoding=decoding)
+    if not location.path:
+        raise ValueError(
+            "source='folder' needs path, a folder of images; set config.data.path, or "
+            "config.data.list for a table of images"
+        )
+    paths = local_paths(location.path)
+    if len(paths) > 1:
+        found = [load_folder(x, classes=classes, decoding=decoding) for x in paths]
+        return join_folders(paths, found)
+    if is_saved(paths[0]) and location.layout == "auto":
+        raise ValueError(
+            f"{paths[0]} has a data set of Hugging Face; use "
+            "--config.data.source=huggingface"
+        )
+    if location.layout == "auto" and not classes:
+        columns = parse_columns(location.columns)
+        if known := load_layout(existing_folder(paths[0]), columns, decoding):
+            return known
+    return load_folder(paths[0], classes=classes, decoding=decoding)
+
+
+def load_unsplit(
+    path: str, decoding: Decoding = DEFAULT_DECODING
+) -> FolderSource | HuggingFaceSource:
+    """Returns all images of a folder, of several, or of a list; also of all splits.
+
+    Args:
+        path: a folder or a list, or several divided by commas; or the folder of a data
+            set of Hugging Face.
+        decoding: how the files are decoded.
+
+    Raises:
+        FileNotFoundError: if a folder, a list or a file that it names is missing.
+        ValueError: if there are no images, or a list cannot be read.
+    """
+    paths = local_paths(path)
+    if any(map(is_table, paths)):
+        return load_unsplit_lists(paths, decoding=decoding)
+    if len(paths) == 1 and is_saved(paths[0]):
+        return load_unsplit_huggingface(paths[0], decoding=decoding)
+    found = [load_unsplit_folder(x, decoding=decoding) for x in paths]
+    return found[0] if len(found) == 1 else choose_splits({"train": found}).train
 
 
 def _npz(location: DataLocation) -> ExperimentData:
@@ -339,6 +466,7 @@ _LOADERS: dict[str, Callable[[DataLocation], ExperimentData]] = {
     "tfds": _tfds,
     "folder": _folder,
     "npz": _npz,
+    "huggingface": _huggingface,
     "photographs": _photographs,
     "arrays": _arrays,
 }

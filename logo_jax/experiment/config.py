@@ -28,8 +28,8 @@ import numpy as np
 
 from logo_jax.augment.color import AugmentSpec, Extra
 from logo_jax.augment.random_crop import CropSpec
-from logo_jax.configs import base, local_path
-from logo_jax.data.load import DataLocation
+from logo_jax.configs import base, local_path, local_paths
+from logo_jax.data.load import LAYOUTS, DataLocation
 from logo_jax.evaluation.knn import COLDEST
 from logo_jax.methods.affinity import CHOICES
 from logo_jax.methods.logo import UPDATES
@@ -122,6 +122,13 @@ def _are_knn_settings(value: Any) -> bool:
     return isinstance(value, tuple) and bool(value) and all(map(is_setting, value))
 
 
+def _are_local(value: Any) -> bool:
+    try:
+        return STRING.allows(value) and bool(local_paths(value))
+    except ValueError:
+        return False
+
+
 def _is_local(value: Any) -> bool:
     try:
         return STRING.allows(value) and bool(local_path(value))
@@ -141,6 +148,10 @@ KNN_SETTINGS = Rule(
 RANGE = Rule("(min, max) with 0 < min <= max", _is_range)
 STRING = Rule("a string", lambda x: isinstance(x, str) and "\0" not in x)
 PATH = Rule("a path of this machine, not a URL, or '' for none", _is_local)
+PATHS = Rule(
+    "a path of this machine, not a URL, or several divided by commas, or '' for none",
+    _are_local,
+)
 FUNCTION = Rule(
     "an import path package.module:function, a function, or '' for none",
     lambda x: STRING.allows(x) or callable(x),
@@ -152,6 +163,7 @@ NotNegative: TypeAlias = Annotated[float, NOT_NEGATIVE]
 AtLeast0: TypeAlias = Annotated[int, whole(0)]
 AtLeast1: TypeAlias = Annotated[int, whole(1)]
 LocalPath: TypeAlias = Annotated[str, PATH]
+LocalPaths: TypeAlias = Annotated[str, PATHS]
 CropTuple: TypeAlias = tuple[int, int, tuple[float, float]]
 
 
@@ -161,7 +173,10 @@ class DataConfig:
 
     source: str
     name: str
-    path: LocalPath
+    path: LocalPaths
+    list: LocalPaths
+    columns: str
+    layout: Annotated[str, one_of(LAYOUTS)]
     data_dir: LocalPath
     classes: LocalPath
     val_size: AtLeast0

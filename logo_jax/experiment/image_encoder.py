@@ -16,6 +16,7 @@ from logo_jax.augment.multi_crop import prepare_eval
 from logo_jax.configs import base, base_imagenet, local_path
 from logo_jax.data.canvas import decode_failure, read_eval_crops
 from logo_jax.data.eval_crops import in_chunks
+from logo_jax.data.load import load_unsplit
 from logo_jax.data.sources.base import (
     DEFAULT_DECODING,
     NO_LABEL,
@@ -24,7 +25,6 @@ from logo_jax.data.sources.base import (
     ImageSource,
     Record,
 )
-from logo_jax.data.sources.folder import load_unsplit_folder
 from logo_jax.evaluation.features import Features, extract
 from logo_jax.experiment import pretrained
 from logo_jax.experiment.config import parse
@@ -268,7 +268,7 @@ def image_source(images: Images, decoding: Decoding = DEFAULT_DECODING) -> Image
         ValueError: if there are no images, or they are of another kind or type.
     """
     if isinstance(images, str | Path):
-        return load_unsplit_folder(local_path(images), decoding=decoding)
+        return load_unsplit(str(images), decoding=decoding)
     if isinstance(images, np.ndarray | jax.Array):
         return ArraySource(images, origin="the array of images")
     return _ImageList(tuple(map(_stored, images)), decoding)

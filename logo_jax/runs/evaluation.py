@@ -127,7 +127,8 @@ def _changed(
     # 0: all images; the limits apply to kNN during training only
     monitor |= {"train_examples": 0, "test_examples": 0}
     if dataset:
-        data |= {"path": "", "classes": "", "val_size": 0} | locate_dataset(dataset)
+        none = {"path": "", "list": "", "columns": "", "classes": "", "val_size": 0}
+        data |= none | locate_dataset(dataset)
     monitor |= {name: value for name, value in fields.items() if value is not None}
     return {**config, "data": data, "monitor": monitor}
 

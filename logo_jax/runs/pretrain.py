@@ -9,6 +9,7 @@ import numpy as np
 
 from logo_jax import configs
 from logo_jax.data.load import ExperimentData, load_arrays, locate_dataset
+from logo_jax.data.sources.tables import is_table
 from logo_jax.parallel import processes
 from logo_jax.runs.run import Run
 from logo_jax.runs.training import as_input_errors, default_workdir, open_run
@@ -17,7 +18,9 @@ from logo_jax.training.preemption import InterruptHandler
 FOLDER_CONFIG = "folder"
 SMALL = 96  # pixels; smaller images are a bad match for the crops of FOLDER_CONFIG
 
-TrainImages: TypeAlias = str | Path | np.ndarray | tuple[np.ndarray, np.ndarray]
+TrainImages: TypeAlias = (
+    str | Path | list[str | Path] | np.ndarray | tuple[np.ndarray, np.ndarray]
+)
 
 
 def pretrain(
@@ -39,9 +42,11 @@ def pretrain(
     then sent again.
 
     Args:
-        images: the training images: a folder of images, a folder with train.npz, a name
-            of TFDS, a uint8 array [n, h, w, 3] or a pair of such an array and integer
-            labels [n]. If None, the images that the config's data group selects.
+        images: the training images: a folder of images, a list of images such as
+            labels.csv, several of these as a Python list, a folder with train.npz, a
+            name of TFDS, a uint8 array [n, h, w, 3] or a pair of such an array and
+            integer labels [n]. If None, the images that the config's data group
+            selects.
             For kNN accuracy during training, hold out labeled images by
             `**{"data.val_size": 1000}`, or have a test set in the folder.
         config: name of a config, as for `--config`, such as "cifar10_moco:logo"; a
@@ -93,6 +98,8 @@ def _with_images(
     name = FOLDER_CONFIG if config is None else config
     chosen = configs.load(name, fields).to_dict()
     data, given = chosen["data"], None
+    if isinstance(images, list) and images and isinstance(images[0], str | Path):
+        images = _several(images)
     if isinstance(images, str | Path):
         _require_folder(images)
         data |= locate_dataset(str(images))
@@ -104,15 +111,27 @@ def _with_images(
     return chosen, given
 
 
+def _several(paths: list[str | Path]) -> str:
+    """Returns several paths as in a config, in which commas divide them."""
+    if named := [str(path) for path in paths if "," in str(path)]:
+        raise ValueError(
+            f"{named[0]}: its name must have no comma if it is one of several; rename "
+            "it, or link to it"
+        )
+    return ",".join(map(str, paths))
+
+
 def _require_folder(images: str | Path) -> None:
     """Raises an error if a path is not a folder; names of TFDS have no separator."""
-    path = configs.local_path(images)
-    is_path = isinstance(images, Path) or "/" in images
-    if is_path and not (path.is_dir() or path.suffix == ".npz"):
-        raise FileNotFoundError(
-            f"{path} is not a folder; give a folder of images, an .npz file, arrays, "
-            "or a name of TFDS such as 'cifar10'"
-        )
+    paths = configs.local_paths(str(images))
+    is_path = isinstance(images, Path) or "/" in images or len(paths) > 1
+    for path in paths:
+        is_file = path.suffix == ".npz" or (path.is_file() and is_table(path))
+        if (is_path or is_table(path)) and not (path.is_dir() or is_file):
+            raise FileNotFoundError(
+                f"{path} is not a folder; give a folder or a list of images, an .npz "
+                "file, arrays, or a name of TFDS such as 'cifar10'"
+            )
 
 
 def _require_large(size: tuple[int, ...], config: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from jax.sharding import Mesh
 
-from logo_jax.configs import local_path
+from logo_jax.configs import local_paths
 from logo_jax.configs.base import PATHS, complete, may_change
 from logo_jax.training import atomic
 
@@ -260,7 +260,8 @@ def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
             continue
         value = fields.get(name)
         if value and isinstance(value, str):
-            changed[group] = {**fields, name: str(local_path(value).absolute())}
+            paths = (str(path.absolute()) for path in local_paths(value))
+            changed[group] = {**fields, name: ",".join(paths)}
     return changed
 
 

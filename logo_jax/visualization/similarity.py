@@ -20,9 +20,8 @@ import numpy as np
 from logo_jax.augment import CropSpec, crop_boxes, make_views
 from logo_jax.data.canvas import canvas_size, read_canvases
 from logo_jax.data.eval_crops import evenly_spaced
-from logo_jax.data.load import load_images
+from logo_jax.data.load import load_images, load_unsplit
 from logo_jax.data.sources.base import ImageSource, class_of
-from logo_jax.data.sources.folder import load_unsplit_folder
 from logo_jax.experiment import pretrained
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.losses import cosine_affinity
@@ -219,6 +218,6 @@ def over_overlaps(
 def _images(run: FrozenEncoder, given: Path | None) -> ImageSource:
     location = run.spec.config.data.location
     if given is not None:
-        return load_unsplit_folder(given, decoding=location.decoding)
+        return load_unsplit(str(given), decoding=location.decoding)
     data = load_images(location)
     return data.train if data.queries is None else data.queries
