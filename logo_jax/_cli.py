@@ -104,6 +104,26 @@ class Parser(argparse.ArgumentParser):
             help="the seed to use, if the run has several",
         )
 
+    def add_checkpoint(self, encoders: Iterable[str]) -> None:
+        """Adds `--step` and `--encoder`, which select an encoder of a run.
+
+        Args:
+            encoders: the names of encoders, the default first.
+        """
+        self.add_argument(
+            "--step",
+            metavar="STEP",
+            type=at_least(0),
+            help="training step of the run's checkpoint; default: the newest one",
+        )
+        self.add_argument(
+            "--encoder",
+            choices=tuple(encoders),
+            help="encoder of the checkpoint: the trained one (online, the default), "
+            "the momentum encoder of MoCo or BYOL (target), or the average that "
+            "config.train.ema keeps (ema)",
+        )
+
     def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
         """Parses a command line, by default that of the process."""
         given = sys.argv[1:] if arguments is None else arguments

@@ -84,7 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _cli.keep_compiled_code()
     with _cli.input_errors():
         _cli.require_new(options.out, options.overwrite)
-        subject = read(options.source, unpickle=options.unpickle, seed=options.seed)
+        subject = read(
+            options.source,
+            unpickle=options.unpickle,
+            **_cli.given(options, ("seed", "step", "encoder")),
+        )
         difference = convert(subject, TARGETS[options.to], options.out)
     print(
         f"features of {NUM_IMAGES} random images of {subject.side} px, read back from "
@@ -96,9 +100,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def read(
-    source: Path, *, unpickle: bool = False, seed: int | None = None
+    source: Path,
+    *,
+    unpickle: bool = False,
+    seed: int | None = None,
+    step: int | None = None,
+    encoder: str | None = None,
 ) -> ConvertInput:
-    """Reads the backbone of a run's newest checkpoint, or of another library's file.
+    """Reads the backbone of a run, or of another library's file.
 
     Args:
         source: folder of a run; or a safetensors file, a PyTorch file, or a folder of
@@ -106,25 +115,36 @@ def read(
         unpickle: whether PyTorch files may be read. They are pickles, which could
             contain code; only their tensors are read.
         seed: the seed to convert; needed for a run of several seeds.
+        step: step of the run's checkpoint; the newest one if None.
+        encoder: a name in `pretrained.ENCODERS`; the trained one if None.
 
     Raises:
         FileNotFoundError: if the source does not exist.
-        ValueError: if the source cannot be read, or the run does not have the seed.
+        ValueError: if the source cannot be read, or the run does not have the seed, the
+            step or the encoder.
     """
     if not source.exists():
         raise FileNotFoundError(
             f"{source} does not exist; give the folder of a run or a file"
         )
     if not (source / "checkpoints").is_dir():
-        if seed is not None:
-            raise ValueError(
-                f"--seed={seed} is for runs, but {source} is not a run; remove --seed"
-            )
+        for name, x in {"seed": seed, "step": step, "encoder": encoder}.items():
+            if x is not None:
+                raise ValueError(
+                    f"--{name}={x} is for runs, but {source} is not a run; remove "
+                    f"--{name}"
+                )
         return ConvertInput(
             pretrained_files.read(source, unpickle=unpickle), None, SIDE
         )
     mesh = make_mesh(all_devices()[:1])
-    run = pretrained.from_run(source.absolute(), workdir.read_config(source), mesh)
+    run = pretrained.from_run(
+        source.absolute(),
+        workdir.read_config(source),
+        mesh,
+        step=step,
+        encoder=encoder or pretrained.ONLINE,
+    )
     spec, backbone = run.spec, run.of_seed(seed).backbone
     side = spec.config.monitor.crop or spec.crops["global_crops"].size
     return ConvertInput(backbone, spec.config.augment.policy, side)
@@ -241,6 +261,7 @@ def _parser() -> _cli.Parser:
         help="allow reading PyTorch files (only tensors are unpickled)",
     )
     parser.add_seed()
+    parser.add_checkpoint(pretrained.ENCODERS)
     return parser
 
 

@@ -29,13 +29,14 @@ from logo_jax.data import eval_crops
 from logo_jax.data.load import ExperimentData, load_images
 from logo_jax.data.sources.base import ImageSource
 from logo_jax.experiment import Experiment, ExperimentSpec, make_experiment, make_spec
-from logo_jax.experiment.config import DataConfig
+from logo_jax.experiment.config import DataConfig, TrainConfig
 from logo_jax.experiment.data import usable_memory
 from logo_jax.experiment.memory import step_bytes, stored_bytes
 from logo_jax.experiment.starting import recorded
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import atomic, workdir
-from logo_jax.training.checkpoints.manager import MAX_TO_KEEP, CheckpointManager
+from logo_jax.training.checkpoints.manager import CheckpointManager
+from logo_jax.training.schedule import TrainingSchedule
 
 Made = TypeVar("Made")
 PROBLEMS = (ValueError, TypeError, OSError, jax.errors.JaxRuntimeError)
@@ -129,7 +130,6 @@ def examine(
     found = yield from _attempt("workdir", lambda: _saved(folder, config), _resumes)
     saved = found.steps if found else []
     yield _batch(spec, mesh)
-    yield _disk(state, folder or pathlib.Path.cwd(), len(saved))
     if damaged is not None:
         yield from _images(spec.config.data, damaged)
     experiment = yield from _attempt(
@@ -139,6 +139,8 @@ def examine(
     )
     if experiment is None:
         return
+    place = folder or pathlib.Path.cwd()
+    yield _disk(experiment.spec.schedule, spec.config.train, state, place, len(saved))
     yield _queue(experiment.spec)
     left = max(0, experiment.spec.schedule.num_steps - max(saved, default=0))
     yield from _try(experiment, left, num_timed, clock)
@@ -323,12 +325,21 @@ def _queue(spec: ExperimentSpec) -> Finding:
     )
 
 
-def _disk(state: Any, folder: pathlib.Path, num_saved: int) -> Finding:
+def _disk(
+    schedule: TrainingSchedule,
+    config: TrainConfig,
+    state: Any,
+    folder: pathlib.Path,
+    num_saved: int,
+) -> Finding:
     size = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
     place = workdir.existing(folder)
     free = shutil.disk_usage(place).free
+    every = config.keep_every_steps
+    kept = config.keep_newest + bool(config.keep_best)
+    kept += schedule.num_steps // every if every else 0
     # while the newest checkpoint is written, no older one has been deleted yet
-    needed = size * max(1, MAX_TO_KEEP + 1 - num_saved)
+    needed = size * max(1, kept + 1 - num_saved)
     text = (
         f"{_gib(needed)} needed for checkpoints of {_gib(size)} each, {_gib(free)} "
         f"free in {place}"

@@ -36,9 +36,12 @@ from logo_jax.data.sources.folder import FolderSource
 from logo_jax.data.sources.huggingface import HuggingFaceSource
 from logo_jax.evaluation.features import Features
 from logo_jax.experiment.image_encoder import load_image_encoder
+from logo_jax.experiment.pretrained import ENCODERS
 from logo_jax.training import atomic
 
 Images: TypeAlias = FolderSource | HuggingFaceSource
+# flags that are arguments of `load_image_encoder`
+CHOICES = ("resize", "crop", "mean", "std", "seed", "step", "encoder")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         images = load_unsplit(str(options.folder))
         encoder = load_image_encoder(
             options.workdir or options.weights,
-            **_cli.given(options, ("resize", "crop", "mean", "std", "seed", "step")),
+            **_cli.given(options, CHOICES),
         )
         images = dataclasses.replace(images, decoding=encoder.decoding)
         damaged = {} if options.skip_damaged else None
@@ -190,12 +193,7 @@ def _parser() -> _cli.Parser:
         help="leave out images that cannot be decoded, and name them on stderr",
     )
     parser.add_seed()
-    parser.add_argument(
-        "--step",
-        metavar="STEP",
-        type=_cli.at_least(0),
-        help="training step of the run's checkpoint; default: the newest one",
-    )
+    parser.add_checkpoint(ENCODERS)
     return parser
 
 

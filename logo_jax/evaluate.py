@@ -1,4 +1,4 @@
-"""Evaluates the newest checkpoint of a run, or a backbone from a file.
+"""Evaluates a checkpoint of a run, or a backbone from a file.
 
     python -m logo_jax.evaluate --workdir=runs/quickstart --protocol=knn [--dataset=DIR]
     python -m logo_jax.evaluate --workdir=DIR --weights=FILE --config=NAME
@@ -17,10 +17,11 @@ from typing import Any
 
 from logo_jax import _cli, protocols
 from logo_jax.evaluation.metrics import METRICS
+from logo_jax.experiment.pretrained import ENCODERS
 from logo_jax.runs import evaluation
 from logo_jax.training import preemption
 
-ENCODER = ("weights", "dataset", "resize", "crop", "untrained")
+ENCODER = ("weights", "dataset", "resize", "crop", "untrained", "step", "encoder")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -117,6 +118,7 @@ def _parser() -> _cli.Parser:
         action="store_true",
         help="evaluate the encoder at initialization, before the first step",
     )
+    parser.add_checkpoint(ENCODERS)
     parser.add_argument(
         "--knn",
         metavar="K,T[;K,T]",

@@ -187,8 +187,17 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     # save memory; the update is that of the whole batch. If batch_norm is global or
     # per_device, the step is that of batch_norm=split:K for K parts.
     config.train.accumulate = 1
+    # keep a moving average of the encoder, too: fraction of it that each step keeps,
+    # e.g. 0.999, for an average over the last 1,000 steps or so; 0: none
+    config.train.ema = 0.0
     config.train.log_every_steps = 20
     config.train.checkpoint_every_steps = 1000  # also before each kNN and at the end
+    # Which checkpoints are kept; the others are deleted.
+    config.train.keep_newest = 3  # number of newest ones
+    config.train.keep_every_steps = 0  # those of multiples of it, saved too; 0: none
+    # metric whose highest value among the evaluated steps keeps its checkpoint, e.g.
+    # "knn/k20_t0.07/top1"; "": none
+    config.train.keep_best = ""
     # False: the folder is not locked, for file systems without locks; then nothing
     # prevents two processes from training in one folder and damaging the run
     config.train.lock = True
@@ -366,8 +375,12 @@ MAY_CHANGE = (
     "data.workers",
     "encoder.weights",
     "train.start_from",
+    "train.ema",
     "train.log_every_steps",
     "train.checkpoint_every_steps",
+    "train.keep_newest",
+    "train.keep_every_steps",
+    "train.keep_best",
     "train.lock",
     "monitor.knn_every_steps",
     "monitor.knn",

@@ -107,14 +107,28 @@ def knn_accuracy(
         mesh = Mesh(np.array(jax.local_devices()[:1]), ("data",))
     votes = _votes_by_tile(make_bank(train, mesh), test, settings, num_classes)
     if test.labels.ndim == 1:
-        names, values = ("top1", "top5"), _top_accuracy(votes, test, settings)
+        values = _top_accuracy(votes, test, settings)
     else:
-        names, values = ("map",), _mean_average_precision(votes, test)
-    return {
-        f"k{k}_t{t:g}/{name}": 100 * float(values[i, j])
-        for i, (k, t) in enumerate(settings)
-        for j, name in enumerate(names)
-    }
+        values = _mean_average_precision(votes, test)
+    names = accuracy_names(settings, several_labels=test.labels.ndim > 1)
+    percent = (100 * float(value) for value in values.ravel())
+    return dict(zip(names, percent, strict=True))
+
+
+def accuracy_names(
+    settings: Sequence[tuple[int, float]], *, several_labels: bool
+) -> list[str]:
+    """Returns the names of the accuracies that `knn_accuracy` returns.
+
+    Args:
+        settings: pairs (k, temperature).
+        several_labels: whether images have several labels.
+
+    >>> accuracy_names([(20, 0.07)], several_labels=False)
+    ['k20_t0.07/top1', 'k20_t0.07/top5']
+    """
+    kinds = ("map",) if several_labels else ("top1", "top5")
+    return [f"k{k}_t{t:g}/{kind}" for k, t in settings for kind in kinds]
 
 
 @functools.partial(jax.jit, static_argnames=("mesh", "settings", "num_classes"))

@@ -11,22 +11,26 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from logo_jax.evaluation.features import Encode, Features, LabeledImages, extract
-from logo_jax.evaluation.knn import knn_accuracy
+from logo_jax.evaluation.knn import accuracy_names, knn_accuracy
 from logo_jax.evaluation.metrics import top1
-from logo_jax.methods.base import ENCODER, LINEAR, TrainState
+from logo_jax.methods.base import EMA_ENCODER, ENCODER, LINEAR, TrainState
 from logo_jax.methods.linear import logits, unit_features
 from logo_jax.parallel.mesh import place
+
+LINEAR_TOP1 = "linear/test_top1"
 
 
 @dataclasses.dataclass(frozen=True)
 class KnnMonitor:
     """Weighted kNN classification of the test set with the training set as bank.
 
-    If the state has an online linear classifier, its test accuracy is computed too.
+    If the state has an online linear classifier, its test accuracy is computed too. If
+    it has an average of the encoder, that is evaluated in the same way.
 
     Attributes:
-        encode_with: function from a state to a function from uint8 images to features
-            by layer.
+        encode_with: function from a state and the name of an encoder in it to a
+            function from uint8 images to features by layer.
+        layers: the layers, "backbone" first.
         bank: labeled training images.
         queries: labeled test images.
         settings: pairs (number of neighbors, temperature).
@@ -37,7 +41,8 @@ class KnnMonitor:
             leaves have a leading axis of seeds.
     """
 
-    encode_with: Callable[[TrainState], Encode]
+    encode_with: Callable[[TrainState, str], Encode]
+    layers: tuple[str, ...]
     bank: LabeledImages
     queries: LabeledImages
     settings: tuple[tuple[int, float], ...]
@@ -60,7 +65,8 @@ class KnnMonitor:
         """Returns accuracies in percent: `knn/k20_t0.07/top1`, `knn_projector/...`.
 
         If the state has a classifier trained by `OnlineLinear`, its accuracy is
-        `linear/test_top1`. With n > 1 seeds, each value is an array [n].
+        `linear/test_top1`. Those of the average of the encoder are `ema/knn/...`. With
+        n > 1 seeds, each value is an array [n].
         """
         if self.num_seeds == 1:
             return self._evaluate(state)
@@ -70,21 +76,42 @@ class KnnMonitor:
         ]
         return {name: np.array([seed[name] for seed in seeds]) for name in seeds[0]}
 
+    def names(self, state: TrainState, *, several_labels: bool) -> list[str]:
+        """Returns the names of the accuracies of a state, whose leaves are not used.
+
+        Args:
+            state: the state, or its shapes.
+            several_labels: whether the images have several labels each.
+        """
+        names = accuracy_names(self.settings, several_labels=several_labels)
+        found = [f"{_named(layer)}/{name}" for layer in self.layers for name in names]
+        linear = [LINEAR_TOP1] if LINEAR in state.params else []
+        average = [f"ema/{x}" for x in found] if EMA_ENCODER in state.memory else []
+        return found + linear + average
+
     def _evaluate(self, state):
-        encode = self.encode_with(state)
-        bank = extract(encode, self.bank, batch_size=self.batch_size)
-        queries = extract(encode, self.queries, batch_size=self.batch_size)
-        values = {
-            f"{'knn' if layer == 'backbone' else f'knn_{layer}'}/{name}": value
-            for layer in bank
-            for name, value in self._accuracy(bank[layer], queries[layer]).items()
-        }
+        values, queries = self._neighbors(state, ENCODER)
         if LINEAR in state.params:
             features, labels = queries["backbone"]
             classifier = jax.device_get(state.params[LINEAR])
             scores = logits(classifier, unit_features(features))
-            values["linear/test_top1"] = 100 * top1(np.asarray(scores), labels)
+            values[LINEAR_TOP1] = 100 * top1(np.asarray(scores), labels)
+        if EMA_ENCODER in state.memory:
+            averaged, _ = self._neighbors(state, EMA_ENCODER)
+            values |= {f"ema/{name}": value for name, value in averaged.items()}
         return values
+
+    def _neighbors(self, state, encoder):
+        """Returns the kNN accuracies of an encoder, and its features of the queries."""
+        encode = self.encode_with(state, encoder)
+        bank = extract(encode, self.bank, batch_size=self.batch_size)
+        queries = extract(encode, self.queries, batch_size=self.batch_size)
+        values = {
+            f"{_named(layer)}/{name}": value
+            for layer in self.layers
+            for name, value in self._accuracy(bank[layer], queries[layer]).items()
+        }
+        return values, queries
 
     def trivial_baselines(
         self, state: TrainState, name: str = "untrained network"
@@ -126,6 +153,10 @@ class KnnMonitor:
         )
 
 
+def _named(layer: str) -> str:
+    return "knn" if layer == "backbone" else f"knn_{layer}"
+
+
 def _described(data: LabeledImages, describe: Callable) -> Features:
     parts = [
         (describe(images.astype(np.float32) / 255), labels)
@@ -149,14 +180,15 @@ def make_encode_with(
     prepare: Callable[[jax.Array], jax.Array],
     sharding: NamedSharding,
     layers: Sequence[str],
-) -> Callable[[TrainState], Encode]:
+) -> Callable[..., Encode]:
     """Returns a function that makes an encoder's feature function for a given state.
 
-    The result maps a train state to a function from uint8 images to features by layer
-    name. The computation is compiled once for all states.
+    The result maps a train state, and the name of an encoder in it ("encoder" by
+    default), to a function from uint8 images to features by layer name. The computation
+    is compiled once for all states.
 
     Args:
-        encoder: network that the state's "encoder" parameters belong to.
+        encoder: network that the parameters of the state's encoders belong to.
         prepare: function from uint8 images to the network's input.
         sharding: sharding of a batch of images over devices.
         layers: layers to return features of: "backbone", "projector", or both.
@@ -171,8 +203,8 @@ def make_encode_with(
             outputs["projector"] = encoder.apply(variables, features, method="project")
         return outputs
 
-    def encode_with(state):
-        variables = state.variables(ENCODER)
+    def encode_with(state, name=ENCODER):
+        variables = state.variables(name)
         return lambda images: encode(variables, place(images, sharding))
 
     return encode_with

@@ -301,15 +301,19 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Length of training, and intervals of logging and checkpoints."""
+    """Length of training, the average of the encoder, logging and checkpoints."""
 
     num_epochs: AtLeast1
     num_steps: AtLeast0
     start_from: LocalPath
     start_record: str
     accumulate: AtLeast1
+    ema: Annotated[float, BELOW_1]
     log_every_steps: AtLeast1
     checkpoint_every_steps: AtLeast1
+    keep_newest: AtLeast1
+    keep_every_steps: AtLeast0
+    keep_best: str
     lock: bool
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from logo_jax.augment.multi_crop import prepare_eval
@@ -96,10 +97,11 @@ def make_experiment(
         steps_per_epoch=_steps_per_epoch(config, images.train),
         num_classes=_num_classes(config, images.train),
     )
-    spec.check(mesh.devices.size)
+    state = spec.check(mesh.devices.size)
     notes = [*images.notes, *depth_notes(images.train)]
     data = decode_in_memory(config.data, images)
     monitor = knn_monitor(spec, data, mesh)
+    _require_metric(spec, state, monitor, images)
     loader, loading = make_loader(
         config.data, data.train, mesh, config.data.batch_size, spec.schedule.seeds
     )
@@ -112,6 +114,33 @@ def make_experiment(
         monitor=monitor,
         shown=some_of(data.train, spec),
     )
+
+
+def _require_metric(
+    spec: ExperimentSpec,
+    state: TrainState,
+    monitor: KnnMonitor | None,
+    images: ExperimentData,
+) -> None:
+    """Raises unless the metric that keeps the best checkpoint will be measured."""
+    metric, seeds = spec.config.train.keep_best, spec.schedule.seeds
+    if not metric:
+        return
+    if monitor is None or images.queries is None:
+        raise ValueError(
+            f"config.train.keep_best={metric!r} needs kNN during training, and there "
+            f"is none ({images.why_no_queries}); leave it empty"
+        )
+    (first,) = images.queries.records([0])
+    names = monitor.names(state, several_labels=np.ndim(first.label) > 0)
+    stem, _, seed = metric.rpartition("/seed_")
+    of_seed = len(seeds) > 1 and stem in names and seed in map(str, seeds)
+    if metric not in names and not of_seed:
+        more = ", or one of these with /seed_I for a seed" if len(seeds) > 1 else ""
+        raise ValueError(
+            f"config.train.keep_best={metric!r} must be a metric of the evaluations: "
+            f"{', '.join(names)}{more}"
+        )
 
 
 def _knn(data: ExperimentData, monitor: KnnMonitor | None) -> str:
@@ -158,7 +187,7 @@ def compiled_step(spec: ExperimentSpec, mesh: Mesh, rollbacks: int = 0) -> Train
     if rollbacks:
         fold = functools.partial(jax.random.fold_in, data=rollbacks)
         keys = jax.vmap(fold)(keys.reshape(-1)).reshape(keys.shape)
-    return make_train_step(spec.method.update, spec.make_batch, mesh, keys)
+    return make_train_step(spec.update, spec.make_batch, mesh, keys)
 
 
 def knn_monitor(
@@ -177,13 +206,15 @@ def knn_monitor(
         )
     if sizes[1] and not config.resize:
         _check_whole_images(spec, sizes[1], mesh.devices.size)
+    layers = ("backbone", "projector") if config.projector else ("backbone",)
     return KnnMonitor(
         encode_with=make_encode_with(
             spec.encoder,
             functools.partial(prepare_eval, spec=spec.config.augment.policy),
             batch_sharding(mesh),
-            ("backbone", "projector") if config.projector else ("backbone",),
+            layers,
         ),
+        layers=layers,
         bank=make_eval_crops(spec, data.bank, config.train_examples),
         queries=make_eval_crops(spec, data.queries, config.test_examples),
         settings=config.knn,

@@ -157,6 +157,7 @@ def load_image_encoder(
     *,
     step: int | None = None,
     seed: int | None = None,
+    encoder: str | None = None,
     resize: int | None = None,
     crop: int | None = None,
     mean: Sequence[float] | None = None,
@@ -170,6 +171,9 @@ def load_image_encoder(
             of torchvision, MoCo or SimSiam; or a folder of Hugging Face transformers.
         step: training step of the checkpoint of a run; the newest one if None.
         seed: seed of a run with several seeds.
+        encoder: which encoder of a run: "online", the trained one (if None); "target",
+            the momentum encoder of MoCo or BYOL; "ema", the average of the trained one
+            that `train.ema` keeps.
         resize: short side of the resized image, in pixels, and 0 for images that are
             used as they are; if None, that of the run's config, or 256 for a file.
         crop: side of the center crop; if None, that of the config, or 224 for a file.
@@ -180,8 +184,8 @@ def load_image_encoder(
 
     Raises:
         FileNotFoundError: if there is no such run or file.
-        ValueError: if it cannot be read, the run has no such checkpoint or seed, or an
-            argument does not apply to the source.
+        ValueError: if it cannot be read, the run has no such checkpoint, seed or
+            encoder, or an argument does not apply to the source.
     """
     path = local_path(source)
     if not path.exists():
@@ -192,26 +196,32 @@ def load_image_encoder(
     sizes = {name: value for name, value in given.items() if value is not None}
     if path.is_dir() and not (path / huggingface.WEIGHTS_FILE).is_file():
         _require_none("a run", mean=mean, std=std)
-        encoder = _of_run(path, step, seed, sizes)
+        loaded = _of_run(path, step, seed, encoder or pretrained.ONLINE, sizes)
     else:
-        _require_none("a file of weights", step=step, seed=seed)
-        encoder = _of_file(path, sizes, mean, std, unpickle)
-    if encoder.resize < 0 or not 0 <= encoder.crop <= encoder.resize:
+        _require_none("a file of weights", step=step, seed=seed, encoder=encoder)
+        loaded = _of_file(path, sizes, mean, std, unpickle)
+    if loaded.resize < 0 or not 0 <= loaded.crop <= loaded.resize:
         raise ValueError(
-            f"crop={encoder.crop} must be at most resize={encoder.resize}, the short "
+            f"crop={loaded.crop} must be at most resize={loaded.resize}, the short "
             "side of resized images; give both, e.g. 224 and 256, or 0 and 0 to use "
             "images of one size as they are"
         )
-    return encoder
+    return loaded
 
 
 def _of_run(
-    folder: Path, step: int | None, seed: int | None, sizes: dict[str, int]
+    folder: Path,
+    step: int | None,
+    seed: int | None,
+    encoder: str,
+    sizes: dict[str, int],
 ) -> ImageEncoder:
     config = workdir.read_config(folder)
     changed = {**config, "monitor": {**config["monitor"], **sizes}}
     one_device = make_mesh(all_devices()[:1])
-    run = pretrained.from_run(folder.absolute(), changed, one_device, step=step)
+    run = pretrained.from_run(
+        folder.absolute(), changed, one_device, step=step, encoder=encoder
+    )
     run = run.of_seed(seed)
     monitor = run.spec.config.monitor
     return ImageEncoder(

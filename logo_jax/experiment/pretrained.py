@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import jax
@@ -22,9 +22,25 @@ from logo_jax.experiment.experiment import make_eval_crops
 from logo_jax.experiment.spec import ExperimentSpec, make_spec
 from logo_jax.interop.backbone import Backbone
 from logo_jax.interop.torchvision import read_backbone
-from logo_jax.methods.base import ENCODER, TrainState
+from logo_jax.methods.average import with_average
+from logo_jax.methods.base import (
+    EMA_ENCODER,
+    ENCODER,
+    KEY_ENCODER,
+    TARGET_ENCODER,
+    TrainState,
+)
 from logo_jax.parallel.mesh import batch_sharding, replicate
 from logo_jax.training.checkpoints.manager import CheckpointManager
+
+ONLINE = "online"
+# The encoders of a state, by their names for users: the trained one, the momentum
+# encoder of MoCo, BYOL or a method of one's own, and the average of `config.train.ema`.
+ENCODERS = {
+    ONLINE: (ENCODER,),
+    "target": (KEY_ENCODER, TARGET_ENCODER),
+    "ema": (EMA_ENCODER,),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +51,10 @@ class FrozenEncoder:
         spec: the objects that its config describes, including the data to evaluate on.
         state: the train state with all its seeds, on every device.
         mesh: the devices.
-        source: "step 100", "untrained", or the name of the weights file; identifies the
-            encoder in results.
+        source: "step 100", "step 100, ema", "untrained", or the name of the weights
+            file; identifies the encoder in results.
+        which: which of the state's encoders this is, a name in ENCODERS. It is in the
+            place of the trained encoder.
         given: images to evaluate on, if they are in memory; otherwise those of the
             config.
     """
@@ -45,6 +63,7 @@ class FrozenEncoder:
     state: TrainState
     mesh: Mesh
     source: str
+    which: str = ONLINE
     given: ExperimentData | None = None
 
     def seeds(self) -> Iterator[Self]:
@@ -142,20 +161,28 @@ def from_run(
     mesh: Mesh,
     *,
     step: int | None = None,
+    encoder: str = ONLINE,
 ) -> FrozenEncoder:
-    """Restores the encoder of a run from a checkpoint.
+    """Restores an encoder of a run from a checkpoint.
 
     Args:
         folder: the run's folder.
         config: the run's config.
         mesh: the devices.
         step: step of the checkpoint; the newest undamaged one if None.
+        encoder: a name in ENCODERS.
 
     Raises:
-        ValueError: if there is no such checkpoint.
+        ValueError: if there is no such checkpoint, or if the run has no such encoder.
     """
-    spec = make_spec(config, num_devices=mesh.devices.size)
+    train = config["train"]
+    spec = make_spec(
+        {**config, "train": {**train, "ema": 0.0}}, num_devices=mesh.devices.size
+    )
     like = jax.eval_shape(spec.init)
+    if train["ema"] and encoder == "ema":
+        like = jax.eval_shape(with_average, like)
+    _require_encoder(encoder, like, folder, bool(train["ema"]))
     with CheckpointManager(folder / "checkpoints", read_only=True) as checkpoints:
         if step is None:
             found = checkpoints.restore_latest(like)
@@ -164,8 +191,40 @@ def from_run(
     if found is None:
         raise ValueError(f"{folder} has no checkpoint yet; train it first")
     step_number, state = found
-    state = replicate(state, mesh)
-    return FrozenEncoder(spec, state, mesh, f"step {step_number}")
+    state = replicate(_chosen_encoder(state, encoder), mesh)
+    which = "" if encoder == ONLINE else f", {encoder}"
+    return FrozenEncoder(spec, state, mesh, f"step {step_number}{which}", encoder)
+
+
+def _require_encoder(encoder: str, state: TrainState, folder: Any, ema: bool) -> None:
+    """Raises unless the run has the encoder; the state's leaves are not used."""
+    has = [name for name, networks in ENCODERS.items() if _in(state, networks)]
+    has += ["ema"] if ema and "ema" not in has else []
+    if encoder not in has:
+        why = {
+            "target": "its method has no momentum encoder",
+            "ema": "it was trained without config.train.ema",
+        }
+        raise ValueError(
+            f"--encoder={encoder} must be an encoder of {folder}: {', '.join(has)}"
+            + (f"; {why[encoder]}" if encoder in why else "")
+        )
+
+
+def _in(state: TrainState, networks: Sequence[str]) -> list[str]:
+    return [name for name in networks if name in state.params | state.memory]
+
+
+def _chosen_encoder(state: TrainState, encoder: str) -> TrainState:
+    """Puts one of a state's encoders in the place of the trained one."""
+    (network,) = _in(state, ENCODERS[encoder])
+    variables = state.variables(network)
+    memory = {name: x for name, x in state.memory.items() if name != EMA_ENCODER}
+    return state.replace(
+        params=state.params | {ENCODER: variables["params"]},
+        batch_stats=state.batch_stats | {ENCODER: variables["batch_stats"]},
+        memory=memory,
+    )
 
 
 def with_backbone(state: TrainState, weights: Any) -> TrainState:

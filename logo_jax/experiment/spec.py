@@ -14,7 +14,8 @@ from logo_jax.experiment import networks
 from logo_jax.experiment.augmentation import load_extra, require_extra
 from logo_jax.experiment.config import Config, parse
 from logo_jax.experiment.methods import MethodParts, make_method
-from logo_jax.methods.base import Batch, Method, TrainState
+from logo_jax.methods.average import moved, with_average
+from logo_jax.methods.base import Batch, Method, Metrics, TrainState
 from logo_jax.methods.pairing import pair_weights
 from logo_jax.networks.encoder import Encoder
 from logo_jax.parallel.keys import make_key
@@ -92,9 +93,20 @@ class ExperimentSpec:
             )
         )
         keys = self.keys("parameters") if keys is None else keys
-        if len(self.schedule.seeds) == 1:
-            return self.method.init(keys, blank)
-        return jax.vmap(lambda key: self.method.init(key, blank))(keys)
+
+        def init(key):
+            state = self.method.init(key, blank)
+            return with_average(state) if self.config.train.ema else state
+
+        return init(keys) if len(self.schedule.seeds) == 1 else jax.vmap(init)(keys)
+
+    def update(
+        self, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        """Takes a step of the method, then moves the average of the encoder, if any."""
+        state, metrics = self.method.update(state, batch, key)
+        decay = self.config.train.ema
+        return moved(state, decay) if decay else state, metrics
 
     def first_state(self) -> TrainState:
         """Returns `init()`, compiled; the program is the same for all seeds."""
@@ -226,4 +238,5 @@ def _schedule(config: Config, steps_per_epoch: int) -> TrainingSchedule:
         knn_every_steps=monitor.knn_every_steps,
         trivial_baselines=monitor.trivial_baselines,
         seeds=tuple(range(config.seed, config.seed + config.seeds)),
+        keep_every_steps=train.keep_every_steps,
     )

@@ -153,7 +153,7 @@ def _continued(state: TrainState, source: str) -> tuple[TrainState, str]:
     path = _existing(source, field)
     workdir.read_config(path)  # raises if it is not the folder of a run
     with CheckpointManager(path.absolute() / "checkpoints", read_only=True) as saved:
-        found = saved.restore_latest(state)
+        found = saved.restore_latest(state, start_average=True)
     if found is None:
         raise ValueError(f"{field} has no checkpoint yet; train it first")
     step, state = found

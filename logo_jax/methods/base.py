@@ -13,6 +13,7 @@ PREDICTOR = "predictor"
 REGRESSOR = "regressor"
 KEY_ENCODER = "key_encoder"
 TARGET_ENCODER = "target_encoder"
+EMA_ENCODER = "ema_encoder"
 PROTOTYPES = "prototypes"
 LINEAR = "linear"
 
@@ -84,7 +85,8 @@ class TrainState(struct.PyTreeNode):
             "regressor", "linear".
         memory: state of a method that no gradient updates: "key_encoder", "queue" and
             "cursor" of MoCo; "target_encoder" of BYOL; "queue" of SwAV, if it has one;
-            "grad_norm" of LoGo. SimSiam has none.
+            "grad_norm" of LoGo. SimSiam has none. With `config.train.ema`, any method
+            has an "ema_encoder".
     """
 
     step: Any

@@ -33,6 +33,8 @@ def evaluate(
     resize: int | None = None,
     crop: int | None = None,
     untrained: bool = False,
+    step: int | None = None,
+    encoder: str | None = None,
     images: ExperimentData | None = None,
     **options: Any,
 ) -> Report | None:
@@ -51,6 +53,8 @@ def evaluate(
             run's value, or the crop's side for the protocol transfer.
         crop: side of the center crop, in pixels; if None, the run's value.
         untrained: whether to evaluate the encoder at its random initialization.
+        step: step of the run's checkpoint; the newest one if None.
+        encoder: a name in `pretrained.ENCODERS`; the trained one if None.
         images: images of the run's data set, if they are in memory.
         **options: options of the protocol, by the names in `protocols.OPTIONS`.
 
@@ -61,7 +65,8 @@ def evaluate(
     Raises:
         FileNotFoundError: if there is no such run, file or data set.
         ValueError: if the protocol or an option is unknown, out of range or does not
-            fit, if there is no valid checkpoint, or if the data are not as required.
+            fit, if there is no valid checkpoint or no such encoder, or if the data are
+            not as required.
         OSError: if the result cannot be written.
     """
     options = {name: x for name, x in options.items() if x not in (None, False)}
@@ -71,10 +76,7 @@ def evaluate(
             "--weights=FILE and --config=FILE.py must be given together; the folder "
             "of a run has its own config"
         )
-    if untrained and weights is not None:
-        raise ValueError(
-            "--untrained does not read --weights=FILE; remove one of the two"
-        )
+    _require_one_encoder(weights, untrained, step, encoder)
     given = workdir.read_config(folder) if config is None else config
     parse(given)
     sizes = {"resize": resize, "crop": crop}
@@ -87,7 +89,9 @@ def evaluate(
     workdir.require_writable(folder)
     begin, mesh = time.perf_counter(), make_mesh()
     if weights is None:
-        subject = pretrained.from_run(folder, changed, mesh)
+        subject = pretrained.from_run(
+            folder, changed, mesh, step=step, encoder=encoder or pretrained.ONLINE
+        )
     else:
         subject = pretrained.from_file(weights, changed, mesh)
     if not dataset:
@@ -106,6 +110,21 @@ def evaluate(
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_text(file, json.dumps(report, indent=2) + "\n")
     return report | {"file": str(file)}
+
+
+def _require_one_encoder(
+    weights: Path | None, untrained: bool, step: int | None, encoder: str | None
+) -> None:
+    """Raises if more than one of a file, a checkpoint or no training is evaluated."""
+    given = {"--weights=FILE": weights, "--untrained": untrained or None}
+    of_run = {f"--step={step}": step, f"--encoder={encoder}": encoder}
+    sources, choices = (
+        [name for name, x in flags.items() if x is not None]
+        for flags in (given, of_run)
+    )
+    if len(sources) > 1 or (sources and choices):
+        one, other, *_ = [*reversed(sources), *choices]
+        raise ValueError(f"{one} does not read {other}; remove one of the two")
 
 
 def _note(
@@ -141,6 +160,7 @@ def as_report(subject: FrozenEncoder, result: EvalResult, seconds: float) -> Rep
         "values": dict(result.values),
         "unit": "percent",
         "encoder": subject.source,
+        "which_encoder": subject.which,
         "dataset": subject.spec.config.data.location.title,
         "splits": result.splits,
         "layers": sorted(

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,15 @@ import numpy as np
 from logo_jax.data.fingerprint import fingerprint
 from logo_jax.data.load import ExperimentData, load_images, prepare_missing
 from logo_jax.experiment import Experiment, make_experiment
-from logo_jax.experiment.config import Config, parse
+from logo_jax.experiment.config import Config, TrainConfig, parse
 from logo_jax.experiment.memory import fitted
 from logo_jax.experiment.starting import first_state, recorded
 from logo_jax.methods.base import TrainState
 from logo_jax.parallel import processes
 from logo_jax.parallel.mesh import make_mesh, replicate
 from logo_jax.training import workdir
-from logo_jax.training.checkpoints.manager import CheckpointManager
+from logo_jax.training.checkpoints.keep import Keep
+from logo_jax.training.checkpoints.manager import CheckpointManager, saved_steps
 from logo_jax.training.collapse import (
     MOST_ROLLBACKS,
     CollapseDetector,
@@ -30,7 +31,12 @@ from logo_jax.training.collapse import (
     record_rollback,
     rollbacks,
 )
-from logo_jax.training.logging.metric_writer import METRICS_FILE, MetricWriter
+from logo_jax.training.logging.metric_writer import (
+    METRICS_FILE,
+    MetricWriter,
+    best_row,
+    read_rows,
+)
 from logo_jax.training.logging.null_logger import NullLogger
 from logo_jax.training.logging.progress import Progress
 from logo_jax.training.logging.train_log import TrainLog
@@ -109,7 +115,7 @@ class OpenRun:
             )
             experiment = self.experiment.rolled_back(times)
             like = jax.eval_shape(experiment.spec.init)
-            restored = self.checkpoints.restore_latest(like)
+            restored = self.checkpoints.restore_latest(like, start_average=True)
             found = restored or (0, first_state(experiment.spec))
         start, state = processes.broadcast_from_first(found)
         state = replicate(state, experiment.mesh)
@@ -185,7 +191,9 @@ class OpenRun:
             )
             complete = int(np.max(trained.step)) == schedule.num_steps
             if processes.is_first() and complete:
-                for line in _last_lines(self.folder, can_evaluate=monitor is not None):
+                best = _best_lines(self.folder, experiment.spec.config.train)
+                last = _last_lines(self.folder, can_evaluate=monitor is not None)
+                for line in best + last:
                     progress.say(line)
 
     def _loggers(self) -> list[WandbLogger]:
@@ -247,9 +255,39 @@ def open_run(
                 workdir.record_data(folder, data)
                 workdir.record_machine(folder, experiment.mesh)
                 checkpoints = held.enter_context(
-                    CheckpointManager(folder / "checkpoints")
+                    CheckpointManager(
+                        folder / "checkpoints", keep=keep_of(typed.train, folder)
+                    )
                 )
         yield OpenRun(config, folder, quiet, experiment, checkpoints)
+
+
+def keep_of(config: TrainConfig, folder: Path) -> Keep:
+    """Returns which checkpoints of a run are kept.
+
+    The best one is looked up in the run's metrics whenever a checkpoint is written. So
+    it is known after a kill and a resume, and when the metric was changed.
+    """
+
+    def best(steps: Sequence[int]) -> int | None:
+        row = best_row(read_rows(folder / METRICS_FILE), config.keep_best, steps)
+        return None if row is None else row["step"]
+
+    rule = {"best": best} if config.keep_best else {}
+    return Keep(config.keep_newest, config.keep_every_steps, **rule)
+
+
+def _best_lines(folder: Path, config: TrainConfig) -> list[str]:
+    """A line about the best checkpoint of a complete run, if one is kept."""
+    metric, steps = config.keep_best, saved_steps(folder / "checkpoints")
+    best = best_row(read_rows(folder / METRICS_FILE), metric, steps)
+    if not best:
+        return []
+    command = f"evaluate --workdir={shlex.quote(_shown(folder))} --step={best['step']}"
+    return [
+        f"the best {metric} is {best[metric]:.2f} %, of step {best['step']}, which is "
+        f"kept: python -m logo_jax.{command}"
+    ]
 
 
 def default_workdir(config: str) -> Path:

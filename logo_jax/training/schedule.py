@@ -18,6 +18,7 @@ class TrainingSchedule:
         trivial_baselines: whether to evaluate kNN before training on raw pixels, mean
             colors and the untrained network.
         seeds: seeds that are trained in parallel.
+        keep_every_steps: interval of checkpoints that are never deleted; 0: none.
     """
 
     num_steps: int
@@ -27,6 +28,7 @@ class TrainingSchedule:
     knn_every_steps: int
     trivial_baselines: bool
     seeds: tuple[int, ...] = (0,)
+    keep_every_steps: int = 0
 
     def logs(self, step: int) -> bool:
         """Whether a row of metrics is written after this step."""
@@ -38,7 +40,8 @@ class TrainingSchedule:
 
     def saves(self, step: int) -> bool:
         """Whether the state after this step is saved, even if it is not evaluated."""
-        return self._is_due(step, self.checkpoint_every_steps)
+        intervals = (self.checkpoint_every_steps, self.keep_every_steps)
+        return any(self._is_due(step, every) for every in intervals)
 
     def _is_due(self, step, every):
         """Whether step is the last one or, if `every` > 0, a multiple of `every`."""

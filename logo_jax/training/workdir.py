@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
@@ -147,7 +148,7 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> list[str]:
         if refused:
             raise ValueError(
                 f"{workdir} holds a run of another config ({'; '.join(refused)}); "
-                "use the old values, or another --workdir"
+                f"{_remedy(workdir, refused)}"
             )
         return changed
     if (workdir / "checkpoints").exists():
@@ -155,6 +156,18 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> list[str]:
             f"{workdir} has checkpoints but no {CONFIG_FILE}; use another --workdir"
         )
     return []
+
+
+def _remedy(workdir: pathlib.Path, refused: Sequence[str]) -> str:
+    """What to do if fields differ that may not: how to train longer, if that is all."""
+    length = {"train.num_epochs", "train.num_steps"}
+    if {change.partition(":")[0] for change in refused} <= length:
+        return (
+            "its learning rates are for the old length: to train longer, start a new "
+            f"run from its newest state, --from={shlex.quote(str(workdir))} "
+            "--workdir=ANOTHER (train.start_from in Python), whose length counts anew"
+        )
+    return "use the old values, or another --workdir"
 
 
 def as_resumed(changed: Sequence[str]) -> str:

@@ -14,9 +14,11 @@ from logo_jax.experiment.experiment import some_of
 from logo_jax.experiment.spec import make_spec
 from logo_jax.parallel.mesh import all_devices, make_mesh
 from logo_jax.training import atomic, workdir
+from logo_jax.training.checkpoints.manager import saved_steps
 from logo_jax.training.logging.metric_writer import (
     METRICS_FILE,
     Row,
+    best_row,
     is_knn,
     read_rows,
 )
@@ -160,6 +162,7 @@ def facts_of(run: RunRecord) -> dict[str, str]:
         "seeds": f"{config['seeds']} from {config['seed']}",
         "steps recorded": f"{rows[-1]['step']:,}" if rows else "none",
         "last accuracy": f"{curves.last(rows, knn)} % ({knn})" if knn else "-",
+        "best checkpoint": _best(run),
         "images per second": f"{statistics.median(speeds):.4g}, median"
         if speeds
         else "-",
@@ -169,6 +172,13 @@ def facts_of(run: RunRecord) -> dict[str, str]:
         "versions": ", ".join(f"{name} {x}" for name, x in versions.items())
         or NOT_RECORDED,
     }
+
+
+def _best(run: RunRecord) -> str:
+    """The checkpoint that `train.keep_best` keeps; "-" if it keeps none."""
+    metric, steps = run.config["train"]["keep_best"], run.folder / "checkpoints"
+    best = best_row(run.rows, metric, saved_steps(steps))
+    return f"step {best['step']:,}: {best[metric]:.2f} % ({metric})" if best else "-"
 
 
 def compared(configs: Mapping[str, Config]) -> list[list[str]]:

@@ -54,7 +54,7 @@ def fixture_run(arrays, tmp_path, capsys):
 
 
 def examine(config, published=None, folder=None, num_timed=0):
-    """Returns the findings by subject, up to "data": later ones need to compile."""
+    """Returns the findings by subject, up to "disk": later ones need to compile."""
     config = config.to_dict()
     findings = doctor.examine(
         config,
@@ -67,7 +67,7 @@ def examine(config, published=None, folder=None, num_timed=0):
     found = {}
     for finding in findings:
         found[finding.subject] = finding
-        if finding.subject == "data":
+        if finding.subject == "disk":
             break
     return found
 

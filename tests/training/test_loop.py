@@ -4,12 +4,15 @@ import itertools
 import json
 import os
 import signal
+import types
 
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import struct
 
+from logo_jax.runs.training import keep_of
+from logo_jax.training.checkpoints.keep import Keep
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.logging.metric_writer import MetricWriter
 from logo_jax.training.logging.progress import Progress
@@ -59,16 +62,24 @@ class Unreadable(Loader):
         raise ChildProcessError("a process that reads images failed: it was terminated")
 
 
-def run(folder, *, at=None, act=None, preemption=None, loader=None):
-    """Trains or resumes in a folder; calls `act` when step `at` is evaluated."""
+TOP1 = "knn/k3_t0.1/top1"
+
+
+def run(folder, *, at=None, act=None, preemption=None, loader=None, kept=None):
+    """Trains or resumes in a folder; calls `act` when step `at` is evaluated.
+
+    `kept` has the fields that say which checkpoints are kept, and `accuracies`, the
+    accuracy of each evaluated step.
+    """
 
     def evaluate(state):
         if int(state.step) == at:
             act()
-        return {"knn/k3_t0.1/top1": float(state.step)}
+        return {TOP1: kept.accuracies[int(state.step)] if kept else float(state.step)}
 
     clock = map(float, itertools.count()).__next__
-    with CheckpointManager(folder / "checkpoints") as checkpoints:
+    keep = keep_of(kept, folder) if kept else Keep()
+    with CheckpointManager(folder / "checkpoints", keep=keep) as checkpoints:
         state = Count(jnp.int32(0))
         start, state = checkpoints.restore_latest(state) or (0, state)
         with (
@@ -98,6 +109,49 @@ WHOLE = [
     *((1, "loss"), (2, "loss"), (2, "knn"), (3, "loss")),
     *((4, "loss"), (4, "knn"), (5, "loss"), (6, "loss"), (6, "knn")),
 ]
+
+
+NAN = float("nan")
+
+
+def kept(*accuracies, metric=TOP1, every=0):
+    fields = {"keep_newest": 1, "keep_every_steps": every, "keep_best": metric}
+    by_step = dict(zip((2, 4, 6), accuracies, strict=True))
+    return types.SimpleNamespace(accuracies=by_step, **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "steps"),
+    [
+        (kept(3.0, 2.0, 1.0), [2, 6]),
+        (kept(1.0, 3.0, 2.0), [4, 6]),
+        (kept(3.0, 3.0, 3.0), [2, 6]),  # of equal ones the earliest
+        (kept(NAN, 0.0, NAN), [4, 6]),
+        (kept(NAN, NAN, NAN), [6]),
+        (kept(3.0, 2.0, 1.0, metric=""), [6]),
+        (kept(3.0, 2.0, 1.0, metric="", every=4), [4, 6]),
+        (kept(3.0, 2.0, 1.0, every=4), [2, 4, 6]),
+    ],
+)
+def test_the_best_and_the_newest_and_regular_checkpoints_are_kept(
+    fields, steps, tmp_path
+):
+    assert run(tmp_path, kept=fields) == (6, steps)
+
+
+@pytest.mark.parametrize("at", [4, 6])
+def test_the_best_checkpoint_is_kept_through_an_interruption(at, tmp_path):
+    fields = kept(3.0, 1.0, 2.0)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, at=at, act=interrupt, kept=fields)
+    assert run(tmp_path, kept=fields) == (6, [2, 6])
+
+
+def test_a_better_step_whose_checkpoint_is_gone_does_not_count(tmp_path):
+    """The metric is named when the better checkpoint of step 2 has been deleted."""
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, at=4, act=interrupt, kept=kept(3.0, 2.0, 1.0, metric=""))
+    assert run(tmp_path, kept=kept(3.0, 2.0, 1.0)) == (6, [4, 6])
 
 
 def interrupt():

@@ -220,3 +220,14 @@ def test_queries_that_were_added_are_noted_and_a_damaged_record_is_refused(tmp_p
         (tmp_path / "data.json").write_text(text)
         with pytest.raises(ValueError, match=r"data\.json is damaged .*delete it"):
             require_same_data(tmp_path, {"train": PART})
+
+
+def test_another_length_is_refused_with_the_way_to_train_longer(tmp_path):
+    folder = tmp_path / "a run"
+    config = {"seed": 0, "train": {"num_epochs": 2, "num_steps": 0}}
+    claim_workdir(folder, config)
+    longer = {"seed": 0, "train": {"num_epochs": 4, "num_steps": 0}}
+    with pytest.raises(ValueError, match="num_epochs: 2 -> 4.* --from='/.*/a run' "):
+        check_config(folder, longer)
+    with pytest.raises(ValueError, match="use the old values, or another --workdir"):
+        check_config(folder, longer | {"seed": 1})

@@ -1,4 +1,4 @@
-"""Saves the newest training states and never restores a damaged one.
+"""Saves training states, keeps some of them and never restores a damaged one.
 
     checkpoints/300/                        the state after 300 updates
         state/arrays.safetensors            all leaves, by their paths
@@ -27,19 +27,20 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from logo_jax.methods.base import LINEAR
+from logo_jax.methods.base import EMA_ENCODER, ENCODER, LINEAR
 from logo_jax.training.checkpoints import (
     array_file,
     manifest,
     old_formats,
     orbax_handler,
 )
+from logo_jax.training.checkpoints.keep import Keep
 from logo_jax.training.checkpoints.manifest import DamagedError
 from logo_jax.training.checkpoints.orbax_handler import Leaves, StateArgs, StateHandler
 
 State = TypeVar("State")
 
-MAX_TO_KEEP = 3
+_DEFAULT = Keep()
 _ITEM = "state"
 _TRASH = "trash"
 
@@ -49,21 +50,21 @@ class CheckpointManager:
 
     Args:
         folder: folder of the checkpoints; created if it does not exist.
-        max_to_keep: number of newest checkpoints to keep, >= 1.
+        keep: which checkpoints are kept; by default the newest three.
         read_only: if True, the folder is never modified, so a run that is still
             training is not disturbed, and `save` raises an error.
         report: function that receives one line for each damaged checkpoint that was
             skipped; the default prints to stderr.
 
     Raises:
-        ValueError: if the folder cannot be written or `max_to_keep` is not positive.
+        ValueError: if the folder cannot be written.
     """
 
     def __init__(
         self,
         folder: str | Path,
         *,
-        max_to_keep: int = MAX_TO_KEEP,
+        keep: Keep = _DEFAULT,
         read_only: bool = False,
         report: Callable[[str], None] | None = None,
     ):
@@ -75,7 +76,7 @@ class CheckpointManager:
         logging.getLogger("absl").addFilter(_is_not_from_orbax)
         self._manager = ocp.CheckpointManager(
             self.folder,
-            options=_options(max_to_keep, read_only),
+            options=_options(keep, read_only),
             item_handlers={_ITEM: StateHandler()},
         )
         self._empty_trash()
@@ -120,16 +121,20 @@ class CheckpointManager:
                 "latest checkpoint before training, or use another --workdir"
             )
 
-    def restore_latest(self, like: State) -> tuple[int, State] | None:
+    def restore_latest(
+        self, like: State, *, start_average: bool = False
+    ) -> tuple[int, State] | None:
         """Returns the step and state of the newest valid checkpoint; None if none.
 
-        The checkpoint may have an online linear classifier that `like` does not have;
-        it is ignored. Newer damaged checkpoints are reported and deleted, so that their
-        steps can be saved again.
+        The checkpoint may have an online linear classifier or an average of the encoder
+        that `like` does not have; they are ignored. Newer damaged checkpoints are
+        reported and deleted, so that their steps can be saved again.
 
         Args:
             like: arrays or `jax.ShapeDtypeStruct`s with the structure, shapes, dtypes
                 and shardings of the state.
+            start_average: whether a checkpoint without an average of the encoder may be
+                restored to a state with one, which starts at the encoder.
 
         Raises:
             ValueError: if all checkpoints are damaged, or if the newest valid one is of
@@ -139,7 +144,7 @@ class CheckpointManager:
         damage: dict[int, str] = {}
         for step in reversed(self.steps()):
             try:
-                state = self._restore(step, like)
+                state = self._restore(step, like, start_average)
             except DamagedError as error:
                 damage[step] = str(error)
                 continue
@@ -206,20 +211,25 @@ class CheckpointManager:
                 "earlier ones are valid: free disk space and run the same command again"
             ) from error
 
-    def _restore(self, step: int, like: State) -> State:
+    def _restore(self, step: int, like: State, start_average: bool = False) -> State:
         folder = epath.Path(self.folder) / str(step)
         wanted = dict(_flatten(like))
         stored = manifest.valid_records(_read_manifest(folder))
-        stored = manifest.without_part(stored, wanted, part=LINEAR)
-        manifest.require_same(stored, wanted, f"checkpoint {step} in {self.folder}")
+        for part in (LINEAR, EMA_ENCODER):
+            stored = manifest.without_part(stored, wanted, part=part)
+        read = {path: path for path in wanted}
+        if start_average:
+            read = {path: path if path in stored else _start(path) for path in wanted}
+        needed = {path: wanted[own] for own, path in read.items()}
+        manifest.require_same(stored, needed, f"checkpoint {step} in {self.folder}")
         placed = {}
-        for path, leaf in _read_leaves(folder, wanted):
+        for path, leaf in _read_leaves(folder, needed):
             if manifest.leaf_record(leaf) != stored[path]:
                 raise DamagedError(f"{path}: checksum differs")
-            sharding = getattr(wanted[path], "sharding", None)
+            sharding = getattr(needed[path], "sharding", None)
             placed[path] = jax.device_put(leaf, sharding)
         # the order of the file differs from that of the tree
-        leaves = [placed[path] for path in wanted]
+        leaves = [placed[read[path]] for path in wanted]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def _pass_over(self, damage: Mapping[int, str], taken: int) -> None:
@@ -235,8 +245,28 @@ class CheckpointManager:
             shutil.rmtree(self.folder / _TRASH, ignore_errors=True)
 
 
+def saved_steps(folder: Path) -> list[int]:
+    """Returns the steps of the checkpoints in a folder, damaged ones included."""
+    return sorted(int(x.name) for x in folder.glob("*") if x.name.isdecimal())
+
+
 class SaveError(OSError):
     """A checkpoint cannot be written; the message is one line."""
+
+
+def _start(path: str) -> str:
+    """Returns the leaf of the encoder at which a leaf of its average starts.
+
+    >>> _start("memory/ema_encoder/head/bias")
+    'params/encoder/head/bias'
+    >>> _start("memory/queue")
+    'memory/queue'
+    """
+    for group, source in (("memory", "params"), ("batch_stats", "batch_stats")):
+        start = f"{group}/{EMA_ENCODER}/"
+        if path.startswith(start):
+            return f"{source}/{ENCODER}/{path.removeprefix(start)}"
+    return path
 
 
 def _read_manifest(folder: epath.Path) -> dict[str, Any]:
@@ -274,9 +304,7 @@ def _reason(error: Exception) -> str:
     return text if len(text) <= 120 else f"{text[:60]} ... {text[-60:]}"
 
 
-def _options(max_to_keep: int, read_only: bool) -> ocp.CheckpointManagerOptions:
-    if max_to_keep < 1:
-        raise ValueError(f"max_to_keep={max_to_keep} must be at least 1, e.g. 3")
+def _options(keep: Keep, read_only: bool) -> ocp.CheckpointManagerOptions:
     make = ocp.CheckpointManagerOptions
     # no barrier with other processes
     alone = ocp.options.MultiprocessingOptions(active_processes={0})
@@ -290,7 +318,7 @@ def _options(max_to_keep: int, read_only: bool) -> ocp.CheckpointManagerOptions:
     if read_only:
         return make(read_only=True, save_interval_steps=0, **fields)
     fields |= {"todelete_subdir": _TRASH, "cleanup_tmp_directories": True}
-    return make(max_to_keep=max_to_keep, **fields)
+    return make(preservation_policy=keep, **fields)
 
 
 def _require_writable(folder: Path) -> None:

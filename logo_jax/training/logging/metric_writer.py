@@ -204,17 +204,37 @@ def by_each_seed(row: Mapping[str, float], seeds: Sequence[int]) -> list[dict]:
 
 
 def is_knn(name: str) -> bool:
-    """Whether a metric is a kNN accuracy, for any layer and setting.
+    """Whether a metric is a kNN accuracy, for any encoder, layer and setting.
 
-    >>> [is_knn(f"{x}/k20_t0.07/top1") for x in ("knn", "knn_projector", "linear")]
+    >>> [is_knn(f"{x}/k20_t0.07/top1") for x in ("knn", "ema/knn_projector", "linear")]
     [True, True, False]
     """
-    return name.startswith(("knn/", "knn_"))
+    return name.removeprefix("ema/").startswith(("knn/", "knn_"))
 
 
 def is_evaluation(row: Iterable[str]) -> bool:
     """Whether the metric names of a row are of an evaluation, not of training steps."""
     return any(map(is_knn, row))
+
+
+def best_row(rows: Iterable[Row], name: str, steps: Iterable[int]) -> Row | None:
+    """Returns the row with the highest value of a metric, among some steps.
+
+    Args:
+        rows: rows of metrics.jsonl.
+        name: name of the metric.
+        steps: the steps, such as those that have a checkpoint.
+
+    Returns:
+        The row, the earliest of those with the same value; None if no row of the steps
+        has a finite value.
+
+    >>> best_row([{"step": 2, "a": None}, {"step": 4, "a": 1.5}], "a", [2, 4])
+    {'step': 4, 'a': 1.5}
+    """
+    among = set(steps)
+    measured = (x for x in rows if x["step"] in among and x.get(name) is not None)
+    return max(measured, key=lambda row: row[name], default=None)
 
 
 def read_rows(path: Path) -> list[Row]:

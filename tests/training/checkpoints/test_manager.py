@@ -20,6 +20,7 @@ from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
 from logo_jax.training.checkpoints import orbax_handler
+from logo_jax.training.checkpoints.keep import Keep
 from logo_jax.training.checkpoints.manager import CheckpointManager, SaveError
 
 
@@ -134,7 +135,7 @@ def test_state_donated_right_after_save_is_saved_as_it_was(tmp_path: Path):
 
 
 def test_only_the_newest_checkpoints_are_kept_and_the_trash_is_empty(tmp_path: Path):
-    with CheckpointManager(tmp_path, max_to_keep=2) as checkpoints:
+    with CheckpointManager(tmp_path, keep=Keep(newest=2)) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(step, make_state(step))
         checkpoints.wait()
@@ -360,9 +361,9 @@ def test_folder_under_a_file_is_refused_when_opened(tmp_path: Path):
     assert "\n" not in str(error.value)
 
 
-def test_keeping_no_checkpoint_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="max_to_keep=0 must be at least 1"):
-        CheckpointManager(tmp_path, max_to_keep=0)
+def test_keeping_no_checkpoint_is_refused():
+    with pytest.raises(ValueError, match="newest=0 must be at least 1"):
+        Keep(newest=0)
 
 
 def test_read_only_leaves_a_running_training_run_alone(folder: Path):
