@@ -12,6 +12,7 @@ Exit codes: 0 if the run will work, or with --print; 2 if it will not, or for ba
 """
 
 import datetime
+import functools
 import itertools
 import math
 import pathlib
@@ -26,12 +27,15 @@ from jax.sharding import Mesh
 
 from logo_jax import _cli, configs
 from logo_jax.data import eval_crops
+from logo_jax.data.fingerprint import fingerprint
 from logo_jax.data.load import ExperimentData, load_images
 from logo_jax.data.sources.base import ImageSource
 from logo_jax.experiment import Experiment, ExperimentSpec, make_experiment, make_spec
-from logo_jax.experiment.config import DataConfig
+from logo_jax.experiment.choosing import chosen
+from logo_jax.experiment.config import DataConfig, parse
 from logo_jax.experiment.data import usable_memory
-from logo_jax.experiment.memory import step_bytes, stored_bytes
+from logo_jax.experiment.defaults import open_fields
+from logo_jax.experiment.memory import remedy, step_bytes, stored_bytes
 from logo_jax.experiment.starting import recorded
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import atomic, workdir
@@ -109,8 +113,17 @@ def examine(
         damaged: file to write the names of all images to that cannot be decoded; None:
             only the training run reports them.
     """
+
+    @functools.cache
+    def images() -> ExperimentData:
+        return load_images(parse(config).data.location)
+
     yield _devices(mesh)
     yield _recipe(published, config)
+    found = yield from _chosen(config, folder, mesh, images)
+    if found is None:
+        return
+    config = found
     made = yield from _attempt(
         "config",
         lambda: _described(config, mesh),
@@ -132,16 +145,37 @@ def examine(
     yield _disk(state, folder or pathlib.Path.cwd(), len(saved))
     if damaged is not None:
         yield from _images(spec.config.data, damaged)
-    experiment = yield from _attempt(
+    opened = yield from _attempt(
         "data",
-        lambda: make_experiment(config, mesh),
-        lambda made: made.loading.replace("\ndata: ", "\n" + " " * 14)[6:],
+        lambda: _opened(config, folder, mesh, images()),
+        lambda made: "\n".join(made.lines).replace("\n", "\n" + " " * 14),
     )
-    if experiment is None:
+    if opened is None:
         return
+    experiment = opened.experiment
     yield _queue(experiment.spec)
     left = max(0, experiment.spec.schedule.num_steps - max(saved, default=0))
     yield from _try(experiment, left, num_timed, clock)
+
+
+def _chosen(
+    config: Mapping[str, Any],
+    folder: pathlib.Path | None,
+    mesh: Mesh,
+    images: Callable[[], ExperimentData],
+) -> Generator[Finding, None, Mapping[str, Any] | None]:
+    """States and returns the config with values for its open fields, if it has any."""
+    if not open_fields(config):
+        return config
+    made = yield from _attempt(
+        "chosen",
+        lambda: chosen(config, folder, mesh, images),
+        lambda made: (
+            made[1].replace("\n", "\n" + " " * 12)
+            or "the values that the run in the workdir began with"
+        ),
+    )
+    return None if made is None else made[0]
 
 
 def _images(config: DataConfig, file: pathlib.Path) -> Iterator[Finding]:
@@ -181,7 +215,8 @@ def _try(
     )
     if trial is None:
         return
-    memory = _memory(trial.num_bytes, *usable_memory(experiment.mesh))
+    limit, owner = usable_memory(experiment.mesh)
+    memory = _memory(trial.num_bytes, limit, owner, lambda: remedy(experiment, limit, trial.num_bytes))
     yield memory
     if num_timed and memory.verdict != "FAIL":
         yield from _attempt(
@@ -221,8 +256,8 @@ class Trial:
     def __init__(self, experiment: Experiment):
         self._experiment, self._loader = experiment, experiment.loader
         self._state = experiment.init()
-        ((examples, epoch),) = self._loader.batches(0, 1)
-        traced = experiment.train_step.trace(self._state, examples, epoch)
+        examples = self._loader.shapes()
+        traced = experiment.train_step.trace(self._state, examples, np.int32(0))
         self._compiled = traced.lower().compile()
         self._step = experiment.train_step._replace(compiled=self._compiled)
 
@@ -299,6 +334,26 @@ def _described(config: Mapping[str, Any], mesh: Mesh) -> tuple[Any, Any]:
     return spec, spec.check(mesh.devices.size)
 
 
+class OpenedData(NamedTuple):
+    """An experiment with its data, and lines about them."""
+
+    experiment: Experiment
+    lines: list[str]
+
+
+def _opened(
+    config: Mapping[str, Any],
+    folder: pathlib.Path | None,
+    mesh: Mesh,
+    images: ExperimentData,
+) -> OpenedData:
+    """Decodes the images; raises if they are not those of the run in the folder."""
+    note = workdir.require_same_data(folder, fingerprint(images)) if folder else ""
+    experiment = make_experiment(config, mesh, images)
+    lines = experiment.loading.removeprefix("data: ").split("\ndata: ")
+    return OpenedData(experiment, [*lines, *([note] if note else [])])
+
+
 def _batch(spec: ExperimentSpec, mesh: Mesh) -> Finding:
     size, count = spec.config.data.batch_size, mesh.devices.size
     seeds = len(spec.schedule.seeds)
@@ -340,11 +395,12 @@ def _disk(state: Any, folder: pathlib.Path, num_saved: int) -> Finding:
     return Finding("warn" if needed > TIGHT * free else "ok", "disk", text)
 
 
-def _memory(needed: float, limit: float, owner: str) -> Finding:
+def _memory(
+    needed: float, limit: float, owner: str, remedy: Callable[[], str]
+) -> Finding:
     text = f"peak of {_gib(needed)} per device, of {owner} {_gib(limit)}"
     if needed > limit:
-        remedy = "use a smaller config.data.batch_size, or more devices"
-        return Finding("FAIL", "memory", f"{text}; {remedy}")
+        return Finding("FAIL", "memory", f"{text}; use {remedy()}, or more devices")
     return Finding("warn" if needed > TIGHT * limit else "ok", "memory", text)
 
 
