@@ -2,15 +2,22 @@
 
     python -m logo_jax.doctor --config=configs/quickstart.py [--workdir=runs/quickstart]
     python -m logo_jax.doctor --config=configs/quickstart.py --print
+    python -m logo_jax.doctor --data=DIR [--out=FILE.html] [--sample=N] [--config=NAME]
 
 Prints one line per check: ok, warn or FAIL. Nothing is written, except compiled code in
 the compilation cache, which the training run then reuses, and the list of damaged
 images, if --damaged=FILE asks for it. With --print, every field of
 the config is printed in the form of a config file, one per line, and no check is made.
 
+With --data, all images of a folder or of an .npz file are read once, and a page about
+them is written to FILE.html: splits and classes as training would read them, sizes and
+formats, equal and damaged images, and crops as the network would see them (those of
+--config, by default configs/folder.py). Nothing is written to the folder.
+
 Exit codes: 0 if the run will work, or with --print; 2 if it will not, or for bad input.
 """
 
+import argparse
 import datetime
 import functools
 import itertools
@@ -38,6 +45,7 @@ from logo_jax.experiment.defaults import open_fields
 from logo_jax.experiment.memory import remedy, step_bytes, stored_bytes
 from logo_jax.experiment.starting import recorded
 from logo_jax.parallel.mesh import make_mesh
+from logo_jax.runs import data_report
 from logo_jax.training import atomic, workdir
 from logo_jax.training.checkpoints.manager import MAX_TO_KEEP, CheckpointManager
 
@@ -65,7 +73,12 @@ class Finding(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    options = _parser().parse(arguments)
+    parser = _parser()
+    options = parser.parse(arguments)
+    if options.data is not None:
+        return survey_data(options)
+    if options.config is None:
+        parser.error("--config=NAME or --data=DIR must be given")
     with _cli.input_errors():
         config = _cli.load_config(options).to_dict()
         published = configs.load(options.config).to_dict()
@@ -89,6 +102,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failed |= finding.verdict == "FAIL"
     print("it will not run: fix each FAIL" if failed else "it will run")
     return 2 if failed else 0
+
+
+def survey_data(options: argparse.Namespace) -> int:
+    """Describes the images of `--data`; returns the exit code."""
+    options.config = options.config or "folder"
+    out = options.out or pathlib.Path(f"{pathlib.Path(options.data).stem}_data.html")
+    _cli.keep_compiled_code()
+    verdicts = set()
+    with _cli.input_errors():
+        _cli.require_new(out, options.overwrite)
+        for file in filter(None, (out, options.damaged)):
+            data_report.require_outside(file, options.data)
+        config = data_report.with_data(
+            _cli.load_config(options).to_dict(), options.data
+        )
+        for line in data_report.describe_data(
+            config, make_mesh(), out, limit=options.sample, damaged=options.damaged
+        ):
+            text = line.text.replace("\n", "\n" + " " * 12)
+            print(Finding(line.verdict, line.subject, text), flush=True)
+            verdicts.add(line.verdict)
+    return 2 if "FAIL" in verdicts else 0
 
 
 def examine(
@@ -415,7 +450,7 @@ def _gib(num_bytes: float) -> str:
 
 def _parser() -> _cli.Parser:
     parser = _cli.Parser("doctor", __doc__, has_fields=True)
-    parser.add_config("config of the training run", required=True)
+    parser.add_config("config of the training run")
     parser.add_workdir("folder of the run", required=False)
     parser.add_argument(
         "--steps",
@@ -430,6 +465,25 @@ def _parser() -> _cli.Parser:
         type=_cli.path,
         help="also decode every image, and write the names of those that cannot be "
         "decoded to FILE, one a line, with the reason",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="describe these images instead: a folder, an .npz file, or a TFDS name",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE.html",
+        type=_cli.path,
+        help="with --data: the page; default <DIR>_data.html in the current folder",
+    )
+    parser.add_overwrite()
+    parser.add_argument(
+        "--sample",
+        metavar="N",
+        type=_cli.at_least(0),
+        default=0,
+        help="with --data: read N images of each split, evenly spaced; default all",
     )
     parser.add_argument(
         "--print",

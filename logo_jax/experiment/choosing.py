@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from logo_jax.configs import local_path
 from logo_jax.data.headers import sample_sizes
 from logo_jax.data.load import ExperimentData
 from logo_jax.experiment import networks
@@ -111,7 +112,19 @@ def _facts(
         queries=len(queries),
         unit=unit,
         fewest=fewest,
+        stem=_stem(config),
     )
+
+
+def _stem(config: Config) -> str:
+    """The stem of the starting weights; "" if there are none."""
+    source = config.encoder.weights or config.train.start_from
+    if not source:
+        return ""
+    path = local_path(source)
+    if not (path / workdir.CONFIG_FILE).is_file():
+        return "imagenet"  # that of the ResNets of other libraries
+    return workdir.read_config(path)["encoder"]["stem"]
 
 
 def _image_bytes(config: Config) -> int:

@@ -12,10 +12,13 @@ kNN settings; `configs/folder.py` leaves all of these fields open:
                              of the side, so few crops are enlarged.
     crops.local_crops        side: 3/7 of the global crops' side as on ImageNet (96 and
                              224 px), rounded to a multiple of 16, 32 px or more
-    encoder.stem             cifar for global crops up to 64 px, otherwise imagenet
-    augment.blur_prob        0 with the stem cifar, as on CIFAR-10, otherwise 0.5
+    encoder.stem             that of the starting weights (imagenet for a file); without
+                             weights, cifar for global crops up to 64 px, otherwise
+                             imagenet
+    augment.blur_prob        0 for global crops up to 64 px, as on CIFAR-10, otherwise
+                             0.5
     monitor.crop             the side of global crops
-    monitor.resize           the same with the stem cifar, otherwise 8/7 of it
+    monitor.resize           the same up to 64 px, otherwise 8/7 of it
     data.batch_size          the largest power of two that is at most 256, at most an
                              eighth of the images (but 32 is allowed), and fits the
                              memory; a multiple of the devices and groups of batch norm
@@ -58,6 +61,7 @@ class Facts(NamedTuple):
         unit: number of which the batch size is a multiple: devices times groups of
             batch norm.
         fewest: smallest batch size; twice the unit if batch norm has groups.
+        stem: stem of the starting weights; "" if there are none.
     """
 
     num_images: int
@@ -67,6 +71,7 @@ class Facts(NamedTuple):
     queries: int = 0
     unit: int = 1
     fewest: int = 2
+    stem: str = ""
 
 
 # for checking a config before its images are known: those of ImageNet-100
@@ -160,8 +165,8 @@ def _choose_sizes(choice: _Choice, facts: Facts) -> None:
     size = 32 * min(max(size // 32, 1), 7)
     size = choice.side("crops.global_crops", size)
     choice.side("crops.local_crops", 16 * max(round(3 / 7 * size / 16), 2))
-    stem = choice.settle("encoder.stem", "cifar" if size <= 64 else "imagenet")
-    is_small = stem == "cifar"
+    is_small = size <= 64
+    choice.settle("encoder.stem", facts.stem or ("cifar" if is_small else "imagenet"))
     choice.settle("augment.blur_prob", 0.0 if is_small else 0.5)
     crop = choice.number("monitor.crop", size)
     choice.settle("monitor.resize", crop if is_small else round(8 / 7 * crop))

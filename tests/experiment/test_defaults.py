@@ -13,6 +13,7 @@ from logo_jax.data.load import load_arrays
 from logo_jax.experiment import choosing, make_spec, memory, parse
 from logo_jax.experiment.defaults import Facts, choose, open_fields
 from logo_jax.parallel.mesh import make_mesh
+from logo_jax.training import workdir
 from tests.backbones import BACKBONE
 
 MANY = 10**6  # images of a step that fit
@@ -116,6 +117,18 @@ def test_a_variant_of_twice_the_epochs_has_twice_the_chosen_number():
 def test_the_batch_fits_the_memory_and_the_devices(most, unit, batch_size):
     facts = Facts(10**5, 64, 64, unit=unit, fewest=2 * unit)
     assert chosen(facts, most=most)["data.batch_size"] == batch_size
+
+
+def test_the_stem_is_that_of_starting_weights(tmp_path):
+    assert chosen(Facts(100, 32, 32, stem="imagenet"))["encoder.stem"] == "imagenet"
+    _, data = load_arrays(np.zeros((40, 32, 32, 3), np.uint8))
+    workdir.claim_workdir(tmp_path / "run", load("cifar10_simsiam").to_dict())
+    for weights, stem in (("a.safetensors", "imagenet"), ("run", "cifar")):
+        fields = {"data.source": "arrays", "encoder.weights": str(tmp_path / weights)}
+        config = load("folder", fields | {"crops.global_crops": (2, 96, (0.4, 1.0))})
+        mesh = make_mesh(jax.devices()[:1])
+        values, _ = choosing.chosen(config.to_dict(), None, mesh, lambda: data)
+        assert values["encoder"]["stem"] == stem
 
 
 def test_a_queue_has_whole_batches_and_no_image_twice():
