@@ -1,6 +1,7 @@
 """Fields that are chosen from the images and the memory when a run begins."""
 
 import re
+from typing import Any
 
 import jax
 import numpy as np
@@ -176,7 +177,7 @@ def test_a_run_stores_what_was_chosen_and_keeps_it_when_it_is_resumed(
         "augment.grayscale_prob": 0.0,
         "train.num_steps": 1,
     }
-    call = {"config": "folder:baseline", "workdir": tmp_path / "run", **fields}
+    call: Any = {"config": "folder:baseline", "workdir": tmp_path / "run", **fields}
     run = logo_jax.pretrain(images, **call)
     printed = capfd.readouterr().err
     assert re.search(r"chosen for 24 images of about 8x8 px and [\d.e+]+ GiB", printed)
