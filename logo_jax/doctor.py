@@ -2,16 +2,24 @@
 
     python -m logo_jax.doctor --config=configs/quickstart.py [--workdir=runs/quickstart]
     python -m logo_jax.doctor --config=configs/quickstart.py --print
+    python -m logo_jax.doctor --data=DIR [--out=FILE.html] [--sample=N] [--config=NAME]
 
 Prints one line per check: ok, warn or FAIL. Nothing is written, except compiled code in
 the compilation cache, which the training run then reuses, and the list of damaged
 images, if --damaged=FILE asks for it. With --print, every field of
 the config is printed in the form of a config file, one per line, and no check is made.
 
+With --data, all images of a folder or of an .npz file are read once, and a page about
+them is written to FILE.html: splits and classes as training would read them, sizes and
+formats, equal and damaged images, and crops as the network would see them (those of
+--config, by default configs/folder.py). Nothing is written to the folder.
+
 Exit codes: 0 if the run will work, or with --print; 2 if it will not, or for bad input.
 """
 
+import argparse
 import datetime
+import functools
 import itertools
 import math
 import pathlib
@@ -26,14 +34,18 @@ from jax.sharding import Mesh
 
 from logo_jax import _cli, configs
 from logo_jax.data import eval_crops
+from logo_jax.data.fingerprint import fingerprint
 from logo_jax.data.load import ExperimentData, load_images
 from logo_jax.data.sources.base import ImageSource
 from logo_jax.experiment import Experiment, ExperimentSpec, make_experiment, make_spec
-from logo_jax.experiment.config import DataConfig, TrainConfig
+from logo_jax.experiment.choosing import chosen
+from logo_jax.experiment.config import DataConfig, TrainConfig, parse
 from logo_jax.experiment.data import usable_memory
-from logo_jax.experiment.memory import step_bytes, stored_bytes
+from logo_jax.experiment.defaults import open_fields
+from logo_jax.experiment.memory import remedy, step_bytes, stored_bytes
 from logo_jax.experiment.starting import recorded
 from logo_jax.parallel.mesh import make_mesh
+from logo_jax.runs import data_report
 from logo_jax.training import atomic, workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.schedule import TrainingSchedule
@@ -62,7 +74,12 @@ class Finding(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    options = _parser().parse(arguments)
+    parser = _parser()
+    options = parser.parse(arguments)
+    if options.data is not None:
+        return survey_data(options)
+    if options.config is None:
+        parser.error("--config=NAME or --data=DIR must be given")
     with _cli.input_errors():
         config = _cli.load_config(options).to_dict()
         published = configs.load(options.config).to_dict()
@@ -88,6 +105,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2 if failed else 0
 
 
+def survey_data(options: argparse.Namespace) -> int:
+    """Describes the images of `--data`; returns the exit code."""
+    options.config = options.config or "folder"
+    out = options.out or pathlib.Path(f"{pathlib.Path(options.data).stem}_data.html")
+    _cli.keep_compiled_code()
+    verdicts = set()
+    with _cli.input_errors():
+        _cli.require_new(out, options.overwrite)
+        for file in filter(None, (out, options.damaged)):
+            data_report.require_outside(file, options.data)
+        config = data_report.with_data(
+            _cli.load_config(options).to_dict(), options.data
+        )
+        for line in data_report.describe_data(
+            config, make_mesh(), out, limit=options.sample, damaged=options.damaged
+        ):
+            text = line.text.replace("\n", "\n" + " " * 12)
+            print(Finding(line.verdict, line.subject, text), flush=True)
+            verdicts.add(line.verdict)
+    return 2 if "FAIL" in verdicts else 0
+
+
 def examine(
     config: Mapping[str, Any],
     *,
@@ -110,8 +149,17 @@ def examine(
         damaged: file to write the names of all images to that cannot be decoded; None:
             only the training run reports them.
     """
+
+    @functools.cache
+    def images() -> ExperimentData:
+        return load_images(parse(config).data.location)
+
     yield _devices(mesh)
     yield _recipe(published, config)
+    found = yield from _chosen(config, folder, mesh, images)
+    if found is None:
+        return
+    config = found
     made = yield from _attempt(
         "config",
         lambda: _described(config, mesh),
@@ -132,18 +180,39 @@ def examine(
     yield _batch(spec, mesh)
     if damaged is not None:
         yield from _images(spec.config.data, damaged)
-    experiment = yield from _attempt(
+    opened = yield from _attempt(
         "data",
-        lambda: make_experiment(config, mesh),
-        lambda made: made.loading.replace("\ndata: ", "\n" + " " * 14)[6:],
+        lambda: _opened(config, folder, mesh, images()),
+        lambda made: "\n".join(made.lines).replace("\n", "\n" + " " * 14),
     )
-    if experiment is None:
+    if opened is None:
         return
+    experiment = opened.experiment
     place = folder or pathlib.Path.cwd()
     yield _disk(experiment.spec.schedule, spec.config.train, state, place, len(saved))
     yield _queue(experiment.spec)
     left = max(0, experiment.spec.schedule.num_steps - max(saved, default=0))
     yield from _try(experiment, left, num_timed, clock)
+
+
+def _chosen(
+    config: Mapping[str, Any],
+    folder: pathlib.Path | None,
+    mesh: Mesh,
+    images: Callable[[], ExperimentData],
+) -> Generator[Finding, None, Mapping[str, Any] | None]:
+    """States and returns the config with values for its open fields, if it has any."""
+    if not open_fields(config):
+        return config
+    made = yield from _attempt(
+        "chosen",
+        lambda: chosen(config, folder, mesh, images),
+        lambda made: (
+            made[1].replace("\n", "\n" + " " * 12)
+            or "the values that the run in the workdir began with"
+        ),
+    )
+    return None if made is None else made[0]
 
 
 def _images(config: DataConfig, file: pathlib.Path) -> Iterator[Finding]:
@@ -183,7 +252,13 @@ def _try(
     )
     if trial is None:
         return
-    memory = _memory(trial.num_bytes, *usable_memory(experiment.mesh))
+    limit, owner = usable_memory(experiment.mesh)
+    memory = _memory(
+        trial.num_bytes,
+        limit,
+        owner,
+        lambda: remedy(experiment, limit, trial.num_bytes),
+    )
     yield memory
     if num_timed and memory.verdict != "FAIL":
         yield from _attempt(
@@ -223,8 +298,8 @@ class Trial:
     def __init__(self, experiment: Experiment):
         self._experiment, self._loader = experiment, experiment.loader
         self._state = experiment.init()
-        ((examples, epoch),) = self._loader.batches(0, 1)
-        traced = experiment.train_step.trace(self._state, examples, epoch)
+        examples = self._loader.shapes()
+        traced = experiment.train_step.trace(self._state, examples, np.int32(0))
         self._compiled = traced.lower().compile()
         self._step = experiment.train_step._replace(compiled=self._compiled)
 
@@ -301,6 +376,26 @@ def _described(config: Mapping[str, Any], mesh: Mesh) -> tuple[Any, Any]:
     return spec, spec.check(mesh.devices.size)
 
 
+class OpenedData(NamedTuple):
+    """An experiment with its data, and lines about them."""
+
+    experiment: Experiment
+    lines: list[str]
+
+
+def _opened(
+    config: Mapping[str, Any],
+    folder: pathlib.Path | None,
+    mesh: Mesh,
+    images: ExperimentData,
+) -> OpenedData:
+    """Decodes the images; raises if they are not those of the run in the folder."""
+    note = workdir.require_same_data(folder, fingerprint(images)) if folder else ""
+    experiment = make_experiment(config, mesh, images)
+    lines = experiment.loading.removeprefix("data: ").split("\ndata: ")
+    return OpenedData(experiment, [*lines, *([note] if note else [])])
+
+
 def _batch(spec: ExperimentSpec, mesh: Mesh) -> Finding:
     size, count = spec.config.data.batch_size, mesh.devices.size
     seeds = len(spec.schedule.seeds)
@@ -351,11 +446,12 @@ def _disk(
     return Finding("warn" if needed > TIGHT * free else "ok", "disk", text)
 
 
-def _memory(needed: float, limit: float, owner: str) -> Finding:
+def _memory(
+    needed: float, limit: float, owner: str, remedy: Callable[[], str]
+) -> Finding:
     text = f"peak of {_gib(needed)} per device, of {owner} {_gib(limit)}"
     if needed > limit:
-        remedy = "use a smaller config.data.batch_size, or more devices"
-        return Finding("FAIL", "memory", f"{text}; {remedy}")
+        return Finding("FAIL", "memory", f"{text}; use {remedy()}, or more devices")
     return Finding("warn" if needed > TIGHT * limit else "ok", "memory", text)
 
 
@@ -370,7 +466,7 @@ def _gib(num_bytes: float) -> str:
 
 def _parser() -> _cli.Parser:
     parser = _cli.Parser("doctor", __doc__, has_fields=True)
-    parser.add_config("config of the training run", required=True)
+    parser.add_config("config of the training run")
     parser.add_workdir("folder of the run", required=False)
     parser.add_argument(
         "--steps",
@@ -385,6 +481,25 @@ def _parser() -> _cli.Parser:
         type=_cli.path,
         help="also decode every image, and write the names of those that cannot be "
         "decoded to FILE, one a line, with the reason",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="describe these images instead: a folder, an .npz file, or a TFDS name",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE.html",
+        type=_cli.path,
+        help="with --data: the page; default <DIR>_data.html in the current folder",
+    )
+    parser.add_overwrite()
+    parser.add_argument(
+        "--sample",
+        metavar="N",
+        type=_cli.at_least(0),
+        default=0,
+        help="with --data: read N images of each split, evenly spaced; default all",
     )
     parser.add_argument(
         "--print",

@@ -18,6 +18,10 @@ numbers of the paper's experiment. Each experiment has these variants:
 In all config files, the paper is LoGo (https://arxiv.org/abs/2203.17205), the
 supplement is its supplementary material, and the released code is ztt1024/LoGo-SSL. The
 glossary (docs/glossary.md) defines terms such as pairing, regressor and repulsion.
+
+A field in OPEN may have a value that leaves it open, usually -1: it is then chosen from
+the images and the memory when the run begins, by the rules in experiment/defaults.py,
+and config.json has the value that was chosen.
 """
 
 import copy
@@ -37,6 +41,47 @@ VARIANTS = (
     "paper",
 )
 Area = tuple[float, float]
+
+AUTO = -1  # value of a number that is chosen when the run begins
+# Fields that may be left open: numbers and the sides of crops by AUTO (or, of epochs,
+# -2 for twice the chosen number), the stem by "auto", the settings of kNN by ().
+OPEN = (
+    "data.canvas",
+    "data.batch_size",
+    "crops.global_crops",
+    "crops.local_crops",
+    "augment.blur_prob",
+    "encoder.stem",
+    "method.queue_size",
+    "train.num_epochs",
+    "train.log_every_steps",
+    "train.checkpoint_every_steps",
+    "monitor.knn_every_steps",
+    "monitor.knn",
+    "monitor.resize",
+    "monitor.crop",
+    "monitor.train_examples",
+    "monitor.test_examples",
+)
+
+
+def is_open(field: str, value: Any) -> bool:
+    """Whether a field of this value is chosen when the run begins.
+
+    >>> is_open("crops.local_crops", (2, AUTO, (0.08, 0.4)))
+    True
+    """
+    match field, value:
+        case "encoder.stem", _:
+            return value == "auto"
+        case "monitor.knn", _:
+            return value == ()
+        case (("crops.global_crops" | "crops.local_crops"), _):
+            return isinstance(value, tuple) and value[1:2] == (AUTO,)
+        case "train.num_epochs", int():
+            return value < 0
+    kinds = (int, float) if field == "augment.blur_prob" else int
+    return isinstance(value, kinds) and value == AUTO
 
 
 def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDict:

@@ -1,4 +1,4 @@
-r"""SimSiam and SimSiam-LoGo on a folder of your own images: ResNet-18, 200 epochs.
+r"""SimSiam and SimSiam-LoGo on a folder of your own images: ResNet-18.
 
     python -m logo_jax.main --config=configs/folder.py --workdir=runs/mine \
         --config.data.path=DIR
@@ -9,32 +9,35 @@ is reported during training; docs/data.md has other names of these folders. A fi
 cannot be decoded is reported and skipped; the run stops if the fraction of such files
 exceeds data.max_corrupt.
 
-Smaller crops train faster, for example with images of 160 px:
-
-    --config.crops.global_crops="(2, 96, (0.4, 1.0))"
-    --config.crops.local_crops="(2, 48, (0.08, 0.4))"
-    --config.monitor.resize=108 --config.monitor.crop=96
+The fields that are AUTO here are chosen from the number and the size of the images and
+from the memory when the run begins: batch size, epochs, sizes of crops, stem, and
+intervals of evaluations and checkpoints. The first lines of the run state them, and
+docs/training.md has the rules. A flag sets another value, and the others follow it.
 
 Variants, given as FILE:VARIANT: baseline, baseline_400, multicrop, all_pairs,
-swav_style, logo (default), released, paper. They are described in configs/base.py.
+swav_style, logo (default), released, paper. They are described in configs/base.py;
+baseline_400 has twice the chosen epochs, and released the batch size 256.
 """
 
 from ml_collections import ConfigDict
 
 from logo_jax.configs import base, base_imagenet
+from logo_jax.configs.base import AUTO
 
 
 def get_config(variant: str = "logo") -> ConfigDict:
     config = base.get_config("simsiam")
     config.data.source = "folder"
     config.data.name = ""
-    config.data.batch_size = 256
-    config.crops.global_crops = (2, 224, (0.4, 1.0))
-    config.crops.local_crops = (2, 96, (0.08, 0.4))
+    config.data.canvas = AUTO
+    config.data.batch_size = AUTO
+    config.crops.global_crops = (2, AUTO, (0.4, 1.0))
+    config.crops.local_crops = (2, AUTO, (0.08, 0.4))
     base_imagenet.set_images(config)
+    config.augment.blur_prob = float(AUTO)
 
     config.encoder.backbone = "resnet18"
-    config.encoder.stem = "imagenet"
+    config.encoder.stem = "auto"
     config.encoder.zero_init_residual = True
     config.encoder.head_layers = 3
     config.encoder.head_hidden = 512
@@ -49,5 +52,13 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.optimizer.learning_rate = 0.05  # x batch_size / 256
     config.optimizer.weight_decay = 1e-4
     config.optimizer.schedule = "cosine"
-    config.train.num_epochs = 200
+    config.train.num_epochs = AUTO
+    config.train.log_every_steps = AUTO
+    config.train.checkpoint_every_steps = AUTO
+    config.monitor.knn_every_steps = AUTO
+    config.monitor.knn = ()
+    config.monitor.resize = AUTO
+    config.monitor.crop = AUTO
+    config.monitor.train_examples = AUTO
+    config.monitor.test_examples = AUTO
     return base.with_variant(config, variant or "logo", baseline_area=(0.2, 1.0))

@@ -74,6 +74,11 @@ class OnDeviceLoader:
             rows = place(ids, self.sharding)
             yield _take(self.images, self.sizes, self.labels, rows), epoch
 
+    def shapes(self) -> Examples:
+        """Returns the shapes, dtypes and shardings of the examples of a step."""
+        canvas, dtype = self.images.shape[1:], self.images.dtype
+        return _shapes(self.batch_size, self.seeds, canvas, dtype, self.sharding)
+
 
 @jax.jit
 def _take(images, sizes, labels, rows):
@@ -161,7 +166,28 @@ class StreamingLoader:
         if ready:
             yield ready
 
+    def shapes(self) -> Examples:
+        """Returns the shapes, dtypes and shardings of the examples of a step."""
+        read = self.read
+        canvas, dtype = (*read.canvas, 3), np.dtype(np.uint8)
+        return _shapes(read.batch_size, read.seeds, canvas, dtype, self.sharding)
+
     def _put(self, read: Canvases, ids: np.ndarray) -> Examples:
         put = jax.make_array_from_process_local_data
         rows = Examples(read.images, read.sizes, ids, read.labels)
         return Examples(*(put(self.sharding, part) for part in rows))
+
+
+def _shapes(
+    batch_size: int,
+    seeds: tuple[int, ...],
+    canvas: tuple[int, ...],
+    dtype: np.dtype,
+    sharding: Any,
+) -> Examples:
+    rows = (len(seeds), batch_size) if len(seeds) > 1 else (batch_size,)
+
+    def shape(*axes: int, dtype: Any = np.int32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((*rows, *axes), dtype, sharding=sharding)
+
+    return Examples(shape(*canvas, dtype=dtype), shape(2), shape(), shape())

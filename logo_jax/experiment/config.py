@@ -31,6 +31,7 @@ from logo_jax.augment.random_crop import CropSpec
 from logo_jax.configs import base, local_path, local_paths
 from logo_jax.data.load import LAYOUTS, DataLocation
 from logo_jax.evaluation.knn import COLDEST
+from logo_jax.experiment.defaults import usual
 from logo_jax.methods.affinity import CHOICES
 from logo_jax.methods.logo import UPDATES
 from logo_jax.methods.pairing import PAIRINGS
@@ -376,7 +377,8 @@ def parse(config: Mapping[str, Any] | Config) -> Config:
 
     Args:
         config: a mapping of mappings or a ConfigDict with every field of
-            configs/base.py for its method. A `Config` is returned as it is.
+            configs/base.py for its method. A `Config` is returned as it is. Fields
+            that are chosen when a run begins get the values for ImageNet-100.
 
     Raises:
         ValueError: if a field is unknown, missing or wrong; the message is one line.
@@ -384,6 +386,7 @@ def parse(config: Mapping[str, Any] | Config) -> Config:
     if isinstance(config, Config):
         return config
     as_dict = getattr(config, "to_dict", lambda: config)()
+    as_dict = usual(as_dict) if isinstance(as_dict, Mapping) else as_dict
     default = functools.partial(_default, as_dict)
     return parse_group(Config, as_dict, "config", default)
 

@@ -16,7 +16,6 @@ from logo_jax.runs.training import as_input_errors, default_workdir, open_run
 from logo_jax.training.preemption import InterruptHandler
 
 FOLDER_CONFIG = "folder"
-SMALL = 96  # pixels; smaller images are a bad match for the crops of FOLDER_CONFIG
 
 TrainImages: TypeAlias = (
     str | Path | list[str | Path] | np.ndarray | tuple[np.ndarray, np.ndarray]
@@ -51,7 +50,8 @@ def pretrain(
             `**{"data.val_size": 1000}`, or have a test set in the folder.
         config: name of a config, as for `--config`, such as "cifar10_moco:logo"; a
             ConfigDict; or the config of a run. If None, "folder": SimSiam-LoGo with
-            crops of 224 and 96 pixels.
+            a batch size, epochs and sizes of crops that are chosen from the images and
+            the memory.
         workdir: folder of the run; runs/<config>_<variant> if None, which is possible
             only for the name of a config and without `images`.
         quiet: whether only errors and collapses are printed.
@@ -106,7 +106,6 @@ def _with_images(
     elif images is not None:
         pixels, labels = images if isinstance(images, tuple) else (images, None)
         location, given = load_arrays(pixels, labels, data["val_size"])
-        _require_large(np.shape(pixels)[1:3], config)
         data |= {"source": location.source, "name": location.name}
     return chosen, given
 
@@ -132,15 +131,6 @@ def _require_folder(images: str | Path) -> None:
                 f"{path} is not a folder; give a folder or a list of images, an .npz "
                 "file, arrays, or a name of TFDS such as 'cifar10'"
             )
-
-
-def _require_large(size: tuple[int, ...], config: Any) -> None:
-    if config is None and min(size) < SMALL:
-        raise ValueError(
-            f"images of {size[0]}x{size[1]} px are smaller than the crops of the "
-            f"default config {FOLDER_CONFIG!r}; give a config for small images, e.g. "
-            "config='cifar10_moco:logo'"
-        )
 
 
 def _folder(workdir: str | Path | None, config: Any, images: Any) -> Path:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,8 +13,14 @@ import jax
 import numpy as np
 
 from logo_jax.data.fingerprint import fingerprint
-from logo_jax.data.load import ExperimentData, load_images, prepare_missing
+from logo_jax.data.load import (
+    DataLocation,
+    ExperimentData,
+    load_images,
+    prepare_missing,
+)
 from logo_jax.experiment import Experiment, make_experiment
+from logo_jax.experiment.choosing import chosen
 from logo_jax.experiment.config import Config, TrainConfig, parse
 from logo_jax.experiment.memory import fitted
 from logo_jax.experiment.starting import first_state, recorded
@@ -231,23 +238,21 @@ def open_run(
         with as_input_errors():
             typed, mesh = parse(config), make_mesh()
             lock = typed.train.lock
+            say = functools.partial(_say, quiet=quiet or not processes.is_first())
+            loaded = _Images(typed.data.location, images, quiet)
+            config, text = chosen(config, folder, mesh, loaded)
+            say(text)
             if processes.is_first():
                 config = recorded(config, folder)
                 changed = workdir.check_config(folder, config)
                 if lock:
                     workdir.require_free(folder)
-                if changed and not quiet:
-                    print(workdir.as_resumed(changed), file=sys.stderr)
-            # several processes may share one disk, or have one each
-            if images is None and processes.is_alone():
-                prepare_missing(typed.data.location, quiet=quiet)
-            images = images or load_images(typed.data.location)
-            data = fingerprint(images)
+                say(workdir.as_resumed(changed) if changed else "")
+            data = fingerprint(loaded())
             if processes.is_first():
                 note = workdir.require_same_data(folder, data)
-                if note and not quiet:
-                    print(f"note: {note}", file=sys.stderr)
-            experiment = fitted(make_experiment(config, mesh, images))
+                say(f"note: {note}" if note else "")
+            experiment = fitted(make_experiment(config, mesh, loaded()))
             checkpoints = NullLogger()
             if processes.is_first():
                 held.enter_context(workdir.lock_workdir(folder, lock=lock))
@@ -256,7 +261,8 @@ def open_run(
                 workdir.record_machine(folder, experiment.mesh)
                 checkpoints = held.enter_context(
                     CheckpointManager(
-                        folder / "checkpoints", keep=keep_of(typed.train, folder)
+                        folder / "checkpoints",
+                        keep=keep_of(experiment.spec.config.train, folder),
                     )
                 )
         yield OpenRun(config, folder, quiet, experiment, checkpoints)
@@ -288,6 +294,28 @@ def _best_lines(folder: Path, config: TrainConfig) -> list[str]:
         f"the best {metric} is {best[metric]:.2f} %, of step {best['step']}, which is "
         f"kept: python -m logo_jax.{command}"
     ]
+
+
+class _Images:
+    """Loads the images of a run when they are first needed, unless they are given."""
+
+    def __init__(
+        self, location: DataLocation, given: ExperimentData | None, quiet: bool
+    ):
+        self._location, self._given, self._quiet = location, given, quiet
+
+    def __call__(self) -> ExperimentData:
+        if self._given is None:
+            # several processes may share one disk, or have one each
+            if processes.is_alone():
+                prepare_missing(self._location, quiet=self._quiet)
+            self._given = load_images(self._location)
+        return self._given
+
+
+def _say(text: str, *, quiet: bool) -> None:
+    if text and not quiet:
+        print(text, file=sys.stderr)
 
 
 def default_workdir(config: str) -> Path:

@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 
 from logo_jax import configs, doctor
+from logo_jax.data.fingerprint import fingerprint
+from logo_jax.data.load import load_images
+from logo_jax.experiment import parse
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
@@ -169,6 +172,39 @@ def test_a_run_in_the_workdir_resumes_unless_its_config_differs(arrays, tmp_path
     assert sorted(folder.rglob("*")) == before
 
 
+def test_other_images_than_those_of_the_run_in_the_workdir_fail(arrays, tmp_path):
+    config = tiny_config("cifar10_moco", "baseline", arrays)
+    folder = tmp_path / "run"
+    workdir.claim_workdir(folder, config.to_dict())
+    data = fingerprint(load_images(parse(config).data.location))
+    queries = data["queries"] | {"images": 11}
+    train = data["train"] | {"images": 25}
+    for changed, verdict, text in (
+        ({}, "ok", "kNN: bank of 24, queries 10 of"),
+        ({"queries": queries}, "ok", "have changed since the start of the run"),
+        ({"train": train}, "FAIL", "holds a run on other training images"),
+    ):
+        (folder / workdir.DATA_FILE).unlink(missing_ok=True)
+        workdir.record_data(folder, data | changed)
+        found = examine(config, folder=folder)["data"]
+        assert found.verdict == verdict
+        assert text in found.text
+
+
+def test_the_chosen_values_are_stated_and_checked(arrays):
+    open_fields = {"data.batch_size": -1, "train.num_epochs": -1, "monitor.knn": ()}
+    config = tiny_config("cifar10_simsiam", "baseline", arrays, **open_fields)
+    found = examine(config)
+    assert found["chosen"].verdict == "ok"
+    assert "chosen for 24 images of about 8x8 px" in found["chosen"].text
+    assert "data.batch_size=16, train.num_epochs=1000" in found["chosen"].text
+    assert found["batch"].text.startswith("16 = 2 devices x 8")
+    config.data.path = "/nowhere"
+    found = examine(config)
+    assert found["chosen"].verdict == "FAIL"
+    assert "config" not in found
+
+
 @pytest.mark.parametrize(
     ("size", "verdict", "text"),
     [
@@ -194,9 +230,9 @@ def test_a_queue_of_more_images_than_there_are_is_a_warning(size, verdict, text)
     ("needed", "verdict"), [(2**30, "ok"), (1.9 * 2**30, "warn"), (2**31 + 1, "FAIL")]
 )
 def test_more_memory_than_a_device_has_fails(needed, verdict):
-    finding = doctor._memory(needed, 2**31, "the device's")
+    finding = doctor._memory(needed, 2**31, "the device's", lambda: "batch 4")
     assert finding.verdict == verdict
-    assert ("smaller config.data.batch_size" in finding.text) == (verdict == "FAIL")
+    assert ("use batch 4, or more devices" in finding.text) == (verdict == "FAIL")
 
 
 def test_the_config_is_printed_in_the_form_of_a_config_file(capsys):

@@ -228,7 +228,7 @@ WRONG = [
     ({}, "images or config must be given"),
     ({"config": "cifar10_simsiam", "workdir": ""}, "workdir='' must be the folder"),
     ({"images": "cifar10"}, "workdir=None must be the folder of the run"),
-    ({"images": SMALL, "workdir": "run"}, r"32x32 px are smaller than the crops of"),
+    ({"images": SMALL[:1], "workdir": "run"}, "has 1 image, but a training step needs"),
     ({"images": SMALL / 255, "workdir": "run"}, "must be uint8 .* got float64"),
     ({"images": "no/such", "workdir": "run"}, "no/such is not a folder; give"),
     ({"images": "no_such", "workdir": "run"}, "no_such"),
