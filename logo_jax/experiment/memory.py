@@ -1,5 +1,6 @@
 """Whether a training step fits the memory of the devices, and settings that do."""
 
+import bisect
 import dataclasses
 import functools
 import itertools
@@ -192,8 +193,7 @@ class _Trial:
     def fewest_parts(self, limit: float) -> int | None:
         """Returns the smallest number of parts in which the batch fits; None if none.
 
-        The memory is nearly a constant plus one that the number of parts divides, so
-        two compilations predict the number, and a third one confirms it.
+        More parts need less memory, so a binary search compiles few steps.
         """
         config = self.experiment.spec.config
         whole, now = config.data.batch_size, config.train.accumulate
@@ -202,16 +202,10 @@ class _Trial:
             for parts in _numbers_of_parts(config, self.experiment.mesh.devices.size)
             if parts > now
         ]
-        if not possible:
-            return None
-        first = self.needed(whole, possible[0])
-        each = (self.needed(whole, now) - first) / (1 / now - 1 / possible[0])
-        rest = first - each / possible[0]
-        for parts in possible:
-            predicted = rest + each / parts
-            if predicted <= limit and self.needed(whole, parts) <= limit:
-                return parts
-        return None
+        first = bisect.bisect(
+            possible, False, key=lambda parts: self.needed(whole, parts) <= limit
+        )
+        return possible[first] if first < len(possible) else None
 
     def largest_batch(self, limit: float) -> int | None:
         """Returns the largest batch size at most the config's that fits; None if none.
