@@ -251,7 +251,12 @@ def _try(
     if trial is None:
         return
     limit, owner = usable_memory(experiment.mesh)
-    memory = _memory(trial.num_bytes, limit, owner, lambda: remedy(experiment, limit, trial.num_bytes))
+    memory = _memory(
+        trial.num_bytes,
+        limit,
+        owner,
+        lambda: remedy(experiment, limit, trial.num_bytes),
+    )
     yield memory
     if num_timed and memory.verdict != "FAIL":
         yield from _attempt(
