@@ -55,12 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         for i, reason in (damaged or {}).items():
             print(f"left out {images.name(i)}: {reason}", file=sys.stderr)
-        images = images.without(damaged or {})
+        if damaged:
+            images = images.take([i for i in range(len(images)) if i not in damaged])
         with atomic.replace(options.out) as partial:
             write(partial, images, features)
     for note in images.notes:
         print(f"note: {note}")
-    classes = f"{images.num_classes} classes" if images.labels else "no classes"
+    classes = f"{images.num_classes} classes" if images.num_classes else "no classes"
     print(
         f"{len(images):,} images of {as_utf8(images.origin)}, {classes}, resized to "
         f"{encoder.resize} px and cropped to {encoder.crop} px, mean "
@@ -87,8 +88,8 @@ def write_npz(path: Path, images: FolderSource, features: Features) -> None:
 
     NumPy reads the file without unpickling.
     """
-    arrays = {"files": np.array(images.files), "features": features.features}
-    if images.labels:
+    arrays = {"files": np.array(list(images.files)), "features": features.features}
+    if images.num_classes:
         arrays["labels"] = features.labels
         arrays["class_names"] = np.array(images.class_names)
     np.savez(path, allow_pickle=False, **arrays)
@@ -106,10 +107,10 @@ def write_parquet(path: Path, images: FolderSource, features: Features) -> None:
         "file": list(map(as_utf8, images.files)),
         "features": pa.FixedSizeListArray.from_arrays(flat, size),
     }
-    if images.labels:
+    if images.num_classes:
         columns["label"] = features.labels
         names = list(map(as_utf8, images.class_names))
-        columns["class_name"] = [names[i] for i in features.labels]
+        columns["class_name"] = [names[i] if i >= 0 else None for i in features.labels]
     parquet.write_table(pa.table(columns), path)
 
 

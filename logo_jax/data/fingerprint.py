@@ -1,6 +1,6 @@
 """Identifies the images of a run, so that a resumed run can tell if they changed."""
 
-import os
+import functools
 import zlib
 
 import numpy as np
@@ -40,8 +40,10 @@ def fingerprint(data: ExperimentData) -> Fingerprint:
 def _checksum(images: ImageSource) -> int:
     match images:
         case FolderSource():
-            names = zlib.crc32(os.fsencode("\0".join(images.files)))
-            return zlib.crc32(np.array(images.labels, np.int32).tobytes(), names)
+            names = functools.reduce(
+                lambda crc, part: zlib.crc32(part, crc), images.files.joined(b"\0"), 0
+            )
+            return zlib.crc32(images.labels.tobytes(), names)
         case ArraySource():
             pixels = zlib.crc32(np.ascontiguousarray(images.images).data)
             labels = np.array([] if images.labels is None else images.labels, np.int32)

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int, UInt8
 
+from logo_jax.configs import local_path
 from logo_jax.data.builders.cifar import Row, examples, split_generators
 from logo_jax.data.builders.downloads import Published
 from logo_jax.data.builders.writing import write
@@ -76,7 +77,7 @@ def from_arrays(folder: Path, arrays_dir: Path) -> Path:
             in [0, 10).
     """
     arrays = {split: read_arrays(arrays_dir, split) for split in SPLITS}
-    origin = arrays_dir.expanduser().absolute()
+    origin = local_path(arrays_dir).absolute()
 
     def make_builder(**kwargs: Any) -> Cifar10FromArrays:
         return Cifar10FromArrays(arrays=arrays, origin=origin, **kwargs)

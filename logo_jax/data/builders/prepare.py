@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.read_only_builder import builder_from_files
 from tensorflow_datasets.core.registered import DatasetNotFoundError
 
+from logo_jax.configs import local_path
 from logo_jax.data import datasets
 from logo_jax.data.builders import cifar10, downloads, imagenet100
 from logo_jax.data.builders.cifar100 import Cifar100
@@ -76,7 +77,7 @@ def prepare(
     folder = tfds_source.directory(data_dir)
     classes: tuple[str, ...] = ()
     if dataset.name == "imagenet100":
-        file = Path(classes_file or imagenet100.DEFAULT_CLASSES).expanduser()
+        file = local_path(classes_file or imagenet100.DEFAULT_CLASSES)
         classes = imagenet100.read_classes(file)
     if written := _prepared(dataset, folder, classes):
         return f"{dataset.name} is already prepared in {written}"

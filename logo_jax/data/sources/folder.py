@@ -12,13 +12,15 @@ one class cannot be evaluated. Sub-folders may be nested.
 
 import dataclasses
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
 
+from logo_jax.configs import local_path
 from logo_jax.data.sources.base import DEFAULT_DECODING, NO_LABEL, Decoding, Record
+from logo_jax.data.sources.names import Names
 from logo_jax.data.sources.scan import Scan, is_junk, scan
 
 SPLIT_NAMES = {
@@ -29,34 +31,41 @@ SPLIT_NAMES = {
 HOLD_OUT = "config.data.val_size=N holds out N training images as queries"
 
 
-@dataclasses.dataclass(frozen=True)
+def _no_labels() -> np.ndarray:
+    return np.empty(0, np.int32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class FolderSource:
     """`ImageSource` of image files.
 
     Attributes:
         root: folder of the split.
-        files: sorted paths of the files, relative to `root`.
-        labels: class of each file; empty if unlabeled.
-        class_names: names of the sub-folders, indexed by label.
+        files: paths of the files, relative to `root` or absolute; in the order of
+            their numbers, which is that of their names unless a list gives another.
+        labels: class of each file, int32 [n], NO_LABEL if unknown; empty if unlabeled.
+        class_names: names of the classes, indexed by label.
         largest: upper bound of the image (height, width) in pixels; None if unknown.
         decoding: how the files are decoded.
         why_unlabeled: why the images have no labels, and the remedy; "" if they have.
         notes: sentences about what was passed over, for the start of a run.
+        title: name of the images; "" for the path of the folder.
     """
 
     root: str
-    files: tuple[str, ...]
-    labels: tuple[int, ...] = ()
+    files: Names
+    labels: np.ndarray = dataclasses.field(default_factory=_no_labels)
     class_names: tuple[str, ...] = ()
     largest: tuple[int, int] | None = None
     decoding: Decoding = DEFAULT_DECODING
     why_unlabeled: str = ""
     notes: tuple[str, ...] = ()
+    title: str = ""
 
     @property
     def origin(self) -> str:
-        """Path of the folder, for error messages."""
-        return self.root
+        """The title, for error messages; the path of the folder if there is none."""
+        return self.title or self.root
 
     @property
     def num_classes(self) -> int:
@@ -71,20 +80,22 @@ class FolderSource:
         return [
             Record(
                 Path(self.root, self.files[i]),
-                self.labels[i] if self.labels else NO_LABEL,
+                int(self.labels[i]) if len(self.labels) else NO_LABEL,
                 self.decoding,
             )
             for i in ids
         ]
 
-    def without(self, ids: Collection[int]) -> Self:
-        """Returns the source without the files with the given numbers."""
-        kept = [i for i in range(len(self)) if i not in ids]
-        return dataclasses.replace(
-            self,
-            files=tuple(self.files[i] for i in kept),
-            labels=tuple(self.labels[i] for i in kept) if self.labels else (),
-        )
+    def take(self, ids: Sequence[int] | np.ndarray) -> Self:
+        """Returns a source of the files with the given numbers, in the given order."""
+        ids = np.asarray(ids, np.int64)
+        labels = self.labels[ids] if len(self.labels) else self.labels
+        return dataclasses.replace(self, files=self.files.take(ids), labels=labels)
+
+    def labeled(self) -> Self:
+        """Returns the files whose class is known; the source itself if all are."""
+        known = np.flatnonzero(self.labels != NO_LABEL)
+        return self if len(known) == len(self) else self.take(known)
 
     def name(self, i: int) -> str:
         """Path of file i."""
@@ -175,7 +186,7 @@ def existing_folder(path: str | Path) -> Path:
     Raises:
         FileNotFoundError: if it is not a folder.
     """
-    root = Path(path).expanduser()
+    root = local_path(path)
     if not root.is_dir():
         raise FileNotFoundError(
             f"{root} is not a folder; give the path of a folder of images"
@@ -248,10 +259,10 @@ def _with_test(
     """Chooses the first labeled split for queries; the training images have a split."""
     candidates = splits["val"] + splits["test"]
     test, reasons = None, []
-    for name in candidates if train.labels else ():
+    for name in candidates if train.num_classes else ():
         found = scan(root / name)
         images = _labeled(root / name, found, kept, train.decoding, fewest=1)
-        if images.labels:
+        if images.num_classes:
             test = _with_classes_of(train, images)
             break
         reasons.append(images.why_unlabeled)
@@ -259,7 +270,7 @@ def _with_test(
     unused = [str(root / name) for name in folders if name not in used]
     if test:
         return FolderSplits(train, test, not_used(unused))
-    if not train.labels:
+    if not train.num_classes:
         return FolderSplits(train, None, train.why_unlabeled)
     if reasons:
         return FolderSplits(train, None, f"{reasons[0]}; or {HOLD_OUT}")
@@ -305,7 +316,7 @@ def _labeled(
         raise ValueError(f"{root} has no images of class {missing[0]}; add them")
     images = FolderSource(
         str(root),
-        files,
+        Names.of(files),
         decoding=decoding,
         why_unlabeled=_why_unlabeled(root, files, names, fewest),
         notes=(f"in {root}, passed over {passed}",) if passed else (),
@@ -313,7 +324,7 @@ def _labeled(
     if images.why_unlabeled:
         return images
     label = {name: i for i, name in enumerate(class_names)}
-    labels = tuple(label[name] for name in names)
+    labels = np.array([label[name] for name in names], np.int32)
     return dataclasses.replace(images, labels=labels, class_names=class_names)
 
 
@@ -343,7 +354,7 @@ def _part(file: str, level: int) -> str:
 
 def _class_list(file: str | Path) -> tuple[str, ...]:
     try:
-        lines = Path(file).expanduser().read_text("utf-8").splitlines()
+        lines = local_path(file).read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"config.data.classes={file} cannot be read ({error}); it must be a text "
@@ -357,12 +368,21 @@ def _class_list(file: str | Path) -> tuple[str, ...]:
 
 def _with_classes_of(train: FolderSource, test: FolderSource) -> FolderSource:
     """Returns the test set with its classes numbered as in the training set."""
-    label = {name: i for i, name in enumerate(train.class_names)}
-    unknown = sorted(set(test.class_names) - set(label))
+    unknown = sorted(set(test.class_names) - set(train.class_names))
     if unknown:
         raise ValueError(
             f"{test.root} has a class {unknown[0]!r} that {train.root} does not have; "
             "use the same sub-folders in both"
         )
-    labels = tuple(label[test.class_names[old]] for old in test.labels)
-    return dataclasses.replace(test, labels=labels, class_names=train.class_names)
+    return with_classes(test, train.class_names)
+
+
+def with_classes(images: FolderSource, class_names: Sequence[str]) -> FolderSource:
+    """Returns images of which each class has its number in another list of classes.
+
+    An image whose class the list does not have becomes unlabeled.
+    """
+    number = {name: i for i, name in enumerate(class_names)}
+    new = [number.get(name, NO_LABEL) for name in images.class_names]
+    labels = np.array([*new, NO_LABEL], np.int32)[images.labels]  # -1: the last
+    return dataclasses.replace(images, labels=labels, class_names=tuple(class_names))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from logo_jax.configs import local_path
 from logo_jax.data.sources.base import NO_LABEL, ArraySource, require_split
 from logo_jax.data.sources.folder import HOLD_OUT, find_splits, not_used
 
@@ -28,7 +29,7 @@ def load_npz_splits(path: str | Path) -> tuple[ArraySource, ArraySource | None, 
         FileNotFoundError: if there is no such file.
         ValueError: as `load_npz`, or if the labels of two splits differ in form.
     """
-    path = Path(path).expanduser()
+    path = local_path(path)
     if path.is_file():
         train = _load(path)
         return train, None, _without_test(train)
@@ -80,7 +81,7 @@ def load_npz(path: str | Path, split: str) -> ArraySource:
 
 
 def _existing(path: str | Path, split: str) -> Path:
-    folder = Path(path).expanduser()
+    folder = local_path(path)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{folder} is not a folder; give the folder that contains {split}.npz"

@@ -168,7 +168,10 @@ def test_other_and_hidden_files_are_skipped(tmp_path):
     (tmp_path / "a" / "._0.png").write_bytes(b"written by a file manager")
     (tmp_path / "a" / "UPPER.JPG").write_bytes(b"an image according to its suffix")
     train, *_ = load_folder(tmp_path)
-    assert train.files == (os.path.join("a", "0.png"), os.path.join("a", "UPPER.JPG"))
+    assert tuple(train.files) == (
+        os.path.join("a", "0.png"),
+        os.path.join("a", "UPPER.JPG"),
+    )
 
 
 def test_linked_folders_and_unicode_names_are_followed(tmp_path):
