@@ -80,7 +80,7 @@ def _choose(
 
     def most_images(config: Mapping[str, Any]) -> int:
         each = _image_bytes(parse(config)) * typed.seeds
-        return int(memory / each) * mesh.devices.size
+        return int(memory / each) * typed.train.accumulate * mesh.devices.size
 
     _, fields = choose(config, facts, most_images)
     height, width = np.median(sizes, axis=0).astype(int) if len(sizes) else ("?", "?")
@@ -95,8 +95,8 @@ def _choose(
 def _facts(
     config: Config, mesh: Mesh, images: ExperimentData, sizes: np.ndarray
 ) -> Facts:
-    unit = mesh.devices.size * networks.norm_groups(config.batch_norm)
-    fewest = max(2, unit if config.batch_norm == "global" else 2 * unit)
+    unit = mesh.devices.size * networks.norm_groups(config.norm)
+    fewest = max(2, unit if config.norm == "global" else 2 * unit)
     count = len(images.train)
     if count < fewest:
         raise ValueError(
@@ -129,7 +129,7 @@ def _stem(config: Config) -> str:
 
 def _image_bytes(config: Config) -> int:
     """The bytes of the arrays of a forward pass of all crops of an image."""
-    norm = networks.make_norm(config.batch_norm)
+    norm = networks.make_norm(config.norm)
     encoder = networks.make_encoder(config.encoder, norm)
     crops = [spec for spec in config.crops.specs.values() if spec.count]
     sides = [(spec.size, spec.size) for spec in crops]

@@ -195,7 +195,7 @@ def test_too_many_damaged_files_stop_the_run_after_a_checkpoint(images, tmp_path
     [
         (lambda root: root.mkdir(), "contains no images"),
         (lambda root: root.write_text("a file"), "is not a folder"),
-        (lambda root: write_folder(root, {".": 1}), "batch_size=8 exceeds the 1"),
+        (lambda root: write_folder(root, {".": 1}), "has 1 image, but a training"),
         (lambda root: None, "is not a folder"),
         (lambda root: damaged_folder(root), "cannot be decoded"),
     ],

@@ -21,13 +21,14 @@ import numpy as np
 from logo_jax.configs import local_path
 from logo_jax.data.sources.base import DEFAULT_DECODING, NO_LABEL, Decoding, Record
 from logo_jax.data.sources.names import Names
-from logo_jax.data.sources.scan import Scan, is_junk, scan
+from logo_jax.data.sources.scan import Scan, is_folder, is_junk, scan
 
 SPLIT_NAMES = {
     "train": ("train", "training", "train_images", "train2017"),
     "val": ("val", "valid", "validation", "dev", "val_images", "val2017"),
     "test": ("test", "testing", "test_images", "test2017"),
 }
+MANY = 100_000  # files; the first lines of a run state how long it took to list more
 HOLD_OUT = "config.data.val_size=N holds out N training images as queries"
 
 
@@ -170,7 +171,7 @@ def load_unsplit_folder(
     """
     root = existing_folder(path)
     found = scan(root)
-    folders = {_part(file, 0) for file in found.files}
+    _, folders = found.files.folders(0)
     splits = _of_splits(find_splits(folders))
     level = 1 if splits and len(splits) == len(folders) else 0
     images = _labeled(root, found, None, decoding, level=level, fewest=1)
@@ -229,21 +230,20 @@ def sub_folders(root: Path) -> list[str]:
         return sorted(
             entry.name
             for entry in entries
-            if os.path.isdir(entry.path) and not is_junk(entry.name)
+            if is_folder(entry) and not is_junk(entry.name)
         )
 
 
 def _require_training_folder(root: Path, found: Scan) -> None:
     """Raises an error if training without a folder train would use other splits."""
-    folders = {_part(file, 0) for file in found.files} - {""}
+    folders = set(found.files.folders(0)[1]) - {""}
     splits = _of_splits(find_splits(folders))
     if splits and len(splits) == len(folders):
         raise ValueError(
             f"{root} has {' and '.join(splits)} but no folder train; add it, or give "
             f"the path of the training images, e.g. config.data.path={root / splits[0]}"
         )
-    inner = {_part(file, 1) for file in found.files}
-    if len(folders) == 1 and find_splits(inner)["train"]:
+    if len(folders) == 1 and find_splits(found.files.folders(1)[1])["train"]:
         (folder,) = folders
         raise ValueError(
             f"{root} has no folder train, but {root / folder} has; use "
@@ -314,55 +314,56 @@ def _labeled(
     fewer than `fewest` classes.
     """
     files = found.files
+    numbers, names = files.folders(level)
     if kept is not None:
-        files = tuple(file for file in files if _part(file, level) in kept)
+        is_kept = np.isin(numbers, [i for i, x in enumerate(names) if x in kept])
+        files = files.take(np.flatnonzero(is_kept))
+        numbers, names = files.folders(level)
     passed = found.passed_over()
-    if not files:
+    if not len(files):
         raise ValueError(
             f"{root} contains no images"
             + (" in the sub-folders listed by config.data.classes" if kept else "")
             + (f"; passed over {passed}" if passed else "")
         )
-    names = [_part(file, level) for file in files]
-    class_names = tuple(sorted(set(names)))
-    if missing := sorted(set(kept or ()) - set(class_names)):
+    if missing := sorted(set(kept or ()) - set(names)):
         raise ValueError(f"{root} has no images of class {missing[0]}; add them")
-    images = FolderSource(
+    why_unlabeled = _why_unlabeled(root, files, numbers, names, fewest)
+    return FolderSource(
         str(root),
-        Names.of(files),
+        files,
+        labels=_no_labels() if why_unlabeled else numbers,
+        class_names=() if why_unlabeled else tuple(names),
         decoding=decoding,
-        why_unlabeled=_why_unlabeled(root, files, names, fewest),
-        notes=(f"in {root}, passed over {passed}",) if passed else (),
+        why_unlabeled=why_unlabeled,
+        notes=_notes(root, found),
     )
-    if images.why_unlabeled:
-        return images
-    label = {name: i for i, name in enumerate(class_names)}
-    labels = np.array([label[name] for name in names], np.int32)
-    return dataclasses.replace(images, labels=labels, class_names=class_names)
+
+
+def _notes(root: Path, found: Scan) -> tuple[str, ...]:
+    passed, count = found.passed_over(), len(found.files)
+    notes = [f"in {root}, passed over {passed}"] if passed else []
+    if count >= MANY:
+        notes.append(f"listed {count:,} files of {root} in {found.seconds:.1f} s")
+    return tuple(notes)
 
 
 def _why_unlabeled(
-    root: Path, files: Sequence[str], names: Sequence[str], fewest: int
+    root: Path, files: Names, numbers: np.ndarray, names: Sequence[str], fewest: int
 ) -> str:
     """Returns why sub-folders are not classes, and the remedy; "" if they are."""
-    outside = names.count("")
-    if outside == len(names):
+    if list(names) == [""]:
         return f"{root} has no sub-folders; kNN needs one per class"
-    if outside:
-        more = f" ({outside:,} such files)" if outside > 1 else ""
+    if names[0] == "":
+        outside = np.flatnonzero(numbers == 0)
+        more = f" ({len(outside):,} such files)" if len(outside) > 1 else ""
         return (
-            f"{root / files[names.index('')]} is not in the folder of a class{more}; "
+            f"{root / files[outside[0]]} is not in the folder of a class{more}; "
             "move it to a class, or away"
         )
-    if len(set(names)) < fewest:
+    if len(names) < fewest:
         return f"{root} has one class, {names[0]}; two or more are needed"
     return ""
-
-
-def _part(file: str, level: int) -> str:
-    """Returns the sub-folder of a path at a level; "" if there is none."""
-    parts = file.split(os.sep, level + 1)
-    return parts[level] if len(parts) > level + 1 else ""
 
 
 def _class_list(file: str | Path) -> tuple[str, ...]:

@@ -1,11 +1,13 @@
 """Many file names in one array, without a Python object for each."""
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 _AT_ONCE = 2**16  # names that are Python objects at the same time
 
@@ -25,7 +27,11 @@ class Names(Sequence[str]):
     @classmethod
     def of(cls, names: Iterable[str]) -> "Names":
         """Returns the given names."""
-        return cls(pa.array(map(os.fsencode, names), pa.large_binary()))
+        encoded = map(os.fsencode, names)
+        parts = [pa.array([], pa.large_binary())]
+        while part := list(itertools.islice(encoded, _AT_ONCE)):
+            parts.append(pa.array(part, pa.large_binary()))
+        return cls(pa.concat_arrays(parts))
 
     def __len__(self) -> int:
         return len(self.array)
@@ -49,6 +55,34 @@ class Names(Sequence[str]):
         """Returns the names with the given numbers, in the given order."""
         return Names(self.array.take(pa.array(np.asarray(ids, np.int64))))
 
+    def sorted(self) -> "Names":
+        """Returns the names in the order of their bytes."""
+        return Names(self.array.take(pc.array_sort_indices(self.array)))
+
+    def folders(self, level: int) -> tuple[np.ndarray, list[str]]:
+        """Returns the folder of each name at a level of its path, as a number.
+
+        Returns:
+            Numbers, int32 [n], and the sorted names of the folders; the name "" stands
+            for paths that have no folder at this level.
+        """
+        numbers: dict[bytes, int] = {}
+        parts = [
+            np.array(
+                [
+                    numbers.setdefault(_part(name, level), len(numbers))
+                    for name in part.to_pylist()
+                ],
+                np.int32,
+            )
+            for part in self._parts()
+        ]
+        found = list(map(os.fsdecode, numbers))
+        order = sorted(range(len(found)), key=found.__getitem__)
+        new = np.empty(len(found), np.int32)
+        new[order] = np.arange(len(found))
+        return new[np.concatenate([*parts, np.empty(0, np.int32)])], sorted(found)
+
     def joined(self, separator: bytes) -> Iterator[bytes]:
         """Yields parts of all names, joined by a separator."""
         for number, part in enumerate(self._parts()):
@@ -57,3 +91,9 @@ class Names(Sequence[str]):
     def _parts(self) -> Iterator[Any]:
         for start in range(0, len(self), _AT_ONCE):
             yield self.array[start : start + _AT_ONCE]
+
+
+def _part(name: bytes, level: int) -> bytes:
+    """Returns the folder of a path at a level; b"" if there is none."""
+    parts = name.split(os.fsencode(os.sep), level + 1)
+    return parts[level] if len(parts) > level + 1 else b""

@@ -2,11 +2,13 @@
 
 import dataclasses
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from logo_jax.data.decode import readable_suffixes
+from logo_jax.data.sources.names import Names
 
 # Folders that file servers, archives and desktops write next to a user's files.
 _JUNK = {
@@ -22,14 +24,16 @@ class Scan:
     """What is below a folder.
 
     Attributes:
-        files: paths of the image files relative to the folder, sorted.
+        files: paths of the image files relative to the folder, sorted by their bytes.
         other: number of other files, by suffix in lower case.
         folders: number of folders that were passed over, by what they are.
+        seconds: time that the scan took.
     """
 
-    files: tuple[str, ...]
+    files: Names
     other: Counter[str]
     folders: Counter[str]
+    seconds: float
 
     def passed_over(self) -> str:
         """Returns a phrase that states what was passed over; "" if nothing was."""
@@ -61,19 +65,14 @@ def scan(root: str | Path) -> Scan:
     Raises:
         OSError: if a folder cannot be listed.
     """
-    root = Path(root)
+    begin = time.monotonic()
     walk = _Walk(str(root))
-    waiting = [""]
-    while waiting:
-        links: list[str] = []
-        for folder in sorted(waiting):
-            links += walk.read(folder)
-        waiting = links
-    return Scan(tuple(sorted(walk.files)), walk.other, walk.folders)
+    files = Names.of(walk.files()).sorted()
+    return Scan(files, walk.other, walk.folders, time.monotonic() - begin)
 
 
 class _Walk:
-    """The files found so far, and the folders that have been read."""
+    """The folders that have been read, and what was passed over."""
 
     def __init__(self, root: str):
         self._root = root
@@ -81,13 +80,20 @@ class _Walk:
         above = {*Path(root).absolute().parents, *Path(root).resolve().parents}
         self._above = {_identity(str(folder)) for folder in above}
         self._read: set[tuple[int, int]] = set()
-        self.files: list[str] = []
         self.other: Counter[str] = Counter()
         self.folders: Counter[str] = Counter()
 
-    def read(self, start: str) -> list[str]:
-        """Reads a folder and the folders in it; returns the linked folders."""
-        links: list[str] = []
+    def files(self) -> Iterator[str]:
+        """Yields the paths of the image files; the folders are read meanwhile."""
+        waiting = [""]
+        while waiting:
+            links: list[str] = []
+            for folder in sorted(waiting):
+                yield from self._files(folder, links)
+            waiting = links
+
+    def _files(self, start: str, links: list[str]) -> Iterator[str]:
+        """Yields the files in a folder and its folders; adds the linked folders."""
         folders = [start]
         while folders:
             folder = folders.pop()
@@ -95,13 +101,13 @@ class _Walk:
                 continue
             for entry in self._entries(folder):
                 path = f"{folder}{os.sep}{entry.name}" if folder else entry.name
-                if not _is_folder(entry):
-                    self._add(path)
+                if not is_folder(entry):
+                    if self._is_image(entry.name):
+                        yield path
                 elif is_junk(entry.name):
                     self.folders[entry.name] += 1
                 else:
                     (links if entry.is_symlink() else folders).append(path)
-        return links
 
     def _is_new(self, folder: str) -> bool:
         identity = _identity(os.path.join(self._root, folder))
@@ -112,25 +118,28 @@ class _Walk:
         return True
 
     def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
-        with os.scandir(os.path.join(self._root, folder)) as entries:
-            shown = [entry for entry in entries if not entry.name.startswith(".")]
-        names = {entry.name for entry in shown}
-        if (
-            folder
-            and "config.json" in names
-            and names & {"metrics.jsonl", "checkpoints"}
-        ):
+        path = os.path.join(self._root, folder)
+        if folder and _is_run(path):
             self.folders["of runs"] += 1
             return
-        yield from shown
+        with os.scandir(path) as entries:
+            yield from (entry for entry in entries if not entry.name.startswith("."))
 
-    def _add(self, path: str) -> None:
-        _, dot, end = path[path.rfind(os.sep) + 1 :].rpartition(".")
+    def _is_image(self, name: str) -> bool:
+        """Whether the name is that of an image; counts other files."""
+        _, dot, end = name.rpartition(".")
         suffix = f"{dot}{end}".lower() if dot else ""
         if suffix in self._suffixes:
-            self.files.append(path)
-        else:
-            self.other[suffix] += 1
+            return True
+        self.other[suffix] += 1
+        return False
+
+
+def _is_run(folder: str) -> bool:
+    def has(name: str) -> bool:
+        return os.path.lexists(os.path.join(folder, name))
+
+    return has("config.json") and (has("metrics.jsonl") or has("checkpoints"))
 
 
 def is_junk(name: str) -> bool:
@@ -138,7 +147,8 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name.lower() in _JUNK
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; no file is looked at."""
     try:
         return entry.is_dir()
     except OSError:  # a link to itself
