@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from pyarrow import compute
 
 from logo_jax.data.decode import readable_suffixes
 from logo_jax.data.sources.base import DEFAULT_DECODING, NO_LABEL, Decoding
@@ -35,6 +35,8 @@ from logo_jax.data.sources.folder import (
 from logo_jax.data.sources.names import Names
 from logo_jax.data.sources.parts import choose_splits, ordered
 from logo_jax.data.sources.tables import Table, read_table
+
+pc: Any = compute  # its functions are made when it is imported
 
 _UNIQUE = 0.9  # a label that more of the rows have for themselves is no class
 _SEVERAL = b""  # several files fit a path

@@ -48,7 +48,7 @@ def as_csv(rows, delimiter=",", header=("Path", "label", "split"), end="\n"):
         ("x.csv", as_csv(ROWS, ";", end="\r\n\r\n")),
         ("x.csv", "\ufeff" + as_csv(ROWS, ", ")),
         ("x.csv", as_csv(ROWS, "\t").encode("utf-16")),
-        ("x.csv.gz", gzip.compress(as_csv(ROWS).encode())),
+        ("x.csv.gz", gzip.compress(as_csv(ROWS).encode(), mtime=0)),
         ("x.csv", as_csv([("./" + a, b, c) for a, b, c in ROWS])),
         ("x.csv", as_csv([(a.replace("/", "\\"), b, c) for a, b, c in ROWS])),
         (
