@@ -45,7 +45,11 @@ def choose_splits(
         return FolderSplits(train, None, train.why_unlabeled)
     if not labeled:
         unlabeled = [f"{part.origin} has no labels" for part in whole.values()]
-        reason = "; ".join(unlabeled) or remark or f"{train.origin} has no val or test"
+        reason = (
+            "; ".join(unlabeled)
+            or remark
+            or f"there is no val or test for {train.origin}"
+        )
         return FolderSplits(train, None, f"{reason}; {HOLD_OUT}")
     unused = [part.origin for part in whole.values() if part is not labeled[0]]
     remarks = filter(None, (remark, not_used(unused)))
