@@ -154,10 +154,10 @@ def test_a_list_of_classes_is_for_folders_alone():
         load_images(DataLocation("tfds", name="imagenet2012", classes="list.txt"))
 
 
-@pytest.mark.parametrize(("field", "value"), [("list", "x.csv"), ("columns", "image=x")])
-def test_a_field_that_the_source_does_not_read_is_refused(field, value):
-    location = dataclasses.replace(DataLocation("photographs"), **{field: value})
-    with pytest.raises(ValueError, match=f"config.data.{field}='{value}' needs source=f"):
+@pytest.mark.parametrize("field", ["list", "columns"])
+def test_a_field_that_the_source_does_not_read_is_refused(field):
+    location = dataclasses.replace(DataLocation("photographs"), **{field: "x"})
+    with pytest.raises(ValueError, match=f"config.data.{field}='x' needs source=fol"):
         load_images(location)
 
 

@@ -231,7 +231,7 @@ WRONG = [
     ({"images": SMALL[:1], "workdir": "run"}, "has 1 image, but a training step needs"),
     ({"images": SMALL / 255, "workdir": "run"}, "must be uint8 .* got float64"),
     ({"images": "no/such", "workdir": "run"}, "no/such is not a folder; give"),
-    ({"images": "no.csv", "workdir": "run"}, "no.csv is not a folder; give a folder or"),
+    ({"images": "no.csv", "workdir": "run"}, "no.csv is not a folder; give a folder"),
     ({"images": ["/", "no/such"], "workdir": "run"}, "no/such is not a folder"),
     ({"images": ["a,b", "c"], "workdir": "run"}, "a,b: its name must have no comma"),
     ({"images": "no_such", "workdir": "run"}, "no_such"),

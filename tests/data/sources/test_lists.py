@@ -187,6 +187,20 @@ def test_several_lists_are_splits_by_their_names_and_share_their_classes(root):
     assert shown(train) == {"a/0.png": "b", "a/1.png": "a", "b/1.png": "c"}
 
 
+def test_two_lists_must_not_name_the_same_file(root):
+    (root / "x.csv").write_text("path\na/0.png\na/1.png\n")
+    (root / "a/val.csv").write_text("path\n2.png\n1.png\n")
+    with pytest.raises(ValueError, match="x.csv and .*val.csv name .*a/1.png twice"):
+        load_lists([root / "x.csv", root / "a/val.csv"])
+
+
+def test_queries_of_a_class_without_training_images_are_counted(root):
+    rows = [*ROWS, ("b/1.png", "fox", "val")]
+    _, test, remark = loaded(root / "x.csv", as_csv(rows))
+    assert shown(test) == {"b/0.png": "cat", "b/1.png": "fox"}
+    assert remark == "1 of the queries have a class that no training image has"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
