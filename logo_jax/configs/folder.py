@@ -5,7 +5,8 @@ r"""SimSiam and SimSiam-LoGo on a folder of your own images: ResNet-18.
 
 Images may be in nested folders and have any size, and they need no labels. If there are
 `DIR/train` and `DIR/val` (or `test`), each with one sub-folder per class, kNN accuracy
-is reported during training; docs/data.md has other names of these folders. A file that
+is reported during training; docs/data.md has other names of these folders, and lists:
+--config.data.list=labels.csv. A file that
 cannot be decoded is reported and skipped; the run stops if the fraction of such files
 exceeds data.max_corrupt.
 

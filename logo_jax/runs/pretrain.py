@@ -104,6 +104,7 @@ def _with_images(
         _require_folder(images)
         data |= locate_dataset(str(images))
     elif images is not None:
+        pixels: Any
         pixels, labels = images if isinstance(images, tuple) else (images, None)
         location, given = load_arrays(pixels, labels, data["val_size"])
         data |= {"source": location.source, "name": location.name}

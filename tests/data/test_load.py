@@ -119,6 +119,14 @@ def test_a_path_is_located_as_what_is_in_it(tmp_path):
     assert locate_dataset(str(tmp_path))["source"] == "folder"
     (tmp_path / "Train.npz").write_bytes(b"")
     assert locate_dataset(str(tmp_path))["source"] == "npz"
+    table = tmp_path / "labels.csv"
+    table.touch()
+    lists = f"{table},{table}"
+    for paths in (str(table), lists):
+        found = {"source": "folder", "list": paths, "path": ""}
+        assert locate_dataset(paths) == found
+    several = f"{tmp_path},{tmp_path}"
+    assert locate_dataset(several)["path"] == several
     assert locate_dataset("cifar10") == {"source": "tfds", "name": "cifar10"}
 
 
@@ -144,6 +152,19 @@ def test_a_labeled_folder_with_a_test_split_is_evaluated_on(tmp_path):
 def test_a_list_of_classes_is_for_folders_alone():
     with pytest.raises(ValueError, match="needs source='folder', not 'tfds'"):
         load_images(DataLocation("tfds", name="imagenet2012", classes="list.txt"))
+
+
+@pytest.mark.parametrize("field", ["list", "columns"])
+def test_a_field_that_the_source_does_not_read_is_refused(field):
+    location = dataclasses.replace(DataLocation("photographs"), **{field: "x"})
+    with pytest.raises(ValueError, match=f"config.data.{field}='x' needs source=fol"):
+        load_images(location)
+
+
+def test_sub_folders_are_not_selected_from_a_list():
+    location = DataLocation("folder", list="x.csv", classes="c.txt")
+    with pytest.raises(ValueError, match="does not apply to config.data.list='x.csv'"):
+        load_images(location)
 
 
 def test_an_unknown_source_is_refused_with_the_known_ones():

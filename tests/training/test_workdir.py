@@ -186,6 +186,17 @@ def test_paths_of_a_config_are_those_of_the_folder_it_was_given_in(
     assert read_config(tmp_path / "run")["data"]["path"] == str(tmp_path / "photos")
 
 
+def test_each_of_several_paths_becomes_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c,d").mkdir()
+    for given, wanted in (
+        ("a, ~/b,/c", f"{tmp_path}/a,{pathlib.Path.home()}/b,/c"),
+        ("c,d", f"{tmp_path}/c,d"),
+    ):
+        config = with_absolute_paths({"data": {"path": given, "list": given}})
+        assert config["data"] == {"path": wanted, "list": wanted}
+
+
 PART = {"images": 16, "classes": 2, "crc32": "00000001"}
 
 

@@ -6,6 +6,7 @@ that are mapped into memory, and decoded by the decoder of all other sources.
 """
 
 import dataclasses
+import importlib
 import importlib.util
 import zlib
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from pyarrow import compute
 
 from logo_jax.data.sources.base import DEFAULT_DECODING, NO_LABEL, Decoding, Record
 from logo_jax.data.sources.columns import FIELD, USUAL_NAMES
@@ -25,6 +26,8 @@ from logo_jax.data.sources.folder import (
     not_used,
 )
 from logo_jax.data.sources.lists import number_labels
+
+pc: Any = compute  # its functions are made when it is imported
 
 _SAVED = ("dataset_dict.json", "dataset_info.json")  # written by save_to_disk
 
@@ -112,8 +115,9 @@ class HuggingFaceSource:
 def _stored(image: Mapping[str, Any] | None) -> bytes | Path:
     if image is None:
         return b""  # counts as an image that cannot be decoded
-    encoded, path = image["bytes"], image["path"]
-    return encoded if encoded is not None or not path else Path(path)
+    if image["bytes"] is None and image["path"]:
+        return Path(image["path"])
+    return image["bytes"] or b""
 
 
 class HuggingFaceSplits(NamedTuple):
@@ -188,27 +192,19 @@ def load_unsplit_huggingface(
         FileNotFoundError: if the folder is missing.
         ValueError: as `load_huggingface`.
     """
-    import datasets
-
     found = _load(existing_folder(path))
-    rows = {"": datasets.concatenate_datasets(list(found.values()))}
+    rows = {"": _package().concatenate_datasets(list(found.values()))}
     return _sources(path, rows, None, decoding)[""]
 
 
 def _load(folder: Path) -> dict[str, Any]:
     """Returns the splits of a data set as `datasets.Dataset`."""
-    if not importlib.util.find_spec("datasets"):
-        raise ValueError(
-            f"{folder}: source='huggingface' needs the package datasets: pip install "
-            "'logo_jax[huggingface]'"
-        )
     if not is_saved(folder):
         raise ValueError(
             f"{folder} has no data set of Hugging Face; give a folder that "
             "datasets.save_to_disk wrote, or one with .parquet files"
         )
-    import datasets
-
+    datasets = _package()
     try:
         if any((folder / name).is_file() for name in _SAVED):
             found: Any = datasets.load_from_disk(str(folder))
@@ -222,6 +218,16 @@ def _load(folder: Path) -> dict[str, Any]:
     return dict(found) if isinstance(found, dict) else {"train": found}
 
 
+def _package() -> Any:
+    """Imports `datasets`; raises ValueError if it is not installed."""
+    if not importlib.util.find_spec("datasets"):
+        raise ValueError(
+            "config.data.source='huggingface' needs the package datasets: pip install "
+            "'logo_jax[huggingface]'"
+        )
+    return importlib.import_module("datasets")
+
+
 def _sources(
     path: str | Path,
     found: Mapping[str, Any],
@@ -229,9 +235,7 @@ def _sources(
     decoding: Decoding,
 ) -> dict[str, HuggingFaceSource]:
     """Returns sources of splits, with common classes."""
-    import datasets
-
-    columns = columns or {}
+    datasets, columns = _package(), columns or {}
     features = next(iter(found.values())).features
     image = _column(path, features, datasets.Image, "image", columns)
     label = _column(path, features, datasets.ClassLabel, "label", columns)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+from pyarrow import compute
 
 from logo_jax.data.sources.base import DEFAULT_DECODING, Decoding
 from logo_jax.data.sources.folder import (
@@ -26,6 +26,8 @@ from logo_jax.data.sources.lists import files_of, load_lists
 from logo_jax.data.sources.parts import choose_splits
 from logo_jax.data.sources.scan import scan
 from logo_jax.data.sources.tables import Table, has_images, read_table
+
+pc: Any = compute  # its functions are made when it is imported
 
 LIST_NAMES = (
     *("train.csv", "train_labels.csv", "train_label.csv", "trainLabels.csv"),
@@ -69,11 +71,13 @@ class Layout:
         name: name of the data set.
         marks: paths, or patterns of them, that all exist in the folder.
         parts: by split, a list, or a folder whose sub-folders are the classes.
+        remark: why there are no queries, if there are none.
     """
 
     name: str
     marks: tuple[str, ...]
     parts: Mapping[str, Listed | str]
+    remark: str = ""
 
 
 def _imagenet(root: str, images: str) -> Layout:
@@ -110,6 +114,12 @@ LAYOUTS = (
     ),
     _imagenet("", "ILSVRC/Data/CLS-LOC/"),
     _imagenet("../../../", ""),
+    Layout(
+        "Kaggle's ImageNet",
+        ("ILSVRC/Data/CLS-LOC/train/n*",),
+        {"train": "ILSVRC/Data/CLS-LOC/train"},
+        "LOC_val_solution.csv, which labels the images of val, is missing",
+    ),
     Layout(
         "CUB-200",
         ("images.txt", "image_class_labels.txt", "train_test_split.txt", "images"),
@@ -173,7 +183,7 @@ def _load(root: Path, layout: Layout, decoding: Decoding) -> FolderSplits:
             found = files_of(table, file, root / part.images, split, decoding)
             for name, images in found.items():
                 parts[name].append(images)
-    return choose_splits(parts)
+    return choose_splits(parts, layout.remark)
 
 
 def _read(root: Path, file: Path, part: Listed) -> Table:
@@ -219,7 +229,10 @@ def _load_beside(
     files = [lists[0], *filter(Path.is_file, vals)]
     if not all(has_images(file, columns) for file in files):
         return None
-    found = load_lists(files, columns=columns, decoding=decoding)
+    try:
+        found = load_lists(files, columns=columns, decoding=decoding)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"{error}; {OFF}") from error
     unlisted = len(scan(images).files) - len(found.train)
     name = f"images with the list {lists[0].name}"
     if unlisted > 0:

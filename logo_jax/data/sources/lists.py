@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from pyarrow import compute
 
 from logo_jax.data.decode import readable_suffixes
 from logo_jax.data.sources.base import DEFAULT_DECODING, NO_LABEL, Decoding
@@ -33,8 +33,10 @@ from logo_jax.data.sources.folder import (
     sub_folders,
 )
 from logo_jax.data.sources.names import Names
-from logo_jax.data.sources.parts import choose_splits, ordered
+from logo_jax.data.sources.parts import choose_splits, join, ordered
 from logo_jax.data.sources.tables import Table, read_table
+
+pc: Any = compute  # its functions are made when it is imported
 
 _UNIQUE = 0.9  # a label that more of the rows have for themselves is no class
 _SEVERAL = b""  # several files fit a path
@@ -80,7 +82,21 @@ def load_lists(
             f"{' and '.join(found) or 'others'}; add some, or use "
             f"--{FIELD}=split= to train on all rows"
         )
+    _require_distinct(parts)
     return choose_splits(parts)
+
+
+def _require_distinct(parts: Mapping[str, Sequence[FolderSource]]) -> None:
+    """Raises an error if two lists name the same file."""
+    whole = join([source for own in parts.values() for source in own])
+    counts = pc.value_counts(whole.files.array)
+    several = pc.greater(counts.field("counts"), 1)
+    if pc.any(several).as_py():
+        name = os.fsdecode(counts.field("values").filter(several)[0].as_py())
+        raise ValueError(
+            f"{whole.origin} name {os.path.join(whole.root, name)} twice; each file "
+            "must be in one list and one split"
+        )
 
 
 def load_unsplit_lists(

@@ -45,11 +45,18 @@ def choose_splits(
         return FolderSplits(train, None, train.why_unlabeled)
     if not labeled:
         unlabeled = [f"{part.origin} has no labels" for part in whole.values()]
-        reason = "; ".join(unlabeled) or remark or f"{train.origin} has no val or test"
+        reason = (
+            "; ".join(unlabeled)
+            or remark
+            or f"there is no val or test for {train.origin}"
+        )
         return FolderSplits(train, None, f"{reason}; {HOLD_OUT}")
     unused = [part.origin for part in whole.values() if part is not labeled[0]]
-    remarks = filter(None, (remark, not_used(unused)))
-    return FolderSplits(train, labeled[0].labeled(), "; ".join(remarks))
+    test = labeled[0].labeled()
+    unknown = len(test) - int(np.isin(test.labels, train.labels).sum())
+    new = f"{unknown:,} of the queries have a class that no training image has"
+    remarks = filter(None, (remark, not_used(unused), new * bool(unknown)))
+    return FolderSplits(train, test, "; ".join(remarks))
 
 
 def join_folders(

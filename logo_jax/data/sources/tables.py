@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
+from pyarrow import compute, parquet
 from pyarrow import csv as arrow_csv
 from pyarrow import json as arrow_json
-from pyarrow import parquet
 
 from logo_jax.data.decode import readable_suffixes
 from logo_jax.data.sources.columns import FIELD, find_columns, has_known_name
+
+pc: Any = compute  # its functions are made when it is imported
 
 _TEXT = (".csv", ".tsv", ".txt")
 _JSON = (".jsonl", ".ndjson")

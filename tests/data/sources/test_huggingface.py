@@ -105,6 +105,7 @@ def test_another_folder_and_a_data_set_without_train_are_refused(tmp_path):
 
 
 def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
+    made(2, [0, 1]).save_to_disk(tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'logo_jax\[huggingface\]'"):
         loaded(tmp_path)

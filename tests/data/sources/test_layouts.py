@@ -103,6 +103,21 @@ def test_a_list_labels_the_flat_images_next_to_it(folders, name, tmp_path):
     assert len(loaded(tmp_path, val_size=1).queries) == 1
 
 
+def test_images_of_imagenet_without_labels_are_not_trained_on(tmp_path):
+    write_folder(tmp_path / LOC, {"train/n01": 1, "train/n02": 1, "val": 2, "test": 2})
+    data = loaded(tmp_path)
+    assert len(data.train) == 2
+    assert "LOC_val_solution.csv, which labels" in data.why_no_queries
+
+
+def test_a_list_that_was_found_and_does_not_fit_can_be_turned_off(tmp_path):
+    write_folder(tmp_path, {"train": 2})
+    write(tmp_path, {"labels.csv": "id,label\n0,a\n7,b\n"})
+    with pytest.raises(FileNotFoundError, match="1 of 2 .*: 7; .*layout=folders"):
+        loaded(tmp_path)
+    assert len(loaded(tmp_path, layout="folders").train) == 2
+
+
 def test_sub_folders_are_classes_whatever_lists_lie_next_to_them(tmp_path):
     write_folder(tmp_path, {"train/a": 1, "train/b": 1, "val/a": 1})
     write(tmp_path, {"train.csv": "id,label\n0,x\n"})

@@ -48,7 +48,7 @@ def as_csv(rows, delimiter=",", header=("Path", "label", "split"), end="\n"):
         ("x.csv", as_csv(ROWS, ";", end="\r\n\r\n")),
         ("x.csv", "\ufeff" + as_csv(ROWS, ", ")),
         ("x.csv", as_csv(ROWS, "\t").encode("utf-16")),
-        ("x.csv.gz", gzip.compress(as_csv(ROWS).encode())),
+        ("x.csv.gz", gzip.compress(as_csv(ROWS).encode(), mtime=0)),
         ("x.csv", as_csv([("./" + a, b, c) for a, b, c in ROWS])),
         ("x.csv", as_csv([(a.replace("/", "\\"), b, c) for a, b, c in ROWS])),
         (
@@ -185,6 +185,20 @@ def test_several_lists_are_splits_by_their_names_and_share_their_classes(root):
     (root / "more.csv").write_text("path,label\nb/1.png,c\n")
     train = load_lists([root / "train_labels.csv", root / "more.csv"]).train
     assert shown(train) == {"a/0.png": "b", "a/1.png": "a", "b/1.png": "c"}
+
+
+def test_two_lists_must_not_name_the_same_file(root):
+    (root / "x.csv").write_text("path\na/0.png\na/1.png\n")
+    (root / "a/val.csv").write_text("path\n2.png\n1.png\n")
+    with pytest.raises(ValueError, match="x.csv and .*val.csv name .*a/1.png twice"):
+        load_lists([root / "x.csv", root / "a/val.csv"])
+
+
+def test_queries_of_a_class_without_training_images_are_counted(root):
+    rows = [*ROWS, ("b/1.png", "fox", "val")]
+    _, test, remark = loaded(root / "x.csv", as_csv(rows))
+    assert shown(test) == {"b/0.png": "cat", "b/1.png": "fox"}
+    assert remark == "1 of the queries have a class that no training image has"
 
 
 @pytest.mark.parametrize(
