@@ -240,19 +240,21 @@ def open_run(
             lock = typed.train.lock
             say = functools.partial(_say, quiet=quiet or not processes.is_first())
             loaded = _Images(typed.data.location, images, quiet)
-            config, text = chosen(config, folder, mesh, loaded)
-            say(text)
+            config, choice = chosen(config, folder, mesh, loaded)
+            changed, note = [], ""
             if processes.is_first():
                 config = recorded(config, folder)
                 changed = workdir.check_config(folder, config)
                 if lock:
                     workdir.require_free(folder)
-                say(workdir.as_resumed(changed) if changed else "")
             data = fingerprint(loaded())
             if processes.is_first():
                 note = workdir.require_same_data(folder, data)
-                say(f"note: {note}" if note else "")
             experiment = fitted(make_experiment(config, mesh, loaded()))
+            # only now, so that an error is the only line
+            say(choice)
+            say(workdir.as_resumed(changed) if changed else "")
+            say(f"note: {note}" if note else "")
             checkpoints = NullLogger()
             if processes.is_first():
                 held.enter_context(workdir.lock_workdir(folder, lock=lock))

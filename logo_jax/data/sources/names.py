@@ -7,8 +7,9 @@ from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from pyarrow import compute
 
+pc: Any = compute  # its functions are made when it is imported
 _AT_ONCE = 2**16  # names that are Python objects at the same time
 
 
