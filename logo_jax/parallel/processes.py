@@ -293,6 +293,7 @@ class Agreement:
 
     def __init__(self):
         self._pending: collections.deque[jax.Array] = collections.deque()
+        self._mesh = make_mesh()
 
     def __call__(self, number: int, *, now: bool = False) -> int:
         """Gives a number and returns a largest one, 0 in the first calls.
@@ -304,27 +305,25 @@ class Agreement:
         """
         if is_alone():
             return number
-        self._pending.append(_largest(number))
+        self._pending.append(_maximum(_placed(number, self._mesh), self._mesh))
         found = [0]
         while len(self._pending) > (0 if now else self.LAG):
             found.append(int(self._pending.popleft()))
         return max(found)
 
 
-def _largest(number: int) -> jax.Array:
-    mesh = make_mesh()
-    (axis,) = mesh.axis_names
-    each = jax.make_array_from_callback(
-        mesh.devices.shape,
-        NamedSharding(mesh, P(axis)),
-        np.full(mesh.size, number, np.int32).__getitem__,
-    )
-    return _maximum(each, NamedSharding(mesh, P()))
+@functools.cache
+def _placed(number: int, mesh: Mesh) -> jax.Array:
+    """This process's number on its devices, as rows of an array of all devices."""
+    rows = np.full(mesh.size, number, np.int32)
+    sharding = NamedSharding(mesh, P(mesh.axis_names))
+    return jax.make_array_from_callback(rows.shape, sharding, rows.__getitem__)
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _maximum(x: jax.Array, everywhere: NamedSharding) -> jax.Array:
-    return jax.lax.with_sharding_constraint(x.max(), everywhere)
+def _maximum(numbers: jax.Array, mesh: Mesh) -> jax.Array:
+    everywhere = NamedSharding(mesh, P())
+    return jax.lax.with_sharding_constraint(numbers.max(), everywhere)
 
 
 class Peers:
