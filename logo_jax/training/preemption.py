@@ -11,8 +11,8 @@ after the state has been saved.
 Several processes must save the same step. The loop therefore stops when all processes
 agree to, by an `Agreement` in each step. The threads pass a signal to one of them on to
 all. They end their processes only if all of them vote for it, because each has its
-newest state on disk and a loop that does not respond; until the votes are counted, a
-loop that responds is held.
+newest state on disk and a loop that does not respond. No loop waits for the votes: one
+that responds, after its process has voted, takes steps that are computed again.
 
 `PreemptionHandler` is for a command, which is a process of its own, and
 `InterruptHandler` for a program or a notebook that continues after the run.
@@ -34,7 +34,6 @@ from typing import NoReturn, Self
 from logo_jax.parallel.processes import Peers
 
 GRACE = 3.0
-PATIENCE = 30.0  # seconds after which an unsaved state is a vote against ending
 STOPPED = "stopped by"  # beginning of the last line that a stopped run prints
 TIME_LIMIT = 255  # in place of a signal's number
 _NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "SIGINT"}
@@ -65,7 +64,7 @@ class PreemptionHandler:
         self._peers = peers
         self._cause = 0  # a key of _CAUSES if a stop is requested
         self._changed = threading.Condition()
-        self._answers = self._unsaved = self._votes = False
+        self._answers = self._unsaved = False
         self._step = 0
 
     def __enter__(self) -> Self:
@@ -119,8 +118,6 @@ class PreemptionHandler:
             self._cause = agreed or self._cause
             self._answers = bool(given or agreed)
             self._changed.notify_all()
-            # not earlier, because the others may wait for this process to agree
-            self._changed.wait_for(lambda: not self._votes)
         return bool(agreed)
 
     def unsaved(self) -> None:
@@ -172,14 +169,12 @@ class PreemptionHandler:
             self._peers.announce(self._cause)
         with self._changed:
             self._changed.wait_for(lambda: self._answers, self._grace)
-            limit = PATIENCE if self._peers else None
-            self._changed.wait_for(lambda: self._answers or not self._unsaved, limit)
-            self._votes = not (self._answers or self._unsaved)
-        if self._peers.vote(self._votes) if self._peers else self._votes:
+            self._changed.wait_for(lambda: self._answers or not self._unsaved)
+            ends = not self._answers
+            if ends and not self._peers:
+                self._leave_now()
+        if self._peers and self._peers.vote(ends):
             self._leave_now()
-        with self._changed:
-            self._votes = False
-            self._changed.notify_all()
 
     def _listen(self) -> None:
         """Treats a signal that another process announces like one to this process."""
