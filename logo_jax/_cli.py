@@ -11,6 +11,7 @@ import faulthandler
 import logging
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -256,6 +257,23 @@ def at_least(low: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def duration(text: str) -> float:
+    """A flag type for `argparse`: hours, minutes and seconds, converted to seconds.
+
+    >>> duration("3h50m"), duration("90s")
+    (13800.0, 90.0)
+    """
+    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
+    h, m, s = (int(part or 0) for part in (parts.groups() if parts else "000"))
+    seconds = 3600.0 * h + 60 * m + s
+    if not 0 < seconds < 1e8:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be hours, minutes and seconds, such as 3h50m, 30m or "
+            "1h30m20s"
+        )
+    return seconds
 
 
 @contextlib.contextmanager

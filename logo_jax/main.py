@@ -6,15 +6,16 @@ The run is written to runs/<config>, or runs/<config>_<variant>, unless --workdi
 another folder. CIFAR-10, CIFAR-100, STL-10, MIT-67 and FGVC-Aircraft are downloaded and
 prepared first if they are missing.
 
-Exit codes: 0 if the run is complete, or was stopped by SIGTERM and can be resumed; 1 if
-the run has collapsed, or for an error in the program; 2 for bad input, corrupt data or
-a full disk, which is reported in one line on stderr; 130 if the run was stopped by
-Ctrl-C and can be resumed.
+Exit codes: 0 if the run is complete, or was stopped by SIGTERM or --time_limit and can
+be resumed; 1 if the run has collapsed, or for an error in the program; 2 for bad input,
+corrupt data or a full disk, which is reported in one line on stderr; 130 if the run was
+stopped by Ctrl-C and can be resumed.
 """
 
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 from logo_jax import _cli
@@ -26,6 +27,7 @@ from logo_jax.training.preemption import PreemptionHandler
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains the run of a command line; first joins its cluster's processes, if any."""
+    began = time.monotonic()
     options = _parser().parse(arguments)
     folder = options.workdir or default_workdir(options.config)
     with contextlib.ExitStack() as group:
@@ -43,10 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     process_id=options.process_id,
                 )
             )
-        # one of several processes cannot save alone: a signal ends all of them
-        stop = PreemptionHandler()
-        if processes.is_alone():
-            group.enter_context(stop)
+        peers = None if processes.is_alone() else processes.Peers()
+        left = options.time_limit and began + options.time_limit - time.monotonic()
+        stop = PreemptionHandler(time_limit=left, peers=peers)
+        group.enter_context(stop)
         try:
             with (
                 _cli.input_errors((InputError,)),
@@ -56,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except CollapseError as collapse:
             print("error:", collapse, file=sys.stderr)
             sys.exit(1)
-        if stop.requested():
-            stop.leave()
+    if stop.requested():
+        stop.leave()
 
 
 def _parser() -> _cli.Parser:
@@ -74,6 +76,13 @@ def _parser() -> _cli.Parser:
         type=_cli.path,
         help="start a new run at the newest state of another run, with a schedule of "
         "its own; the same as --config.train.start_from=RUN",
+    )
+    parser.add_argument(
+        "--time_limit",
+        metavar="TIME",
+        type=_cli.duration,
+        help="time after which the run saves its state and ends with exit code 0, as "
+        "after SIGTERM, such as 3h50m, 30m or 1h30m20s; default: none",
     )
     parser.add_argument("--quiet", action="store_true", help="print only errors")
     parser.add_argument(

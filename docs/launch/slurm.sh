@@ -7,6 +7,7 @@
 #SBATCH --gpus-per-node=4
 #SBATCH --cpus-per-task=8
 #SBATCH --time=24:00:00
+#SBATCH --signal=TERM@120          # seconds before the limit: all tasks save and end
 set -euo pipefail
 
 CODE=$HOME/logo_jax                # the clone with its .venv, on a disk shared by all nodes
@@ -18,7 +19,8 @@ CONFIG=configs/imagenet100_moco.py
 # With --gpus-per-task each task would see one GPU, with index 0, and all tasks but the
 # first would fail.
 # data.batch_size is the batch size over all GPUs, a multiple of their number.
-# If the job is submitted again, it resumes from the newest checkpoint.
+# If the job is submitted again, it resumes where it was stopped. Several jobs that are
+# submitted with --dependency=singleton run one after the other.
 cd "$CODE"
 srun --gpu-bind=none --kill-on-bad-exit=1 \
   .venv/bin/python -m logo_jax.main \

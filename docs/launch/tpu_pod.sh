@@ -29,7 +29,8 @@ on_every_host "
   .venv/bin/pip install -q -e '.[tpu]'"
 
 # data.batch_size is the batch size over all chips, a multiple of their number.
-# The same command, run again, resumes from the newest checkpoint.
+# If a host is preempted, all hosts save the same step and end. The same command, run
+# again, resumes from the newest checkpoint.
 on_every_host "
   cd logo_jax && .venv/bin/python -m logo_jax.main \
     --config=$CONFIG --workdir=$RUN \

@@ -1,10 +1,12 @@
-"""Training with several processes: start-up, and the first process, which writes.
+"""Training with several processes: start-up, agreements, and the first process.
 
-With one process, `join_cluster` does nothing and `broadcast_from_first` returns its
-argument.
+Only the first process writes. With one process, `join_cluster` does nothing, and
+`broadcast_from_first` and an `Agreement` return their argument.
 """
 
+import collections
 import contextlib
+import functools
 import importlib.util
 import os
 import sys
@@ -16,11 +18,12 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src import distributed
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from logo_jax.parallel.mesh import all_devices
+from logo_jax.parallel.mesh import all_devices, make_mesh
 
 Tree = TypeVar("Tree")
 
@@ -143,9 +146,9 @@ def join_cluster(
 
     Enter this context before any other use of jax. If an exception leaves the context,
     this process exits immediately, and so do the others: in a regular exit, jax would
-    wait minutes for processes that wait for this one within a step. SIGTERM to one
-    process has the same effect. A line says what is waited for; if the others do not
-    come within `WAIT` seconds, the process ends with another line and exit code 2.
+    wait minutes for processes that wait for this one within a step. A line says what is
+    waited for; if the others do not come within `WAIT` seconds, the process ends with
+    another line and exit code 2.
 
     Args:
         environ: environment variables, after jax has been imported.
@@ -276,3 +279,98 @@ def broadcast_from_first(tree: Tree) -> Tree:
     if is_alone():
         return tree
     return multihost_utils.broadcast_one_to_all(tree)
+
+
+class Agreement:
+    """The largest of the numbers that all processes give, the same on all of them.
+
+    The numbers are compared on the devices, after the step dispatched before them. A
+    call returns the result of `LAG` calls earlier, so that no process waits for others.
+    All processes make the same calls. With one process, it returns the number.
+    """
+
+    LAG = 2
+
+    def __init__(self):
+        self._pending: collections.deque[jax.Array] = collections.deque()
+        self._mesh = make_mesh()
+
+    def __call__(self, number: int, *, now: bool = False) -> int:
+        """Gives a number and returns a largest one, 0 in the first calls.
+
+        Args:
+            number: the number, 0 or more.
+            now: whether to wait for the others, and return the largest number of this
+                call and of those whose results have not been returned.
+        """
+        if is_alone():
+            return number
+        self._pending.append(_maximum(_placed(number, self._mesh), self._mesh))
+        found = [0]
+        while len(self._pending) > (0 if now else self.LAG):
+            found.append(int(self._pending.popleft()))
+        return max(found)
+
+
+@functools.cache
+def _placed(number: int, mesh: Mesh) -> jax.Array:
+    """This process's number on its devices, as rows of an array of all devices."""
+    rows = np.full(mesh.size, number, np.int32)
+    sharding = NamedSharding(mesh, P(mesh.axis_names))
+    return jax.make_array_from_callback(rows.shape, sharding, rows.__getitem__)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _maximum(numbers: jax.Array, mesh: Mesh) -> jax.Array:
+    everywhere = NamedSharding(mesh, P())
+    return jax.lax.with_sharding_constraint(numbers.max(), everywhere)
+
+
+class Peers:
+    """What processes learn from each other while their main threads are in native code.
+
+    The processes of `join_cluster` exchange numbers through the key-value store of the
+    coordinator, which is in the first process. The methods can be called in any thread.
+    """
+
+    def __init__(self):
+        self._client: Any = distributed.global_state.client
+
+    def announce(self, number: int) -> None:
+        """Lets `announced` return a number in all processes."""
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # the coordinator ended
+            self._set("announced", number)
+
+    def announced(self) -> int:
+        """Waits for a number that any process announces; 0 if the coordinator ends."""
+        return self._get("announced")
+
+    def vote(self, vote: bool) -> bool:
+        """Gives this process's only vote, and returns whether all votes are True.
+
+        A vote for True waits for those of the others.
+        """
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            self._set(f"vote/{jax.process_index()}", int(vote))
+        every = range(jax.process_count())
+        return vote and all(self._get(f"vote/{i}") for i in every)
+
+    def leave(self) -> None:
+        """Leaves the cluster together with all others; then the process can be ended.
+
+        A process that ended alone would make jax abort the others.
+        """
+        jax.distributed.shutdown()
+
+    def _set(self, name: str, number: int) -> None:
+        self._client.key_value_set(
+            f"logo_jax/{name}", f"{number}", allow_overwrite=True
+        )
+
+    def _get(self, name: str) -> int:
+        """Waits for a number; 0 if the coordinator has ended."""
+        month = 30 * 24 * 3600 * 1000  # milliseconds
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            text = self._client.blocking_key_value_get(f"logo_jax/{name}", month)
+            return int(text)
+        return 0

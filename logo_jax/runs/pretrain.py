@@ -10,7 +10,6 @@ import numpy as np
 from logo_jax import configs
 from logo_jax.data.load import ExperimentData, load_arrays, locate_dataset
 from logo_jax.data.sources.tables import is_table
-from logo_jax.parallel import processes
 from logo_jax.runs.run import Run
 from logo_jax.runs.training import as_input_errors, default_workdir, open_run
 from logo_jax.training.preemption import InterruptHandler
@@ -72,15 +71,10 @@ def pretrain(
         values, given = _with_images(images, config, fields)
         folder = _folder(workdir, config, images)
     stop = InterruptHandler()
-    with open_run(values, folder, quiet=quiet, images=given) as run:
-        # one of several processes cannot save alone: a signal ends all of them
-        if processes.is_alone():
-            with stop:
-                run.train(stop)
-                if stop.requested() and not quiet:
-                    print(stop.last_line("repeat the call"), file=sys.stderr)
-        else:
-            run.train(stop)
+    with open_run(values, folder, quiet=quiet, images=given) as run, stop:
+        run.train(stop)
+        if stop.requested() and not quiet:
+            print(stop.last_line("repeat the call"), file=sys.stderr)
     return Run(folder, given)
 
 

@@ -292,6 +292,7 @@ def _best_lines(folder: Path, config: TrainConfig) -> list[str]:
     if not best:
         return []
     command = f"evaluate --workdir={shlex.quote(_shown(folder))} --step={best['step']}"
+    command += " --encoder=ema" if metric.startswith("ema/") else ""
     return [
         f"the best {metric} is {best[metric]:.2f} %, of step {best['step']}, which is "
         f"kept: python -m logo_jax.{command}"

@@ -1,12 +1,14 @@
 """Training loop: trains, logs, saves checkpoints and evaluates."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
 from logo_jax.methods.base import Metrics, TrainState
+from logo_jax.parallel import processes
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.logging.null_logger import NullLogger
 from logo_jax.training.logging.train_log import TrainLog
@@ -70,8 +72,9 @@ def train(
         checkpoints: manager that saves the states.
         monitor: function that evaluates a state by kNN and returns percentages by name,
             such as `knn/k20_t0.07/top1`; None for no evaluations.
-        preemption: handler that is checked after each step. If it requests a stop, the
-            state is saved and returned early. None never requests a stop.
+        preemption: handler that is checked after each step. If it requests a stop, in
+            any of several processes, the state is saved and returned early, of the same
+            step in all processes. None never requests a stop.
 
     Raises:
         FloatingPointError: if a loss is not finite, as soon as it is computed; the
@@ -83,6 +86,7 @@ def train(
     """
     start, preemption = int(np.max(state.step)), preemption or PreemptionHandler()
     saver = _Saver(checkpoints, log, schedule.num_steps, preemption)
+    agreement = processes.Agreement()
     preemption.saved(start)
     log.restart_clock()
     if monitor and schedule.evaluates(start) and not log.is_evaluated(start):
@@ -93,17 +97,18 @@ def train(
                 examples, epoch = log.next_batch(batches)
             except (ValueError, OSError) as error:
                 saver.save_and_wait(step - 1, state)
-                if preemption.requested():
+                if processes.is_alone() and preemption.requested():
                     break  # the signal also stopped the reader processes
                 raise DataError(f"after step {step - 1}: {error}") from error
             state, metrics = train_step(state, examples, epoch)
             preemption.unsaved()
             images, waits = loader.images_per_step, loader.waits
             log.add(step, metrics, images=images, waits=waits)
-            if preemption.requested():
+            evaluates = monitor is not None and schedule.evaluates(step)
+            if preemption.requested(functools.partial(agreement, now=evaluates)):
                 saver.save_and_wait(step, state)
                 break
-            if monitor and schedule.evaluates(step):
+            if monitor and evaluates:
                 saver.save_and_wait(step, state)
                 _evaluate(monitor, step, state, log)
             elif schedule.saves(step):

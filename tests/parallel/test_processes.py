@@ -138,16 +138,16 @@ def test_a_failing_process_ends_the_others(arrays, tmp_path):
     assert second.returncode != 0
 
 
-def start(arrays, folders):
+def start(arrays, folders, changes=CHANGES):
     """Starts one process of the command line per folder, with two devices each."""
-    fields = test_main.TINY | CHANGES | {"data.path": str(arrays)}
+    fields = test_main.TINY | changes | {"data.path": str(arrays)}
     del fields["crops.local_crops"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     flags = ["--config=configs/cifar10_simsiam.py:baseline"]  # before its fields
     flags += [f"--config.{name}={value}" for name, value in fields.items()]
-    flags += [f"--coordinator=127.0.0.1:{port}", f"--num_processes={len(folders)}"]
+    flags += [
+        f"--coordinator=127.0.0.1:{free_port()}",
+        f"--num_processes={len(folders)}",
+    ]
     command = [sys.executable, "-m", "logo_jax.main", *flags]
     environ = os.environ | {"XLA_FLAGS": DEVICES.format(2)}
     return [
@@ -161,6 +161,12 @@ def start(arrays, folders):
     ]
 
 
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 ALONE = """
 import os, sys
 from logo_jax.parallel import processes
@@ -172,9 +178,7 @@ with processes.join_cluster(os.environ):
 
 def test_a_process_says_what_it_waits_for_and_ends_in_one_line():
     """Slurm's variables, as in a job's shell, in which no other task was started."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        job = str(free.getsockname()[1])  # jax derives its port from it
+    job = str(free_port())  # jax derives its port from it
     environ = os.environ | SLURM
     environ |= {"SLURM_JOB_ID": job, "SLURM_STEP_NODELIST": "localhost"}
     command = [sys.executable, "-c", ALONE]
