@@ -7,7 +7,6 @@ from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 _AT_ONCE = 2**16  # names that are Python objects at the same time
 
@@ -57,7 +56,7 @@ class Names(Sequence[str]):
 
     def sorted(self) -> "Names":
         """Returns the names in the order of their bytes."""
-        return Names(self.array.take(pc.array_sort_indices(self.array)))
+        return Names(self.array.sort())
 
     def folders(self, level: int) -> tuple[np.ndarray, list[str]]:
         """Returns the folder of each name at a level of its path, as a number.
