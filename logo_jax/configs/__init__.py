@@ -46,7 +46,10 @@ def local_path(given: str | pathlib.Path) -> pathlib.Path:
 
 
 def local_paths(given: str) -> list[pathlib.Path]:
-    """Returns the paths in a text in which commas divide them.
+    """Returns the paths in a text in which commas divide them, also as a tuple.
+
+    >>> [str(path) for path in local_paths("('/a', '/b c')")]
+    ['/a', '/b c']
 
     If the whole text is a path that exists, its commas belong to its name.
 
@@ -56,7 +59,8 @@ def local_paths(given: str) -> list[pathlib.Path]:
     whole = local_path(given)
     if "," not in given or whole.exists():
         return [whole]
-    return [local_path(part.strip()) for part in given.split(",") if part.strip()]
+    parts = (part.strip(" '\"") for part in given.strip("()[] ").split(","))
+    return [local_path(part) for part in parts if part]
 
 
 def load(

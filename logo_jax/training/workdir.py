@@ -165,7 +165,7 @@ def _remedy(workdir: pathlib.Path, refused: Sequence[str]) -> str:
         return (
             "its learning rates are for the old length: to train longer, start a new "
             f"run from its newest state, --from={shlex.quote(str(workdir))} "
-            "--workdir=ANOTHER (train.start_from in Python), whose length counts anew"
+            "--workdir=ANOTHER (train.start_from in Python), whose length starts at 0"
         )
     return "use the old values, or another --workdir"
 

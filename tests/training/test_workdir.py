@@ -192,6 +192,7 @@ def test_each_of_several_paths_becomes_absolute(tmp_path, monkeypatch):
     for given, wanted in (
         ("a, ~/b,/c", f"{tmp_path}/a,{pathlib.Path.home()}/b,/c"),
         ("c,d", f"{tmp_path}/c,d"),
+        ("('a', '/b')", f"{tmp_path}/a,/b"),
     ):
         config = with_absolute_paths({"data": {"path": given, "list": given}})
         assert config["data"] == {"path": wanted, "list": wanted}
