@@ -43,7 +43,7 @@ def fitted(experiment: Experiment) -> Experiment:
     """
     limit, owner = usable_memory(experiment.mesh)
     examples, epoch = experiment.loader.shapes(), np.int32(0)
-    state = _on_mesh(jax.eval_shape(experiment.spec.init), experiment)
+    state = _on_mesh(experiment.spec.shapes, experiment)
     traced = experiment.train_step.trace(state, examples, epoch)
     stored = stored_bytes(experiment)
     if _largest(traced.jaxpr.jaxpr) + stored < SURE * limit:
@@ -253,7 +253,7 @@ class _Trial:
             ),
             self.examples,
         )
-        state = _on_mesh(jax.eval_shape(spec.init), self.experiment)
+        state = _on_mesh(spec.shapes, self.experiment)
         compiled = step.trace(state, examples, self.epoch).lower().compile()
         return step_bytes(compiled) + stored_bytes(self.experiment)
 

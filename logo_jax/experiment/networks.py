@@ -189,12 +189,13 @@ def check_backbone(
         for side in sides:
             vit.require_whole_patches(*side, config.patch)
     if ":" in config.backbone:
-        _trace_backbone(backbone, config.backbone, num_images, sides)
+        trace_backbone(backbone, config.backbone, num_images, sides)
 
 
-def _trace_backbone(
+def trace_backbone(
     backbone: nn.Module, name: str, num_images: int, sides: Sequence[tuple[int, int]]
 ) -> None:
+    """Traces a backbone that is given by import path; see `check_backbone`."""
     field = f"config.encoder.backbone={name!r}"
 
     def run(batches: list[jax.Array]) -> Any:

@@ -179,7 +179,7 @@ def from_run(
     spec = make_spec(
         {**config, "train": {**train, "ema": 0.0}}, num_devices=mesh.devices.size
     )
-    like = jax.eval_shape(spec.init)
+    like = spec.shapes
     if train["ema"] and encoder == "ema":
         like = jax.eval_shape(with_average, like)
     _require_encoder(encoder, like, folder, bool(train["ema"]))

@@ -1,6 +1,7 @@
 """The objects that a config describes, before any image is decoded."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -74,9 +75,19 @@ class ExperimentSpec:
         """
         crops = self.crops.values()
         require_extra(self.config.augment, [spec.size for spec in crops if spec.count])
-        state = jax.eval_shape(self.init)
+        state = self.shapes
         _require_groups(self.config, num_devices)
         return state
+
+    @functools.cached_property
+    def shapes(self) -> TrainState:
+        """The shapes and types of the state before the first step."""
+        return self.compiled_init.eval_shape(self.keys("parameters"))
+
+    @functools.cached_property
+    def compiled_init(self) -> Any:
+        """`init` compiled; it is traced once, for the shapes and the first state."""
+        return jax.jit(self.init)
 
     def init(self, keys: jax.Array | None = None) -> TrainState:
         """Returns the state before the first step; several seeds are a leading axis.
@@ -110,7 +121,7 @@ class ExperimentSpec:
 
     def first_state(self) -> TrainState:
         """Returns `init()`, compiled; the program is the same for all seeds."""
-        return jax.jit(self.init)(self.keys("parameters"))
+        return self.compiled_init(self.keys("parameters"))
 
     def of_first_seed(self) -> Self:
         """Returns the spec with the first seed only."""

@@ -53,7 +53,7 @@ def recorded(config: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
     if not any(group[source] and not group[record] for group, source, record in groups):
         return config
     spec = make_spec(config, num_devices=1)
-    _, records = _with_sources(jax.eval_shape(spec.init), spec)
+    _, records = _with_sources(spec.shapes, spec)
     for (group, _, record), text in zip(FIELDS, records, strict=True):
         config[group] |= {record: text}
     return config

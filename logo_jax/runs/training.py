@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from logo_jax.data.fingerprint import fingerprint
@@ -121,7 +120,7 @@ class OpenRun:
                 processes.broadcast_from_first(np.int32(len(rollbacks(self.folder))))
             )
             experiment = self.experiment.rolled_back(times)
-            like = jax.eval_shape(experiment.spec.init)
+            like = experiment.spec.shapes
             restored = self.checkpoints.restore_latest(like, start_average=True)
             found = restored or (0, first_state(experiment.spec))
         start, state = processes.broadcast_from_first(found)

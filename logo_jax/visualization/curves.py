@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from logo_jax.training.logging.metric_writer import is_knn
-from logo_jax.visualization.figure import COLORS, RenderedFigure, png
+from logo_jax.visualization.figure import png
+from logo_jax.visualization.rendered import COLORS, RenderedFigure
 
 Rows = Sequence[
     Mapping[str, Any]

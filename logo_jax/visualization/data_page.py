@@ -13,10 +13,11 @@ from logo_jax.data.sources.base import ImageSource
 from logo_jax.data.survey import Survey, equal_images
 from logo_jax.experiment.experiment import some_of
 from logo_jax.experiment.spec import ExperimentSpec
-from logo_jax.visualization import run_figures
-from logo_jax.visualization.figure import COLORS, RenderedFigure, png
+from logo_jax.visualization.crop_grid import crop_grid
+from logo_jax.visualization.figure import png
 from logo_jax.visualization.html_page import Block, Section, Table
-from logo_jax.visualization.image_grids import crop_grid
+from logo_jax.visualization.rendered import COLORS, RenderedFigure
+from logo_jax.visualization.run_crops import crop_examples
 
 TRAIN, QUERIES, BANK = "train", "queries", "bank"
 MOST_ROWS = 200  # of a table
@@ -266,6 +267,6 @@ def _damaged(surveyed: Surveyed) -> list[Block]:
 def _crops(images: ImageSource, spec: ExperimentSpec) -> list[Block]:
     try:
         examples = some_of(images, spec)
-        return [crop_grid("crops", run_figures.crop_examples(spec, examples))]
+        return [crop_grid("crops", crop_examples(spec, examples))]
     except (ValueError, OSError) as error:
         return [f"No figure of crops: {' '.join(str(error).split()).rstrip('.')}."]

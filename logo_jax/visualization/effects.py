@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from logo_jax.visualization.figure import COLORS, RenderedFigure, png
+from logo_jax.visualization.figure import png
+from logo_jax.visualization.rendered import COLORS, RenderedFigure
 
 
 class Difference(NamedTuple):

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from logo_jax.visualization.figure import COLORS, RenderedFigure, class_name, png
+from logo_jax.visualization.figure import class_name, png
+from logo_jax.visualization.rendered import COLORS, RenderedFigure
 
 MOST_CLASSES = len(COLORS)
 OTHERS = "#c3c8d0"

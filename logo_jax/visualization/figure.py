@@ -1,6 +1,5 @@
-"""A rendered figure: PNG bytes with title, caption and alternative text."""
+"""What the figures that matplotlib draws have in common."""
 
-import dataclasses
 import io
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,19 +8,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-DPI = 144
-COLORS = (
-    "#3566c8",
-    "#e07b39",
-    "#2f9e6e",
-    "#b5468b",
-    "#7a6ad8",
-    "#a08423",
-    "#d0473e",
-    "#3fa4b8",
-    "#6b7280",
-    "#8a5a3c",
-)
+from logo_jax.visualization.rendered import DPI
+
 STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#9aa1ad",
@@ -34,25 +22,6 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "text.parse_math": False,  # the name of a folder may contain dollar signs
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class RenderedFigure:
-    """A figure as PNG, with its text.
-
-    Attributes:
-        name: name of the file, without suffix.
-        title: short title.
-        caption: caption, which explains what the figure shows and how to read it.
-        alt: alternative text, which describes the figure to readers who cannot see it.
-        png: contents of the PNG file.
-    """
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    png: bytes
 
 
 def png(size: tuple[float, float], paint: Callable[[Figure], Any]) -> bytes:

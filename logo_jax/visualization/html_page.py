@@ -7,7 +7,7 @@ import string
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from logo_jax.visualization.figure import RenderedFigure
+from logo_jax.visualization.rendered import RenderedFigure
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,43 +1,26 @@
-"""Figures of a run: its crops, nearest neighbors and embedding map."""
+"""Figures of a run's features: nearest neighbors and embedding map."""
 
-import functools
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from logo_jax.augment.color import AugmentSpec
-from logo_jax.augment.multi_crop import crop_boxes
 from logo_jax.data.eval_crops import evenly_spaced
 from logo_jax.data.load import ExperimentData
-from logo_jax.data.loader import Examples
 from logo_jax.data.sources.base import NO_LABEL, ImageSource
 from logo_jax.evaluation import nearest_neighbors
 from logo_jax.evaluation.features import Features
 from logo_jax.experiment.experiment import make_eval_crops
 from logo_jax.experiment.pretrained import FrozenEncoder
-from logo_jax.experiment.spec import ExperimentSpec
 from logo_jax.losses import l2_normalize
 from logo_jax.parallel.mesh import replicate
 from logo_jax.visualization.embedding_map import feature_map
-from logo_jax.visualization.figure import RenderedFigure
-from logo_jax.visualization.image_grids import (
-    CropExample,
-    NeighborExamples,
-    neighbor_grid,
-)
+from logo_jax.visualization.neighbor_grid import NeighborExamples, neighbor_grid
+from logo_jax.visualization.rendered import RenderedFigure
 
 NUM_QUERIES, NUM_NEIGHBORS = 6, 8
 NUM_BANK = 2000  # images that are searched for neighbors and shown on the map
-
-
-# Compile without optimization, because the program runs once, on a few images.
-COMPILE_QUICKLY = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
 
 
 class EvalImages(NamedTuple):
@@ -52,47 +35,6 @@ class EvalImages(NamedTuple):
     images: np.ndarray
     features: np.ndarray
     labels: np.ndarray
-
-
-def crop_examples(spec: ExperimentSpec, examples: Examples) -> list[CropExample]:
-    """Returns the crops of some images in the first epoch of training.
-
-    Args:
-        spec: spec of an experiment with one seed.
-        examples: images on canvases, with their sizes and numbers in the data set.
-    """
-
-    @functools.partial(jax.jit, compiler_options=COMPILE_QUICKLY)
-    def cut(key, examples):
-        epoch_key = jax.random.fold_in(key, 0)
-        boxes = crop_boxes(epoch_key, examples.ids, examples.sizes, **spec.crops)
-        return jnp.concatenate(boxes, axis=1), spec.make_batch(key, examples, 0)
-
-    boxes, batch = cut(spec.keys("crops"), jax.tree.map(jnp.asarray, examples))
-    rows = zip(
-        examples.images,
-        examples.sizes,
-        np.asarray(boxes),
-        to_pixels(batch.global_crops, spec.config.augment.policy),
-        to_pixels(batch.local_crops, spec.config.augment.policy),
-        strict=True,
-    )
-    return [
-        CropExample(_off_canvas(image, size), (int(size[0]), int(size[1])), *rest)
-        for image, size, *rest in rows
-    ]
-
-
-def to_pixels(crops: jax.Array, augment: AugmentSpec) -> np.ndarray:
-    """Undoes the normalization of crops [..., 3]; returns values in [0, 1]."""
-    pixels = np.asarray(crops) * np.array(augment.std) + np.array(augment.mean)
-    return pixels.clip(0, 1).astype(np.float32)
-
-
-def _off_canvas(image: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Returns the image of the given size without the padding of its canvas."""
-    height, width = np.minimum(size, image.shape[:2])
-    return image[:height, :width]
 
 
 def feature_figures(

@@ -23,8 +23,9 @@ from logo_jax.training.logging.metric_writer import (
     read_rows,
 )
 from logo_jax.visualization import curves, run_figures
+from logo_jax.visualization.crop_grid import crop_grid
 from logo_jax.visualization.html_page import Block, Section, Table, files
-from logo_jax.visualization.image_grids import crop_grid
+from logo_jax.visualization.run_crops import crop_examples
 
 Config = Mapping[str, Any]
 NOT_RECORDED = "not recorded"
@@ -236,7 +237,7 @@ def seen(run: RunRecord, prefix: str, given: ExperimentData | None) -> Section:
         examples = some_of(images().train, spec)
         return [
             *changes(),
-            crop_grid(f"{prefix}crops", run_figures.crop_examples(spec, examples)),
+            crop_grid(f"{prefix}crops", crop_examples(spec, examples)),
         ]
 
     def features() -> Sequence[Block]:

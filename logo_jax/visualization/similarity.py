@@ -31,8 +31,9 @@ from logo_jax.parallel.keys import make_key
 from logo_jax.parallel.mesh import all_devices, make_mesh
 from logo_jax.training.workdir import read_config
 from logo_jax.visualization import similarity_plot
-from logo_jax.visualization.figure import RenderedFigure, class_name
-from logo_jax.visualization.run_figures import to_pixels
+from logo_jax.visualization.figure import class_name
+from logo_jax.visualization.rendered import RenderedFigure
+from logo_jax.visualization.run_crops import to_pixels
 from logo_jax.visualization.similarity_plot import Comparison, Scores
 
 NUM_GROUPS, EACH = 4, 10

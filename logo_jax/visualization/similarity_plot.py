@@ -13,7 +13,8 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from logo_jax.visualization.figure import COLORS, RenderedFigure, bare, png
+from logo_jax.visualization.figure import bare, png
+from logo_jax.visualization.rendered import COLORS, RenderedFigure
 
 LEARNED, COSINE = "learned affinity", "cosine"
 SHADE = "#f0f2f6"

@@ -15,6 +15,8 @@ from logo_jax.training.logging.metric_writer import (
     is_evaluation,
     read_rows,
 )
+from logo_jax.visualization.crop_grid import crop_grid
+from logo_jax.visualization.run_crops import crop_examples
 
 
 class ImageLogger:
@@ -54,20 +56,15 @@ class ImageLogger:
             self._writer.log_image(step, "knn", pixels(draw_accuracy(self._file)))
 
 
-# The functions below import matplotlib at the first figure, because the import takes
-# longer than the first step.
 def draw_crops(experiment: Experiment) -> bytes:
     """Returns a PNG of some training images, their crops and the boxes of the crops."""
-    from logo_jax.visualization.image_grids import crop_grid
-    from logo_jax.visualization.run_figures import crop_examples
-
     one = experiment.spec.of_first_seed()
     return crop_grid("crops", crop_examples(one, experiment.shown)).png
 
 
 def draw_accuracy(file: Path) -> bytes:
     """Returns a PNG of the accuracies in a metrics.jsonl over steps."""
-    from logo_jax.visualization import curves
+    from logo_jax.visualization import curves  # matplotlib takes long to import
 
     (figure,) = curves.plot_curves({"run": read_rows(file)}, [curves.ACCURACY])
     return figure.png

@@ -11,24 +11,34 @@ import jax
 import pytest
 
 from logo_jax.evaluation.knn_monitor import make_encode_with
-from logo_jax.experiment import experiment, pretrained
+from logo_jax.experiment import experiment, networks, pretrained
 from logo_jax.experiment.spec import ExperimentSpec
+from logo_jax.visualization import run_crops
+from logo_jax.visualization.run_crops import make_cut
 
 
 @pytest.fixture(autouse=True, scope="package")
 def fixture_shared_programs():
     """Replaces what makes programs by functions that return those made before."""
     made: dict[Any, Any] = {}
-    make_step = experiment.compiled_step
+    make_step, trace = experiment.compiled_step, networks.trace_backbone
 
     def compiled_step(spec, mesh, rollbacks=0):
         new = make_step(spec, mesh, rollbacks)
         first = made.setdefault(("step", mesh, *fields_of(spec)), new)
         return new._replace(compiled=first.compiled)  # with keys of its own
 
-    def first_state(spec):
-        init = made.setdefault(("init", *fields_of(spec)), jax.jit(spec.init))
-        return init(spec.keys("parameters"))
+    def compiled_init(spec):
+        return made.setdefault(("init", *fields_of(spec)), jax.jit(spec.init))
+
+    def cut(spec):
+        looks = spec.config.crops, spec.config.augment
+        return made.setdefault(("cut", str(looks)), make_cut(spec))
+
+    def trace_backbone(backbone, *where):
+        key = "traced", repr(backbone), str(where)
+        if key not in made:  # after an error, the next call raises it again
+            made[key] = trace(backbone, *where)
 
     def encode_with(encoder, prepare, *placed):
         key = "encode", repr(encoder), repr(prepare), *placed
@@ -36,7 +46,9 @@ def fixture_shared_programs():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "compiled_step", compiled_step)
-        patch.setattr(ExperimentSpec, "first_state", first_state)
+        patch.setattr(ExperimentSpec, "compiled_init", property(compiled_init))
+        patch.setattr(run_crops, "make_cut", cut)
+        patch.setattr(networks, "trace_backbone", trace_backbone)
         for module in (experiment, pretrained):
             patch.setattr(module, "make_encode_with", encode_with)
         yield

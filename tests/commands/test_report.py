@@ -20,6 +20,7 @@ from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.logging.metric_writer import MetricWriter
 from logo_jax.visualization import run_figures, run_report
+from logo_jax.visualization.run_crops import crop_examples
 from logo_jax.visualization.run_figures import EvalImages
 from tests.commands.test_main import tiny_config
 from tests.data.pictures import smooth
@@ -197,7 +198,7 @@ def test_crops_show_the_pixels_of_their_boxes(arrays):
     spec = make_spec(config, num_devices=1)
     images = np.stack([smooth(64, 48, seed=i) for i in range(5)])
     examples = some_of(ArraySource(images, origin="x"), spec)
-    for example in run_figures.crop_examples(spec, examples):
+    for example in crop_examples(spec, examples):
         assert example.image.shape == (*example.size, 3) == (64, 48, 3)
         crops = [*example.global_crops, *example.local_crops]
         for box, crop in zip(example.boxes.astype(int), crops, strict=True):

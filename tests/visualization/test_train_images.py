@@ -6,7 +6,7 @@ import numpy as np
 from logo_jax.experiment import make_experiment
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training.logging.metric_writer import MetricWriter
-from logo_jax.visualization.figure import COLORS
+from logo_jax.visualization.rendered import COLORS
 from logo_jax.visualization.train_images import ImageLogger
 from tests.commands.test_main import fixture_arrays, tiny_config  # noqa: F401
 
