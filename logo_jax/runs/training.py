@@ -22,6 +22,7 @@ from logo_jax.data.load import (
 from logo_jax.experiment import Experiment, make_experiment
 from logo_jax.experiment.choosing import chosen
 from logo_jax.experiment.config import Config, TrainConfig, parse
+from logo_jax.experiment.measured import completed, fields_of
 from logo_jax.experiment.memory import fitted
 from logo_jax.experiment.starting import first_state, recorded
 from logo_jax.methods.base import TrainState
@@ -253,6 +254,7 @@ def open_run(
                 note = workdir.require_same_data(folder, data)
                 say(f"note: {note}" if note else "")
             experiment = fitted(make_experiment(config, mesh, loaded()))
+            config = completed(config, fields_of(experiment.spec.config))
             checkpoints = NullLogger()
             if processes.is_first():
                 held.enter_context(workdir.lock_workdir(folder, lock=lock))
