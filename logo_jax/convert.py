@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from logo_jax import _cli
 from logo_jax.augment.color import AugmentSpec
@@ -56,11 +56,13 @@ class ConvertInput(NamedTuple):
         backbone: the backbone with its weights.
         augment: its `mean` and `std` normalize the images; None if they are unknown.
         side: side of its images, in pixels.
+        dtype: type of the values of its images.
     """
 
     backbone: Backbone
     augment: AugmentSpec | None
     side: int
+    dtype: str = "uint8"
 
 
 class Target(NamedTuple):
@@ -147,7 +149,8 @@ def read(
     )
     spec, backbone = run.spec, run.of_seed(seed).backbone
     side = spec.config.monitor.crop or spec.crops["global_crops"].size
-    return ConvertInput(backbone, spec.config.augment.policy, side)
+    dtype = spec.config.data.location.decoding.dtype or "uint8"
+    return ConvertInput(backbone, spec.config.augment.policy, side, dtype)
 
 
 def convert(subject: ConvertInput, target: Target, out: Path) -> float:
@@ -163,8 +166,12 @@ def convert(subject: ConvertInput, target: Target, out: Path) -> float:
     """
     if target.suffixes and not out.name.endswith(target.suffixes):
         raise ValueError(f"--out={out} must end with {' or '.join(target.suffixes)}")
-    shape = (NUM_IMAGES, subject.side, subject.side, 3)
+    channels = len(subject.augment.mean) if subject.augment else 3
+    shape = (NUM_IMAGES, subject.side, subject.side, channels)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    if subject.augment and subject.dtype != "uint8":
+        low, high = subject.augment.value_range
+        pixels = (low + pixels / 255 * (high - low)).astype(subject.dtype)
     if subject.augment is None:  # a file does not contain the normalization
         images = (jax.numpy.asarray(pixels, np.float32) / 255 - 0.5) / 0.25
     else:
@@ -203,8 +210,8 @@ def _write_torchvision(subject: ConvertInput, path: Path) -> None:
 
 def _torchvision_features(
     path: Path,
-    pixels: UInt8[np.ndarray, "b s s 3"],
-    images: Float[jax.Array, "b s s 3"],
+    pixels: np.ndarray,
+    images: Float[jax.Array, "b s s c"],
 ) -> np.ndarray:
     del pixels
     return torchvision.features(pretrained_files.tensors(path, unpickle=True), images)
@@ -216,7 +223,9 @@ def _write_stablehlo(subject: ConvertInput, path: Path) -> None:
             "--to=stablehlo needs the folder of a run, because the config of the run "
             "has the normalization and the size of images"
         )
-    serialized = stablehlo.serialize(subject.backbone, subject.augment, subject.side)
+    serialized = stablehlo.serialize(
+        subject.backbone, subject.augment, subject.side, subject.dtype
+    )
     path.write_bytes(serialized)
 
 

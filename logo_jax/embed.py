@@ -19,7 +19,6 @@ stderr.
 """
 
 import argparse
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -51,12 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with _cli.input_errors():
         write = writer(options.out)
         _cli.require_new(options.out, options.overwrite)
-        images = load_unsplit(str(options.folder))
         encoder = load_image_encoder(
             options.workdir or options.weights,
             **_cli.given(options, CHOICES),
         )
-        images = dataclasses.replace(images, decoding=encoder.decoding)
+        images = load_unsplit(str(options.folder), decoding=encoder.decoding)
         damaged = {} if options.skip_damaged else None
         features = encoder.features(
             images, batch_size=options.batch_size, damaged=damaged

@@ -4,21 +4,21 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Shaped, UInt8
+from jaxtyping import Array, Float, Int, Shaped
 
 from logo_jax.augment.color import AugmentSpec, Extra, augment_crop
-from logo_jax.augment.resize import to_channels_last, triangle
+from logo_jax.augment.resize import in_unit_range, to_channels_last, triangle
 
 
 def one_by_one(
-    images: UInt8[Array, "b h w 3"],
+    images: Shaped[Array, "b h w c"],
     boxes: Float[Array, "b n 4"],
     keys: jax.Array,
     *,
     size: int,
     augment: AugmentSpec,
     extra: Extra | None = None,
-) -> Float[Array, "b n {size} {size} 3"]:
+) -> Float[Array, "b n {size} {size} c"]:
     """Cuts and augments one crop at a time, so that its pixels stay in the CPU's cache.
 
     Color changes, blur, flips and turns are random; only those that are drawn for a
@@ -27,6 +27,7 @@ def one_by_one(
 
     def render_image(image_boxes_keys):
         image, *boxes_keys = image_boxes_keys
+        image = in_unit_range(image, augment.value_range)
 
         def render_crop(box_key: tuple[Float[Array, " 4"], jax.Array]):
             planes = resized_crop_by_blocks(image, box_key[0], size)
@@ -43,7 +44,7 @@ _BLOCK = 8  # output pixels per block; divides the usual sizes of crops
 
 
 def resized_crop_by_blocks(
-    image: UInt8[Array, "h w c"], box: Float[Array, " 4"], size: int
+    image: Shaped[Array, "h w c"], box: Float[Array, " 4"], size: int
 ) -> Float[Array, "c {size} {size}"]:
     """Resizes the inside of a box to size x size pixels, in blocks of few pixels.
 
@@ -53,7 +54,7 @@ def resized_crop_by_blocks(
     times faster than `resized_crop` on a CPU, and slow on an accelerator.
 
     Args:
-        image: stored image, channels last, in 0..255.
+        image: channels last; uint8 in 0..255, or float32 in [0, 1].
         box: (top, left, height, width) in pixels, inside the image; may be fractional.
         size: side of the output, in pixels.
 
@@ -61,7 +62,8 @@ def resized_crop_by_blocks(
         The resized crop as planes in [0, 1].
     """
     turned = _resize_first_axis(image, box[0], box[2], size)
-    return _resize_first_axis(turned, box[1], box[3], size) / 255.0
+    resized = _resize_first_axis(turned, box[1], box[3], size)
+    return resized / 255.0 if image.dtype == jnp.uint8 else resized
 
 
 def _resize_first_axis(

@@ -1,8 +1,9 @@
 """Changes of color, blur, flips, turns and normalization of one crop.
 
 The operations equal torchvision's on float tensors. A crop is stored as planes
-Float[Array, "3 h w"]: red, green and blue, with values in [0, 1], float32. Use
-`jax.vmap` for batches. Every color operation clips its result to [0, 1].
+Float[Array, "c h w"] with values in [0, 1], float32. Three planes are red, green and
+blue; saturation, hue and gray exist only for them. Use `jax.vmap` for batches. Every
+color operation clips its result to [0, 1].
 """
 
 import dataclasses
@@ -20,22 +21,24 @@ _BLUR_RADIUS = 11  # a 23-tap kernel, SimCLR's and MoCo v2's at 224 pixels
 
 
 def adjust_brightness(
-    planes: Float[Array, "3 h w"], factor: Factor
-) -> Float[Array, "3 h w"]:
+    planes: Float[Array, "c h w"], factor: Factor
+) -> Float[Array, "c h w"]:
     """Multiplies the image by a factor >= 0; 1 changes nothing."""
     return _blend(planes, jnp.zeros_like(planes), factor)
 
 
 def adjust_contrast(
-    planes: Float[Array, "3 h w"], factor: Factor
-) -> Float[Array, "3 h w"]:
+    planes: Float[Array, "c h w"], factor: Factor
+) -> Float[Array, "c h w"]:
     """Changes contrast: scales differences from the image's mean gray.
+
+    If there are other than three planes, each plane has its own mean.
 
     Args:
         planes: one image.
         factor: scale of the differences, >= 0; 1 changes nothing.
     """
-    return _blend(planes, jnp.mean(_luma(planes), keepdims=True), factor)
+    return _blend(planes, _mean_gray(planes), factor)
 
 
 def adjust_saturation(
@@ -111,7 +114,17 @@ def solarize(planes: Float[Array, "c h w"]) -> Float[Array, "c h w"]:
 def normalize(
     planes: Float[Array, "c h w"], mean: Sequence[float], std: Sequence[float]
 ) -> Float[Array, "c h w"]:
-    """Subtracts each channel's mean and divides by its standard deviation."""
+    """Subtracts each channel's mean and divides by its standard deviation.
+
+    Raises:
+        ValueError: if there is not one mean and one standard deviation per channel.
+    """
+    if {len(mean), len(std)} != {len(planes)}:
+        raise ValueError(
+            f"config.augment.mean={tuple(mean)} and std={tuple(std)} must have "
+            f"{len(planes)} values, one per channel; give them, or the images to "
+            "measure them on"
+        )
     mean_planes = jnp.asarray(mean, planes.dtype)[:, None, None]
     std_planes = jnp.asarray(std, planes.dtype)[:, None, None]
     return (planes - mean_planes) / std_planes
@@ -135,10 +148,12 @@ def gaussian_blur(
 
 def jitter(
     key: PRNGKeyArray,
-    planes: Float[Array, "3 h w"],
+    planes: Float[Array, "c h w"],
     strengths: tuple[float, float, float, float],
-) -> Float[Array, "3 h w"]:
+) -> Float[Array, "c h w"]:
     """Changes brightness, contrast, saturation and hue at random, in random order.
+
+    If there are other than three planes, only brightness and contrast are changed.
 
     Args:
         key: random key of this image.
@@ -154,6 +169,9 @@ def jitter(
     low = jnp.array([max(0.0, 1.0 - s) for s in blends] + [-hue], jnp.float32)
     high = jnp.array([1.0 + s for s in blends] + [hue], jnp.float32)
     factors = jax.random.uniform(factor_key, (4,), minval=low, maxval=high)
+    if len(planes) != 3:
+        order = jax.random.permutation(order_key, 2)
+        return _blend_all(planes, factors[order], order)
     return recolor(planes, factors, jax.random.permutation(order_key, 4))
 
 
@@ -183,11 +201,11 @@ def recolor(
 
 
 def _blend_all(
-    planes: Float[Array, "3 h w"], factors: Float[Array, " n"], order: Int[Array, " n"]
-) -> Float[Array, "3 h w"]:
+    planes: Float[Array, "c h w"], factors: Float[Array, " n"], order: Int[Array, " n"]
+) -> Float[Array, "c h w"]:
     """Applies the blends (0 brightness, 1 contrast, 2 saturation) one after another."""
 
-    def blend(step: Int[Array, ""], planes: Float[Array, "3 h w"]):
+    def blend(step: Int[Array, ""], planes: Float[Array, "c h w"]):
         return _blend(planes, _blend_base(planes, order[step]), factors[step])
 
     # A loop, because XLA on the CPU recomputes the producers of an unrolled chain.
@@ -195,18 +213,27 @@ def _blend_all(
 
 
 def _blend_base(
-    planes: Float[Array, "3 h w"], op: Int[Array, ""]
-) -> Float[Array, "1 h w"]:
+    planes: Float[Array, "c h w"], op: Int[Array, ""]
+) -> Float[Array, "#c #h #w"]:
     """Returns the image that `op` blends with: black, mean gray or the gray image."""
+    if len(planes) != 3:
+        return jnp.where(op == _CONTRAST, _mean_gray(planes), 0.0)
     luma = _luma(planes)
     flat = jnp.where(op == _CONTRAST, jnp.mean(luma), 0.0)
     return jnp.where(op == _SATURATION, luma, flat)
 
 
 def _blend(
-    planes: Float[Array, "3 h w"], base: Float[Array, "#3 #h #w"], factor: Factor
-) -> Float[Array, "3 h w"]:
+    planes: Float[Array, "c h w"], base: Float[Array, "#c #h #w"], factor: Factor
+) -> Float[Array, "c h w"]:
     return jnp.clip(factor * planes + (1.0 - factor) * base, 0.0, 1.0)
+
+
+def _mean_gray(planes: Float[Array, "c h w"]) -> Float[Array, "#c 1 1"]:
+    """Returns the mean of the gray image, or of each plane if they are no colors."""
+    if len(planes) != 3:
+        return jnp.mean(planes, axis=(1, 2), keepdims=True)
+    return jnp.mean(_luma(planes), keepdims=True)
 
 
 def _luma(planes: Float[Array, "3 h w"]) -> Float[Array, "1 h w"]:
@@ -244,9 +271,10 @@ def _blur_axis(
     return sum(pairs, start=taps[0] * shifted(0))
 
 
-Planes = Float[Array, "3 h w"]
+Planes = Float[Array, "c h w"]
+BYTES = (0.0, 255.0)  # range of the values of 8 bits
 # a change of one's own: a function from (key, image in [0, 1]) to an image like it
-Extra = Callable[[PRNGKeyArray, Float[Array, "h w 3"]], Float[Array, "h w 3"]]
+Extra = Callable[[PRNGKeyArray, Float[Array, "h w c"]], Float[Array, "h w c"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,15 +287,18 @@ class AugmentSpec:
         quarter_turns_prob: probability of turning the crop by 0, 90, 180 or 270
             degrees, each of which is equally likely.
         jitter: strengths of brightness, contrast, saturation and hue changes, >= 0; hue
-            at most 0.5.
+            at most 0.5. Saturation, hue and grayscale need three channels.
         jitter_prob: probability of the color jitter.
         grayscale_prob: probability of converting to grayscale.
         blur_prob: probability of a Gaussian blur.
         blur_sigma: (min, max) of the blur's standard deviation, in pixels; it is drawn
             uniformly.
         solarize_prob: probability of inverting the values from 0.5 upward.
-        mean: mean of each channel, for pixels in [0, 1]; subtracted last.
-        std: standard deviation of each channel; divides last.
+        mean: mean of each channel, for pixels in [0, 1]; subtracted last. It is empty
+            until it has been measured.
+        std: standard deviation of each channel; divides last. It may be empty, too.
+        value_range: the stored values that become 0 and 1; values outside of them are
+            clipped.
 
     Raises:
         ValueError: if a field is out of range.
@@ -282,8 +313,9 @@ class AugmentSpec:
     blur_prob: float
     blur_sigma: tuple[float, float]
     solarize_prob: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    value_range: tuple[float, float]
 
     def __post_init__(self):
         for name in _PROBABILITIES:
@@ -298,10 +330,16 @@ class AugmentSpec:
                 f"blur_sigma={self.blur_sigma} must satisfy 0 < min <= max; "
                 "use e.g. (0.1, 2.0)"
             )
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        different = len({len(self.mean), len(self.std)} - {0}) > 1
+        if different or min(self.std, default=1) <= 0:
             raise ValueError(
-                f"mean={self.mean} and std={self.std} must have one value per color, "
+                f"mean={self.mean} and std={self.std} must have one value per channel, "
                 "and std must be positive; use e.g. (0.5, 0.5, 0.5) for both"
+            )
+        if not self.value_range[0] < self.value_range[1]:
+            raise ValueError(
+                f"value_range={self.value_range} must satisfy min < max; use e.g. "
+                "(0, 4095)"
             )
 
     def without_changes(self) -> "AugmentSpec":

@@ -2,8 +2,9 @@
 
 The random key of a crop is folded from (epoch key, example id, crop index), so it does
 not depend on the other images of the batch, their order or the device. Stored images
-are uint8, channels last. Inside this module an image is stored as planes Float[Array,
-"c h w"] in [0, 1], float32. The returned crops are normalized, channels last.
+are uint8, uint16 or float32, channels last. Inside this module an image is stored as
+planes Float[Array, "c h w"] in [0, 1], float32. The returned crops are normalized,
+channels last.
 
 Images of several sizes share a batch of canvases: an image is in the top left corner of
 its canvas, and an axis longer than the canvas has been reduced to the canvas. Boxes are
@@ -15,18 +16,23 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from logo_jax.augment import color
 from logo_jax.augment._cpu import one_by_one
 from logo_jax.augment.color import AugmentSpec, Extra, augment_crop
 from logo_jax.augment.random_crop import CropSpec, sample_box
-from logo_jax.augment.resize import resized_crop, to_channels_last, to_planes
+from logo_jax.augment.resize import (
+    in_unit_range,
+    resized_crop,
+    to_channels_last,
+    to_planes,
+)
 
 
 def make_views(
     key: PRNGKeyArray,
-    images: UInt8[Array, "b h w 3"],
+    images: Shaped[Array, "b h w c"],
     sizes: Int[Array, "b 2"],
     ids: Int[Array, " b"],
     *,
@@ -35,14 +41,15 @@ def make_views(
     augment: AugmentSpec,
     second: AugmentSpec | None = None,
     extra: Extra | None = None,
-) -> tuple[Float[Array, "b g s s 3"], Float[Array, "b l t t 3"]]:
+) -> tuple[Float[Array, "b g s s c"], Float[Array, "b l t t c"]]:
     """Crops every image several times and augments the crops.
 
     Args:
         key: random key of the epoch; the same key, image and id always give the same
             crops.
-        images: canvases of h x w pixels, red, green, blue in 0..255. Pixels of a canvas
-            outside its image are not used.
+        images: canvases of h x w pixels, with values in the range of the augmentation;
+            three channels are red, green, blue. Pixels of a canvas outside its image
+            are not used.
         sizes: original (height, width) of each image, in pixels.
         ids: indices of the images in their data set.
         global_crops: spec of the g crops of size s, which have crop indices 0 to g - 1.
@@ -127,12 +134,13 @@ def _sample_boxes(
 
 
 def prepare_eval(
-    images: UInt8[Array, "b h w 3"], spec: AugmentSpec
-) -> Float[Array, "b h w 3"]:
+    images: Shaped[Array, "b h w c"], spec: AugmentSpec
+) -> Float[Array, "b h w c"]:
     """Scales whole images to [0, 1] and normalizes them, without randomness."""
 
-    def prepare(image: UInt8[Array, "h w 3"]):
-        return to_channels_last(color.normalize(to_planes(image), spec.mean, spec.std))
+    def prepare(image: Shaped[Array, "h w c"]):
+        planes = to_planes(in_unit_range(image, spec.value_range))
+        return to_channels_last(color.normalize(planes, spec.mean, spec.std))
 
     return jax.vmap(prepare)(images)
 
@@ -161,18 +169,18 @@ def _on_canvas(
 
 
 def render(
-    images: UInt8[Array, "b h w 3"],
+    images: Shaped[Array, "b h w c"],
     boxes: Float[Array, "b n 4"],
     keys: jax.Array,
     *,
     size: int,
     augment: AugmentSpec,
     extra: Extra | None = None,
-) -> Float[Array, "b n {size} {size} 3"]:
+) -> Float[Array, "b n {size} {size} c"]:
     """Cuts the boxes out of each image and augments them, with one key per box.
 
     Args:
-        images: red, green, blue in 0..255.
+        images: images with values in the range of the augmentation.
         boxes: (top, left, height, width) in pixels, inside the images.
         keys: random key of each crop, [b, n].
         size: side of the crops, in pixels.
@@ -196,21 +204,22 @@ def render(
 
 
 def all_at_once(
-    images: UInt8[Array, "b h w 3"],
+    images: Shaped[Array, "b h w c"],
     boxes: Float[Array, "b n 4"],
     keys: jax.Array,
     *,
     size: int,
     augment: AugmentSpec,
     extra: Extra | None = None,
-) -> Float[Array, "b n {size} {size} 3"]:
+) -> Float[Array, "b n {size} {size} c"]:
     """Cuts and augments all crops in parallel.
 
     Every random change (color, blur, flip, turn) is computed for every crop, and then
     used only if it is drawn for the crop.
     """
 
-    def render_crop(image: UInt8[Array, "h w 3"], box: Float[Array, " 4"], key):
+    def render_crop(image: Shaped[Array, "h w c"], box: Float[Array, " 4"], key):
+        image = in_unit_range(image, augment.value_range)
         crop = resized_crop(to_planes(image), box, size)
         return to_channels_last(augment_crop(key, crop, augment, extra=extra))
 

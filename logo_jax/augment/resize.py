@@ -1,13 +1,13 @@
 """Cropping and resizing of an image, as small matrix products.
 
 An image is either stored as planes Float[Array, "c h w"] with values in [0, 1],
-float32, or has channels last and values in 0..255. There are two implementations of the
+float32, or has channels last. There are two implementations of the
 same sums: `resized_crop` for accelerators, batched by `jax.vmap`, and
 `resized_crop_by_blocks` for CPUs.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Shaped
 
 
 def resized_crop(
@@ -85,11 +85,30 @@ def triangle(
     return weights / jnp.sum(weights, axis=1, keepdims=True)
 
 
-def to_planes(image: UInt8[Array, "h w 3"]) -> Float[Array, "3 h w"]:
-    """Converts a stored image to channels first and values in [0, 1]."""
-    return jnp.moveaxis(image, -1, 0).astype(jnp.float32) / 255.0
+def in_unit_range(
+    image: Shaped[Array, "h w c"], value_range: tuple[float, float]
+) -> Shaped[Array, "h w c"]:
+    """Scales the values of a stored image from a range to [0, 1], and clips them.
+
+    8 bits of the range 0..255 are returned as they are, because they are divided by 255
+    later.
+    """
+    low, high = value_range
+    if image.dtype == jnp.uint8 and (low, high) == (0, 255):
+        return image
+    return jnp.clip((image.astype(jnp.float32) - low) / (high - low), 0.0, 1.0)
 
 
-def to_channels_last(planes: Float[Array, "3 h w"]) -> Float[Array, "h w 3"]:
+def to_planes(image: Shaped[Array, "h w c"]) -> Float[Array, "c h w"]:
+    """Converts an image to channels first and values in [0, 1].
+
+    Args:
+        image: uint8 in 0..255, or float32 in [0, 1].
+    """
+    planes = jnp.moveaxis(image, -1, 0).astype(jnp.float32)
+    return planes / 255.0 if image.dtype == jnp.uint8 else planes
+
+
+def to_channels_last(planes: Float[Array, "c h w"]) -> Float[Array, "h w c"]:
     """Converts planes to channels last."""
     return jnp.moveaxis(planes, 0, -1)

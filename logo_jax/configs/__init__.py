@@ -7,6 +7,7 @@ working directory. In a clone of the repository, this folder is also linked as
 
 import ast
 import difflib
+import importlib
 import numbers
 import pathlib
 import re
@@ -106,7 +107,29 @@ def load(
         _require_field(groups, field)
         group, _, key = field.rpartition(".")
         groups[group][key] = _converted(f"config.{field}", value, groups[group][key])
+    if config.get("data", {}).get("channels", 3) != 3:
+        _leave_out_colors(config, overrides)
     return config
+
+
+def _leave_out_colors(config: ConfigDict, given: Mapping[str, Any]) -> None:
+    """Changes fields of a config for images that are not red, green and blue.
+
+    Saturation, hue and grayscale are turned off, and statistics of three channels are
+    replaced by those to be measured, unless these fields are given.
+    """
+    augment, second = config.augment, config.augment.second
+    if "augment.grayscale_prob" not in given:
+        augment.grayscale_prob = 0.0
+    if "augment.jitter" not in given:
+        augment.jitter = (*augment.jitter[:2], 0.0, 0.0)
+    if second.grayscale_prob and "augment.second.grayscale_prob" not in given:
+        second.grayscale_prob = 0.0
+    if second.jitter and "augment.second.jitter" not in given:
+        second.jitter = (*second.jitter[:2], 0.0, 0.0)
+    for name in ("mean", "std"):
+        if len(augment[name]) == 3 and f"augment.{name}" not in given:
+            augment[name] = ()
 
 
 def _with_own_method(config: ConfigDict, overrides: dict[str, Any]) -> dict[str, Any]:
@@ -266,6 +289,25 @@ def _of(value: Any, kind: type) -> Any:
 
 def _as_tuple(value: Any) -> Any:
     return tuple(map(_as_tuple, value)) if isinstance(value, tuple | list) else value
+
+
+def import_object(path: str, field: str) -> Any:
+    """Imports the object at a path "package.module:name".
+
+    Args:
+        path: import path of the object.
+        field: config field that has the path, to name in messages.
+
+    Raises:
+        ValueError: if there is no such object.
+    """
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{field}={path!r} cannot be imported: {error}; use package.module:name"
+        ) from error
 
 
 def find(name: str) -> pathlib.Path:

@@ -122,6 +122,19 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     config.data.max_pixels = 178_956_970  # a larger image is not decoded
     # 16-bit gray images: bits that their values use; 2**bit_depth - 1 becomes white
     config.data.bit_depth = 16
+    # Channels of the images: 3 is red, green, blue; others are used as they are stored,
+    # and without changes of saturation and hue and without grayscale (docs/data.md).
+    config.data.channels = 3
+    # uint8, uint16 or float32: the type of the values, which are kept. auto: 8 bits for
+    # 3 channels; for other channels, or if a value_range or a reader is given, the type
+    # of the images, which is stored with the run
+    config.data.dtype = "auto"
+    # values that become 0 and 1, such as (0, 4095); values outside are clipped. (): 0
+    # and 255 for 8 bits, otherwise measured when the run begins, and stored with it
+    config.data.value_range = ()
+    # import path, "package.module:function", of a function from the path of a file, or
+    # from the bytes of an image, to an array [h, w] or [h, w, c]; "": by the format
+    config.data.reader = ""
     config.data.threads = 0  # decoding threads; 0: one per core, at most 16
     config.data.workers = 0  # decoding processes for streaming; 0: only threads
     config.data.batch_size = 512  # images per step over all devices
@@ -150,8 +163,10 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     # a change of one's own: import path, "package.module:function", of a function (key,
     # image) -> image, for float32 images [h, w, 3] with values in [0, 1]; "": none
     config.augment.extra = ""
-    config.augment.mean = (0.4914, 0.4822, 0.4465)  # mean of each channel in [0, 1]
-    config.augment.std = (0.2023, 0.1994, 0.2010)  # standard deviation of each channel
+    # mean and standard deviation of each channel in [0, 1]; (): measured when the run
+    # begins, and stored with it, as for other channels than 3 if they are not given
+    config.augment.mean = (0.4914, 0.4822, 0.4465)
+    config.augment.std = (0.2023, 0.1994, 0.2010)
 
     config.encoder = ConfigDict()
     # resnet10, 18, 34, 50, 101 or 152, alexnet, vit_mini, vit_tiny or vit_small; or, as
@@ -457,6 +472,15 @@ def may_change(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 METHODS = {"simsiam": _simsiam, "moco": _moco, "byol": _byol, "swav": _swav}
+
+# Fields that are measured on the images if they have these values. config.json has what
+# was measured.
+MEASURED = {
+    "data.dtype": "auto",
+    "data.value_range": (),
+    "augment.mean": (),
+    "augment.std": (),
+}
 
 # Names and values in config.json of older versions, and the present ones.
 RENAMED = {

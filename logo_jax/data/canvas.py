@@ -23,9 +23,9 @@ class Canvases(NamedTuple):
     """Images of any size, each on a canvas of the same size.
 
     Attributes:
-        images: uint8 [b, h, w, 3]; each image is in the upper left corner of its
-            canvas, downscaled along each axis that is longer than the canvas. The rest
-            of the canvas is black.
+        images: [b, h, w, c], of the dtype of the data set; each image is in the upper
+            left corner of its canvas, downscaled along each axis that is longer than
+            the canvas. The rest of the canvas is 0.
         sizes: (height, width) of the original images in pixels, int32 [b, 2].
         failed: bool [b]; True if the requested image cannot be decoded and has been
             replaced by the next decodable image of the source.
@@ -59,11 +59,12 @@ def read_canvases(source: ImageSource, ids: np.ndarray, canvas: Size) -> Canvase
     Raises:
         DecodeError: if no image of the source can be decoded.
     """
-    images = np.zeros((len(ids), *canvas, 3), np.uint8)
+    records = source.records(ids)
+    images = zeros(records, len(ids), canvas)
     sizes = np.empty((len(ids), 2), np.int32)
     failed = np.zeros(len(ids), bool)
     labels = np.empty(len(ids), np.int32)
-    for row, record in enumerate(source.records(ids)):
+    for row, record in enumerate(records):
         try:
             pixels, sizes[row] = decode_to_canvas(record.image, canvas, record.decoding)
         except DecodeError:
@@ -74,6 +75,12 @@ def read_canvases(source: ImageSource, ids: np.ndarray, canvas: Size) -> Canvase
         images[row, : pixels.shape[0], : pixels.shape[1]] = pixels
         labels[row] = class_of(record)
     return Canvases(images, sizes, failed, labels)
+
+
+def zeros(records: Sequence[Record], count: int, size: Size) -> np.ndarray:
+    """Returns an array [count, h, w, c] of the channels and dtype of some images."""
+    channels, dtype = records[0].pixel
+    return np.zeros((count, *size, channels), dtype)
 
 
 def _next_decodable(
@@ -92,7 +99,7 @@ class EvalCropBatch(NamedTuple):
     """Batch of images for evaluation.
 
     Attributes:
-        images: uint8 [b, s, s, 3]; [b, h, w, 3] if the images are not resized.
+        images: [b, s, s, c]; [b, h, w, c] if the images are not resized.
         labels: int32 [b]; int32 [b, c] for multi-label data sets.
         failed: bool [b]; True if the image cannot be decoded and is black.
     """
@@ -125,11 +132,11 @@ def read_eval_crops(
             pixels[row] = _square(record, resize, crop)
         except DecodeError:
             failed[row] = True
-    shape = next((found.shape for found in pixels if found is not None), (1, 1, 3))
-    images = np.zeros((len(ids), *shape), np.uint8)
+    size = next((found.shape[:2] for found in pixels if found is not None), (1, 1))
+    images = zeros(records, len(ids), size)
     for row, found in enumerate(pixels):
         if found is not None:
-            _require_same_size(found.shape, shape, source.name(int(ids[row])))
+            _require_same_size(found.shape[:2], size, source.name(int(ids[row])))
             images[row] = found
     labels = np.array([record.label for record in records], np.int32)
     return EvalCropBatch(images, labels, failed)

@@ -1,4 +1,7 @@
-"""Decoding stored images to RGB pixels, canvases or center crops.
+"""Decoding stored images to pixels, canvases or center crops.
+
+By default images become RGB pixels of 8 bits, as described here. `readers` keeps other
+channels and values as they are stored.
 
 JPEG files are decoded by libjpeg-turbo (simplejpeg), which returns the same pixels as
 Pillow in less time; other formats and unusual JPEG files are decoded by Pillow. The
@@ -15,7 +18,6 @@ is unknown. Of color images with 16 bits per channel, Pillow reads the upper 8.
 import functools
 import importlib
 import importlib.util
-import io
 import struct
 import zlib
 from pathlib import Path
@@ -23,12 +25,19 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
-from jaxtyping import UInt8
+from jaxtyping import Shaped
 from PIL import Image, ImageFile, ImageOps
 
-from logo_jax.data.sources.base import DEFAULT_DECODING, Decoding, Stored
+from logo_jax.data import readers
+from logo_jax.data.readers import as_rgb, is_deep, open_picture
+from logo_jax.data.sources.base import (
+    DEFAULT_DECODING,
+    Decoding,
+    Stored,
+    with_kept_values,
+)
 
-Pixels = UInt8[np.ndarray, "h w 3"]
+Pixels = Shaped[np.ndarray, "h w c"]  # uint8, uint16 or float32
 Size = tuple[int, int]  # height, width
 
 _ORIENTATION = 0x0112  # EXIF tag; the value 1 means upright
@@ -96,7 +105,7 @@ def decode_to_canvas(
         decoding: how the image is decoded.
 
     Returns:
-        Pixels, uint8 [h, w, 3], and the original (height, width).
+        Pixels, [h, w, c], and the original (height, width).
 
     Raises:
         DecodeError: if the image cannot be decoded.
@@ -127,13 +136,35 @@ def shrink(
     # JPEG decoders scale by eighths and round up, so the last row may be fractional.
     eighths = round(8 * pixels.shape[0] / size[0])
     whole = (0, 0, size[1] * eighths / 8, size[0] * eighths / 8)
-    return np.asarray(Image.fromarray(pixels).resize((width, height), resample, whole))
+    return _resized(pixels, (height, width), resample, whole)
+
+
+def _resized(
+    pixels: Pixels,
+    size: Size,
+    resample: Image.Resampling,
+    box: tuple[float, float, float, float] | None = None,
+) -> Pixels:
+    """Resizes pixels to a (height, width); a channel has no effect on the others."""
+
+    def resized(image: np.ndarray) -> np.ndarray:
+        height, width = size
+        return np.asarray(Image.fromarray(image).resize((width, height), resample, box))
+
+    if pixels.dtype == np.uint8 and pixels.shape[-1] == 3:
+        return resized(pixels)
+    kept = np.uint8 if pixels.dtype == np.uint8 else np.float32
+    planes = np.moveaxis(pixels, -1, 0).astype(kept)
+    result = np.stack([resized(plane) for plane in planes], axis=-1)
+    if pixels.dtype == np.uint16:
+        return np.clip(np.round(result), 0, 2**16 - 1).astype(np.uint16)
+    return result
 
 
 def center_crop(
     image: Stored, resize: int, crop: int, decoding: Decoding = DEFAULT_DECODING
 ) -> Pixels:
-    """Resizes an image and cuts its center crop, uint8 [crop, crop, 3].
+    """Resizes an image and cuts its center crop, [crop, crop, c].
 
     Args:
         image: pixels, an encoded image, or the path of an image file.
@@ -151,10 +182,9 @@ def center_crop(
     pixels, (height, width) = decode(image, decoding=decoding)
     short = min(height, width)
     height, width = int(resize * height / short), int(resize * width / short)
-    bicubic = Image.Resampling.BICUBIC
-    resized = Image.fromarray(pixels).resize((width, height), bicubic)
+    resized = _resized(pixels, (height, width), Image.Resampling.BICUBIC)
     top, left = round((height - crop) / 2), round((width - crop) / 2)
-    return np.asarray(resized)[top : top + crop, left : left + crop]
+    return resized[top : top + crop, left : left + crop]
 
 
 def decode(
@@ -175,6 +205,8 @@ def decode(
     if isinstance(image, np.ndarray):
         return image, (image.shape[0], image.shape[1])
     try:
+        if decoding.dtype:
+            return _kept(image, at_least, decoding)
         encoded = image.read_bytes() if isinstance(image, Path) else image
         return _by_simplejpeg(encoded, at_least, decoding) or _by_pillow(
             encoded, decoding
@@ -188,19 +220,31 @@ def white_and_largest(
 ) -> tuple[int, float] | None:
     """Returns the value that becomes 255, and the largest value, of an image.
 
-    None if the image has 8 bits per value or cannot be read; only its header is decoded
-    then.
+    None if the image has 8 bits per value, if its values are kept, or if it cannot be
+    read; only its header is decoded then.
     """
-    if isinstance(image, np.ndarray):
+    if isinstance(image, np.ndarray) or decoding.dtype:
         return None
     try:
         encoded = image.read_bytes() if isinstance(image, Path) else image
-        with _opened(encoded, decoding) as picture:
-            if not _is_deep(picture):
+        with open_picture(encoded, decoding) as picture:
+            if not is_deep(picture):
                 return None
             return _white(picture, decoding), float(np.max(np.asarray(picture)))
     except _DAMAGE:
         return None
+
+
+def _kept(
+    image: bytes | Path, at_least: Size | None, decoding: Decoding
+) -> tuple[Pixels, Size]:
+    """Decodes an image with its own channels and values."""
+    if decoding.channels in (1, 3) and not decoding.reader:
+        image = image.read_bytes() if isinstance(image, Path) else image
+        if found := _by_simplejpeg(image, at_least, decoding):
+            return with_kept_values(found[0], decoding.dtype), found[1]
+    pixels = readers.read(image, decoding)
+    return pixels, (pixels.shape[0], pixels.shape[1])
 
 
 def _by_simplejpeg(
@@ -214,8 +258,13 @@ def _by_simplejpeg(
         height, width = map(int, sides)
         if colors in ("CMYK", "YCCK") or height * width > decoding.max_pixels:
             return None
+        gray = decoding.channels == 1
+        if gray and colors != "Gray":
+            return None
         pixels = simplejpeg.decode_jpeg(
-            encoded, **_scaling((height, width), at_least or (height, width))
+            encoded,
+            colorspace="GRAY" if gray else "RGB",
+            **_scaling((height, width), at_least or (height, width)),
         )
     except ValueError:
         return None  # Pillow accepts more files, or raises a more precise error
@@ -232,40 +281,15 @@ def _scaling(size: Size, at_least: Size) -> dict[str, Any]:
 def _is_turned(encoded: bytes, decoding: Decoding) -> bool:
     if b"Exif\0\0" not in encoded[:4096]:
         return False
-    with _opened(encoded, decoding) as picture:
+    with open_picture(encoded, decoding) as picture:
         return picture.getexif().get(_ORIENTATION, 1) != 1
 
 
-def _opened(encoded: bytes, decoding: Decoding) -> Image.Image:
-    """Reads the header of an image; raises ValueError if it has too many pixels."""
-    most = decoding.max_pixels
-    limit = Image.MAX_IMAGE_PIXELS  # Pillow raises an error above twice this number
-    if limit is not None and most > 2 * limit:
-        Image.MAX_IMAGE_PIXELS = most
-    try:
-        picture = Image.open(io.BytesIO(encoded))
-    except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"more than config.data.max_pixels={most:,}: {error}"
-        ) from None
-    if picture.width * picture.height > most:
-        raise ValueError(
-            f"its {picture.width}x{picture.height} px are more than "
-            f"config.data.max_pixels={most:,}; set a larger number to use it"
-        )
-    return picture
-
-
 def _by_pillow(encoded: bytes, decoding: Decoding) -> tuple[Pixels, Size]:
-    with _opened(encoded, decoding) as picture:
+    with open_picture(encoded, decoding) as picture:
         white = _white(picture, decoding)
         pixels = _rgb(ImageOps.exif_transpose(picture), white)
     return pixels, (pixels.shape[0], pixels.shape[1])
-
-
-def _is_deep(picture: Image.Image) -> bool:
-    """Whether an image has more than 8 bits per value."""
-    return picture.mode.startswith("I") or picture.mode == "F"
 
 
 def _white(picture: Image.Image, decoding: Decoding) -> int:
@@ -278,11 +302,9 @@ def _white(picture: Image.Image, decoding: Decoding) -> int:
 
 
 def _rgb(picture: Image.Image, white: int) -> Pixels:
-    if _is_deep(picture):  # Pillow's conversion would clip values above 255
+    if is_deep(picture):  # Pillow's conversion would clip values above 255
         return np.repeat(_scaled(np.asarray(picture), white)[..., None], 3, axis=-1)
-    if "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-    return np.asarray(picture.convert("RGB"))
+    return as_rgb(picture)
 
 
 def _scaled(gray: np.ndarray, white: int) -> np.ndarray:

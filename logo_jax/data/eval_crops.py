@@ -8,7 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from logo_jax.data.canvas import CorruptCounter, read_canvases, read_eval_crops
+from logo_jax.data.canvas import (
+    CorruptCounter,
+    read_canvases,
+    read_eval_crops,
+    zeros,
+)
 from logo_jax.data.decode import DecodeError, Size, decode, white_and_largest
 from logo_jax.data.prefetch import read_ahead
 from logo_jax.data.sources.base import NO_LABEL, ArraySource, ImageSource
@@ -30,7 +35,7 @@ def read_all(
         threads: number of decoding threads; 0 for one per core.
 
     Returns:
-        Canvases uint8 [n, h, w, 3], original sizes int32 [n, 2] and classes int32 [n];
+        Canvases [n, h, w, c], original sizes int32 [n, 2] and classes int32 [n];
         see `Canvases`.
 
     Raises:
@@ -39,7 +44,7 @@ def read_all(
     if isinstance(source, ArraySource) and canvas == source.largest:
         sizes = np.tile(np.array(canvas, np.int32), (len(source), 1))
         return source.images, sizes, _classes(source)
-    images = np.empty((len(source), *canvas, 3), np.uint8)
+    images = zeros(source.records([0]), len(source), canvas)
     sizes = np.empty((len(source), 2), np.int32)
     labels = np.empty(len(source), np.int32)
     skipped = CorruptCounter(source, max_corrupt)
@@ -74,7 +79,8 @@ def decode_all(
     )
     images, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
     labels = labels if source.num_classes else None
-    return ArraySource(images, labels, origin=source.origin)
+    (first,) = source.records([0])
+    return ArraySource(images, labels, origin=source.origin, decoding=first.decoding)
 
 
 def damaged(source: ImageSource, *, threads: int = 0) -> Iterator[str]:
@@ -123,7 +129,7 @@ class EvalCrops:
         return len(self.ids)
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields images, uint8 [b, h, w, 3], and labels, int32 [b].
+        """Yields images, [b, h, w, c], and labels, int32 [b].
 
         Raises:
             ValueError: if more images are undecodable than allowed, or the sizes
@@ -131,7 +137,9 @@ class EvalCrops:
         """
         whole = self.source.largest or (0, 0)
         height, width = (self.crop, self.crop) if self.crop else whole
-        if len(self) * height * width * 3 > _KEPT_BYTES:
+        (first,) = self.source.records(self.ids[:1])
+        channels, dtype = first.pixel
+        if len(self) * height * width * channels * dtype.itemsize > _KEPT_BYTES:
             yield from self._read()
         else:
             yield from self._kept

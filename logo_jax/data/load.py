@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from logo_jax.configs import local_paths
-from logo_jax.data import datasets, splits
+from logo_jax.data import datasets, readers, splits
 from logo_jax.data.sources import photographs
 from logo_jax.data.sources.base import (
     DEFAULT_DECODING,
@@ -99,6 +99,12 @@ class DataLocation:
         columns: for lists and "huggingface", names of columns; see `parse_columns`.
         layout: for "folder", "auto" to recognize lists and layouts by their names, or
             "folders" to read sub-folders alone.
+        channels: number of channels; see `Decoding`.
+        dtype: "auto", "uint8", "uint16" or "float32": type of the values. "auto" is
+            that of the files, or 8 bits if there is neither another number of channels
+            than 3, nor a value range, nor a reader.
+        value_range: the values that become 0 and 1; empty if it is not known.
+        reader: import path of a function that reads a file; see `Decoding`.
     """
 
     source: str
@@ -112,11 +118,19 @@ class DataLocation:
     list: str = ""
     columns: str = ""
     layout: str = LAYOUTS[0]
+    channels: int = DEFAULT_DECODING.channels
+    dtype: str = "auto"
+    value_range: tuple[float, ...] = ()
+    reader: str = ""
 
     @property
     def decoding(self) -> Decoding:
         """How stored images are decoded."""
-        return Decoding(self.max_pixels, self.bit_depth)
+        is_changed = self.channels != 3 or self.value_range or self.reader
+        dtype = self.dtype if is_changed or self.dtype != "auto" else ""
+        return Decoding(
+            self.max_pixels, self.bit_depth, self.channels, dtype, self.reader
+        )
 
     @property
     def title(self) -> str:
@@ -151,6 +165,7 @@ def load_images(location: DataLocation) -> ExperimentData:
             "to select classes of ImageNet with TFDS, run "
             "python -m logo_jax.prepare imagenet100 --classes=FILE"
         )
+    _check_reader(location)
     data = _LOADERS[source](location)
     return _without_test_set(data, location.val_size) if location.val_size else data
 
@@ -167,24 +182,41 @@ def _require_own_fields(location: DataLocation) -> None:
             )
 
 
+def _check_reader(location: DataLocation) -> None:
+    """Raises an error if there is no such reader, or the source reads no files."""
+    if not location.reader:
+        return
+    readers.own_reader(location.reader)
+    if location.source in _OF_PIXELS:
+        raise ValueError(
+            f"{readers.FIELD}={location.reader!r} needs files or encoded images, but "
+            f"source={location.source!r} has pixels; set it to ''"
+        )
+
+
 def load_arrays(
-    images: Any, labels: Any = None, val_size: int = 0
+    images: Any,
+    labels: Any = None,
+    val_size: int = 0,
+    decoding: Decoding = DEFAULT_DECODING,
 ) -> tuple[DataLocation, ExperimentData]:
     """Returns images in memory, and a location that identifies them in a config.
 
     Args:
-        images: uint8 [n, h, w, 3], in [0, 255].
+        images: [n, h, w, c], as `decoding` describes: by default uint8 [n, h, w, 3],
+            in [0, 255].
         labels: integers [n] or [n, 1], or [n, classes] for multi-label data; None if
             unknown.
         val_size: number of images to hold out as the test set; the rest are both the
             training images and the bank of kNN.
+        decoding: the number of channels and the dtype.
 
     Raises:
         ValueError: if an array has another form, or if `val_size` does not fit.
     """
     if labels is not None and np.shape(labels)[1:] == (1,):
         labels = np.asarray(labels)[:, 0]
-    source = ArraySource(images, labels, origin="the arrays")
+    source = ArraySource(images, labels, origin="the arrays", decoding=decoding)
     data = ExperimentData(source)
     if val_size:
         data = _without_test_set(data, val_size)
@@ -442,7 +474,7 @@ def _npz(location: DataLocation) -> ExperimentData:
         raise ValueError(
             "source='npz' needs path, the folder of train.npz; set config.data.path"
         )
-    train, test, remark = load_npz_splits(path)
+    train, test, remark = load_npz_splits(path, location.decoding)
     return ExperimentData(train, train if test else None, test, remark)
 
 
@@ -454,7 +486,11 @@ def _arrays(location: DataLocation) -> ExperimentData:
 
 
 def _photographs(location: DataLocation) -> ExperimentData:
-    del location
+    if location.channels != 3:
+        raise ValueError(
+            f"config.data.channels={location.channels} must be 3, the channels of "
+            "photographs"
+        )
     train, test = (
         photographs.load_photographs("train"),
         photographs.load_photographs("test"),
@@ -462,6 +498,7 @@ def _photographs(location: DataLocation) -> ExperimentData:
     return ExperimentData(train, train, test)
 
 
+_OF_PIXELS = ("npz", "photographs", "arrays")  # sources of decoded images
 _LOADERS: dict[str, Callable[[DataLocation], ExperimentData]] = {
     "tfds": _tfds,
     "folder": _folder,

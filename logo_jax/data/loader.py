@@ -169,7 +169,9 @@ class StreamingLoader:
     def shapes(self) -> Examples:
         """Returns the shapes, dtypes and shardings of the examples of a step."""
         read = self.read
-        canvas, dtype = (*read.canvas, 3), np.dtype(np.uint8)
+        (first,) = read.source.records([0])
+        channels, dtype = first.pixel
+        canvas = (*read.canvas, channels)
         return _shapes(read.batch_size, read.seeds, canvas, dtype, self.sharding)
 
     def _put(self, read: Canvases, ids: np.ndarray) -> Examples:

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from logo_jax.augment.color import Extra
+from logo_jax.configs import import_object
 from logo_jax.experiment.config import AugmentConfig
-from logo_jax.experiment.networks import import_object
 from logo_jax.parallel.keys import make_key
 
 FIELD = "config.augment.extra"
@@ -35,7 +35,9 @@ def load_extra(augment: AugmentConfig) -> Extra | None:
     return cast(Extra, found)
 
 
-def require_extra(augment: AugmentConfig, sides: Iterable[int]) -> None:
+def require_extra(
+    augment: AugmentConfig, sides: Iterable[int], channels: int = 3
+) -> None:
     """Tries the function of `augment.extra`, if there is one, on a few images.
 
     The images are black, white and noise, each with several random keys.
@@ -43,6 +45,7 @@ def require_extra(augment: AugmentConfig, sides: Iterable[int]) -> None:
     Args:
         augment: the augment group.
         sides: sides of the crops, in pixels.
+        channels: number of channels of the crops.
 
     Raises:
         ValueError: if there is no such function, if it raises an error, if its result
@@ -53,7 +56,7 @@ def require_extra(augment: AugmentConfig, sides: Iterable[int]) -> None:
         return
     for side in sorted(set(sides)):
         try:
-            _try(extra, side)
+            _try(extra, (side, side, channels))
         except Exception as error:  # the function may raise any error
             reason = " ".join(str(error).split())
             if not isinstance(error, _WrongResultError):
@@ -66,9 +69,8 @@ class _WrongResultError(ValueError):
     """The result of the function is not an image with values in [0, 1]."""
 
 
-def _try(extra: Extra, side: int) -> None:
+def _try(extra: Extra, shape: tuple[int, int, int]) -> None:
     keys = jax.random.split(make_key(0), NUM_KEYS)
-    shape = (side, side, 3)
     noise = jax.random.uniform(keys[0], shape)
     images = jnp.stack([jnp.zeros(shape), jnp.ones(shape), noise])
     made = jax.eval_shape(extra, keys[0], noise)

@@ -132,9 +132,12 @@ def _image_bytes(config: Config) -> int:
     norm = networks.make_norm(config.norm)
     encoder = networks.make_encoder(config.encoder, norm)
     crops = [spec for spec in config.crops.specs.values() if spec.count]
-    sides = [(spec.size, spec.size) for spec in crops]
+    channels = config.data.channels
+    sides = [(spec.size, spec.size, channels) for spec in crops]
     networks.check_backbone(encoder.backbone, config.encoder, 2, sides)
-    return sum(spec.count * forward_bytes(encoder, spec.size) for spec in crops)
+    return sum(
+        spec.count * forward_bytes(encoder, spec.size, channels) for spec in crops
+    )
 
 
 def _with_fields(

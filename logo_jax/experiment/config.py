@@ -26,7 +26,7 @@ from typing import (
 
 import numpy as np
 
-from logo_jax.augment.color import AugmentSpec, Extra
+from logo_jax.augment.color import BYTES, AugmentSpec, Extra
 from logo_jax.augment.random_crop import CropSpec
 from logo_jax.configs import base, local_path, local_paths
 from logo_jax.data.load import LAYOUTS, DataLocation
@@ -105,6 +105,13 @@ def _is_range(value: Any) -> bool:
     return False
 
 
+def _is_value_range(value: Any) -> bool:
+    match value:
+        case (low, high):
+            return is_number(low) and is_number(high) and low < high
+    return value == ()
+
+
 def _are_milestones(value: Any) -> bool:
     return (
         isinstance(value, tuple)
@@ -147,6 +154,7 @@ KNN_SETTINGS = Rule(
     _are_knn_settings,
 )
 RANGE = Rule("(min, max) with 0 < min <= max", _is_range)
+VALUE_RANGE = Rule("(min, max) with min < max, or () to measure it", _is_value_range)
 STRING = Rule("a string", lambda x: isinstance(x, str) and "\0" not in x)
 PATH = Rule("a path of this machine, not a URL, or '' for none", _is_local)
 PATHS = Rule(
@@ -186,6 +194,10 @@ class DataConfig:
     max_corrupt: Annotated[float, FRACTION]
     max_pixels: AtLeast1
     bit_depth: Annotated[int, whole(9, 16)]
+    channels: Annotated[int, whole(1, 1024)]
+    dtype: Annotated[str, one_of(("auto", "uint8", "uint16", "float32"))]
+    value_range: Annotated[tuple[float, ...], VALUE_RANGE]
+    reader: str
     threads: Annotated[int, whole(0, 1024)]
     workers: Annotated[int, whole(0, 1024)]
     batch_size: Annotated[int, whole(2)]
@@ -195,6 +207,12 @@ class DataConfig:
         """The fields that determine which images are read."""
         names = [field.name for field in dataclasses.fields(DataLocation)]
         return DataLocation(**{name: getattr(self, name) for name in names})
+
+    def num_bytes(self, canvas: tuple[int, int]) -> int:
+        """Returns the bytes of an image on a canvas of this (height, width)."""
+        decoding = self.location.decoding
+        pixel = self.channels * np.dtype(decoding.dtype or "uint8").itemsize
+        return canvas[0] * canvas[1] * pixel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -361,6 +379,24 @@ class Config:
     train: TrainConfig
     monitor: MonitorConfig
 
+    def __post_init__(self):
+        channels = self.data.channels
+        _require_channels("augment", self.augment.policy, channels)
+        if self.augment.second is not None:
+            _require_channels("augment.second", self.augment.second, channels)
+
+    def with_value_range(self) -> "Config":
+        """Returns the config with the value range of the data in its augmentation."""
+        if not self.data.value_range:
+            return self
+        low, high = self.data.value_range
+        value_range = float(low), float(high)
+        policy, second = self.augment.policy, self.augment.second
+        policy = dataclasses.replace(policy, value_range=value_range)
+        second = second and dataclasses.replace(second, value_range=value_range)
+        augment = dataclasses.replace(self.augment, policy=policy, second=second)
+        return dataclasses.replace(self, augment=augment)
+
     @property
     def norm(self) -> str:
         """The batch norm that is used: `batch_norm`, or split:K with K parts.
@@ -370,6 +406,26 @@ class Config:
         parts = self.train.accumulate
         shared = self.batch_norm in ("global", "per_device")
         return f"split:{parts}" if shared and parts > 1 else self.batch_norm
+
+
+def _require_channels(group: str, policy: AugmentSpec, channels: int) -> None:
+    """Raises an error unless a policy is possible for images of so many channels."""
+    for name in ("mean", "std"):
+        value = getattr(policy, name)
+        if value and len(value) != channels:
+            raise ValueError(
+                f"{group}.{name}={value} must have {channels} values, one for each of "
+                f"config.data.channels={channels}, or be () to be measured"
+            )
+    if channels == 3:
+        return
+    needs = f"needs config.data.channels=3, not {channels}"
+    if policy.grayscale_prob:
+        gray = f"{group}.grayscale_prob={policy.grayscale_prob}"
+        raise ValueError(f"{gray} {needs}; set it to 0")
+    if policy.jitter_prob and any(policy.jitter[2:]):
+        hue = f"{group}.jitter={policy.jitter} changes saturation and hue"
+        raise ValueError(f"{hue}, which {needs}; set these two to 0")
 
 
 def parse(config: Mapping[str, Any] | Config) -> Config:
@@ -388,7 +444,7 @@ def parse(config: Mapping[str, Any] | Config) -> Config:
     as_dict = getattr(config, "to_dict", lambda: config)()
     as_dict = usual(as_dict) if isinstance(as_dict, Mapping) else as_dict
     default = functools.partial(_default, as_dict)
-    return parse_group(Config, as_dict, "config", default)
+    return parse_group(Config, as_dict, "config", default).with_value_range()
 
 
 def parse_group(
@@ -477,6 +533,11 @@ def _rule(annotation: Any) -> Rule:
         return get_args(annotation)[1]
     if annotation in PLAIN:
         return PLAIN[annotation]
+    if get_args(annotation)[-1:] == (Ellipsis,):
+        return Rule(
+            "finite numbers",
+            lambda x: isinstance(x, tuple) and all(map(is_number, x)),
+        )
     count = len(get_args(annotation))
     return Rule(
         f"{count} finite numbers",
@@ -494,9 +555,11 @@ def _method(group: Any, path: str) -> MethodConfig:
 def _augment(group: Any, path: str, default: Callable[[str], Any]) -> AugmentConfig:
     """Converts the augment group, in which the fields of a policy are not a group."""
     names = [field.name for field in dataclasses.fields(AugmentSpec)]
+    names.remove("value_range")  # it is a field of the data
     values = check_fields([*names, "second", "extra"], group, path)
     extra, second = values.pop("extra"), values.pop("second")
     require(extra, Annotated[Any, FUNCTION], f"{path}.extra", default)
+    values["value_range"] = BYTES
     policy = parse_group(AugmentSpec, values, path, default)
     inside = f"{path}.second"
     of_crops = [name for name in names if name not in ("mean", "std")]

@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 
 from logo_jax.data import eval_crops
 from logo_jax.data.canvas import canvas_size
-from logo_jax.data.decode import Size
 from logo_jax.data.load import ExperimentData
 from logo_jax.data.loader import OnDeviceLoader, StepReader, StreamingLoader
 from logo_jax.data.sources.base import ImageSource
@@ -48,7 +47,9 @@ def decode_in_memory(config: DataConfig, data: ExperimentData) -> ExperimentData
 
 def _in_memory(images: ImageSource, config: DataConfig) -> ImageSource:
     budget = SHARE * _host_memory()
-    if images.largest is None or num_bytes(images, images.largest) > budget:
+    if images.largest is None:
+        return images
+    if len(images) * config.num_bytes(images.largest) > budget:
         return images
     limits = {"max_corrupt": config.max_corrupt, "threads": config.threads}
     return eval_crops.decode_all(images, **limits)
@@ -74,7 +75,8 @@ def make_loader(
         ValueError: if more images are corrupt than `max_corrupt` allows.
     """
     canvas = canvas_size(images, config.canvas)
-    needed, budget = num_bytes(images, canvas), SHARE * device_memory(mesh)
+    needed = len(images) * config.num_bytes(canvas)
+    budget = SHARE * device_memory(mesh)
     fits = config.loader == "auto" and needed <= budget
     on_device = config.loader == "on_device" or fits
     classes = f" in {images.num_classes:,} classes" if images.num_classes else ""
@@ -118,11 +120,6 @@ def num_classes(images: ImageSource, purpose: str) -> int:
             f"{'several' if several else 'no labels'}; disable it, or use other images"
         )
     return images.num_classes
-
-
-def num_bytes(images: ImageSource, canvas: Size) -> int:
-    """Returns the bytes of all images on canvases of this (height, width)."""
-    return len(images) * int(np.prod(canvas)) * 3
 
 
 def device_memory(mesh: Mesh) -> float:

@@ -24,6 +24,7 @@ from logo_jax.experiment.data import (
     make_loader,
     num_classes,
 )
+from logo_jax.experiment.measured import with_measured
 from logo_jax.experiment.spec import ExperimentSpec, make_spec
 from logo_jax.methods.base import TrainState
 from logo_jax.parallel.mesh import batch_sharding, replicate
@@ -38,7 +39,7 @@ class Experiment:
     """A config with its data on the devices, ready to train.
 
     Attributes:
-        spec: the objects that the config describes.
+        spec: the objects that the config describes, with what was measured on images.
         mesh: the devices.
         loader: loader of batches, by step number.
         loading: lines that state which images are used and how they are kept, and what
@@ -98,7 +99,9 @@ def make_experiment(
         num_classes=_num_classes(config, images.train),
     )
     state = spec.check(mesh.devices.size)
-    notes = [*images.notes, *depth_notes(images.train)]
+    config, images, values = with_measured(config, images)
+    spec = dataclasses.replace(spec, config=config)
+    notes = [*images.notes, *depth_notes(images.train), *values]
     data = decode_in_memory(config.data, images)
     monitor = knn_monitor(spec, data, mesh)
     _require_metric(spec, state, monitor, images)
@@ -229,12 +232,12 @@ def _check_whole_images(
     spec: ExperimentSpec, size: tuple[int, int], num_devices: int
 ) -> None:
     """Raises unless the backbone can encode images that the monitor does not crop."""
-    side = spec.crops["global_crops"].size
+    side, channels = spec.crops["global_crops"].size, spec.config.data.channels
     networks.check_backbone(
         spec.encoder.backbone,
         spec.config.encoder,
         spec.config.data.batch_size // num_devices,
-        [(side, side), size],
+        [(side, side, channels), (*size, channels)],
     )
 
 

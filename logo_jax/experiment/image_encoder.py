@@ -14,6 +14,7 @@ from flax import struct
 from logo_jax.augment.color import AugmentSpec
 from logo_jax.augment.multi_crop import prepare_eval
 from logo_jax.configs import base, base_imagenet, local_path
+from logo_jax.data import readers
 from logo_jax.data.canvas import decode_failure, read_eval_crops
 from logo_jax.data.eval_crops import in_chunks
 from logo_jax.data.load import load_unsplit
@@ -24,6 +25,7 @@ from logo_jax.data.sources.base import (
     Decoding,
     ImageSource,
     Record,
+    with_kept_values,
 )
 from logo_jax.evaluation.features import Features, extract
 from logo_jax.experiment import pretrained
@@ -74,17 +76,24 @@ class ImageEncoder:
         """Computes the features of images that are already resized and cropped.
 
         Args:
-            images: [b, h, w, 3], uint8, or floating-point numbers in [0, 1].
+            images: [b, h, w, c] with stored values of the run's data, by default uint8
+                of 3 channels; or floating-point numbers in [0, 1], unless the stored
+                values are such numbers of any range.
 
         Returns:
             Features [b, f], float32.
         """
         images = jnp.asarray(images)
-        if images.dtype == jnp.uint8:
+        if images.dtype == (self.decoding.dtype or "uint8"):
             normalized = prepare_eval(images, self.augment)
+        elif not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(
+                f"images are {images.dtype}, but must be "
+                f"{self.decoding.dtype or 'uint8'}, as the images of the run"
+            )
         else:
             mean, std = (
-                jnp.asarray(values, jnp.float32).reshape(1, 1, 1, 3)
+                jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1)
                 for values in (self.augment.mean, self.augment.std)
             )
             normalized = (images.astype(jnp.float32) - mean) / std
@@ -95,9 +104,10 @@ class ImageEncoder:
         """Computes the features of images.
 
         Args:
-            images: a uint8 array [n, h, w, 3]; a sequence of uint8 arrays [h, w, 3] of
-                any sizes; a sequence of paths of image files; or the path of a folder,
-                whose files are taken in the order of their paths.
+            images: a uint8 array [n, h, w, 3], or an array of the channels and the type
+                of the run's images; a sequence of such images of any sizes; a sequence
+                of paths of image files; or the path of a folder, whose files are taken
+                in the order of their paths.
             batch_size: number of images per batch, over all devices.
 
         Returns:
@@ -280,17 +290,20 @@ def image_source(images: Images, decoding: Decoding = DEFAULT_DECODING) -> Image
     if isinstance(images, str | Path):
         return load_unsplit(str(images), decoding=decoding)
     if isinstance(images, np.ndarray | jax.Array):
-        return ArraySource(images, origin="the array of images")
-    return _ImageList(tuple(map(_stored, images)), decoding)
+        return ArraySource(images, origin="the array of images", decoding=decoding)
+    return _ImageList(tuple(_stored(image, decoding) for image in images), decoding)
 
 
-def _stored(image: Any) -> np.ndarray | Path:
+def _stored(image: Any, decoding: Decoding) -> np.ndarray | Path:
     if isinstance(image, str | Path):
         path = local_path(image)
         if not path.is_file():
             raise FileNotFoundError(f"{path} is not a file; give paths of image files")
         return path
     pixels = np.asarray(image)
+    if decoding.dtype:
+        kept = readers.as_image(pixels, decoding.channels)
+        return with_kept_values(kept, decoding.dtype)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3:
         raise ValueError(
             "each image must be a path or a uint8 array [h, w, 3], got "

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from logo_jax import losses
+from logo_jax.configs import import_object
 from logo_jax.experiment import networks
 from logo_jax.experiment.config import (
     FRACTION,
@@ -202,7 +203,7 @@ def make_base(parts: MethodParts, config: MethodConfig) -> BaseMethod:
     """
     path = "config.method"
     if ":" in config.name:
-        kind = networks.import_object(config.name, f"{path}.name")
+        kind = import_object(config.name, f"{path}.name")
         if not (dataclasses.is_dataclass(kind) and isinstance(kind, type)):
             raise ValueError(
                 f"{path}.name={config.name!r} must be a dataclass, such as a subclass "

@@ -1,7 +1,6 @@
 """Networks of a config: encoder, predictor and regressor."""
 
 import functools
-import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from logo_jax.configs import import_object
 from logo_jax.experiment.config import EncoderConfig, LoGoConfig, lookup
 from logo_jax.networks import heads, resnet, vit
 from logo_jax.networks.alexnet import SmallAlexNet
@@ -168,7 +168,7 @@ def check_backbone(
     backbone: nn.Module,
     config: EncoderConfig,
     num_images: int,
-    sides: Sequence[tuple[int, int]],
+    sizes: Sequence[tuple[int, int, int]],
 ) -> None:
     """Raises an error unless the backbone maps images of several sizes to features.
 
@@ -179,21 +179,25 @@ def check_backbone(
         backbone: the backbone.
         config: the encoder group.
         num_images: number of images on a device.
-        sides: heights and widths of images. Parameters are initialized for the first.
+        sizes: heights, widths and channels of images. Parameters are initialized for
+            the first.
 
     Raises:
         ValueError: if the backbone raises an error, asks for random keys, returns no
             features [b, f], or has variables other than "params" and "batch_stats".
     """
     if config.backbone.startswith("vit_"):
-        for side in sides:
-            vit.require_whole_patches(*side, config.patch)
+        for height, width, _ in sizes:
+            vit.require_whole_patches(height, width, config.patch)
     if ":" in config.backbone:
-        trace_backbone(backbone, config.backbone, num_images, sides)
+        trace_backbone(backbone, config.backbone, num_images, sizes)
 
 
 def trace_backbone(
-    backbone: nn.Module, name: str, num_images: int, sides: Sequence[tuple[int, int]]
+    backbone: nn.Module,
+    name: str,
+    num_images: int,
+    sizes: Sequence[tuple[int, int, int]],
 ) -> None:
     """Traces a backbone that is given by import path; see `check_backbone`."""
     field = f"config.encoder.backbone={name!r}"
@@ -206,13 +210,13 @@ def trace_backbone(
             backbone.apply(variables, x[None], train=True, mutable=mutable)
         return variables, evaluated
 
-    shapes = [(num_images, *side, 3) for side in sides]
+    shapes = [(num_images, *size) for size in sizes]
     batches = [jax.ShapeDtypeStruct((1, *shape), jnp.float32) for shape in shapes]
     try:
         traced = jax.eval_shape(jax.vmap(run, axis_name=AXIS), batches)
     except Exception as error:  # a backbone of the user's may raise any error
         raise ValueError(
-            f"{field} cannot encode images of {_text(sides)} px: {_in_one_line(error)}"
+            f"{field} cannot encode images of {_text(sizes)} px: {_in_one_line(error)}"
             f"{_remedy(error)}"
         ) from error
     variables, evaluated = traced
@@ -231,8 +235,8 @@ def trace_backbone(
             )
 
 
-def _text(sides: Sequence[tuple[int, int]]) -> str:
-    return ", ".join(f"{height}x{width}" for height, width in sides)
+def _text(sizes: Sequence[tuple[int, int, int]]) -> str:
+    return ", ".join(f"{height}x{width}" for height, width, _ in sizes)
 
 
 def _in_one_line(error: Exception) -> str:
@@ -266,22 +270,3 @@ def make_regressor(config: LoGoConfig, norm: resnet.Norm) -> heads.Regressor:
         depth=config.regressor_depth,
         norm=no_batch_norm.get(config.regressor_norm, norm),
     )
-
-
-def import_object(path: str, field: str) -> Any:
-    """Imports the object at a path "package.module:name".
-
-    Args:
-        path: import path of the object.
-        field: config field that has the path, to name in messages.
-
-    Raises:
-        ValueError: if there is no such object.
-    """
-    module, _, name = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"{field}={path!r} cannot be imported: {error}; use package.module:name"
-        ) from error

@@ -73,8 +73,8 @@ class ExperimentSpec:
                 one's own in the augmentation is not usable, or if batch norm has groups
                 of one image.
         """
-        crops = self.crops.values()
-        require_extra(self.config.augment, [spec.size for spec in crops if spec.count])
+        sides = [spec.size for spec in self.crops.values() if spec.count]
+        require_extra(self.config.augment, sides, self.config.data.channels)
         state = self.shapes
         _require_groups(self.config, num_devices)
         return state
@@ -96,10 +96,10 @@ class ExperimentSpec:
             keys: random keys; by default `self.keys("parameters")`. If they are an
                 argument of a compiled function, its program is the same for all seeds.
         """
-        count = self.config.data.batch_size
+        count, channels = self.config.data.batch_size, self.config.data.channels
         blank = Batch(
             *(
-                jnp.zeros((count, spec.count, spec.size, spec.size, 3))
+                jnp.zeros((count, spec.count, spec.size, spec.size, channels))
                 for spec in self.crops.values()
             )
         )
@@ -208,7 +208,7 @@ def _check_backbone(config: Config, encoder: Encoder, num_devices: int) -> None:
         encoder.backbone,
         config.encoder,
         config.data.batch_size // num_devices // config.train.accumulate,
-        [(side, side) for side in dict.fromkeys(sides)],
+        [(side, side, config.data.channels) for side in dict.fromkeys(sides)],
     )
 
 

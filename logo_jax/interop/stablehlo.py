@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import export
-from jaxtyping import UInt8
 
 from logo_jax.augment.color import AugmentSpec
 from logo_jax.augment.multi_crop import prepare_eval
@@ -20,8 +19,10 @@ from logo_jax.interop.backbone import Backbone
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def serialize(backbone: Backbone, augment: AugmentSpec, side: int) -> bytes:
-    """Exports the function from uint8 images [b, side, side, 3] to features [b, f].
+def serialize(
+    backbone: Backbone, augment: AugmentSpec, side: int, dtype: str = "uint8"
+) -> bytes:
+    """Exports the function from stored images [b, side, side, c] to features [b, f].
 
     The batch size b is symbolic. The function includes the weights and the
     normalization of the images, and computes in float32.
@@ -30,6 +31,7 @@ def serialize(backbone: Backbone, augment: AugmentSpec, side: int) -> bytes:
         backbone: backbone to export.
         augment: augmentation settings, used for the normalization of the images.
         side: side of the images in pixels.
+        dtype: type of the values of stored images.
     """
     module = backbone.module.clone(dtype=jnp.float32)
     variables = jax.tree.map(jnp.asarray, backbone.variables)
@@ -38,12 +40,12 @@ def serialize(backbone: Backbone, augment: AugmentSpec, side: int) -> bytes:
         return module.apply(variables, prepare_eval(images, augment), train=False)
 
     (batch,) = export.symbolic_shape("b")
-    images = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
+    images = jax.ShapeDtypeStruct((batch, side, side, len(augment.mean)), dtype)
     with jax.default_matmul_precision("highest"):
         exported = export.export(jax.jit(encode), platforms=PLATFORMS)(images)
     return bytes(exported.serialize())
 
 
-def features(serialized: bytes, images: UInt8[np.ndarray, "b s s 3"]) -> np.ndarray:
+def features(serialized: bytes, images: np.ndarray) -> np.ndarray:
     """Runs an exported function on images and returns the features [b, f]."""
     return np.asarray(export.deserialize(bytearray(serialized)).call(images))

@@ -48,7 +48,7 @@ def backbone_of(tensors: Tensors, origin: str | Path) -> Backbone:
             message names a tensor.
     """
     module = architecture(tensors, origin)
-    image = jnp.zeros((1, 32, 32, 3))
+    image = jnp.zeros((1, 32, 32, tensors[STEM].shape[1]))
     like = jax.eval_shape(lambda: module.init(jax.random.key(0), image, train=False))
     return Backbone(module, from_torchvision(tensors, like, origin))
 

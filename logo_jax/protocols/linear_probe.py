@@ -308,17 +308,19 @@ class Probe:
         augment: augmentation: a flip, and normalization with the run's mean and
             standard deviation of each channel.
         schedule: training schedule.
+        channels: number of channels of the images.
     """
 
     method: LinearProbe
     crop: CropSpec
     augment: AugmentSpec
     schedule: TrainingSchedule
+    channels: int
 
     def init(self, key: jax.Array) -> TrainState:
         """The state before the first step."""
-        side = self.crop.size
-        return self.method.init(key, Batch(jnp.zeros((1, 1, side, side, 3)), None))
+        shape = (1, 1, self.crop.size, self.crop.size, self.channels)
+        return self.method.init(key, Batch(jnp.zeros(shape), None))
 
     def make_batch(self, key: jax.Array, examples: Examples, epoch: Any) -> Batch:
         """Returns a random crop of each example in the given epoch, and the labels."""
@@ -375,6 +377,7 @@ def make_probe(
             knn_every_steps=0,
             trivial_baselines=False,
         ),
+        channels=spec.config.data.channels,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from logo_jax import configs
 from logo_jax.data.load import ExperimentData, load_arrays, locate_dataset
 from logo_jax.data.sources.tables import is_table
+from logo_jax.experiment import parse
 from logo_jax.runs.run import Run
 from logo_jax.runs.training import as_input_errors, default_workdir, open_run
 from logo_jax.training.preemption import InterruptHandler
@@ -44,7 +45,8 @@ def pretrain(
             labels.csv, several of these as a Python list, a folder with train.npz, a
             name of TFDS, a uint8 array [n, h, w, 3] or a pair of such an array and
             integer labels [n]. If None, the images that the config's data group
-            selects.
+            selects. With "data.channels" or "data.dtype", arrays may have any number
+            of channels, and values of 8 bits, 16 bits or float32.
             For kNN accuracy during training, hold out labeled images by
             `**{"data.val_size": 1000}`, or have a test set in the folder.
         config: name of a config, as for `--config`, such as "cifar10_moco:logo"; a
@@ -100,7 +102,8 @@ def _with_images(
     elif images is not None:
         pixels: Any
         pixels, labels = images if isinstance(images, tuple) else (images, None)
-        location, given = load_arrays(pixels, labels, data["val_size"])
+        decoding = parse(chosen).data.location.decoding
+        location, given = load_arrays(pixels, labels, data["val_size"], decoding)
         data |= {"source": location.source, "name": location.name}
     return chosen, given
 

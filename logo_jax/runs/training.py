@@ -21,6 +21,7 @@ from logo_jax.data.load import (
 from logo_jax.experiment import Experiment, make_experiment
 from logo_jax.experiment.choosing import chosen
 from logo_jax.experiment.config import Config, TrainConfig, parse
+from logo_jax.experiment.measured import completed, fields_of
 from logo_jax.experiment.memory import fitted
 from logo_jax.experiment.starting import first_state, recorded
 from logo_jax.methods.base import TrainState
@@ -254,6 +255,7 @@ def open_run(
             say(choice)
             say(workdir.as_resumed(changed) if changed else "")
             say(f"note: {note}" if note else "")
+            config = completed(config, fields_of(experiment.spec.config))
             checkpoints = NullLogger()
             if processes.is_first():
                 held.enter_context(workdir.lock_workdir(folder, lock=lock))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from logo_jax.augment.color import AugmentSpec
+from logo_jax.augment.color import BYTES, AugmentSpec
 from logo_jax.augment.multi_crop import crop_boxes
 from logo_jax.data.loader import Examples
 from logo_jax.experiment.spec import ExperimentSpec
@@ -39,7 +39,11 @@ def crop_examples(spec: ExperimentSpec, examples: Examples) -> list[CropExample]
         strict=True,
     )
     return [
-        CropExample(_off_canvas(image, size), (int(size[0]), int(size[1])), *rest)
+        CropExample(
+            stored_pixels(_off_canvas(image, size), spec.config.augment.policy),
+            (int(size[0]), int(size[1])),
+            *rest,
+        )
         for image, size, *rest in rows
     ]
 
@@ -62,9 +66,25 @@ def make_cut(
 
 
 def to_pixels(crops: jax.Array, augment: AugmentSpec) -> np.ndarray:
-    """Undoes the normalization of crops [..., 3]; returns values in [0, 1]."""
+    """Undoes the normalization of crops [..., c]; returns colors in [0, 1]."""
     pixels = np.asarray(crops) * np.array(augment.std) + np.array(augment.mean)
-    return pixels.clip(0, 1).astype(np.float32)
+    return as_colors(pixels.clip(0, 1).astype(np.float32))
+
+
+def stored_pixels(images: np.ndarray, augment: AugmentSpec) -> np.ndarray:
+    """Returns stored images [..., c] as colors, uint8 [..., 3]."""
+    if images.dtype == np.uint8 and augment.value_range == BYTES:
+        return as_colors(images)
+    low, high = augment.value_range
+    units = ((images.astype(np.float32) - low) / (high - low)).clip(0, 1)
+    return as_colors(np.round(255 * units).astype(np.uint8))
+
+
+def as_colors(pixels: np.ndarray) -> np.ndarray:
+    """Returns the channels that are shown: the first three, or the first as gray."""
+    if pixels.shape[-1] >= 3:
+        return pixels[..., :3]
+    return np.repeat(pixels[..., :1], 3, axis=-1)
 
 
 def _off_canvas(image: np.ndarray, size: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from logo_jax.parallel.mesh import replicate
 from logo_jax.visualization.embedding_map import feature_map
 from logo_jax.visualization.neighbor_grid import NeighborExamples, neighbor_grid
 from logo_jax.visualization.rendered import RenderedFigure
+from logo_jax.visualization.run_crops import stored_pixels
 
 NUM_QUERIES, NUM_NEIGHBORS = 6, 8
 NUM_BANK = 2000  # images that are searched for neighbors and shown on the map
@@ -71,7 +72,8 @@ def feature_figures(
 
 def _encode(frozen: FrozenEncoder, images: ImageSource, limit: int) -> EvalImages:
     cut = make_eval_crops(frozen.spec, images, limit)
-    pixels = np.concatenate([part for part, _ in cut.batches()])
+    policy = frozen.spec.config.augment.policy
+    pixels = np.concatenate([stored_pixels(x, policy) for x, _ in cut.batches()])
     features, labels = frozen.features_of(cut)
     if labels.ndim > 1:
         labels = np.full(len(labels), NO_LABEL, np.int32)

@@ -24,10 +24,19 @@ class Decoding(NamedTuple):
             is the number above which Pillow refuses an image.
         bit_depth: number of bits that the values of 16-bit gray images use: the value
             2**bit_depth - 1 is white.
+        channels: number of channels.
+        dtype: "": images are converted to red, green and blue of 8 bits. Otherwise
+            their values are kept: "uint8", "uint16", "float32", or "auto" for that of
+            each image.
+        reader: import path of a function that reads a file; "": the reader of the
+            file's format.
     """
 
     max_pixels: int = 178_956_970
     bit_depth: int = 16
+    channels: int = 3
+    dtype: str = ""
+    reader: str = ""
 
 
 DEFAULT_DECODING = Decoding()
@@ -37,7 +46,7 @@ class Record(NamedTuple):
     """One stored image and its label.
 
     Attributes:
-        image: an encoded image, the path of an image file, or pixels, uint8 [h, w, 3].
+        image: an encoded image, the path of an image file, or pixels [h, w, c].
         label: class of the image, or NO_LABEL if unknown. For multi-label data, an
             integer array [c] with 1 (shown), 0 (not counted) or -1 (not shown) for
             each class.
@@ -47,6 +56,13 @@ class Record(NamedTuple):
     image: Stored
     label: int | np.ndarray
     decoding: Decoding = DEFAULT_DECODING
+
+    @property
+    def pixel(self) -> tuple[int, np.dtype]:
+        """Number of channels and dtype of the decoded image."""
+        if isinstance(self.image, np.ndarray):
+            return self.image.shape[-1], self.image.dtype
+        return self.decoding.channels, np.dtype(self.decoding.dtype or "uint8")
 
 
 def class_of(record: Record) -> int:
@@ -88,13 +104,15 @@ class ArraySource:
     """`ImageSource` of decoded images of equal size in memory.
 
     Args:
-        images: uint8 array [n, h, w, 3], n >= 1, in [0, 255]; it is not copied.
+        images: array [n, h, w, c], n >= 1, of the form that `decoding` describes: by
+            default uint8 [n, h, w, 3], in [0, 255]. It is not copied.
         labels: integer array, converted to int32, or None. Shape [n]: the class of
             each image, NO_LABEL if unknown. Shape [n, c], multi-label: 1 if the image
             shows the class, -1 if it does not, 0 if the class is not counted.
         origin: file or folder of the arrays, for error messages.
         class_names: names of the classes, indexed by label; may be empty.
         notes: sentences about how the arrays were read, for the start of a run.
+        decoding: the number of channels and the dtype.
 
     Raises:
         ValueError: if a dtype, a shape or the number of labels is wrong, or a label is
@@ -109,8 +127,9 @@ class ArraySource:
         origin: str,
         class_names: Sequence[str] = (),
         notes: Sequence[str] = (),
+        decoding: Decoding = DEFAULT_DECODING,
     ):
-        self.images = _checked_images(np.asarray(images), origin)
+        self.images = _checked_images(np.asarray(images), origin, decoding)
         self.labels = None
         if labels is not None:
             self.labels = _checked_labels(np.asarray(labels), len(self.images), origin)
@@ -183,17 +202,73 @@ def require_split(split: str) -> None:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
 
 
-def _checked_images(images: np.ndarray, origin: str) -> np.ndarray:
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+def _checked_images(images: np.ndarray, origin: str, decoding: Decoding) -> np.ndarray:
+    got = f"got {images.dtype} {list(images.shape)}"
+    if decoding.dtype:
+        if images.ndim == 3 and decoding.channels == 1:
+            images = images[..., None]
+        if images.ndim != 4 or images.shape[-1] != decoding.channels:
+            raise ValueError(
+                f"{origin}: images must be [n, h, w, {decoding.channels}], got "
+                f"{list(images.shape)}; set config.data.channels to their last axis"
+            )
+    elif images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
             f"{origin}: images must be uint8 [n, h, w, 3] with 0 for black and 255 for "
-            f"white, got {images.dtype} {list(images.shape)}"
+            f"white, {got}{_as_they_are(images)}"
         )
     if images.size == 0:
         raise ValueError(
             f"{origin}: images {list(images.shape)} are empty; at least one is needed"
         )
-    return images
+    if not decoding.dtype:
+        return images
+    try:
+        return with_kept_values(images, decoding.dtype)
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}") from error
+
+
+def _as_they_are(images: np.ndarray) -> str:
+    """The fields with which images are used as they are."""
+    if images.ndim != 4 or images.dtype.kind not in "uif":
+        return ""
+    channels = images.shape[-1]
+    field = "dtype=auto" if channels == 3 else f"channels={channels}"
+    return f"; to use them as they are, set config.data.{field}"
+
+
+def with_kept_values(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Returns an array with the same values as uint8, uint16 or float32.
+
+    Other types of numbers become float32.
+
+    Args:
+        values: numbers of any type.
+        dtype: the type; "auto": any of the three.
+
+    Raises:
+        ValueError: if the type cannot hold the values, or one of them is not finite.
+    """
+    if values.dtype.kind not in "buif":
+        raise ValueError(f"values are {values.dtype}, but must be numbers")
+    if values.dtype not in (np.uint8, np.uint16):
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32, copy=False)
+        # the smallest and the largest value are not numbers if any value is not
+        if values.size and not np.isfinite([values.min(), values.max()]).all():
+            count = np.count_nonzero(~np.isfinite(values))
+            raise ValueError(
+                f"{count:,} values are NaN, infinite or too large for float32; "
+                "replace them, e.g. by numpy.nan_to_num"
+            )
+    wanted = values.dtype if dtype == "auto" else np.dtype(dtype)
+    if not np.can_cast(values.dtype, wanted):
+        raise ValueError(
+            f"values are {values.dtype}, but those of the data set are {wanted}; "
+            f"convert it, or set config.data.dtype={values.dtype} for a new run"
+        )
+    return values.astype(wanted, copy=False)
 
 
 def _checked_labels(labels: np.ndarray, num_images: int, origin: str) -> np.ndarray:

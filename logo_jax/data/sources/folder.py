@@ -142,7 +142,7 @@ def load_folder(
     folders = sub_folders(root)
     splits = find_splits(folders)
     if not splits["train"]:
-        found = scan(root)
+        found = scan(root, decoding)
         _require_training_folder(root, found)
         train = _labeled(root, found, kept, decoding)
         return FolderSplits(train, None, _without_train(train))
@@ -152,7 +152,8 @@ def load_folder(
             f"{root} has the folders {first} and {others[0]}; leave one of them, or "
             f"give the path of the training images, config.data.path={root / first}"
         )
-    train = _labeled(root / first, scan(root / first), kept, decoding)
+    found = scan(root / first, decoding)
+    train = _labeled(root / first, found, kept, decoding)
     return _with_test(root, train, splits, folders, kept)
 
 
@@ -170,7 +171,7 @@ def load_unsplit_folder(
         ValueError: if there are no images.
     """
     root = existing_folder(path)
-    found = scan(root)
+    found = scan(root, decoding)
     _, folders = found.files.folders(0)
     splits = _of_splits(find_splits(folders))
     level = 1 if splits and len(splits) == len(folders) else 0
@@ -188,7 +189,7 @@ def labeled_by_folders(root: Path, decoding: Decoding) -> FolderSource:
         FileNotFoundError: if the folder is missing.
         ValueError: if there are no images.
     """
-    return _labeled(existing_folder(root), scan(root), None, decoding)
+    return _labeled(existing_folder(root), scan(root, decoding), None, decoding)
 
 
 def existing_folder(path: str | Path) -> Path:
@@ -273,7 +274,7 @@ def _with_test(
     candidates = splits["val"] + splits["test"]
     test, reasons = None, []
     for name in candidates if train.num_classes else ():
-        found = scan(root / name)
+        found = scan(root / name, train.decoding)
         images = _labeled(root / name, found, kept, train.decoding, fewest=1)
         if images.num_classes:
             test = _with_classes_of(train, images)

@@ -8,13 +8,21 @@ from pathlib import Path
 import numpy as np
 
 from logo_jax.configs import local_path
-from logo_jax.data.sources.base import NO_LABEL, ArraySource, require_split
+from logo_jax.data.sources.base import (
+    DEFAULT_DECODING,
+    NO_LABEL,
+    ArraySource,
+    Decoding,
+    require_split,
+)
 from logo_jax.data.sources.folder import HOLD_OUT, find_splits, not_used
 
 _CHANNELS = (1, 3, 4)
 
 
-def load_npz_splits(path: str | Path) -> tuple[ArraySource, ArraySource | None, str]:
+def load_npz_splits(
+    path: str | Path, decoding: Decoding = DEFAULT_DECODING
+) -> tuple[ArraySource, ArraySource | None, str]:
     """Returns the training images, the labeled images for queries, and a remark.
 
     Without images for queries, these are None. The remark states which files are not
@@ -24,6 +32,7 @@ def load_npz_splits(path: str | Path) -> tuple[ArraySource, ArraySource | None, 
     Args:
         path: a folder with `train.npz` and, for queries, `val.npz` or `test.npz`; or a
             file, or a folder with a single one, of training images.
+        decoding: the number of channels and the dtype.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -31,17 +40,19 @@ def load_npz_splits(path: str | Path) -> tuple[ArraySource, ArraySource | None, 
     """
     path = local_path(path)
     if path.is_file():
-        train = _load(path)
+        train = _load(path, decoding)
         return train, None, _without_test(train)
     files = sorted(_existing(path, "train").glob("*.npz"))
     splits = find_splits([file.stem for file in files])
     tests = splits["val"] + splits["test"]
     single = [file.stem for file in files if len(files) == 1 and not tests]
     first = next(iter(splits["train"] + single), "train")
-    train = _load(path / f"{first}.npz")
+    train = _load(path / f"{first}.npz", decoding)
     if train.labels is None or not tests:
         return train, None, _without_test(train)
-    sources = [_load(path / f"{name}.npz", train.class_names) for name in tests]
+    sources = [
+        _load(path / f"{name}.npz", decoding, train.class_names) for name in tests
+    ]
     test = next((x for x in sources if x.labels is not None), sources[0])
     if test.labels is None or test.labels.shape[1:] != train.labels.shape[1:]:
         found = "none" if test.labels is None else list(test.labels.shape)
@@ -77,7 +88,7 @@ def load_npz(path: str | Path, split: str) -> ArraySource:
             have this form. Pickled objects are never loaded.
     """
     require_split(split)
-    return _load(_existing(path, split) / f"{split}.npz")
+    return _load(_existing(path, split) / f"{split}.npz", DEFAULT_DECODING)
 
 
 def _existing(path: str | Path, split: str) -> Path:
@@ -95,7 +106,9 @@ def _without_test(train: ArraySource) -> str:
     return f"there is no val.npz or test.npz next to {train.origin}; {HOLD_OUT}"
 
 
-def _load(file: Path, class_names: Sequence[str] = ()) -> ArraySource:
+def _load(
+    file: Path, decoding: Decoding, class_names: Sequence[str] = ()
+) -> ArraySource:
     """Loads a file; string labels are numbered as in `class_names`, if these exist."""
     if not file.is_file():
         raise FileNotFoundError(
@@ -106,7 +119,10 @@ def _load(file: Path, class_names: Sequence[str] = ()) -> ArraySource:
         raise ValueError(
             f"{file} must have an array 'images', got {sorted(arrays) or 'none'}"
         )
-    images, done = _as_rgb(arrays["images"])
+    if decoding.dtype:
+        images, done = _channels_last(arrays["images"], decoding.channels)
+    else:
+        images, done = _as_rgb(arrays["images"])
     labels = arrays.get("labels")
     if labels is not None:
         labels, class_names = _numbered(labels, class_names, file)
@@ -119,7 +135,12 @@ def _load(file: Path, class_names: Sequence[str] = ()) -> ArraySource:
         form = "strings" if class_names else "a column"
         notes.append(f"labels of {file} were {form}")
     return ArraySource(
-        images, labels, origin=str(file), class_names=class_names, notes=notes
+        images,
+        labels,
+        origin=str(file),
+        class_names=class_names,
+        notes=notes,
+        decoding=decoding,
     )
 
 
@@ -146,6 +167,16 @@ def _as_rgb(images: np.ndarray) -> tuple[np.ndarray, list[str]]:
         images = images[..., :3]
         done.append("with transparency, which is dropped")
     return np.ascontiguousarray(images), done
+
+
+def _channels_last(images: np.ndarray, channels: int) -> tuple[np.ndarray, list[str]]:
+    """Returns images as [n, h, w, channels], and what they were, if that is clear.
+
+    Images of which it is not clear are returned as they are.
+    """
+    if images.ndim == 4 and images.shape[-1] != channels == images.shape[1]:
+        return np.ascontiguousarray(np.moveaxis(images, 1, -1)), ["channels first"]
+    return images, []
 
 
 def _are_fractions(images: np.ndarray) -> bool:

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from logo_jax.data import readers
 from logo_jax.data.decode import readable_suffixes
+from logo_jax.data.sources.base import DEFAULT_DECODING, Decoding
 from logo_jax.data.sources.names import Names
 
 # Folders that file servers, archives and desktops write next to a user's files.
@@ -15,7 +17,12 @@ _JUNK = {
     *("@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin"),
     *("system volume information", "lost+found", "__macosx", "__pycache__"),
 }
-_PLUGINS = {".heic": "pillow-heif", ".heif": "pillow-heif"}
+_REMEDIES = {
+    **dict.fromkeys((".heic", ".heif"), "install pillow-heif to read them"),
+    **dict.fromkeys(
+        readers.KEPT_ONLY, "set config.data.channels, or dtype=auto, to read them"
+    ),
+}
 _NAMED = 5  # kinds of files that a line names
 
 
@@ -39,9 +46,8 @@ class Scan:
         """Returns a phrase that states what was passed over; "" if nothing was."""
         parts = []
         for suffix, count in self.other.most_common(_NAMED):
-            plugin = _PLUGINS.get(suffix)
-            needs = f" (install {plugin} to read them)" if plugin else ""
-            parts.append(f"{count:,} {suffix or 'without a suffix'}{needs}")
+            remedy = f" ({_REMEDIES[suffix]})" if suffix in _REMEDIES else ""
+            parts.append(f"{count:,} {suffix or 'without a suffix'}{remedy}")
         rest = self.other.total() - sum(n for _, n in self.other.most_common(_NAMED))
         parts += [f"{rest:,} other"] if rest else []
         files = [f"files: {', '.join(parts)}"] if parts else []
@@ -50,7 +56,7 @@ class Scan:
         return "; ".join(files + folders)
 
 
-def scan(root: str | Path) -> Scan:
+def scan(root: str | Path, decoding: Decoding = DEFAULT_DECODING) -> Scan:
     """Lists the image files below a folder; each folder is read once.
 
     Linked folders are followed unless they are read anyway or contain `root`. Folders
@@ -61,22 +67,31 @@ def scan(root: str | Path) -> Scan:
 
     Args:
         root: the folder.
+        decoding: how the files are decoded, which determines what an image file is.
 
     Raises:
         OSError: if a folder cannot be listed.
     """
     begin = time.monotonic()
-    walk = _Walk(str(root))
+    walk = _Walk(str(root), _suffixes(decoding))
     files = Names.of(walk.files()).sorted()
     return Scan(files, walk.other, walk.folders, time.monotonic() - begin)
+
+
+def _suffixes(decoding: Decoding) -> frozenset[str] | None:
+    """The suffixes of image files; None: all files."""
+    more = readers.suffixes(decoding)
+    if more is None:
+        return None
+    return frozenset(more) | (frozenset() if decoding.reader else readable_suffixes())
 
 
 class _Walk:
     """The folders that have been read, and what was passed over."""
 
-    def __init__(self, root: str):
+    def __init__(self, root: str, suffixes: frozenset[str] | None):
         self._root = root
-        self._suffixes = readable_suffixes()
+        self._suffixes = suffixes
         above = {*Path(root).absolute().parents, *Path(root).resolve().parents}
         self._above = {_identity(str(folder)) for folder in above}
         self._read: set[tuple[int, int]] = set()
@@ -129,7 +144,7 @@ class _Walk:
         """Whether the name is that of an image; counts other files."""
         _, dot, end = name.rpartition(".")
         suffix = f"{dot}{end}".lower() if dot else ""
-        if suffix in self._suffixes:
+        if self._suffixes is None or suffix in self._suffixes:
             return True
         self.other[suffix] += 1
         return False
