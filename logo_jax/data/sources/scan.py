@@ -23,6 +23,8 @@ _REMEDIES = {
         readers.KEPT_ONLY, "set config.data.channels, or dtype=auto, to read them"
     ),
 }
+# in the first lines of the pages that visualization/html_page.py writes
+PAGE_MARK = b'<meta name="generator" content="logo_jax">'
 _NAMED = 5  # kinds of files that a line names
 
 
@@ -62,7 +64,7 @@ def scan(root: str | Path, decoding: Decoding = DEFAULT_DECODING) -> Scan:
     Linked folders are followed unless they are read anyway or contain `root`. Folders
     are read under their own names first, and then under the names of links in sorted
     order, so the result does not depend on the file system. Hidden files and folders,
-    folders of file servers (`@eaDir`, `lost+found`) and folders of runs are passed
+    folders of file servers (`@eaDir`, `lost+found`), of runs and of reports are passed
     over.
 
     Args:
@@ -137,6 +139,9 @@ class _Walk:
         if folder and _is_run(path):
             self.folders["of runs"] += 1
             return
+        if folder and _is_page(path):
+            self.folders["of reports"] += 1
+            return
         with os.scandir(path) as entries:
             yield from (entry for entry in entries if not entry.name.startswith("."))
 
@@ -155,6 +160,15 @@ def _is_run(folder: str) -> bool:
         return os.path.lexists(os.path.join(folder, name))
 
     return has("config.json") and (has("metrics.jsonl") or has("checkpoints"))
+
+
+def _is_page(folder: str) -> bool:
+    """Whether a folder has a page of `report`, whose figures are next to it."""
+    try:
+        with open(os.path.join(folder, "index.html"), "rb") as file:
+            return PAGE_MARK in file.read(512)
+    except OSError:
+        return False
 
 
 def is_junk(name: str) -> bool:

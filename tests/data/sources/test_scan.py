@@ -4,6 +4,7 @@ import pytest
 
 from logo_jax.data import decode
 from logo_jax.data.sources.scan import scan
+from logo_jax.visualization.html_page import files
 from tests.data.pictures import encoded, smooth, write_folder
 
 
@@ -96,3 +97,13 @@ def test_an_installed_plugin_for_heic_is_used(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         scan(os.path.join(tmp_path, "none"))
+
+
+def test_a_report_is_not_trained_on_and_another_page_does_not_hide_images(tmp_path):
+    write_folder(tmp_path, {"a": 1, "report": 1, "gallery": 1})
+    for name, content in files("A title", []).items():
+        (tmp_path / "report" / name).write_bytes(content)
+    (tmp_path / "gallery" / "index.html").write_text("<!doctype html><html></html>")
+    found = scan(tmp_path)
+    assert tuple(found.files) == ("a/0.png", "gallery/0.png")
+    assert found.folders["of reports"] == 1
