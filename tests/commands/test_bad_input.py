@@ -130,7 +130,6 @@ VALUES = [
     ("train.num_steps=-4", "config.train.num_steps=-4 must be"),
     ("train.num_epochs=0", "config.train.num_epochs=0"),
     ("train.log_every_steps=0", "config.train.log_every_steps=0"),
-    ("monitor.knn=()", "config.monitor.knn=() must be pairs"),
     (
         "monitor.knn=((3,0.1))",
         "config.monitor.knn=((3,0.1)) must be a tuple of tuples, such as "

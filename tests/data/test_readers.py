@@ -156,7 +156,7 @@ def test_the_statistics_are_those_of_all_pixels():
     images = RNG.normal(5, [1, 2], (20, 4, 4, 2)).astype(np.float32)
     source = ArraySource(images, origin="x", decoding=kept(2))
     found = measure(source)
-    assert (found.dtype, found.count, found.total) == ("float32", 20, 20)
+    assert (found.dtype, found.num_images, found.total) == ("float32", 20, 20)
     assert (found.lowest, found.highest) == (images.min(), images.max())
     np.testing.assert_allclose(found.mean, images.mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(found.std, images.std((0, 1, 2)), rtol=1e-4)

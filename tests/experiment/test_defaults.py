@@ -158,7 +158,7 @@ def test_all_chosen_values_are_plain_and_a_config_with_them_describes_a_method()
 
 def test_the_estimate_of_memory_is_linear_in_the_pixels():
     spec = make_spec(load("folder").to_dict(), num_devices=1)
-    small, large = (memory.forward_bytes(spec.encoder, side) for side in (64, 128))
+    small, large = (memory.forward_bytes(spec.encoder, side, 3) for side in (64, 128))
     assert 3.8 < large / small < 4.1  # the head does not depend on the pixels
     assert small > 64 * 64 * 3 * 4
 
