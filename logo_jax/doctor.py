@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.data is not None:
         return survey_data(options)
     if options.config is None:
-        parser.error("--config=NAME or --data=DIR must be given")
+        parser.error("--config=NAME or --data=DIR is required")
     with _cli.input_errors():
         config = _cli.load_config(options).to_dict()
         published = configs.load(options.config).to_dict()

@@ -54,7 +54,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"{report['encoder']} on {report['dataset']} ({splits})"
     for name, value in report["values"].items():
         yield f"{name:32s} {value:6.2f} %"
-    yield f"{report['seconds']} s on {report['devices']}"
+    yield f"{report['seconds']:.1f} s on {report['devices']}"
     if "note" in report:
         yield f"note: {report['note']}"
 

@@ -15,6 +15,7 @@ from logo_jax.data.survey import Survey, survey
 from logo_jax.experiment import ExperimentSpec, make_spec
 from logo_jax.experiment.choosing import chosen
 from logo_jax.experiment.config import parse
+from logo_jax.experiment.measured import with_measured
 from logo_jax.training import atomic
 from logo_jax.visualization import data_page
 from logo_jax.visualization.data_page import Copies, Surveyed
@@ -89,8 +90,8 @@ def describe_data(
     yield Line("ok", "images", _images(data))
     for note in data.notes:
         yield Line("warn" if "passed over" in note else "ok", "notes", note)
-    spec, line = _spec(config, mesh, data)
-    yield line
+    spec, data, chosen_lines = _spec(config, mesh, data)
+    yield from chosen_lines
     parts = data_page.parts_of(data)
     surveys = {
         name: survey(
@@ -108,7 +109,8 @@ def describe_data(
         lines = [x for found in surveys.values() for x in found.damaged]
         _write(damaged, "".join(f"{line}\n" for line in lines))
         yield Line("ok", "list", f"{damaged} lists the damaged images")
-    about = [f"{_images(data)}.", *(f"{x}." for x in data.notes), line.text]
+    about = [f"{_images(data)}.", *(f"{x}." for x in data.notes)]
+    about += [line.text for line in chosen_lines]
     content = data_page.sections(surveyed, copies, spec, about)
     _write(out, page(f"Images of {data.train.origin}", content))
     yield Line("ok", "page", f"wrote {out}")
@@ -130,14 +132,17 @@ def _images(data: ExperimentData) -> str:
 
 def _spec(
     config: Mapping[str, Any], mesh: Mesh, data: ExperimentData
-) -> tuple[ExperimentSpec, Line]:
-    """Returns the experiment that would be trained, for its crops, and a finding."""
+) -> tuple[ExperimentSpec, ExperimentData, list[Line]]:
+    """Returns the experiment that would be trained, its images and findings."""
     try:
         config, text = chosen(config, None, mesh, lambda: data)
         line = Line("ok", "chosen", text or "nothing: the config states all fields")
     except ValueError as error:
         line = Line("FAIL", "chosen", str(error))
-    return make_spec({**config, "seeds": 1}, num_devices=mesh.devices.size), line
+    typed, data, notes = with_measured(parse({**config, "seeds": 1}), data)
+    found = Line("ok", "values", "; ".join(notes) or "colors of 8 bits")
+    spec = make_spec(typed, num_devices=mesh.devices.size)
+    return spec, data, [line, found]
 
 
 def _read(surveyed: Surveyed, copies: Copies, max_corrupt: float) -> Iterator[Line]:

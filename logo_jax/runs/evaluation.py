@@ -172,7 +172,7 @@ def as_report(subject: FrozenEncoder, result: EvalResult, seconds: float) -> Rep
         "settings": result.settings,
         "resolution": {"resize": monitor.resize, "crop": monitor.crop},
         "augmentation": result.augmentation,
-        "seconds": round(seconds, 1),
+        "seconds": round(seconds, 3),
         **workdir.describe_machine(subject.mesh),
     }
 

@@ -87,7 +87,7 @@ def test_compiled_code_takes_any_batch_of_stored_images_on_every_platform(
     assert "differ by" in capsys.readouterr().out
     exported = jax.export.deserialize(bytearray(out.read_bytes()))
     assert exported.platforms == ("cpu", "cuda", "tpu")
-    backbone, augment, side = convert.read(folder)
+    backbone, augment, side, *_ = convert.read(folder)
     images = np.random.default_rng(1).integers(0, 256, (3, side, side, 3), np.uint8)
     mean, std = np.array(augment.mean), np.array(augment.std)
     expected = backbone.features(np.float32((images / 255 - mean) / std))

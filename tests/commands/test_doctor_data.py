@@ -91,7 +91,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(photos, capsys):
     for argv, message in (
         ([f"--data={photos}", f"--out={photos}/x.html"], "is in the folder of the im"),
         (["--data=/no/where"], "--data=/no/where does not exist; give a folder"),
-        ([], "--config=NAME or --data=DIR must be given"),
+        ([], "--config=NAME or --data=DIR is required"),
     ):
         with pytest.raises(SystemExit) as ended:
             run(*argv)
@@ -122,3 +122,19 @@ def test_equal_images_are_found_and_different_shapes_are_not_equal():
     assert one.num_bytes > images.nbytes - 1
     sizes = survey(ArraySource(images, origin="one"), limit=2).sizes
     assert sizes.tolist() == [[2, 3], [2, 3]]
+
+
+def test_images_of_two_channels_are_described_with_their_measured_values(
+    tmp_path, capsys
+):
+    root = tmp_path / "images"
+    root.mkdir()
+    images = np.linspace(0, 4, 8 * 32 * 32 * 2, dtype=np.float32)
+    for i, image in enumerate(images.reshape(8, 32, 32, 2)):
+        np.save(root / f"{i}.npy", image)
+    flags = [flag for flag in FLAGS if "grayscale" not in flag]
+    flags += ["--config.data.channels=2", f"--out={tmp_path / 'page.html'}"]
+    assert doctor.main([f"--data={root}", *flags]) == 0
+    out = capsys.readouterr().out
+    assert "2 channels of float32: 0 becomes 0 and 4 becomes 1; mean (0.5, 0.5)" in out
+    assert 'id="crops"' in (tmp_path / "page.html").read_text()
