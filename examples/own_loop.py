@@ -34,6 +34,7 @@ crops = {
         solarize_prob=0.0,
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
+        value_range=(0.0, 255.0),
     ),
 }
 images = load_digits().images.repeat(2, axis=1).repeat(2, axis=2) / 16 * 255

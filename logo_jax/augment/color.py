@@ -315,7 +315,7 @@ class AugmentSpec:
     solarize_prob: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    value_range: tuple[float, float] = BYTES
+    value_range: tuple[float, float]
 
     def __post_init__(self):
         for name in _PROBABILITIES:
