@@ -39,37 +39,21 @@ from logo_jax.data.load import ExperimentData, load_images
 from logo_jax.data.sources.base import ImageSource
 from logo_jax.experiment import Experiment, ExperimentSpec, make_experiment, make_spec
 from logo_jax.experiment.choosing import chosen
-from logo_jax.experiment.config import DataConfig, TrainConfig, parse
+from logo_jax.experiment.config import TrainConfig, parse
 from logo_jax.experiment.data import usable_memory
 from logo_jax.experiment.defaults import open_fields
 from logo_jax.experiment.memory import remedy, step_bytes, stored_bytes
 from logo_jax.experiment.starting import recorded
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.runs import data_report
-from logo_jax.training import atomic, workdir
+from logo_jax.runs.data_report import Finding
+from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.schedule import TrainingSchedule
 
 Made = TypeVar("Made")
 PROBLEMS = (ValueError, TypeError, OSError, jax.errors.JaxRuntimeError)
 TIGHT = 0.9  # fraction of the free space or memory; a check warns above it
-
-
-class Finding(NamedTuple):
-    """Result of a check.
-
-    Attributes:
-        verdict: "ok", "warn" or "FAIL".
-        subject: name of the check, one word.
-        text: what was found; for "FAIL", also the remedy.
-    """
-
-    verdict: str
-    subject: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.verdict:5}{self.subject:9}{self.text}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,7 +106,7 @@ def survey_data(options: argparse.Namespace) -> int:
             config, make_mesh(), out, limit=options.sample, damaged=options.damaged
         ):
             text = line.text.replace("\n", "\n" + " " * 12)
-            print(Finding(line.verdict, line.subject, text), flush=True)
+            print(line._replace(text=text), flush=True)
             verdicts.add(line.verdict)
     return 2 if "FAIL" in verdicts else 0
 
@@ -179,7 +163,7 @@ def examine(
     saved = found.steps if found else []
     yield _batch(spec, mesh)
     if damaged is not None:
-        yield from _images(spec.config.data, damaged)
+        yield from _images(images, spec.config.data.threads, damaged)
     opened = yield from _attempt(
         "data",
         lambda: _opened(config, folder, mesh, images()),
@@ -215,17 +199,18 @@ def _chosen(
     return None if made is None else made[0]
 
 
-def _images(config: DataConfig, file: pathlib.Path) -> Iterator[Finding]:
+def _images(
+    images: Callable[[], ExperimentData], threads: int, file: pathlib.Path
+) -> Iterator[Finding]:
     """Decodes all images, and writes the names of those that cannot be decoded."""
     try:
-        sources = _distinct(load_images(config.location))
+        sources = _distinct(images())
         found = list(
             itertools.chain.from_iterable(
-                eval_crops.damaged(source, threads=config.threads) for source in sources
+                eval_crops.damaged(source, threads=threads) for source in sources
             )
         )
-        text = "".join(f"{line}\n" for line in found)
-        atomic.write_text(file, text.encode("utf-8", "backslashreplace").decode())
+        data_report.write_lines(file, found)
     except PROBLEMS as error:
         yield Finding("FAIL", "images", " ".join(str(error).split()))
         return

@@ -9,6 +9,15 @@ import jax.numpy as jnp
 from logo_jax.networks.batch_norm import BatchNorm
 
 BACKBONE = "tests.backbones:TwoConvolutions"
+# config fields of a run whose network and colors do not matter
+CHEAP = {
+    "encoder.backbone": BACKBONE,
+    "encoder.width": 4,
+    "encoder.head_hidden": 8,
+    "encoder.embedding_dim": 8,
+    "augment.jitter_prob": 0.0,
+    "augment.grayscale_prob": 0.0,
+}
 
 
 class TwoConvolutions(nn.Module):

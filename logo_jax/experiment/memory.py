@@ -68,12 +68,8 @@ def remedy(experiment: Experiment, limit: float, needed: float) -> str:
         limit: bytes of a device that a run can use.
         needed: bytes of a device that the step needs.
     """
-    examples = experiment.loader.shapes()
-    settings = _settings_that_fit(experiment, examples, np.int32(0), limit, needed)
-    return (
-        " or ".join(itertools.islice(settings, 2))
-        or "smaller crops or a smaller network"
-    )
+    settings = itertools.islice(_settings_that_fit(experiment, limit, needed), 2)
+    return " or ".join(settings) or "smaller crops or a smaller network"
 
 
 def step_bytes(compiled: Any) -> int:
@@ -137,7 +133,7 @@ def _bytes(aval: Any) -> int:
 
 
 def _settings_that_fit(
-    experiment: Experiment, examples: Any, epoch: Any, limit: float, needed: float
+    experiment: Experiment, limit: float, needed: float
 ) -> Iterator[str]:
     """Yields settings whose compiled step fits, as assignments of config fields.
 
@@ -148,14 +144,14 @@ def _settings_that_fit(
     """
     config = experiment.spec.config
     batch_size, remat = config.data.batch_size, config.encoder.remat
-    trial = _Trial(experiment, examples, epoch, remat)
+    trial = _Trial(experiment, remat)
     trial.know(needed)
     if parts := trial.fewest_parts(AIM * limit):
         size = trial.needed(batch_size, parts) / GIB
         yield f"config.train.accumulate={parts} ({size:.3g} GiB)"
     without_remat = 0
     for again in dict.fromkeys((remat, True)):
-        trial = _Trial(experiment, examples, epoch, again)
+        trial = _Trial(experiment, again)
         fitting = trial.largest_batch(AIM * limit)
         if fitting is None or fitting <= without_remat:
             continue
@@ -173,14 +169,10 @@ class _Trial:
 
     Attributes:
         experiment: the experiment.
-        examples: the shapes of a batch.
-        epoch: an epoch.
         remat: value of config.encoder.remat.
     """
 
     experiment: Experiment
-    examples: Any
-    epoch: Any
     remat: bool
 
     def __post_init__(self):
@@ -252,10 +244,10 @@ class _Trial:
                 x.dtype,
                 sharding=x.sharding,
             ),
-            self.examples,
+            self.experiment.loader.shapes(),
         )
         state = _on_mesh(spec.shapes, self.experiment)
-        compiled = step.trace(state, examples, self.epoch).lower().compile()
+        compiled = step.trace(state, examples, np.int32(0)).lower().compile()
         return step_bytes(compiled) + stored_bytes(self.experiment)
 
     def _step(self, batch_size: int, parts: int) -> tuple[ExperimentSpec, TrainStep]:

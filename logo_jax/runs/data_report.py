@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,12 +25,21 @@ SKEWED = 10  # times as many images in the largest class as in the smallest
 EVERY = 5.0  # seconds between lines of progress
 
 
-class Line(NamedTuple):
-    """A finding: "ok", "warn" or "FAIL"; its subject in one word; and a text."""
+class Finding(NamedTuple):
+    """The result of one check.
+
+    Attributes:
+        verdict: "ok", "warn" or "FAIL".
+        subject: name of the check, one word.
+        text: what was found; for "FAIL", also the remedy.
+    """
 
     verdict: str
     subject: str
     text: str
+
+    def __str__(self) -> str:
+        return f"{self.verdict:5}{self.subject:9}{self.text}"
 
 
 def with_data(config: Mapping[str, Any], data: str) -> dict[str, Any]:
@@ -71,7 +80,7 @@ def describe_data(
     *,
     limit: int = 0,
     damaged: Path | None = None,
-) -> Iterator[Line]:
+) -> Iterator[Finding]:
     """Yields findings about the images of a config, and writes a page about them.
 
     Args:
@@ -87,9 +96,9 @@ def describe_data(
     """
     typed = parse(config)
     data = load_images(typed.data.location)
-    yield Line("ok", "images", _images(data))
+    yield Finding("ok", "images", _images(data))
     for note in data.notes:
-        yield Line("warn" if "passed over" in note else "ok", "notes", note)
+        yield Finding("warn" if "passed over" in note else "ok", "notes", note)
     spec, data, chosen_lines = _spec(config, mesh, data)
     yield from chosen_lines
     parts = data_page.parts_of(data)
@@ -107,13 +116,18 @@ def describe_data(
     yield from _read(surveyed, copies, typed.data.max_corrupt)
     if damaged is not None:
         lines = [x for found in surveys.values() for x in found.damaged]
-        _write(damaged, "".join(f"{line}\n" for line in lines))
-        yield Line("ok", "list", f"{damaged} lists the damaged images")
+        write_lines(damaged, lines)
+        yield Finding("ok", "list", f"{damaged} lists the damaged images")
     about = [f"{_images(data)}.", *(f"{x}." for x in data.notes)]
     about += [line.text for line in chosen_lines]
     content = data_page.sections(surveyed, copies, spec, about)
     _write(out, page(f"Images of {data.train.origin}", content))
-    yield Line("ok", "page", f"wrote {out}")
+    yield Finding("ok", "page", f"wrote {out}")
+
+
+def write_lines(file: Path, lines: Iterable[str]) -> None:
+    """Writes lines; bytes of names that are not UTF-8 are written as escapes."""
+    _write(file, "".join(f"{line}\n" for line in lines))
 
 
 def _write(file: Path, text: str) -> None:
@@ -132,50 +146,50 @@ def _images(data: ExperimentData) -> str:
 
 def _spec(
     config: Mapping[str, Any], mesh: Mesh, data: ExperimentData
-) -> tuple[ExperimentSpec, ExperimentData, list[Line]]:
+) -> tuple[ExperimentSpec, ExperimentData, list[Finding]]:
     """Returns the experiment that would be trained, its images and findings."""
     try:
         config, text = chosen(config, None, mesh, lambda: data)
-        line = Line("ok", "chosen", text or "nothing: the config states all fields")
+        line = Finding("ok", "chosen", text or "nothing: the config states all fields")
     except ValueError as error:
-        line = Line("FAIL", "chosen", str(error))
+        line = Finding("FAIL", "chosen", str(error))
     typed, data, notes = with_measured(parse({**config, "seeds": 1}), data)
-    found = Line("ok", "values", "; ".join(notes) or "colors of 8 bits")
+    found = Finding("ok", "values", "; ".join(notes) or "colors of 8 bits")
     spec = make_spec(typed, num_devices=mesh.devices.size)
     return spec, data, [line, found]
 
 
-def _read(surveyed: Surveyed, copies: Copies, max_corrupt: float) -> Iterator[Line]:
+def _read(surveyed: Surveyed, copies: Copies, max_corrupt: float) -> Iterator[Finding]:
     """Yields findings about the images that were read."""
     surveys = surveyed.surveys.values()
     count = sum(len(found.ids) for found in surveys)
     total = sum(map(len, surveyed.parts.values()))
     num_bytes = sum(found.num_bytes for found in surveys)
     of = "all" if count == total else f"{count:,} evenly spaced of"
-    yield Line("ok", "read", f"{of} {total:,} images, {num_bytes / 2**20:,.1f} MiB")
+    yield Finding("ok", "read", f"{of} {total:,} images, {num_bytes / 2**20:,.1f} MiB")
     yield _sizes(list(surveys))
     bad = sum(len(found.damaged) for found in surveys)
     text = f"{bad:,} of {count:,} cannot be decoded"
     if bad > max_corrupt * count:
         text += f", more than config.data.max_corrupt={max_corrupt} allows"
-        yield Line("FAIL", "damaged", f"{text}; repair or remove them")
+        yield Finding("FAIL", "damaged", f"{text}; repair or remove them")
     else:
-        yield Line("warn" if bad else "ok", "damaged", text)
+        yield Finding("warn" if bad else "ok", "damaged", text)
     text = (
         f"{copies.number:,} of {count:,} images are copies of others; "
         f"{copies.leaked:,} queries are training images; {copies.contradictory:,} "
         "groups of copies have different classes"
     )
-    yield Line("warn" if copies.number else "ok", "copies", text)
+    yield Finding("warn" if copies.number else "ok", "copies", text)
     for name, source in surveyed.parts.items():
         if counts := data_page.class_counts(source, surveyed.surveys[name]):
             yield _balance(name, counts)
 
 
-def _sizes(surveys: list[Survey]) -> Line:
+def _sizes(surveys: list[Survey]) -> Finding:
     sizes = np.concatenate([found.sizes for found in surveys])
     if not len(sizes):
-        return Line("FAIL", "sizes", "no image can be decoded")
+        return Finding("FAIL", "sizes", "no image can be decoded")
     kinds = sum((found.kinds for found in surveys), surveys[0].kinds.__class__())
     short = sizes.min(1)
     formats = ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common(5))
@@ -183,14 +197,14 @@ def _sizes(surveys: list[Survey]) -> Line:
         f"short side {short.min():,} to {short.max():,} px, median "
         f"{np.median(short):,.0f}; {formats}"
     )
-    return Line("ok", "sizes", text)
+    return Finding("ok", "sizes", text)
 
 
-def _balance(part: str, counts: Mapping[str, int]) -> Line:
+def _balance(part: str, counts: Mapping[str, int]) -> Finding:
     largest = max(counts, key=lambda name: counts[name])
     smallest = min(counts, key=lambda name: counts[name])
     skewed = counts[largest] > SKEWED * counts[smallest]
-    return Line(
+    return Finding(
         "warn" if skewed else "ok",
         "classes",
         f"{part}: {len(counts):,} classes of {counts[smallest]:,} ({smallest}) to "

@@ -8,17 +8,9 @@ import pytest
 from logo_jax import doctor
 from logo_jax.data.sources.base import ArraySource
 from logo_jax.data.survey import equal_images, survey
-from tests.backbones import BACKBONE
+from tests.backbones import CHEAP
 from tests.data.pictures import encoded, smooth, write_folder
 
-CHEAP = {
-    "encoder.backbone": BACKBONE,
-    "encoder.width": 4,
-    "encoder.head_hidden": 8,
-    "encoder.embedding_dim": 8,
-    "augment.jitter_prob": 0.0,
-    "augment.grayscale_prob": 0.0,
-}
 FLAGS = [f"--config.{name}={value}" for name, value in CHEAP.items()]
 
 

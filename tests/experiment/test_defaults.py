@@ -15,7 +15,7 @@ from logo_jax.experiment import choosing, make_spec, memory, parse
 from logo_jax.experiment.defaults import Facts, choose, open_fields
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
-from tests.backbones import BACKBONE
+from tests.backbones import CHEAP
 
 MANY = 10**6  # images of a step that fit
 
@@ -168,15 +168,7 @@ def test_a_run_stores_what_was_chosen_and_keeps_it_when_it_is_resumed(
 ):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (24, 8, 8, 3), np.uint8)
-    fields = {
-        "encoder.backbone": BACKBONE,
-        "encoder.width": 4,
-        "encoder.head_hidden": 8,
-        "encoder.embedding_dim": 8,
-        "augment.jitter_prob": 0.0,
-        "augment.grayscale_prob": 0.0,
-        "train.num_steps": 1,
-    }
+    fields = CHEAP | {"train.num_steps": 1}
     call: Any = {"config": "folder:baseline", "workdir": tmp_path / "run", **fields}
     run = logo_jax.pretrain(images, **call)
     printed = capfd.readouterr().err

@@ -106,8 +106,8 @@ def test_settings_are_the_largest_that_fit(limit, expected, monkeypatch):
     spec = make_spec(load("quickstart:baseline", fields).to_dict(), num_devices=2)
     mesh = make_mesh(jax.devices()[:2])
     made = Experiment(spec, mesh, None, "", None, None, None)  # what is looked at
-    whole = needed(memory._Trial(made, None, 0, False), 48, 1)
-    found = list(memory._settings_that_fit(made, None, 0, limit * 2**30, whole))
+    whole = needed(memory._Trial(made, False), 48, 1)
+    found = list(memory._settings_that_fit(made, limit * 2**30, whole))
     assert len(found) == len(expected)
     for text, part in zip(found, expected, strict=True):
         assert part in text
