@@ -7,10 +7,26 @@ no time.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from logo_jax.api import ImageEncoder, InputError, Run, load_encoder, pretrain
+    from logo_jax.api import (
+        ImageClassifier,
+        ImageEncoder,
+        InputError,
+        Run,
+        load_classifier,
+        load_encoder,
+        pretrain,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["ImageEncoder", "InputError", "Run", "load_encoder", "pretrain"]
+__all__ = [
+    "ImageClassifier",
+    "ImageEncoder",
+    "InputError",
+    "Run",
+    "load_classifier",
+    "load_encoder",
+    "pretrain",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,6 @@ stderr.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from logo_jax import _cli
 from logo_jax.data.load import load_unsplit
 from logo_jax.data.sources.folder import FolderSource
 from logo_jax.data.sources.huggingface import HuggingFaceSource
+from logo_jax.data.sources.names import as_utf8
 from logo_jax.evaluation.features import Features
 from logo_jax.experiment.image_encoder import load_image_encoder
 from logo_jax.experiment.pretrained import ENCODERS
@@ -118,15 +118,6 @@ def write_parquet(path: Path, images: Images, features: Features) -> None:
         names = list(map(as_utf8, images.class_names))
         columns["class_name"] = [names[i] if i >= 0 else None for i in features.labels]
     parquet.write_table(pa.table(columns), path)
-
-
-def as_utf8(name: str) -> str:
-    r"""Returns the name of a file, with the bytes escaped that are not UTF-8.
-
-    >>> print(as_utf8(os.fsdecode(b"\xe9t\xe9.png")))
-    \xe9t\xe9.png
-    """
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ protocol (splits, settings, resolution, versions), to WORKDIR/evaluations/NAME.j
 
 Exit codes: 0 if the evaluation is done or was stopped by SIGTERM; 2 for bad input,
 which is reported in one line on stderr; 130 if stopped by Ctrl-C. The same command
-resumes an interrupted linear probe.
+resumes an interrupted linear probe or fine-tuning.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from logo_jax import _cli, protocols
+from logo_jax.data import few_labels
 from logo_jax.evaluation.metrics import METRICS
 from logo_jax.experiment.pretrained import ENCODERS
 from logo_jax.runs import evaluation
@@ -52,9 +53,12 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     splits = ", ".join(f"{count:,} {name}" for name, count in report["splits"].items())
     yield f"{report['protocol']}"
     yield f"{report['encoder']} on {report['dataset']} ({splits})"
+    if "labels" in report:
+        yield few_labels.summary(report["labels"])
     for name, value in report["values"].items():
         yield f"{name:32s} {value:6.2f} %"
     yield f"{report['seconds']:.1f} s on {report['devices']}"
+    yield from report.get("notes", ())
     if "note" in report:
         yield f"note: {report['note']}"
 
@@ -138,17 +142,44 @@ def _parser() -> _cli.Parser:
         help="metric of --protocol=transfer (default: the metric of the data set, or "
         "top1 if the paper does not use the data set) or --protocol=svm (default map)",
     )
-    _add_linear(parser)
+    _add_labels(parser)
+    _add_training(parser)
     return parser
 
 
-def _add_linear(parser: _cli.Parser) -> None:
-    group = parser.add_argument_group("flags of --protocol=linear")
+def _labels(text: str) -> str:
+    try:
+        return str(few_labels.parse_amount(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _add_labels(parser: _cli.Parser) -> None:
+    group = parser.add_argument_group("few labels, for all protocols except svm")
+    group.add_argument(
+        "--labels",
+        metavar="FRACTION|N",
+        type=_labels,
+        help="labels to train on, or to classify by: a fraction of those of each "
+        "class, such as 0.01, or a whole number per class, such as 10; default: all",
+    )
+    group.add_argument(
+        "--labels_seed",
+        metavar="SEED",
+        type=_cli.at_least(0),
+        help="seed of the draw of the labels; default 0",
+    )
+
+
+def _add_training(parser: _cli.Parser) -> None:
+    group = parser.add_argument_group("flags of --protocol=linear and finetune")
     group.add_argument(
         "--recipe",
         choices=protocols.RECIPES,
-        help="moco (default): SGD as in MoCo; simsiam: LARS as in SimSiam, both on "
-        "random crops; features: SGD on cached features over a grid of settings",
+        help="linear: moco (default), SGD as in MoCo; simsiam, LARS as in SimSiam, "
+        "both on random crops; features, SGD on cached features over a grid of "
+        "settings. finetune: byol (default), 5 learning rates and 2 lengths; simclr, 7 "
+        "learning rates and 8 weight decays, 20,000 steps each; moco, one setting",
     )
     group.add_argument(
         "--num_epochs",
@@ -166,13 +197,14 @@ def _add_linear(parser: _cli.Parser) -> None:
         "--learning_rate",
         metavar="RATE",
         type=float,
-        help="learning rate for a batch size of 256; default: the recipe's",
+        help="linear: learning rate for a batch size of 256; finetune: of a step, in "
+        "place of the grid's; default: the recipe's",
     )
     group.add_argument(
         "--weight_decay",
         metavar="DECAY",
         type=float,
-        help="weight decay; default: the recipe's",
+        help="weight decay, in place of a grid's; default: the recipe's",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from logo_jax.configs import local_paths
-from logo_jax.data import datasets, readers, splits
+from logo_jax.data import datasets, few_labels, readers, splits
 from logo_jax.data.sources import photographs
 from logo_jax.data.sources.base import (
     DEFAULT_DECODING,
@@ -52,12 +52,15 @@ class ExperimentData(NamedTuple):
         queries: labeled test images; None if there are no labels or no test set.
         remark: with queries, what is not used; without, why there are none and what
             would give some.
+        few: if an evaluation uses a part of the labels, its labeled images as a JSON
+            object (`few_labels.described`); they are both `train` and `bank`.
     """
 
     train: ImageSource
     bank: ImageSource | None = None
     queries: ImageSource | None = None
     remark: str = ""
+    few: Mapping[str, Any] | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -274,6 +277,32 @@ def prepare_missing(location: DataLocation, *, quiet: bool = False) -> None:
         prepare.prepare_missing(location.name, location.data_dir, quiet=quiet)
 
 
+def with_few_labels(
+    data: ExperimentData, amount: few_labels.Amount, seed: int
+) -> ExperimentData:
+    """Returns data of whose labeled training images only some of each class are left.
+
+    Args:
+        data: labeled images as they are loaded.
+        amount: how many images of each class.
+        seed: seed of the draw.
+
+    Raises:
+        ValueError: if there are no labels or several per image, or if a class has fewer
+            images than the amount.
+    """
+    bank = data.bank
+    if bank is None:
+        raise ValueError(
+            f"--labels={amount} needs labeled training and test images; choose another "
+            f"--dataset ({data.why_no_queries})"
+        )
+    few = few_labels.draw(bank, amount, seed)
+    kept = Subset(bank, few.rows, f"{bank.origin} ({len(few.rows):,} labels)")
+    found = few_labels.described(few, bank)
+    return data._replace(train=kept, bank=kept, few=found)
+
+
 class Split(NamedTuple):
     """Labeled images and their division into train, validation and test sets.
 
@@ -289,16 +318,23 @@ class Split(NamedTuple):
     metric: str
 
 
-def load_split(location: DataLocation, given: ExperimentData | None = None) -> Split:
+def load_split(
+    location: DataLocation,
+    given: ExperimentData | None = None,
+    *,
+    balanced: bool = False,
+) -> Split:
     """Loads the split on which a classifier is trained, validated and tested.
 
     This is the paper's split if the paper transfers to the data set. For other data
-    sets, a fifth of the bank is held out for validation. If `val_size` is set, the
-    held-out images replace the test set, which is not read.
+    sets, and for a part of the labels, a fifth of the bank is held out for validation.
+    If `val_size` is set, the held-out images replace the test set, which is not read.
 
     Args:
         location: location of the images.
         given: the images of the location, if they are in memory.
+        balanced: whether a fifth of each class is held out, not a fifth of all images;
+            it always is for a part of the labels.
 
     Raises:
         ValueError: if the source is unknown, its name or path is missing, the data do
@@ -307,7 +343,8 @@ def load_split(location: DataLocation, given: ExperimentData | None = None) -> S
     """
     is_tfds = location.source == "tfds"
     entry = datasets.find(location.name) if is_tfds else None
-    if entry and entry.split and not location.val_size:
+    has_few = given is not None and given.few is not None
+    if entry and entry.split and not location.val_size and not has_few:
         from logo_jax.data.sources import tfds as tfds_source
 
         folder = tfds_source.directory(location.data_dir)
@@ -323,7 +360,8 @@ def load_split(location: DataLocation, given: ExperimentData | None = None) -> S
             f"{data.train.origin} has no labeled training and test set, which a "
             f"classifier needs; choose another --dataset ({data.why_no_queries})"
         )
-    held_out = splits.ValidationSplit(round(len(data.bank) / 5))
+    fifth = splits.ValidationSplit(round(len(data.bank) / 5))
+    held_out = splits.BalancedSplit() if balanced or has_few else fifth
     draw = functools.partial(held_out.draw, rng=np.random.default_rng(0))
     metric = entry.metric if entry else "top1"
     return Split({"train": data.bank, "test": data.queries}, draw, metric)

@@ -91,6 +91,45 @@ class ValidationSplit:
 
 
 @dataclass(frozen=True)
+class BalancedSplit:
+    """Takes a fifth of each class of the training split for validation.
+
+    A class with one image has none for validation; one with two images or more has one
+    or more for training and for validation.
+
+    Attributes:
+        train: split from which validation rows are held out.
+        test: split to test on.
+    """
+
+    train: str = "train"
+    test: str = "test"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits whose labels `draw` needs."""
+        return self.train, self.test
+
+    def draw(self, labels: Labels, rng: np.random.Generator) -> dict[str, SplitRows]:
+        """Returns the remaining training rows, the held-out rows and all test rows."""
+        of_train = labels[self.train]
+        rows = rng.permutation(len(of_train))
+        classes, sizes = np.unique(of_train, return_counts=True)
+        held = [
+            rows[of_train[rows] == label][: min(max(1, round(size / 5)), size - 1)]
+            for label, size in zip(classes, sizes.tolist(), strict=True)
+        ]
+        val = np.sort(np.concatenate(held))
+        train = np.setdiff1d(rows, val)
+        test = np.arange(len(labels[self.test]))
+        return {
+            "train": SplitRows(self.train, train),
+            "val": SplitRows(self.train, val),
+            "test": SplitRows(self.test, test),
+        }
+
+
+@dataclass(frozen=True)
 class PerClassSplit:
     """Fixed numbers of train and validation rows per class; the rest is for testing.
 

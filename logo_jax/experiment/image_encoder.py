@@ -28,7 +28,7 @@ from logo_jax.data.sources.base import (
     with_kept_values,
 )
 from logo_jax.evaluation.features import Features, extract
-from logo_jax.experiment import pretrained
+from logo_jax.experiment import classifier_folder, pretrained
 from logo_jax.experiment.config import parse
 from logo_jax.interop import huggingface, pretrained_files
 from logo_jax.parallel.mesh import (
@@ -177,8 +177,9 @@ def load_image_encoder(
     """Loads the encoder of a run, or of a file of weights.
 
     Args:
-        source: folder of a run; or a safetensors file of a ResNet with the tensor names
-            of torchvision, MoCo or SimSiam; or a folder of Hugging Face transformers.
+        source: folder of a run; or of a classifier, whose encoder was fine-tuned; or a
+            safetensors file of a ResNet with the tensor names of torchvision, MoCo or
+            SimSiam; or a folder of Hugging Face transformers.
         step: training step of the checkpoint of a run; the newest one if None.
         seed: seed of a run with several seeds.
         encoder: which encoder of a run: "online", the trained one (if None); "target",
@@ -204,11 +205,16 @@ def load_image_encoder(
         )
     given = {"resize": resize, "crop": crop}
     sizes = {name: value for name, value in given.items() if value is not None}
-    if path.is_dir() and not (path / huggingface.WEIGHTS_FILE).is_file():
-        _require_none("a run", mean=mean, std=std)
+    of_file = {"mean": mean, "std": std}
+    of_run = {"step": step, "seed": seed, "encoder": encoder}
+    if classifier_folder.is_classifier(path):
+        _require_none("a classifier", **of_file, **of_run)
+        loaded = of_classifier(classifier_folder.read(path), path, sizes)
+    elif path.is_dir() and not (path / huggingface.WEIGHTS_FILE).is_file():
+        _require_none("a run", **of_file)
         loaded = _of_run(path, step, seed, encoder or pretrained.ONLINE, sizes)
     else:
-        _require_none("a file of weights", step=step, seed=seed, encoder=encoder)
+        _require_none("a file of weights", **of_run)
         loaded = _of_file(path, sizes, mean, std, unpickle)
     if loaded.resize < 0 or not 0 <= loaded.crop <= loaded.resize:
         raise ValueError(
@@ -217,6 +223,21 @@ def load_image_encoder(
             "images of one size as they are"
         )
     return loaded
+
+
+def of_classifier(
+    found: classifier_folder.ClassifierFolder, folder: Path, sizes: dict[str, int]
+) -> ImageEncoder:
+    """Returns the encoder of a classifier, with other sizes if they are given."""
+    return ImageEncoder(
+        variables=found.variables,
+        module=found.module,
+        augment=found.augment,
+        resize=sizes.get("resize", found.resize),
+        crop=sizes.get("crop", found.crop),
+        source=f"{found.source} ({folder})",
+        decoding=found.decoding,
+    )
 
 
 def _of_run(
@@ -370,4 +391,8 @@ class _CenterCrops:
             if not part.failed.all():  # if all failed, the image size is unknown
                 yield part.images[~part.failed], part.labels[~part.failed]
         if self.damaged is not None and len(self.damaged) == len(self):
-            raise ValueError(f"no image of {self.source.origin} can be decoded")
+            number, reason = next(iter(self.damaged.items()))
+            raise ValueError(
+                f"no image of {self.source.origin} can be decoded; "
+                f"{self.source.name(number)}: {reason}"
+            )

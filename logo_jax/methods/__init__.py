@@ -2,6 +2,7 @@
 
 from logo_jax.methods.affinity import CosineAffinity, LearnedAffinity
 from logo_jax.methods.byol import BYOL
+from logo_jax.methods.fine_tune import FineTune
 from logo_jax.methods.linear import LinearProbe, OnlineLinear
 from logo_jax.methods.logo import LoGo
 from logo_jax.methods.moco import MoCo
@@ -11,6 +12,7 @@ from logo_jax.methods.swav import SwAV
 __all__ = [
     "BYOL",
     "CosineAffinity",
+    "FineTune",
     "LearnedAffinity",
     "LinearProbe",
     "LoGo",

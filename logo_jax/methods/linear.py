@@ -93,11 +93,8 @@ class LinearProbe:
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
         """Returns the state before the first step."""
-        classifier = _first_classifier(
-            self.encoder, self.variables, batch, self.num_classes
-        )
-        kernel = 0.01 * jax.random.normal(key, classifier["kernel"].shape)
-        params = {LINEAR: classifier | {"kernel": kernel}}
+        first = (self.encoder, self.variables, batch, self.num_classes)
+        params = {LINEAR: random_classifier(key, *first)}
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -135,6 +132,21 @@ def _first_classifier(
     return zero_classifier(features.shape[-1], num_classes)
 
 
+def random_classifier(
+    key: jax.Array,
+    encoder: nn.Module,
+    variables: Mapping[str, Any],
+    batch: Batch,
+    num_classes: int,
+) -> dict[str, jax.Array]:
+    """Returns a classifier with normal weights of standard deviation 0.01, and bias 0.
+
+    Only the shape of the batch's images is used, to find the number of features.
+    """
+    zero = _first_classifier(encoder, variables, batch, num_classes)
+    return zero | {"kernel": 0.01 * jax.random.normal(key, zero["kernel"].shape)}
+
+
 def train_classifier(
     state: TrainState,
     features: jax.Array,
@@ -156,20 +168,36 @@ def train_classifier(
     """
 
     def loss_fn(params):
-        scores = logits(params[LINEAR], features)
-        losses = cross_entropy(scores, labels)
-        right = (scores.argmax(-1) == labels).astype(jnp.float32)
-        known = (labels >= 0).astype(jnp.float32)
-        rows = jnp.stack([losses * known, right, known])
-        loss, right, count = gather(rows, axis=1).sum(1)
-        count = jnp.maximum(count, 1.0)
-        loss = as_mean_over_devices(loss / count)
-        return loss, (state, {"loss": loss, "top1": 100 * right / count})
+        loss, metrics = classification_loss(logits(params[LINEAR], features), labels)
+        return loss, (state, metrics)
 
     state, metrics, _ = gradient_step(
         state, loss_fn, trains=(LINEAR,), tx=tx, opt_state=LINEAR
     )
     return state, metrics
+
+
+def classification_loss(
+    scores: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, Metrics]:
+    """Computes the mean cross-entropy over the labeled images of the global batch.
+
+    Args:
+        scores: this device's class scores [b, c].
+        labels: this device's labels [b]; images with label -1 (unknown) are ignored.
+
+    Returns:
+        The loss, for a gradient that is averaged over devices, and the metrics `loss`
+        in nats and `top1` in percent; they are 0 if no image has a label.
+    """
+    losses = cross_entropy(scores, labels)
+    right = (scores.argmax(-1) == labels).astype(jnp.float32)
+    known = (labels >= 0).astype(jnp.float32)
+    rows = jnp.stack([losses * known, right, known])
+    loss, right, count = gather(rows, axis=1).sum(1)
+    count = jnp.maximum(count, 1.0)
+    loss = as_mean_over_devices(loss / count)
+    return loss, {"loss": loss, "top1": 100 * right / count}
 
 
 @dataclasses.dataclass(frozen=True)

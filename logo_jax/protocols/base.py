@@ -13,6 +13,10 @@ from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.training.logging.metric_writer import by_seed
 from logo_jax.training.preemption import PreemptionHandler
 
+# Options of protocols that can train on a part of the labels. `runs.evaluation` draws
+# it, so that protocols get a smaller data set, not these options.
+LABELS = ("labels", "labels_seed")
+
 
 class EvalRequest(NamedTuple):
     """Inputs of one evaluation, in addition to the encoder.
@@ -41,6 +45,7 @@ class EvalResult(NamedTuple):
         splits: number of images of each part, by name.
         settings: all settings of the evaluation, by name.
         augmentation: augmentation of the images that a classifier was trained on.
+        notes: sentences about how settings were chosen, and what to do next.
     """
 
     protocol: str
@@ -48,6 +53,7 @@ class EvalResult(NamedTuple):
     splits: dict[str, int]
     settings: dict[str, Any]
     augmentation: str = "none"
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +120,14 @@ def feature_splits(frozen: FrozenEncoder) -> tuple[FeatureSplits, str]:
         FileNotFoundError: if the data set is not found.
     """
     split = load_split(frozen.spec.config.data.location, frozen.given)
-    return frozen.parts(split), split.metric
+    parts = frozen.parts(split)
+    if not len(parts.val.labels):
+        raise ValueError(
+            "each class has one labeled image, so that none can be held out to choose "
+            "the settings of this protocol; use --labels=2 or more, --protocol=knn, or "
+            "--protocol=linear --recipe=moco"
+        )
+    return parts, split.metric
 
 
 def num_classes(parts: FeatureSplits) -> int:

@@ -6,6 +6,7 @@ Its SGD settings are chosen from a grid.
 from logo_jax.evaluation import linear_grid
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.protocols.base import (
+    LABELS,
     EvalRequest,
     EvalResult,
     Protocol,
@@ -45,5 +46,8 @@ def evaluate(frozen: FrozenEncoder, request: EvalRequest) -> EvalResult:
 
 
 PROTOCOL = Protocol(
-    "linear", evaluate, reads=("recipe", "num_epochs"), recipes=("features",)
+    "linear",
+    evaluate,
+    reads=("recipe", "num_epochs", *LABELS),
+    recipes=("features",),
 )

@@ -5,56 +5,37 @@ It has its own work folder and uses the training loop of all methods, so that it
 like any run. `RECIPES` has the published settings.
 """
 
-import contextlib
 import dataclasses
 import math
 import pathlib
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from logo_jax.augment.multi_crop import AugmentSpec, make_views
 from logo_jax.augment.random_crop import CropSpec
 from logo_jax.data.load import ExperimentData
-from logo_jax.data.loader import Examples
 from logo_jax.data.sources.base import ImageSource
 from logo_jax.evaluation.metrics import METRICS
-from logo_jax.experiment import make_loader
 from logo_jax.experiment import num_classes as classes_of
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.methods import LinearProbe
-from logo_jax.methods.base import ENCODER, LINEAR, Batch, TrainState
+from logo_jax.methods.base import ENCODER, LINEAR
 from logo_jax.methods.linear import Classifier, logits
-from logo_jax.parallel.keys import make_key
-from logo_jax.parallel.mesh import replicate
-from logo_jax.protocols.base import EvalRequest, EvalResult, Protocol
-from logo_jax.training import optim, workdir
-from logo_jax.training.checkpoints.manager import CheckpointManager
-from logo_jax.training.logging.metric_writer import MetricWriter
-from logo_jax.training.logging.progress import Progress
-from logo_jax.training.logging.train_log import TrainLog
-from logo_jax.training.loop import Loader, train
-from logo_jax.training.preemption import PreemptionHandler
-from logo_jax.training.schedule import TrainingSchedule
-from logo_jax.training.train_step import TrainStep, make_train_step
-
-SEED = 0  # seed of the initialization, the crops and the order of images
-# fields of the augmentation in the config of a probe's folder; the folders of earlier
-# versions have the same, and every other probability is 0 in a probe
-RECORDED = (
-    "flip_prob",
-    "jitter",
-    "jitter_prob",
-    "grayscale_prob",
-    "blur_prob",
-    "blur_sigma",
-    "mean",
-    "std",
+from logo_jax.protocols.base import LABELS, EvalRequest, EvalResult, Protocol
+from logo_jax.protocols.crop_training import (
+    CropTraining,
+    first_and_step,
+    labeled,
+    make_crop_training,
+    make_schedule,
+    train_in_folder,
 )
+from logo_jax.training import optim
+from logo_jax.training.preemption import PreemptionHandler
+
 OPTIMIZERS = {"sgd": optim.sgd, "lars": optim.lars}
 SCHEDULES = ("step", "cosine")
 RULES: dict[str, tuple[Callable[[Any], bool], str, Any]] = {
@@ -121,6 +102,11 @@ class Recipe:
         """Initial learning rate: `learning_rate` times batch_size / 256."""
         return self.learning_rate * self.batch_size / 256
 
+    def fitting(self, num_images: int, num_devices: int) -> Self:
+        """Returns the recipe with the largest batch size that the images allow."""
+        most = max(1, num_images // num_devices) * num_devices
+        return dataclasses.replace(self, batch_size=min(self.batch_size, most))
+
     def rates(self, steps_per_epoch: int) -> Any:
         """Returns the schedule: a function from the step to the learning rate."""
         if self.schedule == "cosine":
@@ -180,10 +166,12 @@ def evaluate(frozen: FrozenEncoder, request: EvalRequest) -> EvalResult | None:
     """
     data = frozen.data()
     recipe = chosen_recipe(request.options)
+    if data.few and "batch_size" not in request.options:
+        recipe = recipe.fitting(data.few["images"], frozen.mesh.devices.size)
     values = train_and_test(frozen, data, recipe, request.folder, stop=request.stop)
     if values is None:
         return None
-    train_images, test_images = _labeled(data)
+    train_images, test_images = labeled(data, "a linear probe")
     return EvalResult(
         protocol="linear: SGD on random crops",
         values=values,
@@ -196,7 +184,14 @@ def evaluate(frozen: FrozenEncoder, request: EvalRequest) -> EvalResult | None:
 PROTOCOL = Protocol(
     "linear",
     evaluate,
-    reads=("recipe", "num_epochs", "batch_size", "learning_rate", "weight_decay"),
+    reads=(
+        "recipe",
+        "num_epochs",
+        "batch_size",
+        "learning_rate",
+        "weight_decay",
+        *LABELS,
+    ),
     recipes=tuple(RECIPES),
 )
 
@@ -248,8 +243,7 @@ def train_and_test(
             the devices or the number of images, or if the folder belongs to another
             probe or is in use.
     """
-    stop = stop or PreemptionHandler()
-    train_images, test_images = _labeled(data)
+    train_images, test_images = labeled(data, "a linear probe")
     _require_divisible(recipe, frozen.mesh)
     probe = make_probe(
         frozen,
@@ -257,90 +251,33 @@ def train_and_test(
         num_classes=classes_of(train_images, "a linear probe"),
         num_images=len(train_images),
     )
-    config = {
-        "recipe": dataclasses.asdict(recipe),
-        "dataset": train_images.origin,
-        "encoder": frozen.source,
-        "crop": dataclasses.asdict(probe.crop),
-        "augment": {name: getattr(probe.augment, name) for name in RECORDED},
-        "seed": SEED,
-    }
-    workdir.check_config(folder, config)
-    with contextlib.ExitStack() as held:
-        lock = frozen.spec.config.train.lock
-        held.enter_context(workdir.lock_workdir(folder, lock=lock))
-        workdir.claim_workdir(folder, config)
-        checkpoints = held.enter_context(CheckpointManager(folder / "checkpoints"))
-        keys = jax.random.split(make_key(SEED), 3)
-        first = probe.init(keys[0])
-        start, found = checkpoints.restore_latest(first) or (0, first)
-        trained = replicate(found, frozen.mesh)
-        if start < probe.schedule.num_steps:
-            trained = _trained(
-                trained,
-                train_step(probe, frozen.mesh, keys[1:]),
-                *make_loader(
-                    frozen.spec.config.data,
-                    train_images,
-                    frozen.mesh,
-                    recipe.batch_size,
-                    (SEED,),
-                ),
-                probe.schedule,
-                folder,
-                quiet=quiet,
-                checkpoints=checkpoints,
-                clock=clock,
-                preemption=stop,
-            )
-    if stop.requested():
-        return None
-    return tested(frozen, trained.params[LINEAR], test_images)
-
-
-@dataclasses.dataclass(frozen=True)
-class Probe:
-    """A recipe with its encoder, ready for `make_train_step`.
-
-    Attributes:
-        method: method that trains the classifier.
-        crop: size, area and aspect ratio of the crops.
-        augment: augmentation: a flip, and normalization with the run's mean and
-            standard deviation of each channel.
-        schedule: training schedule.
-        channels: number of channels of the images.
-    """
-
-    method: LinearProbe
-    crop: CropSpec
-    augment: AugmentSpec
-    schedule: TrainingSchedule
-    channels: int
-
-    def init(self, key: jax.Array) -> TrainState:
-        """The state before the first step."""
-        shape = (1, 1, self.crop.size, self.crop.size, self.channels)
-        return self.method.init(key, Batch(jnp.zeros(shape), None))
-
-    def make_batch(self, key: jax.Array, examples: Examples, epoch: Any) -> Batch:
-        """Returns a random crop of each example in the given epoch, and the labels."""
-        *pixels, labels = examples
-        views = make_views(
-            jax.random.fold_in(key, epoch),
-            *pixels,
-            global_crops=self.crop,
-            local_crops=dataclasses.replace(self.crop, count=0),
-            augment=self.augment,
-        )
-        return Batch(*views, labels)
+    first, step = first_and_step(probe, frozen.mesh)
+    steps_per_epoch = len(train_images) // recipe.batch_size
+    state = train_in_folder(
+        first,
+        step,
+        train_images,
+        make_schedule(recipe.num_epochs * steps_per_epoch, steps_per_epoch),
+        batch_size=recipe.batch_size,
+        frozen=frozen,
+        folder=folder,
+        config={
+            "recipe": dataclasses.asdict(recipe),
+            "dataset": train_images.origin,
+            "encoder": frozen.source,
+            **probe.recorded(),
+        },
+        quiet=quiet,
+        stop=stop,
+        clock=clock,
+    )
+    return state and tested(frozen, state.params[LINEAR], test_images)
 
 
 def make_probe(
     frozen: FrozenEncoder, recipe: Recipe, *, num_classes: int, num_images: int
-) -> Probe:
+) -> CropTraining:
     """Makes a linear probe for an encoder.
-
-    Crops have the size of the run's global crops: 224 px for ImageNet, 32 px for CIFAR.
 
     Args:
         frozen: frozen encoder with one seed.
@@ -356,66 +293,19 @@ def make_probe(
             f"the recipe's batch_size={recipe.batch_size} exceeds the {num_images} "
             "training images; use a smaller batch size"
         )
-    steps_per_epoch = num_images // recipe.batch_size
     tx = OPTIMIZERS[recipe.optimizer](
-        recipe.rates(steps_per_epoch),
+        recipe.rates(num_images // recipe.batch_size),
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
     )
-    spec, variables = frozen.spec, frozen.state.variables(ENCODER)
-    return Probe(
-        method=LinearProbe(spec.encoder, variables, num_classes, tx),
-        crop=CropSpec(1, spec.crops["global_crops"].size, recipe.area, recipe.aspect),
-        augment=dataclasses.replace(
-            spec.config.augment.policy.without_changes(), flip_prob=recipe.flip_prob
-        ),
-        schedule=TrainingSchedule(
-            num_steps=recipe.num_epochs * steps_per_epoch,
-            steps_per_epoch=steps_per_epoch,
-            log_every_steps=min(steps_per_epoch, 100),
-            checkpoint_every_steps=max(steps_per_epoch, 100),
-            knn_every_steps=0,
-            trivial_baselines=False,
-        ),
-        channels=spec.config.data.channels,
+    variables = frozen.state.variables(ENCODER)
+    return make_crop_training(
+        frozen,
+        LinearProbe(frozen.spec.encoder, variables, num_classes, tx),
+        area=recipe.area,
+        aspect=recipe.aspect,
+        flip_prob=recipe.flip_prob,
     )
-
-
-def _trained(
-    state: TrainState,
-    stepped: Callable[..., Any],
-    loader: Loader,
-    line: str,
-    schedule: TrainingSchedule,
-    folder: pathlib.Path,
-    *,
-    quiet: bool,
-    clock: Callable[[], float],
-    **how: Any,
-) -> TrainState:
-    """Prints `line`, trains, and returns the state at the end of training.
-
-    If training is stopped, the state at that step is returned.
-    """
-    start = int(state.step)
-    with (
-        MetricWriter(folder, resume_step=start) as writer,
-        Progress(schedule.num_steps, initial=start, quiet=quiet) as progress,
-    ):
-        progress.say(line)
-        return train(
-            state,
-            stepped,
-            loader,
-            schedule,
-            log=TrainLog(writer, progress, schedule, clock=clock),
-            **how,
-        )
-
-
-def train_step(probe: Probe, mesh: Mesh, keys: jax.Array) -> TrainStep:
-    """Returns the compiled step of a probe; keys [2] are for crops and for steps."""
-    return make_train_step(probe.method.update, probe.make_batch, mesh, keys)
 
 
 def tested(
@@ -431,15 +321,6 @@ def tested(
         f"linear/{name}": 100 * METRICS[name](scores, labels)
         for name in ("top1", "top5")
     }
-
-
-def _labeled(data: ExperimentData) -> tuple[ImageSource, ImageSource]:
-    if data.bank is None or data.queries is None:
-        raise ValueError(
-            f"{data.train.origin} has no labeled training and test set, which a linear "
-            "probe needs; give another data set"
-        )
-    return data.bank, data.queries
 
 
 def _require_divisible(recipe: Recipe, mesh: Mesh) -> None:

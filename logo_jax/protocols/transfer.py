@@ -3,6 +3,7 @@
 from logo_jax.evaluation import logistic
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.protocols.base import (
+    LABELS,
     EvalRequest,
     EvalResult,
     Protocol,
@@ -46,4 +47,4 @@ def evaluate(frozen: FrozenEncoder, request: EvalRequest) -> EvalResult:
     )
 
 
-PROTOCOL = Protocol("transfer", evaluate, reads=("metric",))
+PROTOCOL = Protocol("transfer", evaluate, reads=("metric", *LABELS))

@@ -10,12 +10,18 @@ from typing import Any
 
 from logo_jax import protocols
 from logo_jax.configs import local_path
+from logo_jax.data import few_labels
 from logo_jax.data.fingerprint import fingerprint
-from logo_jax.data.load import ExperimentData, load_images, locate_dataset
+from logo_jax.data.load import (
+    ExperimentData,
+    load_images,
+    locate_dataset,
+    with_few_labels,
+)
 from logo_jax.experiment import parse, pretrained
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.parallel.mesh import make_mesh
-from logo_jax.protocols.base import EvalRequest, EvalResult
+from logo_jax.protocols.base import LABELS, EvalRequest, EvalResult
 from logo_jax.training import atomic, workdir
 from logo_jax.training.preemption import PreemptionHandler
 
@@ -41,8 +47,8 @@ def evaluate(
     """Evaluates an encoder by a protocol and writes evaluations/NAME.json.
 
     Args:
-        folder: folder of the run; with `weights`, folder for the results. A linear
-            probe is trained in its sub-folder linear/, and resumed from there.
+        folder: folder of the run; with `weights`, folder for the results. Classifiers
+            are trained in its sub-folders linear/ and finetune/, and resumed there.
         protocol: one of `protocols.NAMES`.
         stop: preemption handler, which is checked between steps.
         weights: file of weights to evaluate instead of the run's newest checkpoint.
@@ -69,8 +75,11 @@ def evaluate(
             not as required.
         OSError: if the result cannot be written.
     """
-    options = {name: x for name, x in options.items() if x not in (None, False)}
+    options = {
+        name: x for name, x in options.items() if x is not None and x is not False
+    }
     chosen = protocols.find(protocol, options)
+    few = _few_labels(options)
     if (weights is None) != (config is None):
         raise ValueError(
             "--weights=FILE and --config=FILE.py must be given together; the folder "
@@ -98,9 +107,13 @@ def evaluate(
         subject = subject.on(images)
     if untrained:
         subject = subject.untrained()
+    if few:
+        data = subject.given or load_images(subject.spec.config.data.location)
+        subject = subject.on(with_few_labels(data, *few))
     given_sizes = {name: side for name, side in sizes.items() if side is not None}
     name = _name(protocol, dataset, given_sizes | options, subject)
-    result = chosen.run(subject, EvalRequest(options, folder / "linear" / name, stop))
+    own = {x: value for x, value in options.items() if x not in LABELS}
+    result = chosen.run(subject, EvalRequest(own, folder / protocol / name, stop))
     if result is None:
         return None
     report = as_report(subject, result, time.perf_counter() - begin)
@@ -110,6 +123,19 @@ def evaluate(
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_text(file, json.dumps(report, indent=2) + "\n")
     return report | {"file": str(file)}
+
+
+def _few_labels(options: Mapping[str, Any]) -> tuple[few_labels.Amount, int] | None:
+    """Returns the amount of labels and the seed of their draw; None for all labels."""
+    if "labels" in options:
+        amount = few_labels.parse_amount(options["labels"])
+        return amount, int(options.get("labels_seed", 0))
+    if "labels_seed" in options:
+        raise ValueError(
+            f"--labels_seed={options['labels_seed']} needs --labels, the part of the "
+            "labels that it draws; give it, or remove --labels_seed"
+        )
+    return None
 
 
 def _require_one_encoder(
@@ -154,7 +180,7 @@ def _changed(
 
 def as_report(subject: FrozenEncoder, result: EvalResult, seconds: float) -> Report:
     """Returns the values and everything that defines the protocol, ready for JSON."""
-    monitor = subject.spec.config.monitor
+    monitor, given = subject.spec.config.monitor, subject.given
     return {
         "protocol": result.protocol,
         "values": dict(result.values),
@@ -163,6 +189,7 @@ def as_report(subject: FrozenEncoder, result: EvalResult, seconds: float) -> Rep
         "which_encoder": subject.which,
         "dataset": subject.spec.config.data.location.title,
         "splits": result.splits,
+        **({"labels": given.few} if given and given.few else {}),
         "layers": sorted(
             {
                 "projector" if name.startswith("knn_projector") else "backbone"
@@ -172,6 +199,7 @@ def as_report(subject: FrozenEncoder, result: EvalResult, seconds: float) -> Rep
         "settings": result.settings,
         "resolution": {"resize": monitor.resize, "crop": monitor.crop},
         "augmentation": result.augmentation,
+        **({"notes": list(result.notes)} if result.notes else {}),
         "seconds": round(seconds, 3),
         **workdir.describe_machine(subject.mesh),
     }
@@ -182,7 +210,8 @@ def _name(
 ) -> str:
     """Name of an evaluation, with all that distinguishes it from others of the run."""
     rest = dict(settings)
-    recipe = rest.pop("recipe", protocols.RECIPES[0]) if protocol == "linear" else ""
+    default = next(iter(protocols.recipes_of(protocol)), "")
+    recipe = rest.pop("recipe", default)
     parts = [protocol, recipe, _dataset_name(dataset), rest.pop("metric", "")]
     parts += [name for name, value in rest.items() if value is True]
     order = ("resize", "crop", *protocols.OPTIONS)

@@ -75,6 +75,7 @@ def sgd(
     momentum: float,
     weight_decay: float,
     frozen_steps: int | None = None,
+    nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """SGD in PyTorch's order: weight decay, then momentum, then the learning rate.
 
@@ -88,10 +89,15 @@ def sgd(
         frozen_steps: number of initial steps that change no parameter and accumulate no
             momentum, like parameters without a gradient in PyTorch (used for SwAV's
             prototypes). None means no frozen steps and no step counter in the state.
+        nesterov: whether a step uses the accumulated gradients as they will be after
+            the next step, if the gradient stays the same.
 
     Source: torch.optim.SGD.
     """
-    direction = [optax.add_decayed_weights(weight_decay), optax.trace(momentum)]
+    direction = [
+        optax.add_decayed_weights(weight_decay),
+        optax.trace(momentum, nesterov=nesterov),
+    ]
     return _descent(direction, learning_rate, frozen_steps)
 
 

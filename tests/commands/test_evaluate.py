@@ -141,6 +141,19 @@ def test_a_finished_linear_probe_is_not_trained_again(folder):
     assert (probe / "metrics.jsonl").read_text() == written
 
 
+def test_one_label_of_each_class_trains_the_default_of_the_recipe(folder, capsys):
+    flags = ("--protocol=finetune", "--labels=1", "--num_epochs=2")
+    report = evaluated(folder, *flags)
+    assert report["splits"] == {"train": 3, "val": 0, "test": 16}
+    assert list(report["values"]) == ["finetune/top1", "finetune/top5"]
+    assert report["settings"]["learning_rate"] == 0.02
+    assert report["settings"]["batch_size"] == 3
+    printed = capsys.readouterr().out
+    assert "the recipe's default, because each class has one labeled" in printed
+    classifier = folder / "finetune" / "finetune-byol-labels_1-num_epochs_2-step_7"
+    assert f"--classifier={classifier / 'classifier'}" in printed
+
+
 def test_cached_features_are_probed_at_a_grid_of_settings(folder):
     report = evaluated(
         folder, "--protocol=linear", "--recipe=features", "--num_epochs=200"
@@ -149,6 +162,24 @@ def test_cached_features_are_probed_at_a_grid_of_settings(folder):
     assert np.shape(report["settings"]["val_top1"]) == (5, 3)
     assert report["values"]["linear/top1"] > 60
     assert report["values"]["linear/top5"] == 100
+
+
+def test_few_labels_are_the_bank_and_the_training_images(folder, capsys):
+    # without --knn there are as many neighbors as labeled images, at most
+    report = evaluated(folder, "--labels=1", "--labels_seed=2")
+    assert report["splits"] == {"bank": 3, "queries": 16}
+    assert report["settings"] == {"k, T": [[3, 0.1]]}
+    assert report["labels"]["per_class"] == [1, 1]
+    assert len(report["labels"]["indices"]) == 3
+    line = "labels: 3 of 40 images, 1 of each of 3 classes (labels_seed=2)"
+    assert line in capsys.readouterr().out
+    flags = ("--protocol=linear", "--labels=0.5", "--num_epochs=2")
+    probed = evaluated(folder, *flags)
+    assert probed["splits"]["train"] == 19
+    assert probed["settings"]["batch_size"] == 16  # on four devices
+    gridded = evaluated(folder, *flags, "--recipe=features")
+    assert gridded["splits"] == {"train": 16, "val": 3, "test": 16}
+    assert gridded["labels"] == probed["labels"]
 
 
 def test_transfer_holds_out_a_fifth_and_reports_the_metric_asked_for(folder):
@@ -289,6 +320,17 @@ def test_a_file_of_another_network_is_refused_in_one_line(
         (["--protocol=svm", "--knn=3,0.1"], "--knn is not an option of --protocol=svm"),
         (["--protocol=linear", "--learning_rate=-1"], "learning_rate=-1"),
         (["--num_epochs=3"], "--num_epochs is not an option of --protocol=knn"),
+        (["--labels=14"], "--labels=14 exceeds the 13 labeled images of class 1 in"),
+        (["--labels=1.5"], "--labels=1.5 must be a fraction of the labels of each"),
+        (["--labels_seed=1"], "--labels_seed=1 needs --labels"),
+        (
+            ["--protocol=linear", "--recipe=features", "--labels=1"],
+            "each class has one labeled image, so that none can be held out",
+        ),
+        (
+            ["--protocol=finetune", "--recipe=features"],
+            "recipe='features' must be one of byol, simclr, moco",
+        ),
         (["--dataset=nowhere"], "nowhere is not prepared"),
         (
             ["--recipe=moco"],

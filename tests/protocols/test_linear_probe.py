@@ -11,12 +11,12 @@ from logo_jax.data.load import load_images
 from logo_jax.experiment import make_loader, make_spec
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.parallel.mesh import make_mesh, replicate
+from logo_jax.protocols.crop_training import train_step
 from logo_jax.protocols.linear_probe import (
     RECIPES,
     Recipe,
     make_probe,
     train_and_test,
-    train_step,
 )
 from logo_jax.training import preemption
 from tests.commands.test_main import tiny_config

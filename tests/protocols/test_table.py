@@ -29,8 +29,10 @@ class Encoder:
 
 
 def test_a_name_and_a_recipe_choose_a_protocol():
-    assert protocols.NAMES == ("knn", "linear", "transfer", "svm")
-    assert protocols.RECIPES == ("moco", "simsiam", "features")
+    assert protocols.NAMES == ("knn", "linear", "finetune", "transfer", "svm")
+    assert protocols.RECIPES == ("moco", "simsiam", "features", "byol", "simclr")
+    assert protocols.recipes_of("linear")[0] == "moco"
+    assert protocols.recipes_of("finetune") == ("byol", "simclr", "moco")
     for name in ("knn", "transfer", "svm"):
         assert protocols.find(name, {}).name == name
     assert protocols.find("linear", {}).recipes == ("moco", "simsiam")
@@ -48,6 +50,8 @@ def test_a_name_and_a_recipe_choose_a_protocol():
             "--learning_rate is not an option of --protocol=linear with "
             "--recipe=features",
         ),
+        ("linear", {"recipe": "byol"}, "recipe='byol' must be one of moco, simsiam, f"),
+        ("svm", {"labels": "0.1"}, "--labels is not an option of --protocol=svm"),
     ],
 )
 def test_an_option_that_a_protocol_would_ignore_is_rejected(name, options, message):

@@ -1,6 +1,6 @@
 """Interface of image sources, and a source of validated arrays in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -194,6 +194,38 @@ class Subset:
     def name(self, i: int) -> str:
         """Name of image i in the other source, for error messages."""
         return self.source.name(int(self.ids[i]))
+
+
+class Joined:
+    """`ImageSource` of the images of several sources with the same classes, in order.
+
+    Args:
+        sources: the sources, at least one.
+    """
+
+    def __init__(self, sources: Sequence[ImageSource]):
+        self.sources = tuple(sources)
+        self.origin = " and ".join(source.origin for source in self.sources)
+        self.num_classes = self.sources[0].num_classes
+        sizes = {source.largest for source in self.sources}
+        self.largest = sizes.pop() if len(sizes) == 1 else None
+        self._ends = np.cumsum([len(source) for source in self.sources])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def records(self, ids: Sequence[int] | np.ndarray) -> list[Record]:
+        """Returns the images with the given numbers, in the given order."""
+        return [self._at(int(i), lambda part, j: part.records([j])[0]) for i in ids]
+
+    def name(self, i: int) -> str:
+        """Name of image i in its source, for error messages."""
+        return self._at(i, lambda part, j: part.name(j))
+
+    def _at(self, i: int, read: Callable[[ImageSource, int], Any]) -> Any:
+        part = int(np.searchsorted(self._ends, i, side="right"))
+        source = self.sources[part]
+        return read(source, i - int(self._ends[part]) + len(source))
 
 
 def require_split(split: str) -> None:

@@ -98,3 +98,12 @@ def _part(name: bytes, level: int) -> bytes:
     """Returns the folder of a path at a level; b"" if there is none."""
     parts = name.split(os.fsencode(os.sep), level + 1)
     return parts[level] if len(parts) > level + 1 else b""
+
+
+def as_utf8(name: str) -> str:
+    r"""Returns the name of a file, with the bytes escaped that are not UTF-8.
+
+    >>> print(as_utf8(os.fsdecode(b"\xe9t\xe9.png")))
+    \xe9t\xe9.png
+    """
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
