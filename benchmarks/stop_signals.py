@@ -7,8 +7,9 @@ Moments: `compile`, the compilation of the first step, with an empty cache;
 processes decode, with the signal sent to the whole process group; `first`, `second` and
 `both`, a step of two processes that train together, with the signal sent to one or both
 of them; `compile2` and `evaluation2`, as above with two processes, of which the second
-gets the signal. Prints a row for each; exit code 1 if a run took more than 10 s to end,
-left a process behind, or did not resume.
+gets the signal; `workers2`, as above with two processes, whose groups both get it;
+`first4`, `last4` and `all4`, a step of four processes. Prints a row for each; exit code
+1 if a run took more than 10 s to end, left a process behind, or did not resume.
 """
 
 import argparse
@@ -44,6 +45,7 @@ class Moment:
         has_come: returns whether the run in a folder has reached the moment.
         count: number of processes that train; all must end with exit code 0.
         targets: indices of the processes that get the signal.
+        group: whether the whole process groups of the targets get it.
         after: seconds to wait after `has_come` returns True.
         images: number of training images.
         resumes: whether there is a saved step to resume from.
@@ -53,6 +55,7 @@ class Moment:
     has_come: Callable[[pathlib.Path], bool]
     count: int = 1
     targets: tuple[int, ...] = (0,)
+    group: bool = False
     after: float = 0.5
     images: int = 96
     resumes: bool = True
@@ -83,7 +86,7 @@ def compiles(folder: pathlib.Path) -> bool:
 MOMENTS = {
     "compile": Moment(SLOW_TO_COMPILE, compiles, after=5.0, resumes=False),
     "evaluation": Moment(SLOW_TO_EVALUATE, evaluates, after=1.0, images=20_000),
-    "workers": Moment(DECODED, has_trained),
+    "workers": Moment(DECODED, has_trained, group=True),
     "first": Moment(QUICK, has_trained, count=2, targets=(0,)),
     "second": Moment(QUICK, has_trained, count=2, targets=(1,)),
     "both": Moment(QUICK, has_trained, count=2, targets=(0, 1)),
@@ -93,6 +96,10 @@ MOMENTS = {
     "evaluation2": Moment(
         SLOW_TO_EVALUATE, evaluates, count=2, targets=(1,), after=1.0, images=20_000
     ),
+    "workers2": Moment(DECODED, has_trained, count=2, targets=(0, 1), group=True),
+    "first4": Moment(QUICK, has_trained, count=4, targets=(0,)),
+    "last4": Moment(QUICK, has_trained, count=4, targets=(3,)),
+    "all4": Moment(QUICK, has_trained, count=4, targets=(0, 1, 2, 3)),
 }
 
 
@@ -137,7 +144,7 @@ def signaled(moment: Moment, out: pathlib.Path, started: Sequence[subprocess.Pop
     time.sleep(moment.after)
     since = time.perf_counter()
     for i in moment.targets:
-        (os.killpg if moment.count == 1 else os.kill)(started[i].pid, signal.SIGTERM)
+        (os.killpg if moment.group else os.kill)(started[i].pid, signal.SIGTERM)
     errors = [process.communicate(timeout=300)[1] for process in started]
     seconds = time.perf_counter() - since
     last = [(error.strip().splitlines() or ["no output"])[-1] for error in errors]

@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         subject = read(
             options.source,
             unpickle=options.unpickle,
-            **_cli.given(options, ("seed", "step", "encoder")),
+            **_cli.given(options, ("channels", "seed", "step", "encoder")),
         )
         difference = convert(subject, TARGETS[options.to], options.out)
     print(
@@ -98,13 +98,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     if subject.augment:
         mean, std = subject.augment.mean, subject.augment.std
-        print(f"images must be normalized with mean {mean} and std {std}")
+        low, high = subject.augment.value_range
+        print(
+            f"images must be normalized with mean {mean} and std {std}, after {low:g} "
+            f"has become 0 and {high:g} 1"
+        )
 
 
 def read(
     source: Path,
     *,
     unpickle: bool = False,
+    channels: int | None = None,
     seed: int | None = None,
     step: int | None = None,
     encoder: str | None = None,
@@ -116,6 +121,8 @@ def read(
             Hugging Face transformers, with a ResNet.
         unpickle: whether PyTorch files may be read. They are pickles, which could
             contain code; only their tensors are read.
+        channels: number of channels that weights of 3 channels are changed to, of a
+            file; None: as in the file.
         seed: the seed to convert; needed for a run of several seeds.
         step: step of the run's checkpoint; the newest one if None.
         encoder: a name in `pretrained.ENCODERS`; the trained one if None.
@@ -136,8 +143,12 @@ def read(
                     f"--{name}={x} is for runs, but {source} is not a run; remove "
                     f"--{name}"
                 )
-        return ConvertInput(
-            pretrained_files.read(source, unpickle=unpickle), None, SIDE
+        backbone = pretrained_files.read(source, unpickle=unpickle, channels=channels)
+        return ConvertInput(backbone, None, SIDE)
+    if channels is not None:
+        raise ValueError(
+            f"--channels={channels} is for files, but {source} is a run, whose number "
+            "of channels is known; remove --channels"
         )
     mesh = make_mesh(all_devices()[:1])
     run = pretrained.from_run(
@@ -147,7 +158,8 @@ def read(
         step=step,
         encoder=encoder or pretrained.ONLINE,
     )
-    spec, backbone = run.spec, run.of_seed(seed).backbone
+    spec = run.spec
+    backbone = run.of_seed(seed).backbone
     side = spec.config.monitor.crop or spec.crops["global_crops"].size
     dtype = spec.config.data.location.decoding.dtype or "uint8"
     return ConvertInput(backbone, spec.config.augment.policy, side, dtype)
@@ -166,7 +178,7 @@ def convert(subject: ConvertInput, target: Target, out: Path) -> float:
     """
     if target.suffixes and not out.name.endswith(target.suffixes):
         raise ValueError(f"--out={out} must end with {' or '.join(target.suffixes)}")
-    channels = len(subject.augment.mean) if subject.augment else 3
+    channels = _num_channels(subject)
     shape = (NUM_IMAGES, subject.side, subject.side, channels)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     if subject.augment and subject.dtype != "uint8":
@@ -187,6 +199,12 @@ def convert(subject: ConvertInput, target: Target, out: Path) -> float:
                 "weights are finite"
             )
     return difference
+
+
+def _num_channels(subject: ConvertInput) -> int:
+    if subject.augment:
+        return len(subject.augment.mean)
+    return torchvision.tensors_of(subject.backbone)[torchvision.STEM].shape[1]
 
 
 def relative_difference(
@@ -268,6 +286,12 @@ def _parser() -> _cli.Parser:
         "--unpickle",
         action="store_true",
         help="allow reading PyTorch files (only tensors are unpickled)",
+    )
+    parser.add_argument(
+        "--channels",
+        metavar="N",
+        type=_cli.at_least(1),
+        help="for a file with weights of 3 channels: change them to N channels",
     )
     parser.add_seed()
     parser.add_checkpoint(pretrained.ENCODERS)

@@ -187,7 +187,7 @@ def _chosen(
 ) -> Generator[Finding, None, Mapping[str, Any] | None]:
     """States and returns the config with values for its open fields, if it has any."""
     if not open_fields(config):
-        return config
+        return {**config, "auto": False}
     made = yield from _attempt(
         "chosen",
         lambda: chosen(config, folder, mesh, images),

@@ -161,7 +161,8 @@ def _parser() -> _cli.Parser:
         "--mean",
         metavar="R,G,B",
         type=_numbers,
-        help="mean of the channels, for pixels in [0, 1]; default: that of ImageNet",
+        help="mean of the channels, for pixels in [0, 1]; default: that of ImageNet; N "
+        "values: images of N channels of 8 bits",
     )
     parser.add_argument(
         "--std",

@@ -19,9 +19,10 @@ In all config files, the paper is LoGo (https://arxiv.org/abs/2203.17205), the
 supplement is its supplementary material, and the released code is ztt1024/LoGo-SSL. The
 glossary (docs/glossary.md) defines terms such as pairing, regressor and repulsion.
 
-A field in OPEN may have a value that leaves it open, usually -1: it is then chosen from
-the images and the memory when the run begins, by the rules in experiment/defaults.py,
-and config.json has the value that was chosen.
+If `auto` is True, as in folder.py, a field in OPEN may have a value that leaves it
+open, usually -1: it is then chosen from the images and the memory when the run begins,
+by the rules in experiment/defaults.py, and config.json has the value that was chosen.
+In other configs these values are errors.
 """
 
 import copy
@@ -43,8 +44,8 @@ VARIANTS = (
 Area = tuple[float, float]
 
 AUTO = -1  # value of a number that is chosen when the run begins
-# Fields that may be left open: numbers and the sides of crops by AUTO (or, of epochs,
-# -2 for twice the chosen number), the stem by "auto", the settings of kNN by ().
+# Fields that may be left open: numbers and the sides of crops by AUTO, the stem by
+# "auto", the settings of kNN by ().
 OPEN = (
     "data.canvas",
     "data.batch_size",
@@ -78,8 +79,6 @@ def is_open(field: str, value: Any) -> bool:
             return value == ()
         case (("crops.global_crops" | "crops.local_crops"), _):
             return isinstance(value, tuple) and value[1:2] == (AUTO,)
-        case "train.num_epochs", int():
-            return value < 0
     kinds = (int, float) if field == "augment.blur_prob" else int
     return isinstance(value, kinds) and value == AUTO
 
@@ -95,6 +94,7 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     config = ConfigDict()
     config.seed = 0  # seed of initialization, crops, order of images, noise; >= 0
     config.seeds = 1  # number of seeds trained in parallel: seed, seed + 1, ...
+    config.auto = False  # whether fields in OPEN may be left open, to be chosen
 
     config.data = ConfigDict()
     # tfds, folder (of images, or a list of them), npz (arrays in files), huggingface (a
@@ -238,6 +238,7 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
 
     config.train = ConfigDict()
     config.train.num_epochs = 200
+    config.train.epochs_factor = 1  # if the number of epochs is chosen: multiplies it
     config.train.num_steps = 0  # if not 0, used instead of num_epochs
     config.train.start_from = (
         ""  # folder of a run whose newest state is the first state
@@ -307,10 +308,7 @@ def with_variant(
         raise ValueError(f"variant {variant!r} must be one of {', '.join(VARIANTS)}")
     crops = config.crops
     if variant in ("baseline", "baseline_400"):
-        config.pairing = "one_way" if config.method.name == "moco" else "symmetric"
-        crops.global_crops = (*crops.global_crops[:2], baseline_area)
-        crops.local_crops = (0, *crops.local_crops[1:])
-        config.train.num_epochs *= 2 if variant == "baseline_400" else 1
+        _as_baseline(config, baseline_area, 2 if variant == "baseline_400" else 1)
     if variant in ("all_pairs", "swav_style"):
         config.pairing = "all_pairs"
     if variant == "swav_style":
@@ -323,6 +321,18 @@ def with_variant(
     if variant == "paper":
         _as_in_the_paper(config)
     return config
+
+
+def _as_baseline(config: ConfigDict, area: Area, times: int) -> None:
+    """Leaves out local crops, and trains for a number of times the epochs."""
+    config.pairing = "one_way" if config.method.name == "moco" else "symmetric"
+    crops, train = config.crops, config.train
+    crops.global_crops = (*crops.global_crops[:2], area)
+    crops.local_crops = (0, *crops.local_crops[1:])
+    if is_open("train.num_epochs", train.num_epochs):
+        train.epochs_factor = times
+    else:
+        train.num_epochs *= times
 
 
 def _as_released(config: ConfigDict) -> None:

@@ -10,14 +10,15 @@ is reported during training; docs/data.md has other names of these folders, and 
 cannot be decoded is reported and skipped; the run stops if the fraction of such files
 exceeds data.max_corrupt.
 
-The fields that are AUTO here are chosen from the number and the size of the images and
-from the memory when the run begins: batch size, epochs, sizes of crops, stem, and
-intervals of evaluations and checkpoints. The first lines of the run state them, and
-docs/training.md has the rules. A flag sets another value, and the others follow it.
+As `auto` is True, the fields that are AUTO are chosen from the number and the size of
+the images and from the memory when the run begins: batch size, epochs, sizes of crops,
+stem, and intervals of evaluations and checkpoints. The first lines of the run state
+them, and docs/training.md has the rules. A flag sets another value, and the others
+follow it.
 
 Variants, given as FILE:VARIANT: baseline, baseline_400, multicrop, all_pairs,
 swav_style, logo (default), released, paper. They are described in configs/base.py;
-baseline_400 has twice the chosen epochs, and released the batch size 256.
+baseline_400 has twice the chosen epochs, and released a batch size that is chosen, too.
 """
 
 from ml_collections import ConfigDict
@@ -28,10 +29,10 @@ from logo_jax.configs.base import AUTO
 
 def get_config(variant: str = "logo") -> ConfigDict:
     config = base.get_config("simsiam")
+    config.auto = True
     config.data.source = "folder"
     config.data.name = ""
     config.data.canvas = AUTO
-    config.data.batch_size = AUTO
     config.crops.global_crops = (2, AUTO, (0.4, 1.0))
     config.crops.local_crops = (2, AUTO, (0.08, 0.4))
     base_imagenet.set_images(config)
@@ -62,4 +63,6 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.monitor.crop = AUTO
     config.monitor.train_examples = AUTO
     config.monitor.test_examples = AUTO
-    return base.with_variant(config, variant or "logo", baseline_area=(0.2, 1.0))
+    base.with_variant(config, variant or "logo", baseline_area=(0.2, 1.0))
+    config.data.batch_size = AUTO  # also if the variant has a batch size
+    return config

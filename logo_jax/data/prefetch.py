@@ -2,10 +2,13 @@
 
 import contextlib
 import errno
+import itertools
 import multiprocessing
 import os
+import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -15,6 +18,9 @@ def read_ahead(
     read: Callable[[int], T], numbers: range, *, threads: int = 0, workers: int = 0
 ) -> Generator[T]:
     """Yields read(i) for each of numbers, in order, read ahead by threads or processes.
+
+    The processes do not react to SIGINT and SIGTERM, which terminals and schedulers
+    send to all processes of a command: they read until this process has ended them.
 
     Args:
         read: function that depends only on i; must be picklable if `workers` > 0.
@@ -38,7 +44,9 @@ def read_ahead(
         ahead = ahead.mp_prefetch(processes, worker_init_fn=_die_with_the_parent)
     with contextlib.closing(iter(ahead)) as results:
         try:
-            yield from results
+            with _signals_blocked() if workers else contextlib.nullcontext():
+                first = list(itertools.islice(results, 1))  # starts the processes
+            yield from itertools.chain(first, results)
         except OSError as error:
             if not workers or error.errno != errno.ENOSPC:
                 raise
@@ -53,6 +61,25 @@ def read_ahead(
             raise ChildProcessError(
                 f"a process that reads images failed: {error}"
             ) from error
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Blocks SIGINT and SIGTERM in this thread.
+
+    Threads and processes inherit it, so that it holds in a new process from its first
+    instruction, before any of its Python code could ignore the signals. The handlers of
+    this process run in its other threads, or afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # its start would unblock the signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _die_with_the_parent(index: int, count: int) -> None:

@@ -19,6 +19,7 @@ from logo_jax.experiment.defaults import (
     Facts,
     choose,
     open_fields,
+    settled,
     value_of,
 )
 from logo_jax.experiment.memory import GIB, forward_bytes
@@ -36,7 +37,8 @@ def chosen(
 ) -> tuple[dict[str, Any], str]:
     """Returns a config with values for its open fields, and a text that states them.
 
-    A run that is resumed keeps the values that were chosen when it began. Values are
+    A run that is resumed keeps the values that were chosen when it began; values that
+    the config gives are not replaced. `auto` of the result is False, and the values are
     the same on all processes.
 
     Args:
@@ -53,21 +55,29 @@ def chosen(
     """
     names = open_fields(config)
     if not names:
-        return dict(config), ""
-    fields, text = _saved(folder, names) if processes.is_first() else {}, ""
+        return {**config, "auto": False}, ""
+    fields, text = _saved(folder, config) if processes.is_first() else {}, ""
     is_known = processes.broadcast_from_first(np.int32(len(fields) == len(names)))
     if not is_known:
         fields, text = _choose(config, mesh, load())
-    return _with_fields(config, _agreed(fields)), text
+    return {**_with_fields(config, _agreed(fields)), "auto": False}, text
 
 
-def _saved(folder: Path | None, names: list[str]) -> dict[str, Any]:
-    """The values that these fields have in the run of a folder, if there is one."""
+def _saved(folder: Path | None, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The open fields with what was chosen for the run of a folder, if there is one.
+
+    The number and the area of crops are not open, so they are those of the config.
+    """
     if folder is None or not (folder / workdir.CONFIG_FILE).exists():
         return {}
-    saved = workdir.read_config(folder)
-    values = {field: value_of(saved, field) for field in names}
-    return {field: value for field, value in values.items() if value is not None}
+    saved, fields = workdir.read_config(folder), {}
+    for field in open_fields(config):
+        value = value_of(saved, field)
+        if field.endswith("_crops"):
+            value = value[1] if isinstance(value, tuple) and len(value) == 3 else None
+        if value is not None:
+            fields[field] = settled(value_of(config, field), value)
+    return fields
 
 
 def _choose(

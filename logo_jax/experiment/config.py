@@ -323,6 +323,7 @@ class TrainConfig:
     """Length of training, the average of the encoder, logging and checkpoints."""
 
     num_epochs: AtLeast1
+    epochs_factor: AtLeast1
     num_steps: AtLeast0
     start_from: LocalPath
     start_record: str
@@ -366,6 +367,7 @@ class Config:
 
     seed: AtLeast0
     seeds: Annotated[int, whole(1, 1024)]
+    auto: bool
     pairing: Annotated[str, one_of(PAIRINGS)]
     batch_norm: str
     running_stats: Annotated[str, one_of(("all", "globals"))]

@@ -1,7 +1,8 @@
 """Fields that are chosen from the images and the memory, if a config leaves them open.
 
-A field is open if it has the value `AUTO` (-1), or "auto" for the stem and () for the
-kNN settings; `configs/folder.py` leaves all of these fields open:
+If `auto` of a config is True, a field is open if it has the value `AUTO` (-1), or
+"auto" for the stem and () for the kNN settings; `configs/folder.py` leaves all of these
+fields open:
 
     field                    value
     data.canvas              the longest side of the images, rounded up to a multiple of
@@ -24,7 +25,7 @@ kNN settings; `configs/folder.py` leaves all of these fields open:
                              memory; a multiple of the devices and groups of batch norm
     method.queue_size        4,096 or the whole batches of an epoch, if these are fewer
     train.num_epochs         200, or more up to 1,000 for 3,000 steps, or fewer for 50
-                             million images in total; -2: twice that
+                             million images in total; times train.epochs_factor
     train.log_every_steps    a 150th of the steps, at most 20
     monitor.knn_every_steps  a twentieth of the steps, 25 or more
     train.checkpoint_every_steps    the same, at most 1,000
@@ -91,10 +92,8 @@ class _Choice:
         present = value_of(self.config, field)
         if not is_open(field, present):
             return present
-        if isinstance(present, tuple) and present:  # crops
-            value = (present[0], value, *present[2:])
-        self.config[group][name] = self.fields[field] = value
-        return value
+        self.config[group][name] = self.fields[field] = settled(present, value)
+        return self.fields[field]
 
     def side(self, field: str, side: int) -> int:
         """As `settle`, for the side of crops."""
@@ -115,8 +114,20 @@ def value_of(config: Mapping[str, Any], field: str) -> Any:
     return fields.get(name) if isinstance(fields, Mapping) else None
 
 
+def settled(present: Any, value: Any) -> Any:
+    """Returns the value of an open field after a choice; of crops, the side is chosen.
+
+    >>> settled((2, -1, (0.4, 1.0)), 96), settled(-1, 5)
+    ((2, 96, (0.4, 1.0)), 5)
+    """
+    is_crops = isinstance(present, tuple) and bool(present)
+    return (present[0], value, *present[2:]) if is_crops else value
+
+
 def open_fields(config: Mapping[str, Any]) -> list[str]:
     """Returns the names of the fields of a config that are to be chosen."""
+    if not config.get("auto"):
+        return []
     return [field for field in OPEN if is_open(field, value_of(config, field))]
 
 
@@ -193,9 +204,8 @@ def _choose_length(choice: _Choice, facts: Facts, batch_size: int) -> None:
     per_epoch = max(1, facts.num_images // batch_size)
     epochs = max(EPOCHS, min(50 * -(-FEWEST_STEPS // per_epoch // 50), MOST_EPOCHS))
     epochs = max(1, min(epochs, MOST_IMAGES // facts.num_images))
-    times = value_of(choice.config, "train.num_epochs")
-    times = -times if isinstance(times, int) else 1
-    epochs = choice.number("train.num_epochs", max(1, times) * epochs)
+    times = choice.number("train.epochs_factor", 1)
+    epochs = choice.number("train.num_epochs", times * epochs)
     steps = choice.number("train.num_steps", epochs * per_epoch)
     choice.settle("train.log_every_steps", min(max(steps // 150, 1), 20))
     every = choice.settle("monitor.knn_every_steps", max(steps // 20, 25))

@@ -188,8 +188,10 @@ def load_image_encoder(
         resize: short side of the resized image, in pixels, and 0 for images that are
             used as they are; if None, that of the run's config, or 256 for a file.
         crop: side of the center crop; if None, that of the config, or 224 for a file.
-        mean: mean of red, green and blue in [0, 1], for a file; ImageNet's if None.
-        std: standard deviation of red, green and blue, for a file; ImageNet's if None.
+        mean: mean of red, green and blue in [0, 1], for a file; ImageNet's if None. Of
+            N values, the images have N channels of 8 bits, and weights of 3 channels
+            are changed to N (`interop.channels`).
+        std: standard deviation of the channels, for a file; ImageNet's if None.
         unpickle: whether a PyTorch file may be read, which is a pickle; only its
             tensors are.
 
@@ -276,11 +278,12 @@ def _of_file(
     config = base.get_config("simsiam")
     base_imagenet.set_images(config)
     augment = parse(config.to_dict()).augment.policy
-    if mean is not None:
-        augment = dataclasses.replace(augment, mean=tuple(map(float, mean)))
-    if std is not None:
-        augment = dataclasses.replace(augment, std=tuple(map(float, std)))
-    backbone = pretrained_files.read(file, unpickle=unpickle)
+    given = {"mean": mean, "std": std}
+    given = {name: tuple(map(float, x)) for name, x in given.items() if x is not None}
+    augment = dataclasses.replace(augment, **given)
+    channels = len(augment.mean)
+    keeps = Decoding(channels=channels, dtype="uint8")
+    backbone = pretrained_files.read(file, unpickle=unpickle, channels=channels)
     return ImageEncoder(
         variables=backbone.variables,
         module=backbone.module,
@@ -288,6 +291,7 @@ def _of_file(
         source=str(file),
         resize=sizes.get("resize", RESIZE),
         crop=sizes.get("crop", CROP),
+        decoding=DEFAULT_DECODING if channels == 3 else keeps,
     )
 
 

@@ -20,9 +20,8 @@ from logo_jax.configs import local_path
 from logo_jax.experiment import pretrained
 from logo_jax.experiment.measured import completed
 from logo_jax.experiment.spec import ExperimentSpec, make_spec
-from logo_jax.interop import pretrained_files
+from logo_jax.interop import channels, pretrained_files
 from logo_jax.methods.base import ENCODER, TrainState
-from logo_jax.networks.vit import PATCHES
 from logo_jax.parallel import processes
 from logo_jax.parallel.mesh import all_devices, make_mesh
 from logo_jax.training import workdir
@@ -150,40 +149,15 @@ def _with_backbone(state: TrainState, source: str) -> tuple[TrainState, str]:
     fitted = jax.tree.map(lambda x: x, weights)
     if jax.tree.structure(weights) == jax.tree.structure(own):
         fitted = jax.tree.map_with_path(
-            lambda path, x, y: _for_channels(path, x, np.shape(y)[seed_axes:]),
+            lambda path, x, y: channels.for_channels(path, x, np.shape(y)[seed_axes:]),
             weights,
             own,
         )
     _require_same(fitted, own, seed_axes, field)
     record = _record(origin, weights)
     if _shapes(fitted) != _shapes(weights):
-        record += ", each channel with a share of the sum of the weights of 3 channels"
+        record += f", {channels.NOTE}"
     return pretrained.with_backbone(state, fitted), record
-
-
-def _for_channels(path: Any, weights: np.ndarray, shape: Any) -> np.ndarray:
-    """Changes the first layer's weights of 3 channels to another number of channels.
-
-    Each of n channels gets the sum of the weights of the 3 channels, divided by n. So
-    an image of n equal channels has the same response as one of 3 equal channels.
-
-    Args:
-        path: path of the weights in the tree of variables.
-        weights: kernel of a convolution, or of the patches of a vision transformer.
-        shape: shape of the kernel in the config's backbone.
-    """
-    if weights.ndim == 4 and weights.shape[2] == 3 and len(shape) == 4:
-        wanted, kernel = (*weights.shape[:2], shape[2], weights.shape[3]), weights
-    elif weights.ndim == 2 and PATCHES in jax.tree_util.keystr(path):
-        kernel = weights.reshape(-1, 3, weights.shape[1])[None]
-        wanted = (shape[0], weights.shape[1])
-    else:
-        return weights
-    if wanted != tuple(shape) or weights.shape == wanted:
-        return weights
-    count = shape[2] if len(shape) == 4 else 3 * shape[0] // weights.shape[0]
-    mean = kernel.sum(2, keepdims=True) / count
-    return np.repeat(mean, count, axis=2).reshape(wanted)
 
 
 def _continued(state: TrainState, source: str) -> tuple[TrainState, str]:

@@ -13,6 +13,7 @@ import numpy as np
 from logo_jax.interop import tensor_files
 from logo_jax.interop.backbone import Backbone
 from logo_jax.interop.torchvision import (
+    STEM,
     Tensors,
     backbone_of,
     read_safetensors,
@@ -35,7 +36,7 @@ def write(backbone: Backbone, folder: Path) -> None:
         ValueError: if the backbone is not a ResNet with the ImageNet stem.
     """
     tensors = tensors_of(backbone)
-    config = config_of(backbone.module)
+    config = config_of(backbone.module, tensors[STEM].shape[1])
     theirs = {ours: theirs for theirs, ours in layers(config["depths"])}
     renamed = {}
     for name, tensor in tensors.items():
@@ -101,7 +102,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def _require_same(given: dict[str, Any], tensors: Tensors, folder: Path) -> None:
     """Raises ValueError if the config differs from our ResNet of the same shapes."""
     module = backbone_of(tensors, folder / WEIGHTS_FILE).module
-    for name, value in config_of(module).items():
+    for name, value in config_of(module, tensors[STEM].shape[1]).items():
         if name != "architectures" and given.get(name, value) != value:
             raise ValueError(
                 f"{folder / CONFIG_FILE}: {name}={given[name]} must be {value} for "
@@ -109,8 +110,12 @@ def _require_same(given: dict[str, Any], tensors: Tensors, folder: Path) -> None
             )
 
 
-def config_of(module: ResNet) -> dict[str, Any]:
+def config_of(module: ResNet, channels: int = 3) -> dict[str, Any]:
     """Returns the fields of transformers' ResNetConfig.
+
+    Args:
+        module: the ResNet.
+        channels: number of channels of its images.
 
     Raises:
         ValueError: if the ResNet has the CIFAR stem, which ResNetModel does not have.
@@ -124,7 +129,7 @@ def config_of(module: ResNet) -> dict[str, Any]:
     return {
         "architectures": ["ResNetModel"],
         "model_type": "resnet",
-        "num_channels": 3,
+        "num_channels": channels,
         "embedding_size": module.width,
         "hidden_sizes": [
             module.width * 2**i * module.block.expansion

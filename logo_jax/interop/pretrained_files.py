@@ -14,6 +14,7 @@ import numpy as np
 
 from logo_jax.interop import huggingface, tensor_files
 from logo_jax.interop.backbone import Backbone
+from logo_jax.interop.channels import spread
 from logo_jax.interop.torchvision import STEM, Tensors, backbone_of, read_safetensors
 
 # Parts of the prefix that the backbone's tensor names may have, such as
@@ -38,19 +39,31 @@ _OTHERS = re.compile(
 )
 
 
-def read(source: Path, *, unpickle: bool = False) -> Backbone:
+def read(
+    source: Path, *, unpickle: bool = False, channels: int | None = None
+) -> Backbone:
     """Reads the backbone of a file or of a transformers folder.
 
     Args:
         source: a safetensors file, a PyTorch file, or a transformers folder.
         unpickle: whether PyTorch files, which are pickles, may be read.
+        channels: number of channels of the backbone, to which weights of 3 channels are
+            changed (`channels.spread`); None: as in the file.
 
     Raises:
         FileNotFoundError: if the file is missing.
         ValueError: if the file does not contain a supported ResNet (the message names
-            the tensor), or is a pickle and `unpickle` is False.
+            the tensor) of so many channels, or is a pickle and `unpickle` is False.
     """
     found, prefix = _tensors_and_prefix(source, unpickle)
+    has = found[STEM].shape[1]
+    if channels not in (None, has) and has == 3:
+        found[STEM] = spread(found[STEM], channels, axis=1)
+    elif channels not in (None, has):
+        raise ValueError(
+            f"{source} has weights of {has} channels, which cannot be used for "
+            f"{channels}; give {has} values for mean and std, or --channels={has}"
+        )
     return backbone_of(found, source)._replace(prefix=prefix)
 
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from logo_jax.interop.backbone import Backbone
+from logo_jax.interop.channels import for_channels
 from logo_jax.networks.resnet import BasicBlock, Bottleneck, ResNet
 
 Tensors = Mapping[str, np.ndarray]
@@ -235,7 +236,8 @@ def from_torchvision(
     """Converts tensors with torchvision's names to a backbone's variables.
 
     Args:
-        tensors: tensors by name; `fc` and `num_batches_tracked` are ignored.
+        tensors: tensors by name; `fc` and `num_batches_tracked` are ignored. Those of
+            3 channels are changed to the number of channels of `like`.
         like: "params" and "batch_stats" of the backbone, as arrays or shapes.
         origin: file of the tensors, for error messages.
 
@@ -253,7 +255,7 @@ def from_torchvision(
                 "and the config of the same ResNet"
             )
         left.discard(name)
-        value = _our_layout(tensors[name])
+        value = for_channels(path, _our_layout(tensors[name]), shape.shape)
         if value.shape != shape.shape:
             raise ValueError(
                 f"{origin}: {name} has shape {tensors[name].shape}, in our layout "

@@ -88,6 +88,7 @@ def train(
     saver = _Saver(checkpoints, log, schedule.num_steps, preemption)
     agreement = processes.Agreement()
     preemption.saved(start)
+    on_disk = True  # the newest state
     log.restart_clock()
     if monitor and schedule.evaluates(start) and not log.is_evaluated(start):
         _evaluate(monitor, start, state, log)
@@ -101,15 +102,21 @@ def train(
                     break  # the signal also stopped the reader processes
                 raise DataError(f"after step {step - 1}: {error}") from error
             state, metrics = train_step(state, examples, epoch)
-            preemption.unsaved()
             images, waits = loader.images_per_step, loader.waits
             log.add(step, metrics, images=images, waits=waits)
             evaluates = monitor is not None and schedule.evaluates(step)
-            if preemption.requested(functools.partial(agreement, now=evaluates)):
+            # Other processes may still compile their first step, or draw a figure of an
+            # evaluation. Until they come nothing is unsaved, so that a signal ends all.
+            now = evaluates or on_disk
+            stops = preemption.requested(functools.partial(agreement, now=now))
+            preemption.unsaved()
+            on_disk = False
+            if stops:
                 saver.save_and_wait(step, state)
                 break
             if monitor and evaluates:
                 saver.save_and_wait(step, state)
+                on_disk = True
                 _evaluate(monitor, step, state, log)
             elif schedule.saves(step):
                 saver.save(step, state)

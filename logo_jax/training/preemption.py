@@ -11,8 +11,10 @@ after the state has been saved.
 Several processes must save the same step. The loop therefore stops when all processes
 agree to, by an `Agreement` in each step. The threads pass a signal to one of them on to
 all. They end their processes only if all of them vote for it, because each has its
-newest state on disk and a loop that does not respond. No loop waits for the votes: one
-that responds, after its process has voted, takes steps that are computed again.
+newest state on disk and a loop that does not respond. A loop responds when an agreement
+has returned; it may wait for processes that compile their first step. No loop waits for
+the votes: one that responds, after its process has voted, takes steps that are computed
+again.
 
 `PreemptionHandler` is for a command, which is a process of its own, and
 `InterruptHandler` for a program or a notebook that continues after the run.
@@ -110,9 +112,7 @@ class PreemptionHandler:
                 that of all processes (`processes.Agreement`); by default, this process
                 decides.
         """
-        with self._changed:
-            given, self._answers = self._cause, bool(self._cause)
-            self._changed.notify_all()
+        given = self._cause
         agreed = agree(given)
         with self._changed:
             self._cause = agreed or self._cause
@@ -188,7 +188,7 @@ class PreemptionHandler:
     def _leave_now(self) -> NoReturn:
         print(self.last_line(), file=sys.stderr, flush=True)
         for child in multiprocessing.active_children():
-            child.terminate()
+            child.kill()  # reader processes block SIGTERM
         if self._peers:
             self._peers.leave()
         os._exit(self._exit_code())

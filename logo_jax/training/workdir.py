@@ -160,7 +160,7 @@ def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> list[str]:
 
 def _remedy(workdir: pathlib.Path, refused: Sequence[str]) -> str:
     """What to do if fields differ that may not: how to train longer, if that is all."""
-    length = {"train.num_epochs", "train.num_steps"}
+    length = {"train.num_epochs", "train.epochs_factor", "train.num_steps"}
     if {change.partition(":")[0] for change in refused} <= length:
         return (
             "its learning rates are for the old length: to train longer, start a new "

@@ -23,8 +23,9 @@ class ImageLogger:
     """Logs an image of crops once, and a plot of accuracies after each evaluation.
 
     The image of crops is logged after the first row of metrics, and shows the boxes of
-    the crops, too. The plot has the accuracies of kNN and of the online linear
-    classifier over steps.
+    the crops, too. It is drawn before the first step, as drawing takes seconds, in
+    which a signal would find a step that is not saved. The plot has the accuracies of
+    kNN and of the online linear classifier over steps.
 
     Args:
         writer: metric writer, which sends images to the loggers of the run.
@@ -44,14 +45,13 @@ class ImageLogger:
     ):
         self._writer = writer
         self._file = folder / METRICS_FILE
-        self._experiment = experiment
-        self._has_crops = has_crops
+        self._crops = None if has_crops else pixels(draw_crops(experiment))
 
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
         """Logs the images for a row of metrics that has been written."""
-        if not self._has_crops:
-            self._writer.log_image(step, "crops", pixels(draw_crops(self._experiment)))
-            self._has_crops = True
+        if self._crops is not None:
+            self._writer.log_image(step, "crops", self._crops)
+            self._crops = None
         if is_evaluation(values):
             self._writer.log_image(step, "knn", pixels(draw_accuracy(self._file)))
 

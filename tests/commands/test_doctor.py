@@ -193,6 +193,7 @@ def test_other_images_than_those_of_the_run_in_the_workdir_fail(arrays, tmp_path
 
 def test_the_chosen_values_are_stated_and_checked(arrays):
     open_fields = {"data.batch_size": -1, "train.num_epochs": -1, "monitor.knn": ()}
+    open_fields["auto"] = True
     config = tiny_config("cifar10_simsiam", "baseline", arrays, **open_fields)
     found = examine(config)
     assert found["chosen"].verdict == "ok"

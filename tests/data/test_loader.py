@@ -107,6 +107,24 @@ def end_at_five(i):
     return i
 
 
+def pid_of(i):
+    del i
+    return os.getpid()
+
+
+def test_reader_processes_outlive_the_signals_of_a_terminal_or_a_scheduler():
+    reading = read_ahead(pid_of, range(200), workers=2)
+    pids = {next(reading) for _ in range(2)}
+    for pid in pids:
+        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGTERM)
+    assert {*reading} == pids  # 200 are more than are read ahead
+    assert len(pids) == 2
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()).isdisjoint(
+        {signal.SIGINT, signal.SIGTERM}
+    )
+
+
 def test_the_end_of_a_reader_process_is_raised_as_an_error():
     numbers = read_ahead(end_at_five, range(1000), workers=1)
     with pytest.raises(ChildProcessError, match="a process that reads images failed: "):

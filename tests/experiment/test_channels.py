@@ -13,7 +13,7 @@ from logo_jax.augment.multi_crop import all_at_once
 from logo_jax.data.load import load_arrays
 from logo_jax.experiment import parse
 from logo_jax.experiment.measured import completed, fields_of, with_measured
-from logo_jax.experiment.starting import _for_channels
+from logo_jax.interop.channels import for_channels
 from logo_jax.networks.layers import conv
 from logo_jax.networks.vit import cut_patches
 from logo_jax.parallel.keys import make_key
@@ -113,7 +113,7 @@ def test_weights_of_three_channels_give_equal_channels_the_same_response(channel
     three, several = jnp.repeat(gray, 3, -1), jnp.repeat(gray, channels, -1)
     layer = conv(6, 3, 1, jnp.float32, "conv1")
     kernel = np.asarray(layer.init(make_key(0), three)["params"]["kernel"])
-    new = _for_channels((), kernel, (3, 3, channels, 6))
+    new = for_channels((), kernel, (3, 3, channels, 6))
     np.testing.assert_allclose(
         layer.apply({"params": {"kernel": jnp.asarray(new)}}, several),
         layer.apply({"params": {"kernel": jnp.asarray(kernel)}}, three),
@@ -121,6 +121,6 @@ def test_weights_of_three_channels_give_equal_channels_the_same_response(channel
     )
     patches = RNG.normal(size=(4 * 4 * 3, 6)).astype(np.float32)
     path = (jax.tree_util.DictKey("patches"), jax.tree_util.DictKey("kernel"))
-    new = _for_channels(path, patches, (4 * 4 * channels, 6))
+    new = for_channels(path, patches, (4 * 4 * channels, 6))
     response = cut_patches(several, 4) @ new
     np.testing.assert_allclose(response, cut_patches(three, 4) @ patches, atol=1e-4)

@@ -134,7 +134,7 @@ def test_the_stem_is_that_of_starting_weights(tmp_path):
 
 def test_a_queue_has_whole_batches_and_no_image_twice():
     fields = {"data.batch_size": -1, "method.queue_size": -1, "train.num_epochs": -1}
-    config = load("cifar10_moco", fields).to_dict()
+    config = load("cifar10_moco", fields | {"auto": True}).to_dict()
     for count, queue in ((100, 96), (10**5, 4096)):
         facts = Facts(count, 32, 32, unit=8, fewest=16)  # batch_norm=split:8
         values, found = choose(config, facts, lambda config: MANY)
@@ -183,8 +183,32 @@ def test_a_run_stores_what_was_chosen_and_keeps_it_when_it_is_resumed(
     printed = capfd.readouterr().err
     assert "resumed from step 1 of 1" in printed
     assert "chosen" not in printed
-    with pytest.raises(logo_jax.InputError, match="data.batch_size: 16 -> 8"):
-        logo_jax.pretrain(images, **call, **{"data.batch_size": 8})
+    area = {"crops.global_crops": (2, -1, (0.3, 1.0))}  # the side alone is open
+    twice = r"train.epochs_factor: 1 -> 2\); .* --from=.*run --workdir=ANOTHER"
+    for variant, changes, message in (
+        ("baseline", {"data.batch_size": 8}, "data.batch_size: 16 -> 8"),
+        ("baseline", area, r"crops.global_crops: \(2, 32, \(0.2, 1.0\)\) -> "),
+        ("baseline_400", {}, twice),
+    ):
+        call["config"] = f"folder:{variant}"
+        with pytest.raises(logo_jax.InputError, match=message):
+            logo_jax.pretrain(images, **call, **changes)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("train.num_epochs", -1),
+        ("data.batch_size", -1),
+        ("encoder.stem", "auto"),
+        ("monitor.knn", ()),
+        ("crops.local_crops", (2, -1, (0.1, 0.4))),
+    ],
+)
+def test_fields_are_left_open_only_if_the_config_permits_it(field, value):
+    with pytest.raises(ValueError, match=rf"^config.{field}=.* must be"):
+        parse(load("cifar10_simsiam", {field: value}))
+    parse(load("cifar10_simsiam", {field: value, "auto": True}))
 
 
 def test_little_memory_gives_a_small_batch(monkeypatch):

@@ -1,11 +1,15 @@
 """Selecting the backbone's tensors in published files."""
 
+import pathlib
 import sys
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import logo_jax
+from logo_jax import convert
 from logo_jax.interop import huggingface, pretrained_files, tensor_files, torchvision
 from logo_jax.interop.backbone import Backbone
 from tests.golden import test_backbones as golden
@@ -89,6 +93,35 @@ def test_a_tensor_missing_misshapen_or_unknown_is_named(
     save_file({k: v for k, v in changed.items() if v is not None}, file)
     with pytest.raises(ValueError, match=message):
         pretrained_files.read(file)
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_weights_of_three_channels_are_read_for_any_number(
+    channels, small, tensors, tmp_path, monkeypatch
+):
+    """Images of equal channels have the features that those of 3 channels have."""
+    monkeypatch.chdir(tmp_path)
+    gray = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype(np.float32)
+    expected = small.features(np.repeat(gray, 3, -1))
+    images = np.repeat(gray, channels, -1)
+    file = pathlib.Path("w.safetensors")
+    save_file(tensors, file)
+    read = pretrained_files.read(file, channels=channels)
+    np.testing.assert_allclose(read.features(images), expected, atol=1e-4)
+    of_run = torchvision.read_backbone(file, read.variables)  # evaluate --weights
+    for a, b in zip(*map(jax.tree.leaves, (of_run, read.variables)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    convert.main([f"{file}", f"--channels={channels}", "--out=several.safetensors"])
+    several = pretrained_files.read(pathlib.Path("several.safetensors"))
+    np.testing.assert_allclose(several.features(images), expected, atol=1e-4)
+    with pytest.raises(ValueError, match=f"weights of {channels} channels, .* for 4"):
+        pretrained_files.read(pathlib.Path("several.safetensors"), channels=4)
+    encoder = logo_jax.load_encoder(
+        "w.safetensors", mean=[0.0] * channels, std=[1.0] * channels, resize=0, crop=0
+    )
+    stored = np.repeat(np.uint8(100 + 20 * gray.clip(-2, 2)), channels, -1)
+    found = encoder(stored)
+    np.testing.assert_allclose(found, read.features(stored / 255), atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.pth.tar"])

@@ -15,40 +15,54 @@ from tests.xla_flags import DEVICES
 
 arrays = pytest.fixture(name="arrays")(test_main.fixture_arrays.__wrapped__)
 
-# A process in a native call, as in a compilation, or in a loop. It prints the number of
-# its last turn of the loop.
+# A run whose state only counts, from step 5. In one of its steps, it is in a native
+# call, as in a compilation.
 WORKER = """
-import hashlib, os, sys, time
+import hashlib, os, sys, time, types
+import jax.numpy as jnp
 from logo_jax.parallel import processes
+from logo_jax.training.logging.null_logger import NullLogger
+from logo_jax.training.logging.train_log import TrainLog
+from logo_jax.training.loop import train
 from logo_jax.training.preemption import PreemptionHandler
+from logo_jax.training.schedule import TrainingSchedule
 
-index, count, port, rounds, turns = map(int, sys.argv[1:])
+index, count, port, rounds, slow = map(int, sys.argv[1:])
+
+class Loader:
+    waits, images_per_step = False, 1
+    def batches(self, start, stop):
+        yield from ((i, 0) for i in range(start, stop))
+
+def train_step(state, examples, epoch):
+    if examples + 1 == slow:
+        print("ready", flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", rounds)
+    time.sleep(0.01 * index)  # one process is slower than the other
+    step = state.step + 1
+    return types.SimpleNamespace(step=step), {"loss": jnp.float32(step)}
+
+schedule = TrainingSchedule(10**6, 10, 1, 10**6, 0, False)
+log = TrainLog(NullLogger(), NullLogger(), schedule)
 flags = dict(coordinator=f"127.0.0.1:{port}", num_processes=count, process_id=index)
 with processes.join_cluster(os.environ, quiet=True, **flags):
     with PreemptionHandler(grace=0.5, peers=processes.Peers()) as stop:
-        stop.saved(5)
-        print("ready", flush=True)
-        hashlib.pbkdf2_hmac("sha256", b"", b"", rounds)
-        agreement = processes.Agreement()
-        for turn in range(turns):
-            stop.unsaved()
-            if stop.requested(agreement):
-                break
-            time.sleep(0.01 * index)  # one process is slower than the other
-        stop.saved(turn)
+        state = types.SimpleNamespace(step=5)
+        train(state, train_step, Loader(), schedule, log=log,
+              checkpoints=NullLogger(), preemption=stop)
 stop.leave()
 """
 MINUTES = 10**9  # of hashing
 
 
-def workers(rounds, turns=0):
-    """Starts a process for each number of rounds of hashing."""
+def workers(rounds, slow=6):
+    """Starts a process for each number of rounds of hashing in the step `slow`."""
     port = free_port()
     environ = os.environ | {"XLA_FLAGS": DEVICES.format(1)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     started = []
     for i, number in enumerate(rounds):
-        arguments = map(str, (i, len(rounds), port, number, turns))
+        arguments = map(str, (i, len(rounds), port, number, slow))
         command = [sys.executable, "-c", WORKER, *arguments]
         started.append(subprocess.Popen(command, env=environ, **pipes))
     for process in started:
@@ -68,18 +82,24 @@ def ended(started):
     return [process.returncode for process in started], lines
 
 
-@pytest.mark.parametrize("targets", [(0,), (3,), (0, 1, 2, 3)])
-def test_if_all_states_are_saved_long_native_calls_of_four_processes_end(targets):
-    started = workers([MINUTES] * 4)
+@pytest.mark.parametrize(
+    ("rounds", "targets"),
+    [
+        ([MINUTES] * 4, (0, 1, 2, 3)),
+        ([1, MINUTES, 1, MINUTES], (3,)),
+        ([1, MINUTES], (0,)),  # the first waits for the second in the first step
+    ],
+)
+def test_processes_end_if_some_of_them_compile_their_first_step(rounds, targets):
+    started = workers(rounds)
     for i in targets:
         started[i].send_signal(signal.SIGTERM)
     line = "stopped by SIGTERM after step 5, which is saved; run the same command to "
-    assert ended(started) == ([0] * 4, [f"{line}resume"] * 4)
+    assert ended(started) == ([0] * len(rounds), [f"{line}resume"] * len(rounds))
 
 
-def test_all_processes_of_a_loop_stop_at_the_same_turn():
-    started = workers([1, 1], turns=10**6)
-    time.sleep(1.0)
+def test_all_processes_of_a_loop_stop_at_the_same_step():
+    started = workers([1, 1], slow=30)
     started[1].send_signal(signal.SIGINT)
     codes, lines = ended(started)
     assert codes == [130, 130]
@@ -87,14 +107,14 @@ def test_all_processes_of_a_loop_stop_at_the_same_turn():
     assert "stopped by SIGINT after step " in lines[0]
 
 
-def test_a_process_in_a_loop_waits_for_one_in_a_native_call():
-    """The first is in its loop, so the other may not end without it."""
-    started = workers([1, 3 * 10**6], turns=10**6)
+def test_a_later_step_that_takes_long_in_one_process_is_waited_for():
+    """Nothing of these steps is saved, so no process may end before they are."""
+    started = workers([1, 3 * 10**6], slow=9)
     started[0].send_signal(signal.SIGTERM)
     codes, lines = ended(started)
     assert codes == [0, 0]
     assert lines[0] == lines[1]
-    assert "after step 5," not in lines[0]
+    assert int(lines[0].split("after step ")[1].split(",")[0]) >= 9
 
 
 def test_a_run_of_two_processes_stops_at_one_step_and_resumes_bit_equal(
