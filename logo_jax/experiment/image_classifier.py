@@ -16,6 +16,7 @@ from logo_jax.experiment.image_encoder import (
     Images,
     image_source,
     of_classifier,
+    require_sizes,
 )
 from logo_jax.methods.linear import logits
 
@@ -108,4 +109,5 @@ def load_image_classifier(
     given = {"resize": resize, "crop": crop}
     sizes = {name: value for name, value in given.items() if value is not None}
     encoder = of_classifier(found, path, sizes)
+    require_sizes(encoder)
     return ImageClassifier(encoder, found.linear, found.class_names)

@@ -218,13 +218,22 @@ def load_image_encoder(
     else:
         _require_none("a file of weights", **of_run)
         loaded = _of_file(path, sizes, mean, std, unpickle)
-    if loaded.resize < 0 or not 0 <= loaded.crop <= loaded.resize:
+    require_sizes(loaded)
+    return loaded
+
+
+def require_sizes(encoder: ImageEncoder) -> None:
+    """Raises an error unless the center crop fits into the resized images.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    if encoder.resize < 0 or not 0 <= encoder.crop <= encoder.resize:
         raise ValueError(
-            f"crop={loaded.crop} must be at most resize={loaded.resize}, the short "
+            f"crop={encoder.crop} must be at most resize={encoder.resize}, the short "
             "side of resized images; give both, e.g. 224 and 256, or 0 and 0 to use "
             "images of one size as they are"
         )
-    return loaded
 
 
 def of_classifier(

@@ -5,6 +5,7 @@ import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from logo_jax.data.fingerprint import fingerprint
@@ -40,6 +41,7 @@ class RunRecord(NamedTuple):
         config: the config that the run was started with.
         rows: rows of metrics.jsonl.
         machine: the machine of the run's latest start; empty if it was not recorded.
+        evaluations: results of `logo_jax.evaluate`, by the names of their files.
     """
 
     name: str
@@ -47,6 +49,7 @@ class RunRecord(NamedTuple):
     config: Config
     rows: list[Row]
     machine: Mapping[str, Any]
+    evaluations: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
 
 def write_report(
@@ -72,7 +75,7 @@ def write_report(
         OSError: if the page cannot be written.
     """
     runs = read_runs(folders)
-    sections = [overview(runs, recipe), measured(runs)]
+    sections = [overview(runs, recipe), measured(runs), *evaluated(runs)]
     if with_images:
         sections += [
             seen(run, f"run{i}-" if len(runs) > 1 else "", images)
@@ -116,7 +119,26 @@ def read_run(folder: Path, name: str) -> RunRecord:
         config=workdir.read_config(folder),
         rows=read_rows(folder / METRICS_FILE),
         machine=json.loads(recorded.read_text()) if recorded.exists() else {},
+        evaluations={
+            file.stem: _result(file)
+            for file in sorted((folder / "evaluations").glob("*.json"))
+        },
     )
+
+
+def _result(file: Path) -> Mapping[str, Any]:
+    """Reads the result of an evaluation.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    try:
+        found = json.loads(file.read_text())
+        return {name: found[name] for name in ("values", "encoder", "dataset")} | found
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file} is damaged ({error}); evaluate again, or delete it"
+        ) from error
 
 
 def overview(runs: Sequence[RunRecord], recipe: Config | None) -> Section:
@@ -212,6 +234,32 @@ def measured(runs: Sequence[RunRecord]) -> Section:
     """Returns the section with the curves of all runs."""
     pictures = curves.plot_curves({run.name: run.rows for run in runs})
     return Section("Curves", pictures or ["Nothing has been measured yet."])
+
+
+def evaluated(runs: Sequence[RunRecord]) -> list[Section]:
+    """Returns the section with the results of evaluations; none without results."""
+    columns = ["evaluation", "encoder", "data set", "labels", "metric", "value"]
+    tables = [
+        Table(
+            f"Evaluations of {run.name}",
+            columns,
+            [
+                [name, *_about(result), metric, f"{value:.2f} %"]
+                for name, result in run.evaluations.items()
+                for metric, value in result["values"].items()
+            ],
+        )
+        for run in runs
+        if run.evaluations
+    ]
+    return [Section("Evaluations", tables)] if tables else []
+
+
+def _about(result: Mapping[str, Any]) -> list[str]:
+    """The encoder, the data set and the labels of an evaluation."""
+    few = result.get("labels")
+    labels = f"{few['images']:,} (seed {few['seed']})" if few else "all"
+    return [result["encoder"], result["dataset"], labels]
 
 
 def seen(run: RunRecord, prefix: str, given: ExperimentData | None) -> Section:

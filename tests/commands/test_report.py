@@ -177,6 +177,21 @@ def test_photographs_are_not_named_after_an_unused_data_set(tmp_path):
     assert run_report.facts_of(run)["data"] == "photographs"
 
 
+def test_results_of_evaluations_are_a_table(arrays, tmp_path, capsys):
+    folder = make_run(tmp_path / "one", arrays)
+    assert not run_report.evaluated(run_report.read_runs([folder]))
+    result = {"values": {"finetune/top1": 62.5}, "encoder": "step 3", "dataset": "d"}
+    result |= {"labels": {"images": 45, "seed": 2}}
+    (folder / "evaluations").mkdir()
+    file = folder / "evaluations" / "finetune-byol-step_3.json"
+    file.write_text(json.dumps(result))
+    page = written(capsys, tmp_path / "out", folder, "--no_images")
+    row = "finetune-byol-step_3 step 3 d 45 (seed 2) finetune/top1 62.50 %"
+    assert row in page.text
+    file.write_text("{")
+    assert "step_3.json is damaged" in refused(capsys, folder, "--no_images")
+
+
 def test_bad_input_is_reported_in_one_line(run, tmp_path, capsys):
     (tmp_path / "there").mkdir()
     flags = (run, "--no_images")

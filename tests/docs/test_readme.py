@@ -63,6 +63,7 @@ def test_readme_and_docs_show_every_command_and_no_other():
         "embed",
         "evaluate",
         "main",
+        "predict",
         "prepare",
         "report",
         "sweep",
