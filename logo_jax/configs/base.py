@@ -108,17 +108,22 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     # folder: a table of images, .csv, .tsv, .txt, .jsonl or .parquet, or several, with
     # commas between; paths in it start from data.path, or from the folder of the table
     config.data.list = ""
-    # names of columns, such as "image=photo,label=breed,split=part"; "": usual names
+    # names of columns, such as "image=photo,label=breed,split=part"; "": usual names.
+    # "label=cat+dog": columns of classes, of which one is 1 and the others are 0
     config.data.columns = ""
     # folder: auto, to recognize lists and layouts of known data sets by their names, or
     # folders, to read the sub-folders alone
     config.data.layout = "auto"
     config.data.data_dir = ""  # tfds: folder of prepared data; "": $TFDS_DATA_DIR
     config.data.classes = ""  # folder: a file that lists the sub-folders to use
+    # folder: a regular expression whose group is the class in the path of a file, such
+    # as "^([a-z]+)" for cat.0.jpg; "": the classes are the sub-folders
+    config.data.label_pattern = ""
     config.data.val_size = 0  # training images held out to replace the test set
     config.data.canvas = 512  # larger images are reduced to this size first; pixels
     config.data.loader = "auto"  # on_device, streaming, or auto: on_device if it fits
-    config.data.max_corrupt = 0.001  # allowed fraction of images that cannot be decoded
+    # allowed fraction of images that cannot be decoded; above 0, one of 20 is allowed
+    config.data.max_corrupt = 0.001
     config.data.max_pixels = 178_956_970  # a larger image is not decoded
     # 16-bit gray images: bits that their values use; 2**bit_depth - 1 becomes white
     config.data.bit_depth = 16

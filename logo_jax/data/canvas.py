@@ -17,6 +17,7 @@ from logo_jax.data.decode import (
 from logo_jax.data.sources.base import ImageSource, Record, class_of
 
 _LOGGER = logging.getLogger(__name__)
+_WARNED: set[str] = set()  # images that this process has named, with the reasons
 
 
 class Canvases(NamedTuple):
@@ -157,12 +158,23 @@ def _require_same_size(shape: Sequence[int], first: Sequence[int], which: str) -
         )
 
 
+def most_corrupt(max_fraction: float, count: int) -> float:
+    """Returns how many of `count` images may be undecodable.
+
+    One image may be so if it is at most 5 % of them, unless the fraction is 0.
+
+    >>> most_corrupt(0.001, 5000), most_corrupt(0.001, 100), most_corrupt(0.0, 100)
+    (5.0, 1, 0.0)
+    """
+    return max(max_fraction * count, int(max_fraction > 0 and count >= 20))
+
+
 class CorruptCounter:
     """Counts undecodable images and raises an error above a limit.
 
     Args:
         source: image source that the images are read from.
-        max_fraction: largest allowed fraction of undecodable images.
+        max_fraction: largest allowed fraction of undecodable images (`most_corrupt`).
         num_images: number of images that are read from the source; None for all.
     """
 
@@ -171,12 +183,14 @@ class CorruptCounter:
     ):
         count = len(source) if num_images is None else num_images
         self._source = source
-        self._most = max_fraction * count
+        self._most = most_corrupt(max_fraction, count)
         self._limit = f"{max_fraction:.2%} of {count:,}"
         self._seen: set[int] = set()
 
     def add(self, ids: np.ndarray, failed: np.ndarray) -> None:
         """Counts the failed ids and logs each the first time that it fails.
+
+        An image that this process has named is not named again, as by a later kNN.
 
         Raises:
             ValueError: if more images have failed than allowed.
@@ -186,7 +200,9 @@ class CorruptCounter:
                 continue
             self._seen.add(i)
             what = f"{self._source.name(i)}: {decode_failure(self._source, i)}"
-            _LOGGER.warning("skipped image %d, %s", len(self._seen), what)
+            if what not in _WARNED:
+                _WARNED.add(what)
+                _LOGGER.warning("skipped image %d, %s", len(self._seen), what)
             if len(self._seen) > self._most:
                 raise ValueError(
                     f"{len(self._seen)} images cannot be decoded, more than "

@@ -42,7 +42,9 @@ def _checksum(images: ImageSource) -> int:
     match images:
         case FolderSource():
             names = functools.reduce(
-                lambda crc, part: zlib.crc32(part, crc), images.files.joined(b"\0"), 0
+                lambda crc, part: zlib.crc32(part, crc),
+                images.own_names().joined(b"\0"),
+                0,
             )
             return zlib.crc32(images.labels.tobytes(), names)
         case ArraySource():

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import zlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,6 +94,8 @@ class DataLocation:
             "huggingface", the folder of a saved data set.
         data_dir: for "tfds", the folder of prepared data sets; TFDS's default if empty.
         classes: for "folder", a file that lists the sub-folders to keep; all if empty.
+        label_pattern: for "folder", a regular expression whose group is the class in
+            the path of a file; if empty, the classes are the sub-folders.
         val_size: number of training images to hold out. They replace the test set, so
             that hyperparameters can be chosen on them; they are the same in every run.
         max_pixels: most pixels of an image; see `Decoding`.
@@ -115,6 +118,7 @@ class DataLocation:
     path: str = ""
     data_dir: str = ""
     classes: str = ""
+    label_pattern: str = ""
     val_size: int = 0
     max_pixels: int = DEFAULT_DECODING.max_pixels
     bit_depth: int = DEFAULT_DECODING.bit_depth
@@ -452,13 +456,14 @@ def _huggingface(location: DataLocation) -> ExperimentData:
 
 
 def _folder_splits(location: DataLocation) -> FolderSplits:
-    decoding, classes = location.decoding, location.classes
+    decoding = location.decoding
     if location.list:
-        if classes:
-            raise ValueError(
-                f"config.data.classes={classes!r} selects sub-folders, and does not "
-                f"apply to config.data.list={location.list!r}; remove one of the two"
-            )
+        for name in ("classes", "label_pattern"):
+            if value := getattr(location, name):
+                raise ValueError(
+                    f"config.data.{name}={value!r} is for folders, and does not apply "
+                    f"to config.data.list={location.list!r}; remove one of the two"
+                )
         columns = parse_columns(location.columns)
         lists = local_paths(location.list)
         return load_lists(lists, path=location.path, columns=columns, decoding=decoding)
@@ -468,19 +473,23 @@ def _folder_splits(location: DataLocation) -> FolderSplits:
             "config.data.list for a table of images"
         )
     paths = local_paths(location.path)
-    if len(paths) > 1:
-        found = [load_folder(x, classes=classes, decoding=decoding) for x in paths]
-        return join_folders(paths, found)
-    if is_saved(paths[0]) and location.layout == "auto":
+    found = [_one_folder(path, location) for path in paths]
+    return found[0] if len(found) == 1 else join_folders(paths, found)
+
+
+def _one_folder(path: Path, location: DataLocation) -> FolderSplits:
+    decoding, classes = location.decoding, location.classes
+    if is_saved(path) and location.layout == "auto":
         raise ValueError(
-            f"{paths[0]} has a data set of Hugging Face; use "
+            f"{path} has a data set of Hugging Face; use "
             "--config.data.source=huggingface"
         )
-    if location.layout == "auto" and not classes:
+    if location.layout == "auto" and not classes and not location.label_pattern:
         columns = parse_columns(location.columns)
-        if known := load_layout(existing_folder(paths[0]), columns, decoding):
+        if known := load_layout(existing_folder(path), columns, decoding):
             return known
-    return load_folder(paths[0], classes=classes, decoding=decoding)
+    pattern = location.label_pattern
+    return load_folder(path, classes=classes, label_pattern=pattern, decoding=decoding)
 
 
 def load_unsplit(

@@ -12,6 +12,7 @@ class or, if the class's field is computed from the config's, in
 import dataclasses
 import difflib
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import (
     Annotated,
@@ -144,6 +145,13 @@ def _is_local(value: Any) -> bool:
         return False
 
 
+def _is_label_pattern(value: Any) -> bool:
+    try:
+        return value == "" or re.compile(value).groups == 1
+    except (re.error, TypeError):
+        return False
+
+
 NUMBER = Rule("a finite number", is_number)
 NOT_NEGATIVE = Rule("a finite number, 0 or more", lambda x: is_number(x) and x >= 0)
 FRACTION = Rule("a number from 0 to 1", lambda x: is_number(x) and 0 <= x <= 1)
@@ -164,6 +172,10 @@ PATHS = Rule(
 FUNCTION = Rule(
     "an import path package.module:function, a function, or '' for none",
     lambda x: STRING.allows(x) or callable(x),
+)
+LABEL_PATTERN = Rule(
+    "a regular expression with one group, which is the class, or '' for none",
+    _is_label_pattern,
 )
 SWITCH = Rule("True or False", lambda x: isinstance(x, bool))
 PLAIN = {int: whole(-INT_MAX), float: NUMBER, str: STRING, bool: SWITCH}
@@ -188,6 +200,7 @@ class DataConfig:
     layout: Annotated[str, one_of(LAYOUTS)]
     data_dir: LocalPath
     classes: LocalPath
+    label_pattern: Annotated[str, LABEL_PATTERN]
     val_size: AtLeast0
     canvas: AtLeast1
     loader: Annotated[str, one_of(("auto", "on_device", "streaming"))]

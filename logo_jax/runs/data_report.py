@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from logo_jax.configs import local_path
+from logo_jax.data.canvas import most_corrupt
 from logo_jax.data.load import ExperimentData, load_images, locate_dataset
 from logo_jax.data.survey import Survey, survey
 from logo_jax.experiment import ExperimentSpec, make_spec
@@ -170,7 +171,7 @@ def _read(surveyed: Surveyed, copies: Copies, max_corrupt: float) -> Iterator[Fi
     yield _sizes(list(surveys))
     bad = sum(len(found.damaged) for found in surveys)
     text = f"{bad:,} of {count:,} cannot be decoded"
-    if bad > max_corrupt * count:
+    if bad > most_corrupt(max_corrupt, count):
         text += f", more than config.data.max_corrupt={max_corrupt} allows"
         yield Finding("FAIL", "damaged", f"{text}; repair or remove them")
     else:

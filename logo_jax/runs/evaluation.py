@@ -172,8 +172,8 @@ def _changed(
     # 0: all images; the limits apply to kNN during training only
     monitor |= {"train_examples": 0, "test_examples": 0}
     if dataset:
-        none = {"path": "", "list": "", "columns": "", "classes": "", "val_size": 0}
-        data |= none | locate_dataset(dataset)
+        texts = ("path", "list", "columns", "classes", "label_pattern")
+        data |= dict.fromkeys(texts, "") | {"val_size": 0} | locate_dataset(dataset)
     monitor |= {name: value for name, value in fields.items() if value is not None}
     return {**config, "data": data, "monitor": monitor}
 

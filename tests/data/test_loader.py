@@ -157,6 +157,7 @@ def test_a_damaged_file_is_named_and_skipped_up_to_the_limit(tmp_path, caplog, h
     with pytest.raises(ValueError, match=r"1 images .*more than 5.00% of 11.*1\.png"):
         batches_of(streamed(source, max_corrupt=0.05, **how))
     assert not multiprocessing.active_children()
+    assert len(caplog.records) == 1  # it is not named again
 
 
 KILLED = """

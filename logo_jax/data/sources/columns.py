@@ -4,7 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 FIELD = "config.data.columns"
+ONE_OF = "label="  # at the start of what a column of 0 and 1 has, before its class
 # Names of columns, in the order in which they are preferred.
+ONE_OF = "label="  # beginning of the kind of a column of one class
 USUAL_NAMES = {
     "image": (
         *("path", "file", "filename", "file_name", "filepath", "file_path"),
@@ -46,7 +48,8 @@ def find_columns(
     """Returns the number of the column of images, and of labels and splits, if any.
 
     Names are compared without regard to case, spaces and hyphens. Of two columns of
-    which one has the images, the other has the labels, whatever its name.
+    which one has the images, the other has the labels, whatever its name. If the given
+    label is several columns, such as "cat+dog", they are "label=cat" and "label=dog".
 
     >>> find_columns(["Image ID", "breed"], {}, "labels.csv")
     {'image': 0, 'label': 1}
@@ -64,15 +67,10 @@ def find_columns(
     for kind, usual in USUAL_NAMES.items():
         known = () if kind in given else usual
         matching = [plain.index(name) for name in known if name in plain]
-        if given.get(kind):
-            matching = [i for i, name in enumerate(names) if name == given[kind]]
-            if not matching:
-                raise ValueError(
-                    f"{origin} has no column {given[kind]!r}, which {FIELD} names; it "
-                    f"has {', '.join(names)}"
-                )
         if matching:
             found[kind] = matching[0]
+        if given.get(kind):
+            found |= _given_columns(names, kind, given[kind], origin)
     if "image" not in found:
         raise ValueError(
             f"{origin} has no column that is known to have paths of images, such as "
@@ -82,6 +80,23 @@ def find_columns(
     if len(names) == 2 and len(found) == 1 and "label" not in given:
         found["label"] = 1 - found["image"]
     return found
+
+
+def _given_columns(
+    names: Sequence[str], kind: str, given: str, origin: str
+) -> dict[str, int]:
+    """Returns the number of a given column, or of each of several for the label."""
+    wanted = {kind: given}
+    if kind == "label" and given not in names and "+" in given:
+        parts = map(str.strip, given.split("+"))
+        wanted = {f"{ONE_OF}{part}": part for part in parts}
+    for name in wanted.values():
+        if name not in names:
+            raise ValueError(
+                f"{origin} has no column {name!r}, which {FIELD} names; it has "
+                f"{', '.join(names)}"
+            )
+    return {kind: list(names).index(name) for kind, name in wanted.items()}
 
 
 def has_known_name(names: Sequence[str], given: Mapping[str, str]) -> bool:

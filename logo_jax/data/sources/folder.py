@@ -7,11 +7,14 @@ is labeled has the queries of kNN.
 
 A split is labeled if all of its images are in sub-folders: the first sub-folder of the
 path is the image's class. Training images in a single sub-folder are unlabeled, because
-one class cannot be evaluated. Sub-folders may be nested.
+one class cannot be evaluated. Sub-folders may be nested. A regular expression can take
+the classes from the names of the files instead.
 """
 
 import dataclasses
 import os
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -29,6 +32,8 @@ SPLIT_NAMES = {
     "test": ("test", "testing", "test_images", "test2017"),
 }
 MANY = 100_000  # files; the first lines of a run state how long it took to list more
+_NUMBERED = r"^(.+?)[-_. ]*\d+\.\w+$"  # names such as cat.0.jpg, and their class
+_LOOKED_AT = 10_000  # names that are looked at for that
 HOLD_OUT = "config.data.val_size=N holds out N training images as queries"
 
 
@@ -51,6 +56,8 @@ class FolderSource:
         why_unlabeled: why the images have no labels, and the remedy; "" if they have.
         notes: sentences about what was passed over, for the start of a run.
         title: name of the images; "" for the path of the folder.
+        joined: if files of several folders were joined, what their paths begin with for
+            each of these, with a separator at its end.
     """
 
     root: str
@@ -62,6 +69,7 @@ class FolderSource:
     why_unlabeled: str = ""
     notes: tuple[str, ...] = ()
     title: str = ""
+    joined: tuple[str, ...] = ()
 
     @property
     def origin(self) -> str:
@@ -102,6 +110,19 @@ class FolderSource:
         """Path of file i."""
         return str(Path(self.root, self.files[i]))
 
+    def own_names(self) -> Names:
+        """The paths of the files relative to their own folder, if several are joined.
+
+        They do not depend on where each of the folders is.
+        """
+        if not self.joined:
+            return self.files
+        longest = sorted(self.joined, key=len, reverse=True)
+        return Names.of(
+            name.removeprefix(next(filter(name.startswith, longest), ""))
+            for name in self.files
+        )
+
 
 class FolderSplits(NamedTuple):
     """The splits of a folder.
@@ -117,10 +138,24 @@ class FolderSplits(NamedTuple):
     remark: str
 
 
+class _Classes(NamedTuple):
+    """How the classes of images are found.
+
+    Attributes:
+        kept: the sub-folders that are used; None for all.
+        pattern: regular expression whose group is the class in the path of a file; "":
+            the classes are the sub-folders.
+    """
+
+    kept: tuple[str, ...] | None = None
+    pattern: str = ""
+
+
 def load_folder(
     path: str | Path,
     *,
     classes: str | Path = "",
+    label_pattern: str = "",
     decoding: Decoding = DEFAULT_DECODING,
 ) -> FolderSplits:
     """Returns the training images of a folder and its labeled images for queries.
@@ -128,23 +163,27 @@ def load_folder(
     Args:
         path: path of the folder.
         classes: text file of the sub-folders to keep, one per line; "" to keep all.
+        label_pattern: regular expression that is searched in the path of each file,
+            relative to the folder of its split; its group is the class. "": the classes
+            are the sub-folders.
         decoding: how the files are decoded.
 
     Raises:
         FileNotFoundError: if the folder is missing.
         OSError: if a sub-folder cannot be listed.
         ValueError: if there are no images, the list of classes cannot be read, a listed
-            class has no images, a class of the queries is not a training class, or it
-            is not clear which sub-folder has the training images.
+            class has no images, no file matches `label_pattern`, a class of the queries
+            is not a training class, or it is not clear which sub-folder has the
+            training images.
     """
     root = existing_folder(path)
-    kept = _class_list(classes) if classes else None
+    how = _Classes(_class_list(classes) if classes else None, label_pattern)
     folders = sub_folders(root)
     splits = find_splits(folders)
     if not splits["train"]:
         found = scan(root, decoding)
         _require_training_folder(root, found)
-        train = _labeled(root, found, kept, decoding)
+        train = _labeled(root, found, how, decoding)
         return FolderSplits(train, None, _without_train(train))
     (first, *others) = splits["train"]
     if others:
@@ -153,8 +192,8 @@ def load_folder(
             f"give the path of the training images, config.data.path={root / first}"
         )
     found = scan(root / first, decoding)
-    train = _labeled(root / first, found, kept, decoding)
-    return _with_test(root, train, splits, folders, kept)
+    train = _labeled(root / first, found, how, decoding)
+    return _with_test(root, train, splits, folders, how)
 
 
 def load_unsplit_folder(
@@ -175,7 +214,7 @@ def load_unsplit_folder(
     _, folders = found.files.folders(0)
     splits = _of_splits(find_splits(folders))
     level = 1 if splits and len(splits) == len(folders) else 0
-    images = _labeled(root, found, None, decoding, level=level, fewest=1)
+    images = _labeled(root, found, _Classes(), decoding, level=level, fewest=1)
     if not level:
         return images
     note = f"the classes are the sub-folders of {' and '.join(splits)}"
@@ -189,7 +228,8 @@ def labeled_by_folders(root: Path, decoding: Decoding) -> FolderSource:
         FileNotFoundError: if the folder is missing.
         ValueError: if there are no images.
     """
-    return _labeled(existing_folder(root), scan(root, decoding), None, decoding)
+    found = scan(existing_folder(root), decoding)
+    return _labeled(root, found, _Classes(), decoding)
 
 
 def existing_folder(path: str | Path) -> Path:
@@ -268,14 +308,14 @@ def _with_test(
     train: FolderSource,
     splits: dict[str, list[str]],
     folders: list[str],
-    kept: tuple[str, ...] | None,
+    how: _Classes,
 ) -> FolderSplits:
     """Chooses the first labeled split for queries; the training images have a split."""
     candidates = splits["val"] + splits["test"]
     test, reasons = None, []
     for name in candidates if train.num_classes else ():
         found = scan(root / name, train.decoding)
-        images = _labeled(root / name, found, kept, train.decoding, fewest=1)
+        images = _labeled(root / name, found, how, train.decoding, fewest=1)
         if images.num_classes:
             test = _with_classes_of(train, images)
             break
@@ -303,7 +343,7 @@ def not_used(names: Sequence[str]) -> str:
 def _labeled(
     root: Path,
     found: Scan,
-    kept: tuple[str, ...] | None,
+    how: _Classes,
     decoding: Decoding,
     *,
     level: int = 0,
@@ -311,10 +351,10 @@ def _labeled(
 ) -> FolderSource:
     """Returns the images of a scan.
 
-    The class is the folder at a level of the path; they are unlabeled if there are
-    fewer than `fewest` classes.
+    The class is the folder at a level of the path, unless `how` has a pattern; they are
+    unlabeled if there are fewer than `fewest` classes.
     """
-    files = found.files
+    files, kept = found.files, how.kept
     numbers, names = files.folders(level)
     if kept is not None:
         is_kept = np.isin(numbers, [i for i, x in enumerate(names) if x in kept])
@@ -329,7 +369,12 @@ def _labeled(
         )
     if missing := sorted(set(kept or ()) - set(names)):
         raise ValueError(f"{root} has no images of class {missing[0]}; add them")
-    why_unlabeled = _why_unlabeled(root, files, numbers, names, fewest)
+    if how.pattern:
+        numbers, names = _by_pattern(root, files, how.pattern)
+        few = f"config.data.label_pattern={how.pattern!r} gives one class, {names[0]}"
+        why_unlabeled = few if len(names) < fewest else ""
+    else:
+        why_unlabeled = _why_unlabeled(root, files, numbers, names, fewest)
     return FolderSource(
         str(root),
         files,
@@ -349,12 +394,46 @@ def _notes(root: Path, found: Scan) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _by_pattern(root: Path, files: Names, pattern: str) -> tuple[np.ndarray, list[str]]:
+    """Returns the class of each file, NO_LABEL if it does not match, and their names.
+
+    Raises:
+        ValueError: if no file matches.
+    """
+    matches = map(re.compile(pattern).search, files)
+    found = [match[1] if match else None for match in matches]
+    names = sorted({name for name in found if name})
+    if not names:
+        raise ValueError(
+            f"config.data.label_pattern={pattern!r} matches none of the {len(files):,} "
+            f"paths in {root}, such as {files[0]}; change it"
+        )
+    number: dict[str | None, int] = {name: i for i, name in enumerate(names)}
+    labels = np.array([number.get(name, NO_LABEL) for name in found], np.int32)
+    return labels, names
+
+
+def _classes_in_names(files: Names) -> str:
+    """Returns the remedy if names such as cat.0.jpg seem to have classes; or ""."""
+    count = min(len(files), _LOOKED_AT)
+    some = files.take(np.linspace(0, len(files) - 1, count).astype(np.int64))
+    matches = [re.search(_NUMBERED, name) for name in some]
+    found = Counter(match[1] if match else "" for match in matches)
+    if "" in found or not 2 <= len(found) <= count // 2:
+        return ""
+    return (
+        f"; if {', '.join(sorted(found)[:3])}{', ...' * (len(found) > 3)} at the start "
+        f"of the names are classes, use --config.data.label_pattern='{_NUMBERED}'"
+    )
+
+
 def _why_unlabeled(
     root: Path, files: Names, numbers: np.ndarray, names: Sequence[str], fewest: int
 ) -> str:
     """Returns why sub-folders are not classes, and the remedy; "" if they are."""
     if list(names) == [""]:
-        return f"{root} has no sub-folders; kNN needs one per class"
+        none = f"{root} has no sub-folders; kNN needs one per class"
+        return none + _classes_in_names(files)
     if names[0] == "":
         outside = np.flatnonzero(numbers == 0)
         more = f" ({len(outside):,} such files)" if len(outside) > 1 else ""

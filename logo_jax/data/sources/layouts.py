@@ -233,7 +233,7 @@ def _load_beside(
         found = load_lists(files, columns=columns, decoding=decoding)
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"{error}; {OFF}") from error
-    unlisted = len(scan(images).files) - len(found.train)
+    unlisted = len(scan(images, decoding).files) - len(found.train)
     name = f"images with the list {lists[0].name}"
     if unlisted > 0:
         name += f", which does not name {unlisted:,} images of {images}"

@@ -148,6 +148,7 @@ def files_of(
     paths = _paths(table.columns["image"], file)
     splits, notes = _splits(table, len(paths), split, file)
     names, labels, why = number_labels(table.columns.get("label"), len(paths), file)
+    why += _other_columns(table) if "label" not in table.columns else ""
     rows = np.concatenate([np.flatnonzero(splits == i) for i in range(len(_SPLITS))])
     found = pa.concat_arrays(
         [
@@ -180,6 +181,19 @@ def files_of(
         for i, name in enumerate(_SPLITS)
         if (splits == i).any()
     }
+
+
+def _other_columns(table: Table) -> str:
+    """Returns how to use other columns of a table without labels."""
+    if not table.others:
+        return ""
+    several = f", or label={'+'.join(table.others)} if one of them is 1 in each row"
+    return (
+        f", but {', '.join(table.others[:5])}{', ...' * (len(table.others) > 5)}; name "
+        f"the one with classes, {FIELD}=label={table.others[0]}"
+        + several
+        * (2 <= len(table.others) <= 100)
+    )
 
 
 def _columns_note(table: Table, file: Path) -> str:

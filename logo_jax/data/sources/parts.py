@@ -106,6 +106,7 @@ def join(sources: Sequence[FolderSource]) -> FolderSource:
     if len(sources) == 1:
         return sources[0]
     root = os.path.commonpath([os.path.abspath(source.root) for source in sources])
+    starts = [os.path.relpath(os.path.abspath(x.root), root) for x in sources]
     reasons = [f"{x.why_unlabeled}" for x in sources if x.why_unlabeled]
     return dataclasses.replace(
         sources[0],
@@ -115,6 +116,7 @@ def join(sources: Sequence[FolderSource]) -> FolderSource:
         why_unlabeled="; ".join(reasons),
         notes=tuple(dict.fromkeys(note for x in sources for note in x.notes)),
         title=" and ".join(dict.fromkeys(source.origin for source in sources)),
+        joined=tuple(f"{start}{os.sep}" for start in starts if start != os.curdir),
     )
 
 

@@ -8,13 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import compute, parquet
 from pyarrow import csv as arrow_csv
 from pyarrow import json as arrow_json
 
 from logo_jax.data.decode import readable_suffixes
-from logo_jax.data.sources.columns import FIELD, find_columns, has_known_name
+from logo_jax.data.sources.columns import (
+    FIELD,
+    ONE_OF,
+    find_columns,
+    has_known_name,
+)
 
 pc: Any = compute  # its functions are made when it is imported
 
@@ -32,10 +38,12 @@ class Table(NamedTuple):
     Attributes:
         columns: the columns "image", "label" and "split", as far as they exist.
         names: the names of these columns in the file; empty if it has no names.
+        others: the names of further columns, as far as they are known.
     """
 
     columns: dict[str, Any]
     names: dict[str, str]
+    others: tuple[str, ...] = ()
 
 
 def is_table(path: Path) -> bool:
@@ -85,13 +93,39 @@ def read_table(
         raise FileNotFoundError(f"{file} is not a file; give the path of a table")
     try:
         if suffix in _JSON:
-            return _of_arrow(arrow_json.read_json(file), given, file)
-        if suffix == ".parquet":
-            return _of_parquet(file, given)
-        return _read_text(file, given, header, delimiter)
+            table = _of_arrow(arrow_json.read_json(file), given, file)
+        elif suffix == ".parquet":
+            table = _of_parquet(file, given)
+        else:
+            table = _read_text(file, given, header, delimiter)
+        return _with_one_label(table, file)
     except (pa.ArrowException, UnicodeError, EOFError, csv.Error) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{file} cannot be read ({reason}); repair it") from error
+
+
+def _with_one_label(table: Table, file: Path) -> Table:
+    """Returns the table with a column of labels in the place of several of 0 and 1."""
+    kinds = [kind for kind in table.columns if kind.startswith(ONE_OF)]
+    if not kinds:
+        return table
+    columns, names = dict(table.columns), dict(table.names)
+    classes = [kind.removeprefix(ONE_OF) for kind in kinds]
+    values = [pc.cast(columns.pop(kind), pa.float64()) for kind in kinds]
+    chosen = np.stack([pc.fill_null(x, 0).to_numpy() for x in values], axis=1)
+    wrong = np.flatnonzero((np.sort(chosen) != np.eye(len(kinds))[-1]).any(1))
+    if len(wrong):
+        values = ", ".join(f"{x:g}" for x in chosen[wrong[0]])
+        raise ValueError(
+            f"{file}: image {wrong[0] + 1} has {values} in the columns "
+            f"{', '.join(classes)}, of which one must be 1 and the others 0; repair or "
+            f"remove it, and all {len(wrong):,} such rows"
+        )
+    labels = pa.array(classes, pa.large_string()).take(pa.array(chosen.argmax(1)))
+    for kind in kinds:
+        names.pop(kind, None)
+    named = {"label": "+".join(classes)} if names else {}
+    return Table(columns | {"label": labels}, names | named, table.others)
 
 
 def _suffix(path: Path) -> str:
@@ -122,7 +156,12 @@ def _of_arrow(table: pa.Table, given: Mapping[str, str], file: Path) -> Table:
                 f"{column.type}; use another with {FIELD}={kind}=NAME"
             )
         columns[kind] = _strings(column)
-    return Table(columns, {kind: table.column_names[i] for kind, i in found.items()})
+    names = {kind: table.column_names[i] for kind, i in found.items()}
+    return Table(columns, names, _others(table.column_names, names))
+
+
+def _others(names: Sequence[str], used: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name not in used.values())
 
 
 def _strings(column: pa.ChunkedArray) -> Any:
@@ -160,8 +199,10 @@ def _read_text(
     if not len(table):
         raise ValueError(f"{file} lists no image; write one a line")
     columns = {kind: _strings(table.column(keys[i])) for kind, i in found.items()}
-    is_named = is_header and not header
-    return Table(columns, {k: names[i] for k, i in found.items()} if is_named else {})
+    if header or not is_header:
+        return Table(columns, {})
+    used = {kind: names[i] for kind, i in found.items()}
+    return Table(columns, used, _others(names, used))
 
 
 def _head(file: Path) -> tuple[str, int, list[str]]:

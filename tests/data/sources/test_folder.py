@@ -236,3 +236,43 @@ def test_records_come_in_the_order_asked_for(tmp_path):
     found = train.records(np.array([2, 0]))
     assert [Path(train.name(i)) for i in (2, 0)] == [record.image for record in found]
     assert [record.label for record in found] == [1, 0]
+
+
+@pytest.mark.parametrize("names", [("cat.{}", "dog.{}"), ("big_cat-{:04}", "a dog {}")])
+def test_classes_in_the_names_of_files_are_read_as_the_remark_says(names, tmp_path):
+    for folder in ("train", "val"):
+        write_folder(tmp_path, {folder: 4})
+        for i, file in enumerate(sorted((tmp_path / folder).iterdir())):
+            file.rename(file.with_stem(names[i % 2].format(i)))
+    remark = load_folder(tmp_path).remark
+    assert "/train has no sub-folders; kNN needs one per class; if " in remark
+    pattern = remark.split("--config.data.label_pattern=")[1].strip("'")
+    found = load_folder(tmp_path, label_pattern=pattern)
+    expected = sorted(name.split("{")[0].rstrip(".- ") for name in names)
+    assert list(found.train.class_names) == expected
+    assert found.test is not None
+    for images in (found.train, found.test):
+        for file, label in zip(images.files, labels(images), strict=True):
+            assert file.startswith(expected[label])
+
+
+def test_files_that_do_not_match_have_no_label_and_none_that_match_is_an_error(
+    tmp_path,
+):
+    write_folder(tmp_path, {".": 3})
+    (tmp_path / "2.png").rename(tmp_path / "x.png")
+    train = load_folder(tmp_path, label_pattern=r"(\d)\.").train
+    assert train.class_names == ("0", "1")
+    assert labels(train) == [0, 1, NO_LABEL]
+    with pytest.raises(ValueError, match=r"matches none of the 3 paths .* 0.png; cha"):
+        load_folder(tmp_path, label_pattern="(y)")
+    one = load_folder(tmp_path, label_pattern="(x)")
+    assert "label_pattern='(x)' gives one class, x" in one.remark
+
+
+@pytest.mark.parametrize("name", ["IMG_{}", "{}", "photo {:03}", "x{}y"])
+def test_names_of_a_camera_are_no_classes(name, tmp_path):
+    write_folder(tmp_path, {".": 4})
+    for i, file in enumerate(sorted(tmp_path.iterdir())):
+        file.rename(file.with_stem(name.format(i)))
+    assert load_folder(tmp_path).remark.endswith("kNN needs one per class")

@@ -1,5 +1,6 @@
 import pytest
 
+from logo_jax.data.fingerprint import fingerprint
 from logo_jax.data.load import DataLocation, load_images, load_unsplit
 from tests.data.pictures import write_folder
 from tests.data.sources.test_lists import shown
@@ -157,6 +158,26 @@ def test_several_folders_are_one_data_set(tmp_path):
         loaded(f"{tmp_path}/x,{tmp_path}/x/train")
     with pytest.raises(ValueError, match="is in"):
         loaded(f"{tmp_path}/x,{tmp_path}/x/")
+
+
+def test_each_of_several_folders_may_have_a_layout_and_be_moved(tmp_path):
+    folders, files, _ = LAYOUTS["Tiny ImageNet"]
+    write_folder(tmp_path / "x", folders)
+    write(tmp_path / "x", files)
+    write_folder(tmp_path / "y", {"train/a": 1, "train/b": 1, "val/b": 1})
+    before = loaded(f"{tmp_path}/x,{tmp_path}/y")
+    assert before.train.class_names == ("a", "b", "n01", "n02")
+    assert list(shown(before.queries).values()) == ["n02", "n01", "b"]
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "y").rename(tmp_path / "far" / "away" / "z")
+    after = loaded(f"{tmp_path}/x,{tmp_path}/far/away/z")
+    assert fingerprint(after) == fingerprint(before)
+    (tmp_path / "x/train/n01/images/0.png").rename(
+        tmp_path / "x/train/n01/images/1.png"
+    )
+    changed = fingerprint(loaded(f"{tmp_path}/x,{tmp_path}/far/away/z"))
+    assert changed["train"] != fingerprint(before)["train"]
+    assert changed["queries"] == fingerprint(before)["queries"]
 
 
 def test_a_comma_in_the_name_of_a_folder_divides_nothing(tmp_path):

@@ -219,6 +219,28 @@ def test_a_list_that_cannot_be_used_is_one_line(root, text, message):
     assert "\n" not in str(found.value)
 
 
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
+def test_columns_of_0_and_1_are_classes_if_they_are_named(name, root):
+    header, rows = ("image", "healthy", "rust"), [("a/0", 1, 0), ("a/1", 0, 1)]
+    file = root / name
+    if name.endswith(".parquet"):
+        columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+        parquet.write_table(pa.table(columns), file)
+    else:
+        file.write_text(as_csv([tuple(map(str, row)) for row in rows], header=header))
+        remark = loaded(file).remark
+        assert "no column of labels, but healthy, rust; name the one" in remark
+        assert "columns=label=healthy, or label=healthy+rust if one" in remark
+    found = loaded(file, columns="label=healthy+rust").train
+    assert shown(found) == {"a/0.png": "healthy", "a/1.png": "rust"}
+    assert any("labels are 'healthy+rust'" in note for note in found.notes)
+    with pytest.raises(ValueError, match="has no column 'x', which .* it has image, h"):
+        loaded(file, columns="label=healthy+x")
+    text = "image,healthy,rust\na/0,1,1\na/1,0,1\n"
+    with pytest.raises(ValueError, match="image 1 has 1, 1 in the columns healthy, ru"):
+        loaded(root / "y.csv", text, columns="label=healthy+rust")
+
+
 def test_wrong_columns_are_refused():
     for text in ("breed", "name=x", "label=a,label=b"):
         with pytest.raises(ValueError, match="must be columns by what they have"):
