@@ -34,12 +34,12 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from benchmarks.collectives import bytes_by_kind, collectives
 from benchmarks.processes import DEVICES, FIELDS, free_port
 from logo_jax.experiment import make_spec
 from logo_jax.methods.base import Batch
 from logo_jax.parallel import processes
 from logo_jax.parallel.mesh import batch_sharding, make_mesh
+from logo_jax.parallel.programs import bytes_by_kind, collectives
 from logo_jax.training.train_step import make_train_step
 
 CONFIGS = (

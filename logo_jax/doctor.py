@@ -3,6 +3,7 @@
     python -m logo_jax.doctor --config=configs/quickstart.py [--workdir=runs/quickstart]
     python -m logo_jax.doctor --config=configs/quickstart.py --print
     python -m logo_jax.doctor --data=DIR [--out=FILE.html] [--sample=N] [--config=NAME]
+    python -m logo_jax.doctor --config=NAME --target=v5e:2x2 [--level=...] [--remedies]
 
 Prints one line per check: ok, warn or FAIL. Nothing is written, except compiled code in
 the compilation cache, which the training run then reuses, and the list of damaged
@@ -13,6 +14,11 @@ With --data, all images of a folder or of an .npz file are read once, and a page
 them is written to FILE.html: splits and classes as training would read them, sizes and
 formats, equal and damaged images, and crops as the network would see them (those of
 --config, by default configs/folder.py). Nothing is written to the folder.
+
+With --target, the step is compiled for devices that are not here: v4, v5e, v5p, v6e,
+h100, h200 or a100; with a number (8xh100), or a grid of TPUs (v5e:2x2). The lines say
+whether it fits the memory, what it computes, moves and exchanges, and the least time
+that it takes; no step runs. TPUs need pip install -e ".[tpu]", GPUs ".[aot-cuda]".
 
 Exit codes: 0 if the run will work, or with --print; 2 if it will not, or for bad input.
 """
@@ -38,15 +44,23 @@ from logo_jax.data.fingerprint import fingerprint
 from logo_jax.data.load import ExperimentData, load_images
 from logo_jax.data.sources.base import ImageSource
 from logo_jax.experiment import Experiment, ExperimentSpec, make_experiment, make_spec
+from logo_jax.experiment.ahead import LEVELS
 from logo_jax.experiment.choosing import chosen
 from logo_jax.experiment.config import TrainConfig, parse
 from logo_jax.experiment.data import usable_memory
 from logo_jax.experiment.defaults import open_fields
-from logo_jax.experiment.memory import remedy, step_bytes, stored_bytes
+from logo_jax.experiment.memory import (
+    remedy,
+    step_bytes,
+    stored_bytes,
+    traced_step,
+)
 from logo_jax.experiment.starting import recorded
 from logo_jax.parallel.mesh import make_mesh
+from logo_jax.parallel.targets import FORMS, find_target
 from logo_jax.runs import data_report
 from logo_jax.runs.data_report import Finding
+from logo_jax.runs.target_report import describe_target, gib
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.schedule import TrainingSchedule
@@ -60,10 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     parser = _parser()
     options = parser.parse(arguments)
+    _require_target(parser, options)
     if options.data is not None:
         return survey_data(options)
     if options.config is None:
         parser.error("--config=NAME or --data=DIR is required")
+    if options.target is not None:
+        return ask_compiler(options)
     with _cli.input_errors():
         config = _cli.load_config(options).to_dict()
         published = configs.load(options.config).to_dict()
@@ -89,6 +106,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2 if failed else 0
 
 
+def _require_target(parser: _cli.Parser, options: argparse.Namespace) -> None:
+    """Stops with an error if flags are given that do not belong together."""
+    elsewhere = options.data or options.workdir or options.damaged or options.print
+    if options.target is not None and elsewhere:
+        parser.error(
+            "--target checks a config for devices that are not here; leave out --data, "
+            "--workdir, --damaged and --print"
+        )
+    if options.target is None and options.remedies:
+        parser.error("--remedies needs --target=DEVICES")
+
+
 def survey_data(options: argparse.Namespace) -> int:
     """Describes the images of `--data`; returns the exit code."""
     options.config = options.config or "folder"
@@ -109,6 +138,23 @@ def survey_data(options: argparse.Namespace) -> int:
             print(line._replace(text=text), flush=True)
             verdicts.add(line.verdict)
     return 2 if "FAIL" in verdicts else 0
+
+
+def ask_compiler(options: argparse.Namespace) -> int:
+    """Compiles the step for the devices of `--target`; returns the exit code."""
+    verdicts = set()
+    with _cli.input_errors():
+        target = find_target(options.target)
+        config = _cli.load_config(options).to_dict()
+        for line in describe_target(
+            config, target, options.level, remedies=options.remedies
+        ):
+            print(line, flush=True)
+            verdicts.add(line.verdict)
+    if "FAIL" in verdicts:
+        print("it will not run there: see FAIL")
+        return 2
+    return 0
 
 
 def examine(
@@ -274,7 +320,7 @@ def _attempt(
 
 
 class Trial:
-    """Compiled training step of an experiment, with its initial state.
+    """Compiled training step of an experiment.
 
     Args:
         experiment: experiment whose training step is compiled.
@@ -282,11 +328,10 @@ class Trial:
 
     def __init__(self, experiment: Experiment):
         self._experiment, self._loader = experiment, experiment.loader
-        self._state = experiment.init()
-        examples = self._loader.shapes()
-        traced = experiment.train_step.trace(self._state, examples, np.int32(0))
+        step, examples = experiment.train_step, self._loader.shapes()
+        traced = traced_step(experiment.spec, step, experiment.mesh, examples)
         self._compiled = traced.lower().compile()
-        self._step = experiment.train_step._replace(compiled=self._compiled)
+        self._step = step._replace(compiled=self._compiled)
 
     @property
     def num_bytes(self) -> int:
@@ -302,9 +347,9 @@ class Trial:
             num_steps: number of steps to time.
             clock: returns the current time in seconds.
         """
-        ends = []
+        ends, state = [], self._experiment.init()
         for examples, epoch in self._loader.batches(0, num_steps + 1):
-            self._state, metrics = self._step(self._state, examples, epoch)
+            state, metrics = self._step(state, examples, epoch)
             jax.block_until_ready(metrics)
             ends.append(clock())
         return float(np.median(np.diff(ends)))
@@ -421,7 +466,7 @@ def _disk(
     # while the newest checkpoint is written, no older one has been deleted yet
     needed = size * max(1, kept + 1 - num_saved)
     text = (
-        f"{_gib(needed)} needed for checkpoints of {_gib(size)} each, {_gib(free)} "
+        f"{gib(needed)} needed for checkpoints of {gib(size)} each, {gib(free)} "
         f"free in {place}"
     )
     if needed > free:
@@ -434,7 +479,7 @@ def _disk(
 def _memory(
     needed: float, limit: float, owner: str, remedy: Callable[[], str]
 ) -> Finding:
-    text = f"peak of {_gib(needed)} per device, of {owner} {_gib(limit)}"
+    text = f"peak of {gib(needed)} per device, of {owner} {gib(limit)}"
     if needed > limit:
         return Finding("FAIL", "memory", f"{text}; use {remedy()}, or more devices")
     return Finding("warn" if needed > TIGHT * limit else "ok", "memory", text)
@@ -443,10 +488,6 @@ def _memory(
 def _time(seconds: float, num_steps: int) -> str:
     whole = datetime.timedelta(seconds=round(num_steps * seconds))
     return f"{whole} for {num_steps} steps of {seconds:.3g} s, without kNN"
-
-
-def _gib(num_bytes: float) -> str:
-    return f"{num_bytes / 2**30:.3g} GiB"
 
 
 def _parser() -> _cli.Parser:
@@ -485,6 +526,25 @@ def _parser() -> _cli.Parser:
         type=_cli.at_least(0),
         default=0,
         help="with --data: read N images of each split, evenly spaced; default all",
+    )
+    parser.add_argument(
+        "--target",
+        metavar="DEVICES",
+        help="compile the step for devices that are not here, and run nothing: "
+        f"{FORMS}",
+    )
+    parser.add_argument(
+        "--level",
+        choices=tuple(LEVELS),
+        default="O0",
+        help="with --target: level of the compiler's optimization; O0, the default, is "
+        "about ten times faster than `default`, which runs have",
+    )
+    parser.add_argument(
+        "--remedies",
+        action="store_true",
+        help="with --target: also compile the step in bfloat16, with remat, in more "
+        "parts and with half the batch size",
     )
     parser.add_argument(
         "--print",

@@ -43,6 +43,7 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.encoder.stem = "imagenet"
     config.encoder.head_hidden = 4096
     config.encoder.embedding_dim = 256
+    config.encoder.dtype = "bfloat16"
     config.batch_norm = "global"
 
     config.method.predictor_hidden = 4096

@@ -37,6 +37,7 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.encoder.head_layers = 3
     config.encoder.head_hidden = 512
     config.encoder.embedding_dim = 2048
+    config.encoder.dtype = "bfloat16"
     config.batch_norm = "global"
 
     config.method.predictor_hidden = 512

@@ -37,6 +37,7 @@ def get_config(variant: str = "multicrop") -> ConfigDict:
     config.encoder.stem = "imagenet"
     config.encoder.head_hidden = 2048
     config.encoder.embedding_dim = 128
+    config.encoder.dtype = "bfloat16"
     config.batch_norm = "global"
 
     config.method.num_prototypes = 3000

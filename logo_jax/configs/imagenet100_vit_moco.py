@@ -38,6 +38,7 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.encoder.frozen_patches = True
     config.encoder.head_hidden = 512
     config.encoder.embedding_dim = 128
+    config.encoder.dtype = "bfloat16"
     config.batch_norm = "split:8"  # of LoGo's regressor only
 
     config.method.queue_size = 4096

@@ -29,6 +29,7 @@ class Dataset:
         examples: number of examples of each TFDS split. The key joins splits by `+` if
             only their total is fixed. A prepared data set must have these numbers.
         num_classes: number of classes in the protocol; 0 if labels are not used.
+        side: side of all images in pixels; 0 if they differ.
         metric: "top1", "mean_per_class" (mean recall over classes) or "map" (for
             multi-label images); "" if labels are not used.
         pretrain: TFDS split expression to pretrain on.
@@ -47,6 +48,7 @@ class Dataset:
     examples: Mapping[str, int]
     num_classes: int
     metric: str
+    side: int = 0
     pretrain: str = "train"
     train: str = "train"
     test: str = "test"
@@ -62,6 +64,7 @@ _ALL = (
     Dataset(
         name="cifar10",
         tfds="cifar10",
+        side=32,
         examples={"train": 50_000, "test": 10_000},
         num_classes=10,
         metric="top1",
@@ -71,6 +74,7 @@ _ALL = (
     Dataset(
         name="cifar100",
         tfds="cifar100",
+        side=32,
         examples={"train": 50_000, "test": 10_000},
         num_classes=100,
         metric="top1",
@@ -80,6 +84,7 @@ _ALL = (
     Dataset(
         name="stl10",
         tfds="stl10",
+        side=96,
         # the British spelling is the name of TFDS's split
         examples={"train": 5_000, "test": 8_000, "unlabelled": 100_000},
         num_classes=10,

@@ -77,7 +77,7 @@ class OnDeviceLoader:
     def shapes(self) -> Examples:
         """Returns the shapes, dtypes and shardings of the examples of a step."""
         canvas, dtype = self.images.shape[1:], self.images.dtype
-        return _shapes(self.batch_size, self.seeds, canvas, dtype, self.sharding)
+        return example_shapes(self.batch_size, self.seeds, canvas, dtype, self.sharding)
 
 
 @jax.jit
@@ -172,7 +172,7 @@ class StreamingLoader:
         (first,) = read.source.records([0])
         channels, dtype = first.pixel
         canvas = (*read.canvas, channels)
-        return _shapes(read.batch_size, read.seeds, canvas, dtype, self.sharding)
+        return example_shapes(read.batch_size, read.seeds, canvas, dtype, self.sharding)
 
     def _put(self, read: Canvases, ids: np.ndarray) -> Examples:
         put = jax.make_array_from_process_local_data
@@ -180,13 +180,22 @@ class StreamingLoader:
         return Examples(*(put(self.sharding, part) for part in rows))
 
 
-def _shapes(
+def example_shapes(
     batch_size: int,
     seeds: tuple[int, ...],
     canvas: tuple[int, ...],
-    dtype: np.dtype,
+    dtype: Any,
     sharding: Any,
 ) -> Examples:
+    """Returns the shapes, dtypes and shardings of the examples of a step.
+
+    Args:
+        batch_size: images per batch over all devices.
+        seeds: seeds of the order of images.
+        canvas: (height, width, channels) of a stored image.
+        dtype: dtype of its values.
+        sharding: sharding of a batch over devices.
+    """
     rows = (len(seeds), batch_size) if len(seeds) > 1 else (batch_size,)
 
     def shape(*axes: int, dtype: Any = np.int32) -> jax.ShapeDtypeStruct:

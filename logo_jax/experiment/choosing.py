@@ -34,6 +34,7 @@ def chosen(
     folder: Path | None,
     mesh: Mesh,
     load: Callable[[], ExperimentData],
+    memory: float = 0.0,
 ) -> tuple[dict[str, Any], str]:
     """Returns a config with values for its open fields, and a text that states them.
 
@@ -46,6 +47,7 @@ def chosen(
         folder: the folder of the run; None if it is not known.
         mesh: the devices.
         load: function that returns the images; called only if they are needed.
+        memory: bytes of a device that a run can use; 0: those of this machine.
 
     Returns:
         The config, and the text; "" if no field was open, or the run is resumed.
@@ -59,7 +61,7 @@ def chosen(
     fields, text = _saved(folder, config) if processes.is_first() else {}, ""
     is_known = processes.broadcast_from_first(np.int32(len(fields) == len(names)))
     if not is_known:
-        fields, text = _choose(config, mesh, load())
+        fields, text = _choose(config, mesh, load(), memory or usable_memory(mesh)[0])
     return {**_with_fields(config, _agreed(fields)), "auto": False}, text
 
 
@@ -81,12 +83,11 @@ def _saved(folder: Path | None, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _choose(
-    config: Mapping[str, Any], mesh: Mesh, images: ExperimentData
+    config: Mapping[str, Any], mesh: Mesh, images: ExperimentData, memory: float
 ) -> tuple[dict[str, Any], str]:
     typed = parse(config)
     sizes = sample_sizes(images.train)
     facts = _facts(typed, mesh, images, sizes)
-    memory, _ = usable_memory(mesh)
 
     def most_images(config: Mapping[str, Any]) -> int:
         each = _image_bytes(parse(config)) * typed.seeds

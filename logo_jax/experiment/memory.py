@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxprs_in_params
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from logo_jax.data.loader import OnDeviceLoader
+from logo_jax.data.loader import Examples, OnDeviceLoader
 from logo_jax.experiment.config import Config
 from logo_jax.experiment.data import usable_memory
 from logo_jax.experiment.experiment import Experiment, compiled_step
@@ -42,9 +42,12 @@ def fitted(experiment: Experiment) -> Experiment:
         ValueError: if the step does not fit; the message has settings that fit.
     """
     limit, owner = usable_memory(experiment.mesh)
-    examples, epoch = experiment.loader.shapes(), np.int32(0)
-    state = _on_mesh(experiment.spec.shapes, experiment)
-    traced = experiment.train_step.trace(state, examples, epoch)
+    traced = traced_step(
+        experiment.spec,
+        experiment.train_step,
+        experiment.mesh,
+        experiment.loader.shapes(),
+    )
     stored = stored_bytes(experiment)
     if _largest(traced.jaxpr.jaxpr) + stored < SURE * limit:
         return experiment
@@ -58,6 +61,24 @@ def fitted(experiment: Experiment) -> Experiment:
         )
     step = experiment.train_step._replace(compiled=compiled)
     return dataclasses.replace(experiment, train_step=step)
+
+
+def traced_step(
+    spec: ExperimentSpec, step: TrainStep, mesh: Mesh, examples: Examples
+) -> Any:
+    """Returns the traced step of a spec; nothing is placed on the devices.
+
+    Args:
+        spec: the objects that a config describes.
+        step: its step.
+        mesh: the devices, which may be elsewhere.
+        examples: shapes, dtypes and shardings of the examples.
+    """
+    sharding = NamedSharding(mesh, P())
+    state = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), spec.shapes
+    )
+    return step.trace(state, examples, np.int32(0))
 
 
 def remedy(experiment: Experiment, limit: float, needed: float) -> str:
@@ -107,14 +128,6 @@ def forward_bytes(encoder: Encoder, side: int, channels: int) -> int:
     variables = jax.eval_shape(lambda x: encoder.init(key, x, train=False), image)
     apply = functools.partial(encoder.apply, train=False)
     return _largest(jax.make_jaxpr(apply)(variables, image).jaxpr) // 2
-
-
-def _on_mesh(tree: Any, experiment: Experiment) -> Any:
-    """Gives shapes the sharding of an array that every device has."""
-    sharding = NamedSharding(experiment.mesh, P())
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
-    )
 
 
 def _largest(jaxpr: Any) -> int:
@@ -246,8 +259,8 @@ class _Trial:
             ),
             self.experiment.loader.shapes(),
         )
-        state = _on_mesh(spec.shapes, self.experiment)
-        compiled = step.trace(state, examples, np.int32(0)).lower().compile()
+        traced = traced_step(spec, step, self.experiment.mesh, examples)
+        compiled = traced.lower().compile()
         return step_bytes(compiled) + stored_bytes(self.experiment)
 
     def _step(self, batch_size: int, parts: int) -> tuple[ExperimentSpec, TrainStep]:

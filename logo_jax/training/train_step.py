@@ -4,26 +4,29 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from logo_jax.methods.base import Batch, Metrics, TrainState
-from logo_jax.parallel.mesh import AXIS, batch_spec, replicate
+from logo_jax.parallel.mesh import AXIS, batch_spec
 
 
 class TrainStep(NamedTuple):
     """Compiled step `(state, examples, epoch) -> (state, metrics)` of one run.
 
     The random keys of the run are an argument of the compiled program, not constants,
-    so that runs with different seeds share one entry of the compilation cache.
+    so that runs with different seeds share one entry of the compilation cache. They are
+    in the host's memory, because the step may be compiled for devices that are not
+    here.
 
     Attributes:
         compiled: function of `(state, examples, epoch, keys)`, compiled by `jax.jit`.
-        keys: random keys of the run, as raw key data, replicated on all devices.
+        keys: random keys of the run, as raw key data.
     """
 
     compiled: Any
-    keys: jax.Array
+    keys: np.ndarray
 
     def __call__(
         self, state: TrainState, examples: Any, epoch: Any
@@ -71,4 +74,4 @@ def make_train_step(
     in_specs = (P(), batch_spec(several), P(), P())
     mapped = jax.shard_map(train_step, mesh=mesh, in_specs=in_specs, out_specs=P())
     compiled = jax.jit(mapped, donate_argnums=0)
-    return TrainStep(compiled, replicate(jax.random.key_data(keys), mesh))
+    return TrainStep(compiled, np.asarray(jax.random.key_data(keys)))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from logo_jax.augment import color
+from tests.augment.specs import spec
 
 
 def _image(height=14, width=18):
@@ -108,6 +109,26 @@ def test_blur_keeps_constant_images_and_smooths_others():
 def test_blur_of_an_image_smaller_than_its_kernel_is_an_average(size):
     blurred = color.gaussian_blur(jnp.full((3, size, size), 0.7), 2.0)
     np.testing.assert_allclose(blurred, 0.7, atol=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 1.0, 4.0])
+@pytest.mark.parametrize("shape", [(2, 1), (7, 12), (13, 40)])
+def test_blur_by_products_is_the_same_at_the_borders_too(shape, sigma):
+    image = jax.random.uniform(jax.random.key(0), (3, *shape))
+    expected = color.gaussian_blur(image, sigma)
+    found = color.gaussian_blur_by_products(image, sigma)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_large_crops_are_blurred_by_products_unless_they_are_drawn_one_by_one():
+    blurs = spec(flip_prob=0.0, jitter_prob=0.0, grayscale_prob=0.0, blur_prob=1.0)
+
+    def products(side, branch):
+        draw = functools.partial(color.augment_crop, spec=blurs, branch=branch)
+        shape = jax.ShapeDtypeStruct((3, side, side), jnp.float32)
+        return str(jax.make_jaxpr(draw)(jax.random.key(0), shape)).count("dot_general")
+
+    assert [products(64, False), products(63, False), products(64, True)] == [2, 0, 0]
 
 
 def test_normalize_uses_each_channels_own_mean_and_std():

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from benchmarks.collectives import Collective, collectives
 from logo_jax.methods.base import Method, TrainState
 from logo_jax.parallel.mesh import batch_sharding
+from logo_jax.parallel.programs import Collective, collectives
 from tests.contracts import cases
 
 

@@ -5,8 +5,8 @@ import math
 import jax
 import pytest
 
-from benchmarks.collectives import bytes_by_kind
 from logo_jax.methods.base import ENCODER, PREDICTOR, REGRESSOR
+from logo_jax.parallel.programs import bytes_by_kind
 from tests.contracts import cases
 from tests.cost.programs import exchanges, num_bytes, state_of
 

@@ -64,6 +64,12 @@ def test_adjustment_equals_torchvision(key):
     _assert_pixels(adjusted, _GOLDEN[key], _TOLERANCE)
 
 
+@pytest.mark.parametrize("key", _keys("blur23"))
+def test_blur_by_products_equals_torchvision(key):
+    blurred = color.gaussian_blur_by_products(_image(), float(key.split("/")[1]))
+    _assert_pixels(blurred, _GOLDEN[key], _TOLERANCE)
+
+
 @pytest.mark.parametrize("key", _keys(*_WITHOUT_FACTOR))
 def test_operation_without_factor_equals_torchvision(key):
     _assert_pixels(_WITHOUT_FACTOR[key](_image()), _GOLDEN[key], _TOLERANCE)
