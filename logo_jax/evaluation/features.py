@@ -76,17 +76,26 @@ def extract(
         data: images of one size.
         batch_size: number of images per call; a multiple of the number of devices.
     """
-    parts: dict[str, list[np.ndarray]] = {}
-    labels = []
-    for batch, batch_labels in _rebatched(data.batches(), batch_size):
-        padding = [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1)
-        for layer, features in encode(np.pad(batch, padding)).items():
-            parts.setdefault(layer, []).append(np.asarray(features)[: len(batch)])
-        labels.append(batch_labels)
+    parts = list(extract_batches(encode, data, batch_size=batch_size))
     return {
-        layer: Features(np.concatenate(values), np.concatenate(labels))
-        for layer, values in parts.items()
+        layer: Features(
+            *map(np.concatenate, zip(*(x[layer] for x in parts), strict=True))
+        )
+        for layer in (parts[0] if parts else ())
     }
+
+
+def extract_batches(
+    encode: Encode, data: LabeledImages, *, batch_size: int
+) -> Iterator[dict[str, Features]]:
+    """Yields what `extract` returns for one batch of images after another."""
+    for batch, labels in _rebatched(data.batches(), batch_size):
+        padding = [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1)
+        encoded = encode(np.pad(batch, padding))
+        yield {
+            layer: Features(np.asarray(features)[: len(batch)], labels)
+            for layer, features in encoded.items()
+        }
 
 
 def _rebatched(

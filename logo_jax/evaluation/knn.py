@@ -12,11 +12,15 @@ from jaxtyping import Array, Float, Int
 
 from logo_jax.evaluation.features import Features
 from logo_jax.evaluation.metrics import UNRANKED, label_rank, mean_average_precision
-from logo_jax.evaluation.nearest_neighbors import Bank, make_bank, nearest
+from logo_jax.evaluation.nearest_neighbors import (
+    QUERIES_AT_ONCE,
+    Bank,
+    make_bank,
+    nearest,
+)
 from logo_jax.losses import l2_normalize
 from logo_jax.parallel.mesh import replicate
 
-QUERIES_AT_ONCE = 256
 COLDEST = 0.0125  # lowest temperature; sums of exp(1 / COLDEST) are finite in float32
 
 Settings = tuple[tuple[int, float], ...]

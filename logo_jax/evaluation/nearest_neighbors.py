@@ -22,6 +22,7 @@ from logo_jax.losses import l2_normalize
 from logo_jax.parallel.mesh import place, replicate
 
 BANK_AT_ONCE = 2**17  # rows per tile; for 256 queries the similarities take <= 134 MB
+QUERIES_AT_ONCE = 256
 
 
 class Bank(NamedTuple):
@@ -98,6 +99,36 @@ def nearest(
     return jax.shard_map(
         of_this_device, mesh=bank.mesh, in_specs=(P(), P(axes)), out_specs=P()
     )(queries, bank.tiles)
+
+
+def search(
+    queries: Float[np.ndarray, "q d"], bank: Bank, k: int
+) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
+    """Returns the k nearest rows of the bank of any number of queries, as `nearest`.
+
+    `QUERIES_AT_ONCE` queries are searched together.
+
+    Args:
+        queries: vectors of any length.
+        bank: bank with at least k rows.
+        k: number of neighbors.
+    """
+    at_once = min(QUERIES_AT_ONCE, len(queries))
+    parts = []
+    for start in range(0, len(queries), at_once):
+        part = queries[start : start + at_once]
+        padded = np.pad(part, [(0, at_once - len(part)), (0, 0)])
+        found = _search(
+            replicate(padded, bank.mesh), bank.tiles, bank.labels, mesh=bank.mesh, k=k
+        )
+        parts.append([np.asarray(x)[: len(part)] for x in found])
+    cosines, rows = map(np.concatenate, zip(*parts, strict=True))
+    return cosines, rows
+
+
+@functools.partial(jax.jit, static_argnames=("mesh", "k"))
+def _search(queries, tiles, labels, *, mesh, k):
+    return nearest(l2_normalize(queries), Bank(tiles, labels, mesh), k)
 
 
 def _nearest_of_tiles(queries, tiles, first, size, k, axes):

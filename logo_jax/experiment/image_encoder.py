@@ -27,7 +27,7 @@ from logo_jax.data.sources.base import (
     Record,
     with_kept_values,
 )
-from logo_jax.evaluation.features import Features, extract
+from logo_jax.evaluation.features import Features, extract_batches
 from logo_jax.experiment import classifier_folder, pretrained
 from logo_jax.experiment.config import parse
 from logo_jax.interop import huggingface, pretrained_files
@@ -62,6 +62,7 @@ class ImageEncoder:
         crop: side of the center crop, in pixels.
         source: name of the weights, such as "step 100 of runs/photos".
         decoding: how image files are decoded: as by the run.
+        step: training step of the run's checkpoint; None for a file of weights.
     """
 
     variables: Any
@@ -71,6 +72,7 @@ class ImageEncoder:
     crop: int = struct.field(pytree_node=False)
     source: str = struct.field(pytree_node=False)
     decoding: Decoding = struct.field(pytree_node=False, default=DEFAULT_DECODING)
+    step: int | None = struct.field(pytree_node=False, default=None)
 
     def apply(self, images: Any) -> jax.Array:
         """Computes the features of images that are already resized and cropped.
@@ -139,6 +141,20 @@ class ImageEncoder:
         Raises:
             ValueError: as for `__call__`.
         """
+        parts = self.feature_batches(images, batch_size=batch_size, damaged=damaged)
+        return Features(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def feature_batches(
+        self,
+        images: ImageSource,
+        *,
+        batch_size: int = 256,
+        damaged: dict[int, str] | None = None,
+    ) -> Iterator[Features]:
+        """Yields what `features` returns for one batch of images after another.
+
+        All damaged images before the last image of a batch are in `damaged` by then.
+        """
         mesh = make_mesh()
         devices = mesh.devices.size
         if batch_size < 1 or batch_size % devices:
@@ -149,12 +165,12 @@ class ImageEncoder:
         batch_size = min(batch_size, -(-len(images) // devices) * devices)
         encoder = replicate(self, mesh)
         sharding = batch_sharding(mesh)
-        found = extract(
+        for part in extract_batches(
             lambda pixels: {"": _apply(encoder, place(pixels, sharding))},
             _CenterCrops(images, self.resize, self.crop, damaged),
             batch_size=batch_size,
-        )
-        return found[""]
+        ):
+            yield part[""]
 
 
 @jax.jit
@@ -274,6 +290,7 @@ def _of_run(
         crop=monitor.crop if monitor.resize else 0,
         source=f"{run.source} of {folder}",
         decoding=run.spec.config.data.location.decoding,
+        step=run.step,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from logo_jax.augment.multi_crop import prepare_eval
@@ -57,6 +58,7 @@ class FrozenEncoder:
             place of the trained encoder.
         given: images to evaluate on, if they are in memory; otherwise those of the
             config.
+        step: step of the run's checkpoint; None if it is not from a run.
     """
 
     spec: ExperimentSpec
@@ -65,6 +67,7 @@ class FrozenEncoder:
     source: str
     which: str = ONLINE
     given: ExperimentData | None = None
+    step: int | None = None
 
     def seeds(self) -> Iterator[Self]:
         """Yields a frozen encoder for each seed."""
@@ -193,7 +196,8 @@ def from_run(
     step_number, state = found
     state = replicate(_chosen_encoder(state, encoder), mesh)
     which = "" if encoder == ONLINE else f", {encoder}"
-    return FrozenEncoder(spec, state, mesh, f"step {step_number}{which}", encoder)
+    source = f"step {step_number}{which}"
+    return FrozenEncoder(spec, state, mesh, source, encoder, step=step_number)
 
 
 def _require_encoder(encoder: str, state: TrainState, folder: Any, ema: bool) -> None:
@@ -248,6 +252,15 @@ def with_backbone(state: TrainState, weights: Any) -> TrainState:
         batch_stats=replaced(state.batch_stats, weights.get("batch_stats")),
         memory=replaced(state.memory, weights["params"]),
     )
+
+
+def describe_weights(origin: str, tree: Any) -> str:
+    """Describes weights by their origin, their number and a checksum."""
+    leaves, crc = jax.tree.leaves(tree), 0
+    for leaf in leaves:
+        crc = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), crc)
+    numbers = sum(np.size(leaf) for leaf in leaves)
+    return f"{origin}, {len(leaves)} tensors, {numbers:,} numbers, crc32 {crc:08x}"
 
 
 def _like(weights: Any, old: Any) -> Any:

@@ -6,7 +6,6 @@ config of a run records what was read (`encoder.weights_record`, `train.start_re
 so that it is known later, and a run that starts again starts from the same weights.
 """
 
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -154,7 +153,7 @@ def _with_backbone(state: TrainState, source: str) -> tuple[TrainState, str]:
             own,
         )
     _require_same(fitted, own, seed_axes, field)
-    record = _record(origin, weights)
+    record = pretrained.describe_weights(origin, weights)
     if _shapes(fitted) != _shapes(weights):
         record += f", {channels.NOTE}"
     return pretrained.with_backbone(state, fitted), record
@@ -170,7 +169,7 @@ def _continued(state: TrainState, source: str) -> tuple[TrainState, str]:
     if found is None:
         raise ValueError(f"{field} has no checkpoint yet; train it first")
     step, state = found
-    record = _record(f"step {step}", state)
+    record = pretrained.describe_weights(f"step {step}", state)
     return _from_step_0(state), record
 
 
@@ -218,12 +217,3 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
         jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
         for path, leaf in jax.tree.leaves_with_path(tree)
     }
-
-
-def _record(origin: str, tree: Any) -> str:
-    """Describes weights by their origin, their number and a checksum."""
-    leaves, crc = jax.tree.leaves(tree), 0
-    for leaf in leaves:
-        crc = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), crc)
-    numbers = sum(np.size(leaf) for leaf in leaves)
-    return f"{origin}, {len(leaves)} tensors, {numbers:,} numbers, crc32 {crc:08x}"

@@ -1,4 +1,4 @@
-"""A self-contained HTML page with figures and tables, without scripts."""
+"""A self-contained HTML page with figures and tables."""
 
 import base64
 import dataclasses
@@ -27,7 +27,14 @@ class Table:
     folded: bool = False
 
 
-Block: TypeAlias = RenderedFigure | Table | str  # a str is a paragraph
+@dataclasses.dataclass(frozen=True)
+class Markup:
+    """A part of a page as HTML, which is not escaped."""
+
+    text: str
+
+
+Block: TypeAlias = RenderedFigure | Table | Markup | str  # a str is a paragraph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +56,13 @@ def files(title: str, sections: Sequence[Section]) -> dict[str, bytes]:
     return {"index.html": page(title, sections).encode()} | figures
 
 
-def page(title: str, sections: Sequence[Section]) -> str:
+def page(title: str, sections: Sequence[Section], head: str = "") -> str:
     """Returns the page as the text of an HTML file.
 
     Args:
         title: title of the page.
         sections: sections in order; sections without blocks are left out.
+        head: more elements for the head of the page, as HTML.
     """
     filled = [section for section in sections if section.blocks]
     links = "".join(
@@ -64,6 +72,7 @@ def page(title: str, sections: Sequence[Section]) -> str:
     return _PAGE.substitute(
         title=html.escape(title),
         style=_STYLE,
+        head=head,
         links=links,
         body="".join(_section(i, section) for i, section in enumerate(filled)),
     )
@@ -80,6 +89,8 @@ def _block(block: Block) -> str:
         return _figure(block)
     if isinstance(block, Table):
         return _table(block)
+    if isinstance(block, Markup):
+        return block.text
     return f"<p>{html.escape(block)}</p>\n"
 
 
@@ -160,7 +171,7 @@ _PAGE = string.Template("""<!doctype html>
 <title>$title</title>
 <link rel="icon" href="data:,">
 <style>$style</style>
-</head>
+$head</head>
 <body>
 <header>
 <h1>$title</h1>

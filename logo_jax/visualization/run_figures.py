@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -13,8 +12,6 @@ from logo_jax.evaluation import nearest_neighbors
 from logo_jax.evaluation.features import Features
 from logo_jax.experiment.experiment import make_eval_crops
 from logo_jax.experiment.pretrained import FrozenEncoder
-from logo_jax.losses import l2_normalize
-from logo_jax.parallel.mesh import replicate
 from logo_jax.visualization.embedding_map import feature_map
 from logo_jax.visualization.neighbor_grid import NeighborExamples, neighbor_grid
 from logo_jax.visualization.rendered import RenderedFigure
@@ -94,13 +91,8 @@ def nearest(
     """
     count = min(NUM_NEIGHBORS, len(bank.images) - in_bank)
     searched = nearest_neighbors.make_bank(Features(bank.features, bank.labels), mesh)
-    features = replicate(queries.features, mesh)
-    find = jax.jit(
-        lambda features: nearest_neighbors.nearest(
-            l2_normalize(features), searched, count + in_bank
-        )
-    )
-    cosines, rows = (np.asarray(x)[:, int(in_bank) :] for x in find(features))
+    found = nearest_neighbors.search(queries.features, searched, count + in_bank)
+    cosines, rows = (x[:, int(in_bank) :] for x in found)
     return NeighborExamples(
         queries.images, queries.labels, bank.images[rows], bank.labels[rows], cosines
     )

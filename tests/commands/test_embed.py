@@ -1,6 +1,7 @@
 """`logo_jax.embed`: features of a folder of images, by a run or a file of weights."""
 
 import os
+import shutil
 
 import jax
 import numpy as np
@@ -227,3 +228,91 @@ def test_a_name_that_is_not_utf_8_is_escaped_in_parquet(run, pictures, tmp_path)
     assert len(files) == 6
     arrays = embedded(pictures, f"--workdir={run}", f"--out={tmp_path / 'f.npz'}")
     assert os.path.join("cat", name) in arrays["files"].tolist()
+
+
+def answers(capsys, *arguments):
+    """Returns the lines that a query prints, without their ranks."""
+    capsys.readouterr()
+    embed.main([str(argument) for argument in arguments])
+    lines = capsys.readouterr().out.splitlines()
+    return [line.split(maxsplit=1)[1] for line in lines if line.startswith("   ")]
+
+
+def test_an_index_answers_with_the_encoder_that_it_was_written_by(
+    run, pictures, tmp_path, capsys
+):
+    (pictures / "cat" / "1.png").write_bytes(b"no picture")
+    index = tmp_path / "x.index"
+    flags = [str(pictures), f"--workdir={run}", f"--index={index}", "--crop=7"]
+    embed.main([*flags, "--skip_damaged", "--batch_size=4"])
+    names = ["cat/0.png", "cat/2.png", "cat/wide.png", "train/old/0.png"]
+    asked = ["--query", *(pictures / name for name in names), f"--index={index}"]
+    found = answers(capsys, *asked, "--k=1")
+    expected = [f"1.0000 {name} ({name.split('/')[0]})" for name in names]
+    assert found == expected
+    assert len(answers(capsys, *asked[:2], asked[-1], "--k=99")) == 5
+    moved = run.rename(run.with_name("moved"))
+    line = refused(capsys, *asked)
+    assert f"{run}, which has the encoder of {index}, does not exist" in line
+    assert answers(capsys, *asked, f"--workdir={moved}", "--k=1") == expected
+    moved.rename(run)
+
+
+def test_an_index_refuses_another_encoder_and_keeps_its_step(
+    run, pictures, tmp_path, capsys
+):
+    index = tmp_path / "x.index"
+    shutil.copytree(run, tmp_path / "run")
+    embed.main([str(pictures), f"--workdir={tmp_path / 'run'}", f"--index={index}"])
+    asked = ("--query", pictures / "cat" / "0.png", f"--index={index}", "--k=1")
+    config = tiny_config("cifar10_simsiam", "baseline", "x", **FIELDS, seed=1)
+    state = jax.jit(make_spec(config, num_devices=1).init)()
+    with CheckpointManager(tmp_path / "run" / "checkpoints") as checkpoints:
+        checkpoints.save(8, state)  # the run is trained further
+    assert answers(capsys, *asked) == ["1.0000 cat/0.png (cat)"]
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "7")
+    assert "7" in refused(capsys, *asked)
+    weights = tmp_path / "other.safetensors"
+    convert.main([str(tmp_path / "run"), f"--out={weights}"])
+    line = refused(capsys, *asked, f"--weights={weights}")
+    assert "step does not apply to a file" in line
+    embed.main([str(pictures), f"--weights={weights}", *SIZES, f"--index={index}2"])
+    convert.main([str(run), f"--out={weights}", "--overwrite"])
+    line = refused(capsys, *asked[:2], f"--index={index}2")
+    assert f"{weights} is not the encoder of {index}2: its weights are ResNet" in line
+
+
+def test_the_page_shows_pictures_of_all_images_or_states_how_many(
+    run, pictures, tmp_path, capsys
+):
+    page = tmp_path / "page.html"
+    flags = [str(pictures), f"--workdir={run}", f"--neighbors={page}", "--k=99"]
+    embed.main(flags)
+    text = page.read_text()
+    assert text.count("<figure") == text.count("data:image/jpeg") == 6
+    assert "A click on an image shows the 5 images" in text
+    assert "of 6 images" not in text
+    embed.main([*flags, "--overwrite", "--thumbnails=3", "--duplicates=1"])
+    text = page.read_text()
+    assert "<figure" in text
+    assert text.count("<figure") <= 3
+    assert "of 6 images" in text
+    assert "similarity of at least 1.0000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["x", "--workdir=r"], "give what to write: --out, --neighbors or --index"),
+        (["x", "--out=x.npz"], "give the encoder: --workdir=RUN or --weights=FILE"),
+        (["--workdir=r", "--out=x.npz"], "DIR is missing"),
+        (["x", "--workdir=r", "--neighbors=x.png"], "must end with .html"),
+        (["--query=x.png"], "--query needs --index=FILE"),
+        (["--query=x.png", "--index=x", "--crop=7"], "--crop does not apply to"),
+        (["--query=x.png", "--index=x", "--k=0"], "'0' must be a whole number"),
+        (["x", "--workdir=r", "--neighbors=x.html", "--duplicates=2"], "a cosine"),
+        (["--query=x.png", "--index=none"], "none is not a file; write an index"),
+    ],
+)
+def test_wrong_flags_of_a_search_end_with_one_line(flags, message, capsys):
+    assert message in refused(capsys, *flags)
