@@ -2,16 +2,25 @@
 
     python -m logo_jax.convert WORKDIR --to=torchvision --out=resnet.safetensors
     python -m logo_jax.convert WORKDIR --to=huggingface --out=FOLDER
+    python -m logo_jax.convert WORKDIR --to=timm --out=encoder.safetensors
+    python -m logo_jax.convert WORKDIR --to=detectron2 --out=resnet.pkl
+    python -m logo_jax.convert WORKDIR --to=onnx --out=encoder.onnx
     python -m logo_jax.convert WORKDIR --to=stablehlo --out=encoder.stablehlo
     python -m logo_jax.convert moco_v2_800ep.pth.tar --unpickle --out=moco.safetensors
 
 SOURCE is one of: the folder of a run, of which the newest checkpoint is converted; a
-safetensors or PyTorch file of torchvision, MoCo or SimSiam; the folder of a ResNet in
-the format of transformers. Only the backbone is converted, without classifier or
-projection head. `evaluate --weights` and `embed --weights` read safetensors files with
-torchvision's names. A .pth file as OUT needs torch. StableHLO code, which `jax.export`
-reads, takes uint8 images [b, s, s, 3] with any batch size b, where s is the run's
-config.monitor.crop, or the side of its global crops if that is 0.
+safetensors or PyTorch file of torchvision, timm, MoCo, SimSiam, DINO, VISSL or BYOL;
+the folder of a ResNet in the format of transformers. Only the backbone is converted,
+without classifier or projection head. `evaluate --weights` and `embed --weights` read
+safetensors files with torchvision's names, and `embed` those of vision transformers
+with timm's names. A .pth file as OUT needs torch.
+
+ResNets can be converted to all formats; timm needs the ImageNet stem and width 64, and
+detectron2 and transformers the ImageNet stem. Vision transformers can be converted to
+timm, onnx and stablehlo, and backbones of one's own to stablehlo. An ONNX file takes
+normalized float32 images [b, 3, s, s], and needs the extra `onnx`. StableHLO code,
+which `jax.export` reads, takes uint8 images [b, s, s, 3]. The batch size b is free; s
+is the run's config.monitor.crop, or the side of its global crops if that is 0.
 
 The file is read back, and the largest difference between its features of random images
 and those of the source is printed. If it is 1e-4 of the largest feature or more, the
@@ -34,11 +43,15 @@ from logo_jax.augment.color import AugmentSpec
 from logo_jax.augment.multi_crop import prepare_eval
 from logo_jax.experiment import pretrained
 from logo_jax.interop import (
+    detectron2,
     huggingface,
+    onnx,
     pretrained_files,
     stablehlo,
     tensor_files,
+    timm,
     torchvision,
+    vit_names,
 )
 from logo_jax.interop.backbone import Backbone
 from logo_jax.parallel.mesh import all_devices, make_mesh
@@ -46,7 +59,7 @@ from logo_jax.training import atomic, workdir
 
 LIMIT = 1e-4  # difference of features, relative to the largest feature
 NUM_IMAGES = 4
-SIDE = 64  # side in pixels of the random images for an encoder from a file
+SIDE = 64  # side in pixels of the random images for a ResNet from a file
 
 
 class ConvertInput(NamedTuple):
@@ -144,7 +157,8 @@ def read(
                     f"--{name}"
                 )
         backbone = pretrained_files.read(source, unpickle=unpickle, channels=channels)
-        return ConvertInput(backbone, None, SIDE)
+        vit = vit_names.vit_of(backbone.module)
+        return ConvertInput(backbone, None, vit_names.side_of(vit) if vit else SIDE)
     if channels is not None:
         raise ValueError(
             f"--channels={channels} is for files, but {source} is a run, whose number "
@@ -235,6 +249,20 @@ def _torchvision_features(
     return torchvision.features(pretrained_files.tensors(path, unpickle=True), images)
 
 
+def _timm_features(
+    path: Path, pixels: np.ndarray, images: Float[jax.Array, "b s s c"]
+) -> np.ndarray:
+    read = pretrained_files.read(path, unpickle=True)
+    if vit_names.vit_of(read.module):
+        return read.features(images)
+    return _torchvision_features(path, pixels, images)
+
+
+def _write_onnx(subject: ConvertInput, path: Path) -> None:
+    channels = len(subject.augment.mean) if subject.augment else 3
+    onnx.write(subject.backbone, subject.side, channels, subject.augment, path)
+
+
 def _write_stablehlo(subject: ConvertInput, path: Path) -> None:
     if subject.augment is None:
         raise ValueError(
@@ -261,6 +289,19 @@ TARGETS = {
     "huggingface": Target(
         lambda subject, path: huggingface.write(subject.backbone, path),
         _torchvision_features,
+    ),
+    "timm": Target(
+        lambda subject, path: timm.write(subject.backbone, subject.side, path),
+        _timm_features,
+        (".safetensors", *tensor_files.TORCH_SUFFIXES),
+    ),
+    "detectron2": Target(
+        lambda subject, path: detectron2.write(subject.backbone, path),
+        lambda path, _, images: torchvision.features(detectron2.read(path), images),
+        (".pkl",),
+    ),
+    "onnx": Target(
+        _write_onnx, lambda path, _, images: onnx.features(path, images), (".onnx",)
     ),
     "stablehlo": Target(_write_stablehlo, _stablehlo_features),
 }

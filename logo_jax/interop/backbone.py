@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jaxtyping import Array, Float
@@ -20,9 +21,22 @@ class Backbone(NamedTuple):
     variables: Any
     prefix: str = ""
 
+    @property
+    def name(self) -> str:
+        """Name of the module's class, without the wrapper that folds views."""
+        return type(getattr(self.module, "module", self.module)).__name__
+
     def features(self, images: Float[Array, "b h w 3"]) -> Float[np.ndarray, "b f"]:
         """Computes features of normalized images in evaluation mode, in float32."""
-        module = self.module.clone(dtype=np.float32)
+        module = in_float32(self.module)
         with jax.default_matmul_precision("highest"):
             encode = jax.jit(lambda v, x: module.apply(v, x, train=False))
             return np.asarray(encode(self.variables, images))
+
+
+def in_float32(module: Any) -> Any:
+    """Returns a Linen module that computes in float32, if its dtype is an attribute."""
+    inner = getattr(module, "module", None)
+    if isinstance(inner, nn.Module):  # of the wrapper that folds views
+        return module.clone(module=in_float32(inner))
+    return module.clone(dtype=np.float32) if hasattr(module, "dtype") else module

@@ -14,7 +14,7 @@ from jax import export
 
 from logo_jax.augment.color import AugmentSpec
 from logo_jax.augment.multi_crop import prepare_eval
-from logo_jax.interop.backbone import Backbone
+from logo_jax.interop.backbone import Backbone, in_float32
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -33,7 +33,7 @@ def serialize(
         side: side of the images in pixels.
         dtype: type of the values of stored images.
     """
-    module = backbone.module.clone(dtype=jnp.float32)
+    module = in_float32(backbone.module)
     variables = jax.tree.map(jnp.asarray, backbone.variables)
 
     def encode(images: jax.Array) -> Any:

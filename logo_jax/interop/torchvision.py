@@ -31,8 +31,8 @@ def tensors_of(backbone: Backbone) -> dict[str, np.ndarray]:
     """
     if not isinstance(backbone.module, ResNet):
         raise ValueError(
-            f"{type(backbone.module).__name__} is not a ResNet, so torchvision has no "
-            "names for it; use --to=stablehlo"
+            f"{backbone.name} is not a ResNet, so torchvision's ResNets have no names "
+            "for it; use --to=stablehlo, or --to=timm for a vision transformer"
         )
     return to_torchvision(backbone.variables)
 

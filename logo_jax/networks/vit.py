@@ -71,6 +71,8 @@ class ViT(nn.Module):
         width: channels of each head.
         patch: side of the patches in pixels; divides the sides of images.
         frozen_patches: whether the projection of patches keeps its random weights.
+        grid: side of the grid of patches whose positions are learned; 0: the positions
+            are fixed, and images of any size are encoded.
         dtype: dtype of the computation; the features are float32.
         remat: whether only the input of each block is kept for the gradient and the
             block is computed again: less memory, a third more computation.
@@ -84,6 +86,7 @@ class ViT(nn.Module):
     width: int = 64
     patch: int = 16
     frozen_patches: bool = False
+    grid: int = 0
     dtype: Any = jnp.float32
     remat: bool = False
 
@@ -92,7 +95,8 @@ class ViT(nn.Module):
         """Returns features [b, heads * width] of images [b, h, w, 3].
 
         Raises:
-            ValueError: if `patch` does not divide h and w.
+            ValueError: if `patch` does not divide h and w, or if positions are learned
+                for images of another size.
         """
         channels = self.heads * self.width
         x = cut_patches(images.astype(self.dtype), self.patch)
@@ -102,7 +106,7 @@ class ViT(nn.Module):
         x = project(x.reshape(len(x), rows * columns, -1))
         if self.frozen_patches:
             x = jax.lax.stop_gradient(x)
-        x = x + positions(rows, columns, channels)[None].astype(self.dtype)
+        x = x + self._positions(rows, columns)[None].astype(self.dtype)
         token = self.param("token", nn.initializers.normal(1e-6), (1, 1, channels))
         token = jnp.broadcast_to(token.astype(self.dtype), (len(x), 1, channels))
         x = jnp.concatenate([token, x], axis=1)
@@ -114,6 +118,20 @@ class ViT(nn.Module):
         for i in range(self.depth):
             x = run_block(Block(self.heads, self.dtype, name=f"block{i}"), x)
         return _norm("norm", x[:, 0])
+
+    def _positions(self, rows: int, columns: int) -> jax.Array:
+        """Returns the positions of the patches, [rows * columns, channels]."""
+        channels = self.heads * self.width
+        if not self.grid:
+            return positions(rows, columns, channels)
+        if (rows, columns) != (self.grid, self.grid):
+            raise ValueError(
+                f"images of {rows * self.patch}x{columns * self.patch} px do not fit "
+                "the positions of this vision transformer, which were learned for "
+                f"{self.grid * self.patch} px; crop the images to that size"
+            )
+        shape = (self.grid**2, channels)
+        return self.param("positions", nn.initializers.normal(0.02), shape)
 
 
 def cut_patches(images: jax.Array, side: int) -> jax.Array:

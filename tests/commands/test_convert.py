@@ -1,6 +1,9 @@
 """`logo_jax.convert`: runs to files of other libraries and back; features agree."""
 
+import pickle
 import re
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +16,7 @@ from logo_jax.experiment import make_spec
 from logo_jax.interop import pretrained_files, stablehlo, torchvision
 from logo_jax.interop.backbone import Backbone
 from logo_jax.interop.torchvision import read_backbone
+from logo_jax.networks import alexnet
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from tests.commands.test_main import tiny_config
@@ -180,7 +184,7 @@ def test_the_cifar_stem_cannot_be_converted_for_transformers(folder, tmp_path, c
     [
         (["--out=w.safetensors"], "nowhere does not exist"),
         ([], "--out"),
-        (["--out=w.safetensors", "--to=onnx"], "onnx"),
+        (["--out=w.safetensors", "--to=coreml"], "coreml"),
     ],
 )
 def test_wrong_arguments_end_with_one_line(arguments, message, capsys):
@@ -206,3 +210,48 @@ def test_stablehlo_needs_a_run_since_a_file_has_no_normalization(
     convert.main([str(folder), f"--out={file}"])
     line = refused(capsys, file, "--to=stablehlo", f"--out={tmp_path / 'x'}")
     assert "needs the folder of a run" in line
+
+
+def test_detectron2s_file_has_its_names_and_the_weights_in_rgb(run, tmp_path, capsys):
+    folder, state = run
+    out = tmp_path / "w.pkl"
+    convert.main([str(folder), "--to=detectron2", f"--out={out}"])
+    assert "differ by" in capsys.readouterr().out
+    content = pickle.loads(out.read_bytes())
+    assert content["matching_heuristics"] is True
+    model = content["model"]
+    assert {  # detectron2.modeling.backbone.resnet: BasicStem and BasicBlock
+        "stem.conv1.weight",
+        "stem.conv1.norm.running_var",
+        "res2.0.conv1.weight",
+        "res2.0.conv2.norm.weight",
+        "res5.0.shortcut.weight",
+        "res5.0.shortcut.norm.bias",
+    } <= model.keys()
+    parts = r"(stem|res[2-5]\.0)\.(conv[12]|shortcut)(\.norm)?\.(weight|bias|running_"
+    names = re.compile(parts + r"(mean|var)|num_batches_tracked)")
+    assert all(map(names.fullmatch, model))
+    kernel = state.params["encoder"]["backbone"]["conv1"]["kernel"]
+    expected = np.asarray(kernel).transpose(3, 2, 0, 1)
+    np.testing.assert_array_equal(model["stem.conv1.weight"], expected)
+
+
+def test_timm_has_no_narrow_resnets(folder, tmp_path, capsys):
+    line = refused(capsys, folder, "--to=timm", f"--out={tmp_path / 'w.safetensors'}")
+    assert "timm's ResNets have the stem 'imagenet' and width 64, but" in line
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["torch", "onnxscript"])
+def test_onnx_names_the_missing_package(name, folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+    monkeypatch.setitem(sys.modules, name, None)
+    line = refused(capsys, folder, "--to=onnx", f"--out={tmp_path / 'w.onnx'}")
+    assert f"--to=onnx needs {name}: pip install 'logo_jax[onnx]'" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_networks_are_refused_as_onnx(tmp_path):
+    subject = convert.ConvertInput(Backbone(alexnet.SmallAlexNet(), {}), None, 64)
+    with pytest.raises(ValueError, match="SmallAlexNet is neither a ResNet nor a vis"):
+        convert.TARGETS["onnx"].write(subject, tmp_path / "w.onnx")

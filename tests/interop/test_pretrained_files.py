@@ -35,6 +35,19 @@ OTHER_TENSORS = {
     "backbone.": {"backbone.fc.weight": ONE, "prototypes.weight": ONE},
     "model.": {"model.fc.bias": ONE},
     "student.": {"student.head.0.weight": ONE},
+    "module.base_encoder.": {  # MoCo v3
+        "module.base_encoder.fc.0.weight": ONE,
+        "module.momentum_encoder.conv1.weight": ONE,
+        "module.predictor.0.weight": ONE,
+    },
+    "_feature_blocks.": {},  # the trunk of VISSL
+    "online_encoder.net.": {  # lucidrains' BYOL
+        "online_encoder.net.fc.weight": ONE,
+        "online_encoder.projector.0.weight": ONE,
+        "net.conv1.weight": ONE,
+        "target_encoder.net.conv1.weight": ONE,
+        "online_predictor.0.weight": ONE,
+    },
     "module.teacher.backbone.": {
         "module.student.backbone.conv1.weight": ONE,
         "module.teacher.head.0.weight": ONE,
@@ -124,7 +137,21 @@ def test_weights_of_three_channels_are_read_for_any_number(
     np.testing.assert_allclose(found, read.features(stored / 255), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.pth.tar"])
+@pytest.mark.parametrize(
+    "nested",
+    [
+        {"state_dict": {"x": ONE}, "epoch": 3},
+        {"classy_state_dict": {"base_model": {"model": {"trunk": {"x": ONE}}}}},
+        {"model": {"x": ONE}, "optimizer": {"state": {0: ONE}}},
+        {"student": {"y": ONE}, "teacher": {"x": ONE}},  # DINO
+        {"x": ONE},
+    ],
+)
+def test_the_state_dict_is_found_below_the_keys_of_known_programs(nested):
+    assert tensor_files.state_dict(nested) == {"x": ONE}
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.pth.tar", "w.torch"])
 def test_a_pickle_is_not_read_without_unpickle(name, tmp_path):
     (tmp_path / name).write_bytes(b"never looked at")
     with pytest.raises(ValueError, match="convert with --unpickle"):
