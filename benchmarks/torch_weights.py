@@ -4,7 +4,7 @@ python benchmarks/torch_weights.py [--archs=resnet18,resnet50] [--side=64]
 
 For each ResNet, with random weights and statistics: `logo_jax.convert` writes
 .safetensors and .pth files, which a PyTorch ResNet with torchvision's names, defined
-here, loads strictly; and files in the formats of MoCo and SimSiam are read back. If
+here, loads strictly; and files in the formats of other programs are read back. If
 transformers is installed, `ResNetModel.from_pretrained` reads the folder that convert
 writes for it, and must report no missing or unexpected weights. Prints the largest
 differences, relative to the largest feature; exit code 1 if one is 1e-4 or more. Needs
@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -136,10 +137,8 @@ def differences(
         rival.load_state_dict(load(folder / name), strict=True)
         found = by_torch(rival, images)
         yield f"convert, {name}", convert.relative_difference(ours, found)
-    for name, state in published(rival).items():
-        torch.save(
-            {"epoch": 200, "arch": "x", "state_dict": state}, folder / "x.pth.tar"
-        )
+    for name, content in published(rival).items():
+        torch.save(content, folder / "x.pth.tar")
         read = pretrained_files.read(folder / "x.pth.tar", unpickle=True)
         found = read.features(images)
         yield (
@@ -152,25 +151,50 @@ def differences(
         yield "convert, transformers", convert.relative_difference(ours, found)
 
 
-def published(rival: nn.Module) -> dict[str, dict[str, torch.Tensor]]:
-    """Returns state dicts in the formats of torchvision, MoCo and SimSiam."""
+def published(rival: nn.Module) -> dict[str, dict[str, Any]]:
+    """Returns checkpoints in the formats of other programs."""
     one = torch.zeros(2)
+
+    def checkpoint(state: dict[str, torch.Tensor]) -> dict[str, Any]:
+        return {"epoch": 200, "arch": "x", "state_dict": state}
 
     def behind(prefix: str, head: str) -> dict[str, torch.Tensor]:
         return {f"{prefix}{name}": x for name, x in rival.state_dict().items()} | {
             f"{prefix}{head}.weight": one
         }
 
+    queue = {"module.queue": one, "module.queue_ptr": one}
+    byol = behind("online_encoder.net.", "fc") | behind("net.", "fc")
+    byol |= {"online_encoder.projector.0.weight": one, "online_predictor.0.weight": one}
+    trunk = {"trunk": behind("_feature_blocks.", "fc"), "heads": {}}
     return {
         "torchvision": behind("", "fc"),
-        "moco v1": behind("module.encoder_q.", "fc")
-        | behind("module.encoder_k.", "fc")
-        | {"module.queue": one, "module.queue_ptr": one},
-        "moco v2": behind("module.encoder_q.", "fc.2")
-        | behind("module.encoder_k.", "fc.2")
-        | {"module.queue": one, "module.queue_ptr": one},
-        "simsiam": behind("module.encoder.", "fc.1")
-        | {"module.predictor.0.weight": one},
+        "moco v1": checkpoint(
+            behind("module.encoder_q.", "fc")
+            | behind("module.encoder_k.", "fc")
+            | queue
+        ),
+        "moco v2": checkpoint(
+            behind("module.encoder_q.", "fc.2")
+            | behind("module.encoder_k.", "fc.2")
+            | queue
+        ),
+        "moco v3": checkpoint(
+            behind("module.base_encoder.", "fc.0")
+            | behind("module.momentum_encoder.", "fc.0")
+            | {"module.predictor.0.weight": one}
+        ),
+        "simsiam": checkpoint(
+            behind("module.encoder.", "fc.1") | {"module.predictor.0.weight": one}
+        ),
+        "dino": {
+            "student": {"module.backbone.conv1.weight": one},
+            "teacher": behind("backbone.", "fc") | {"head.mlp.0.weight": one},
+            "args": argparse.Namespace(arch="resnet50"),
+            "optimizer": {"state": {0: {"exp_avg": one}}},
+        },
+        "vissl": {"classy_state_dict": {"base_model": {"model": trunk}}, "phase": 3},
+        "byol": byol,
     }
 
 

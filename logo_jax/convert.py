@@ -218,7 +218,10 @@ def convert(subject: ConvertInput, target: Target, out: Path) -> float:
 def _num_channels(subject: ConvertInput) -> int:
     if subject.augment:
         return len(subject.augment.mean)
-    return torchvision.tensors_of(subject.backbone)[torchvision.STEM].shape[1]
+    backbone = subject.backbone
+    if vit_names.vit_of(backbone.module):
+        return vit_names.to_timm(backbone, subject.side)[vit_names.STEM].shape[1]
+    return torchvision.tensors_of(backbone)[torchvision.STEM].shape[1]
 
 
 def relative_difference(
@@ -259,7 +262,7 @@ def _timm_features(
 
 
 def _write_onnx(subject: ConvertInput, path: Path) -> None:
-    channels = len(subject.augment.mean) if subject.augment else 3
+    channels = _num_channels(subject)
     onnx.write(subject.backbone, subject.side, channels, subject.augment, path)
 
 

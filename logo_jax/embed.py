@@ -297,7 +297,8 @@ def _parser() -> _cli.Parser:
         "--weights",
         metavar="FILE",
         type=_cli.path,
-        help="safetensors file of a ResNet, or its folder in transformers' format",
+        help="safetensors file of a ResNet or a vision transformer, or the folder of a "
+        "ResNet in transformers' format",
     )
     parser.add_out("file of features to write, .npz or .parquet", required=False)
     parser.add_argument(

@@ -194,8 +194,9 @@ def load_image_encoder(
 
     Args:
         source: folder of a run; or of a classifier, whose encoder was fine-tuned; or a
-            safetensors file of a ResNet with the tensor names of torchvision, MoCo or
-            SimSiam; or a folder of Hugging Face transformers.
+            safetensors file of a ResNet or vision transformer with the tensor names of
+            torchvision, timm or another program that `interop.pretrained_files` knows;
+            or a folder of Hugging Face transformers.
         step: training step of the checkpoint of a run; the newest one if None.
         seed: seed of a run with several seeds.
         encoder: which encoder of a run: "online", the trained one (if None); "target",

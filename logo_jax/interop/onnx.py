@@ -34,8 +34,9 @@ def write(
 ) -> None:
     """Writes the function from images to features as an ONNX file.
 
-    Its input `images` is float32 [b, c, side, side], normalized, with any b; its output
-    `features` is float32 [b, f]. The mean and standard deviation of the normalization,
+    Its input `images` is float32 [b, c, h, w], normalized, with any b; its output
+    `features` is float32 [b, f]. A ResNet takes any h and w, and a vision transformer
+    only `side`. The mean and standard deviation of the normalization,
     if they are known, are in the metadata of the file.
 
     Args:
@@ -60,7 +61,7 @@ def write(
             dynamo=True,
             input_names=[IMAGES],
             output_names=[FEATURES],
-            dynamic_shapes=({0: torch.export.Dim("b")},),
+            dynamic_shapes=(_free(torch, backbone),),
             verbose=False,
         )
     if augment is not None:
@@ -144,6 +145,12 @@ def _resnet(module: ResNet, channels: int) -> Any:
         setattr(model, f"layer{i + 1}", stage)
     model.fc = nn.Identity()
     return model
+
+
+def _free(torch: Any, backbone: Backbone) -> dict[int, Any]:
+    """Axes of the images whose length is free: of a ViT, the positions set the side."""
+    axes = (0,) if vit_names.vit_of(backbone.module) else (0, 2, 3)
+    return dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
 
 
 def _require_exportable(backbone: Backbone) -> None:
