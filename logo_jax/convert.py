@@ -18,9 +18,10 @@ with timm's names. A .pth file as OUT needs torch.
 ResNets can be converted to all formats; timm needs the ImageNet stem and width 64, and
 detectron2 and transformers the ImageNet stem. Vision transformers can be converted to
 timm, onnx and stablehlo, and backbones of one's own to stablehlo. An ONNX file takes
-normalized float32 images [b, 3, s, s], and needs the extra `onnx`. StableHLO code,
-which `jax.export` reads, takes uint8 images [b, s, s, 3]. The batch size b is free; s
-is the run's config.monitor.crop, or the side of its global crops if that is 0.
+normalized float32 images [b, 3, h, w], and needs the extra `onnx`. StableHLO code,
+which `jax.export` reads, takes uint8 images [b, s, s, 3]. The batch size b is free; s,
+and h and w of a vision transformer, are the run's config.monitor.crop, or the side of
+its global crops if that is 0.
 
 The file is read back, and the largest difference between its features of random images
 and those of the source is printed. If it is 1e-4 of the largest feature or more, the
