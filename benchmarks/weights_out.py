@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from logo_jax import convert
 from logo_jax.experiment import networks
 from logo_jax.interop import pretrained_files
-from logo_jax.interop.backbone import Backbone
+from logo_jax.interop.backbone import Backbone, Classifier
 from logo_jax.networks.folded_views import FoldedViews
 
 TIMM = {
@@ -92,14 +92,11 @@ def receipts(name: str, folder: Path) -> Iterator[tuple[str, str, str, float]]:
     def differs(found: np.ndarray) -> float:
         return convert.relative_difference(ours, found)
 
-    out = folder / "x.onnx"
-    convert.convert(subject, convert.TARGETS["onnx"], out)
-    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
-    nchw = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    found = session.run(None, {"images": nchw})[0]
-    yield name, "onnx", f"onnxruntime {onnxruntime.__version__}", differs(found)
+    program = f"onnxruntime {onnxruntime.__version__}"
+    yield name, "onnx", program, differs(by_onnxruntime(subject, images, folder))
     if name not in TIMM:
         return
+    yield from receipts_of_classifier(name, subject, images, folder)
     out = folder / "x.safetensors"
     convert.convert(subject, convert.TARGETS["timm"], out)
     model = timm.create_model(TIMM[name], num_classes=0)
@@ -115,6 +112,40 @@ def receipts(name: str, folder: Path) -> Iterator[tuple[str, str, str, float]]:
     model.load_state_dict(of_detectron2(pickle.loads(out.read_bytes())["model"]))
     program = f"torchvision {torchvision.__version__}, names translated"
     yield name, "detectron2", program, differs(by_torch(model, images))
+
+
+def by_onnxruntime(
+    subject: convert.ConvertInput, images: np.ndarray, folder: Path
+) -> np.ndarray:
+    convert.convert(subject, convert.TARGETS["onnx"], folder / "x.onnx")
+    session = onnxruntime.InferenceSession(
+        folder / "x.onnx", providers=["CPUExecutionProvider"]
+    )
+    nchw = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    return session.run(None, {"images": nchw})[0]
+
+
+def receipts_of_classifier(
+    name: str, subject: convert.ConvertInput, images: np.ndarray, folder: Path
+) -> Iterator[tuple[str, str, str, float]]:
+    """Yields those of the scores of a random classifier of 5 classes."""
+    width = subject.backbone.features(images).shape[1]
+    rng = np.random.default_rng(2)
+    kernel = rng.standard_normal((width, 5)).astype(np.float32)
+    subject = subject._replace(
+        classifier=Classifier(kernel, np.arange(5, dtype=np.float32), tuple("abcde"))
+    )
+    ours = subject.outputs(images)
+    found = by_onnxruntime(subject, images, folder)
+    program = f"onnxruntime {onnxruntime.__version__}"
+    difference = convert.relative_difference(ours, found)
+    yield name, "onnx, with classifier", program, difference
+    out = folder / "classifier.safetensors"
+    convert.convert(subject, convert.TARGETS["timm"], out)
+    model = timm.create_model(TIMM[name], num_classes=5)
+    model.load_state_dict(load_file(out), strict=True)
+    difference = convert.relative_difference(ours, by_torch(model, images))
+    yield name, "timm, with classifier", f"timm {timm.__version__}", difference
 
 
 def read_from_timm(name: str, images: np.ndarray, folder: Path) -> float:

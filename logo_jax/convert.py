@@ -10,10 +10,11 @@
 
 SOURCE is one of: the folder of a run, of which the newest checkpoint is converted; a
 safetensors or PyTorch file of torchvision, timm, MoCo, SimSiam, DINO, VISSL or BYOL;
-the folder of a ResNet in the format of transformers. Only the backbone is converted,
-without classifier or projection head. `evaluate --weights` and `embed --weights` read
-safetensors files with torchvision's names, and `embed` those of vision transformers
-with timm's names. A .pth file as OUT needs torch.
+the folder of a ResNet in the format of transformers; the classifier folder of
+`evaluate --protocol=finetune`. Only the backbone is converted, without projection head;
+the classifier of such a folder is written for torchvision, timm and ONNX. `evaluate
+--weights` and `embed --weights` read safetensors files with torchvision's names, and
+`embed` those of vision transformers with timm's names. A .pth file as OUT needs torch.
 
 ResNets can be converted to all formats; timm needs the ImageNet stem and width 64, and
 detectron2 and transformers the ImageNet stem. Vision transformers can be converted to
@@ -42,7 +43,7 @@ from jaxtyping import Float
 from logo_jax import _cli
 from logo_jax.augment.color import AugmentSpec
 from logo_jax.augment.multi_crop import prepare_eval
-from logo_jax.experiment import pretrained
+from logo_jax.experiment import classifier_folder, pretrained
 from logo_jax.interop import (
     detectron2,
     huggingface,
@@ -54,7 +55,7 @@ from logo_jax.interop import (
     torchvision,
     vit_names,
 )
-from logo_jax.interop.backbone import Backbone
+from logo_jax.interop.backbone import Backbone, Classifier
 from logo_jax.parallel.mesh import all_devices, make_mesh
 from logo_jax.training import atomic, workdir
 
@@ -71,12 +72,21 @@ class ConvertInput(NamedTuple):
         augment: its `mean` and `std` normalize the images; None if they are unknown.
         side: side of its images, in pixels.
         dtype: type of the values of its images.
+        classifier: classifier of its features; None if it has none.
     """
 
     backbone: Backbone
     augment: AugmentSpec | None
     side: int
     dtype: str = "uint8"
+    classifier: Classifier | None = None
+
+    def outputs(self, images: jax.Array) -> np.ndarray:
+        """Returns features of normalized images, or scores if there is a classifier."""
+        features = self.backbone.features(images)
+        if self.classifier is None:
+            return features
+        return features @ self.classifier.kernel + self.classifier.bias
 
 
 class Target(NamedTuple):
@@ -87,11 +97,13 @@ class Target(NamedTuple):
         features: returns the features that the written encoder computes, from its path,
             uint8 images and the same images normalized.
         suffixes: suffixes that the file name may have; empty: any.
+        classifies: whether a classifier is written, too; `features` returns its scores.
     """
 
     write: Callable[[ConvertInput, Path], None]
     features: Callable[[Path, np.ndarray, jax.Array], np.ndarray]
     suffixes: tuple[str, ...] = ()
+    classifies: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -150,21 +162,17 @@ def read(
         raise FileNotFoundError(
             f"{source} does not exist; give the folder of a run or a file"
         )
+    of_run = {"seed": seed, "step": step, "encoder": encoder}
+    if classifier_folder.is_classifier(source):
+        _refuse("runs", source, "a classifier", **of_run)
+        _refuse("files", source, "a classifier", channels=channels)
+        return _of_classifier(classifier_folder.read(source))
     if not (source / "checkpoints").is_dir():
-        for name, x in {"seed": seed, "step": step, "encoder": encoder}.items():
-            if x is not None:
-                raise ValueError(
-                    f"--{name}={x} is for runs, but {source} is not a run; remove "
-                    f"--{name}"
-                )
+        _refuse("runs", source, "not a run", **of_run)
         backbone = pretrained_files.read(source, unpickle=unpickle, channels=channels)
         vit = vit_names.vit_of(backbone.module)
         return ConvertInput(backbone, None, vit_names.side_of(vit) if vit else SIDE)
-    if channels is not None:
-        raise ValueError(
-            f"--channels={channels} is for files, but {source} is a run, whose number "
-            "of channels is known; remove --channels"
-        )
+    _refuse("files", source, "a run, whose channels are known", channels=channels)
     mesh = make_mesh(all_devices()[:1])
     run = pretrained.from_run(
         source.absolute(),
@@ -180,6 +188,25 @@ def read(
     return ConvertInput(backbone, spec.config.augment.policy, side, dtype)
 
 
+def _refuse(kind: str, source: Path, other: str, **flags: Any) -> None:
+    for name, x in flags.items():
+        if x is not None:
+            raise ValueError(
+                f"--{name}={x} is for {kind}, but {source} is {other}; remove --{name}"
+            )
+
+
+def _of_classifier(found: classifier_folder.ClassifierFolder) -> ConvertInput:
+    linear = {name: np.asarray(x, np.float32) for name, x in found.linear.items()}
+    return ConvertInput(
+        Backbone(found.module, found.variables),
+        found.augment,
+        found.crop or SIDE,
+        found.decoding.dtype or "uint8",
+        Classifier(linear["kernel"], linear["bias"], tuple(found.class_names)),
+    )
+
+
 def convert(subject: ConvertInput, target: Target, out: Path) -> float:
     """Writes a backbone, reads it back and returns the relative difference of features.
 
@@ -193,6 +220,8 @@ def convert(subject: ConvertInput, target: Target, out: Path) -> float:
     """
     if target.suffixes and not out.name.endswith(target.suffixes):
         raise ValueError(f"--out={out} must end with {' or '.join(target.suffixes)}")
+    if not target.classifies:
+        subject = subject._replace(classifier=None)
     channels = _num_channels(subject)
     shape = (NUM_IMAGES, subject.side, subject.side, channels)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -206,7 +235,7 @@ def convert(subject: ConvertInput, target: Target, out: Path) -> float:
     with atomic.replace(out) as partial:
         target.write(subject, partial)
         after = target.features(partial, pixels, images)
-        difference = relative_difference(subject.backbone.features(images), after)
+        difference = relative_difference(subject.outputs(images), after)
         if not difference < LIMIT:  # also refuses NaN
             raise ValueError(
                 f"{out} was not kept: its features would differ by "
@@ -238,6 +267,7 @@ def relative_difference(
 
 def _write_torchvision(subject: ConvertInput, path: Path) -> None:
     tensors = torchvision.tensors_of(subject.backbone)
+    tensors |= subject.classifier.tensors("fc") if subject.classifier else {}
     if path.name.endswith(tensor_files.TORCH_SUFFIXES):
         tensor_files.write_torch(tensors, path)
     else:
@@ -250,7 +280,21 @@ def _torchvision_features(
     images: Float[jax.Array, "b s s c"],
 ) -> np.ndarray:
     del pixels
-    return torchvision.features(pretrained_files.tensors(path, unpickle=True), images)
+    features = torchvision.features(
+        pretrained_files.tensors(path, unpickle=True), images
+    )
+    return _scores(path, features)
+
+
+def _scores(path: Path, features: np.ndarray) -> np.ndarray:
+    """Returns the scores of the classifier in a file; the features if it has none."""
+    if path.is_dir():
+        return features
+    found = pretrained_files.all_tensors(path, unpickle=True)
+    name = "head" if vit_names.STEM in found else "fc"
+    if f"{name}.weight" not in found:
+        return features
+    return features @ found[f"{name}.weight"].T + found[f"{name}.bias"]
 
 
 def _timm_features(
@@ -258,13 +302,20 @@ def _timm_features(
 ) -> np.ndarray:
     read = pretrained_files.read(path, unpickle=True)
     if vit_names.vit_of(read.module):
-        return read.features(images)
+        return _scores(path, read.features(images))
     return _torchvision_features(path, pixels, images)
 
 
 def _write_onnx(subject: ConvertInput, path: Path) -> None:
     channels = _num_channels(subject)
-    onnx.write(subject.backbone, subject.side, channels, subject.augment, path)
+    onnx.write(
+        subject.backbone,
+        subject.side,
+        channels,
+        subject.augment,
+        subject.classifier,
+        path,
+    )
 
 
 def _write_stablehlo(subject: ConvertInput, path: Path) -> None:
@@ -289,15 +340,19 @@ TARGETS = {
         _write_torchvision,
         _torchvision_features,
         (".safetensors", *tensor_files.TORCH_SUFFIXES),
+        classifies=True,
     ),
     "huggingface": Target(
         lambda subject, path: huggingface.write(subject.backbone, path),
         _torchvision_features,
     ),
     "timm": Target(
-        lambda subject, path: timm.write(subject.backbone, subject.side, path),
+        lambda subject, path: timm.write(
+            subject.backbone, subject.side, subject.classifier, path
+        ),
         _timm_features,
         (".safetensors", *tensor_files.TORCH_SUFFIXES),
+        classifies=True,
     ),
     "detectron2": Target(
         lambda subject, path: detectron2.write(subject.backbone, path),
@@ -305,7 +360,10 @@ TARGETS = {
         (".pkl",),
     ),
     "onnx": Target(
-        _write_onnx, lambda path, _, images: onnx.features(path, images), (".onnx",)
+        _write_onnx,
+        lambda path, _, images: onnx.features(path, images),
+        (".onnx",),
+        classifies=True,
     ),
     "stablehlo": Target(_write_stablehlo, _stablehlo_features),
 }

@@ -34,6 +34,28 @@ class Backbone(NamedTuple):
             return np.asarray(encode(self.variables, images))
 
 
+class Classifier(NamedTuple):
+    """A linear classifier of a backbone's features.
+
+    Attributes:
+        kernel: weights, [f, c].
+        bias: biases, [c].
+        names: names of the classes, in the order of the scores.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    names: tuple[str, ...]
+
+    def tensors(self, name: str) -> dict[str, np.ndarray]:
+        """Returns weight and bias of PyTorch's linear layer with this name."""
+        weight = np.ascontiguousarray(self.kernel.T, np.float32)
+        return {
+            f"{name}.weight": weight,
+            f"{name}.bias": np.asarray(self.bias, np.float32),
+        }
+
+
 def in_float32(module: Any) -> Any:
     """Returns a Linen module that computes in float32, if its dtype is an attribute."""
     inner = getattr(module, "module", None)

@@ -7,6 +7,7 @@ Needs the extra `onnx`.
 import contextlib
 import importlib
 import io
+import json
 import logging
 import re
 import warnings
@@ -18,11 +19,12 @@ import numpy as np
 
 from logo_jax.augment.color import AugmentSpec
 from logo_jax.interop import torchvision, vit_names
-from logo_jax.interop.backbone import Backbone
+from logo_jax.interop.backbone import Backbone, Classifier
 from logo_jax.networks.resnet import Bottleneck, ResNet
 from logo_jax.networks.vit import ViT
 
-IMAGES, FEATURES = "images", "features"  # names of the input and the output
+IMAGES = "images"  # name of the input
+FEATURES, SCORES = "features", "scores"  # names of the output
 
 
 def write(
@@ -30,6 +32,7 @@ def write(
     side: int,
     channels: int,
     augment: AugmentSpec | None,
+    classifier: Classifier | None,
     file: Path,
 ) -> None:
     """Writes the function from images to features as an ONNX file.
@@ -44,6 +47,8 @@ def write(
         side: side of images in pixels.
         channels: number of channels of images.
         augment: has the normalization; None if it is not known.
+        classifier: classifier of the features, whose scores are the output `scores` in
+            place of `features`; the metadata has its names as JSON. None: none.
         file: path of the file.
 
     Raises:
@@ -52,7 +57,7 @@ def write(
     _require_exportable(backbone)
     torch = _imported("torch")
     _imported("onnxscript")
-    model = torch_copy(backbone, side, channels)
+    model = torch_copy(backbone, side, channels, classifier)
     images = torch.zeros(2, channels, side, side)
     with _silence():
         program = torch.onnx.export(
@@ -60,7 +65,7 @@ def write(
             (images,),
             dynamo=True,
             input_names=[IMAGES],
-            output_names=[FEATURES],
+            output_names=[SCORES if classifier else FEATURES],
             dynamic_shapes=(_free(torch, backbone),),
             verbose=False,
         )
@@ -69,19 +74,23 @@ def write(
         program.model.metadata_props.update(
             {name: ",".join(map(str, values)) for name, values in facts.items()}
         )
+    if classifier is not None:
+        program.model.metadata_props["class_names"] = json.dumps(classifier.names)
     program.save(str(file), external_data=False)
 
 
 def features(file: Path, images: Any) -> np.ndarray:
-    """Runs an ONNX file on normalized images [b, h, w, c]; returns features [b, f]."""
+    """Runs an ONNX file on normalized images [b, h, w, c]; returns the output."""
     session = _imported("onnxruntime").InferenceSession(
         str(file), providers=["CPUExecutionProvider"]
     )
     given = np.ascontiguousarray(np.asarray(images, np.float32).transpose(0, 3, 1, 2))
-    return session.run([FEATURES], {IMAGES: given})[0]
+    return session.run(None, {IMAGES: given})[0]
 
 
-def torch_copy(backbone: Backbone, side: int, channels: int) -> Any:
+def torch_copy(
+    backbone: Backbone, side: int, channels: int, classifier: Classifier | None
+) -> Any:
     """Returns torchvision's network with a backbone's weights, in evaluation mode."""
     torch = _imported("torch")
     if vit := vit_names.vit_of(backbone.module):
@@ -90,6 +99,10 @@ def torch_copy(backbone: Backbone, side: int, channels: int) -> Any:
     else:
         tensors = torchvision.tensors_of(backbone)
         model = _resnet(backbone.module, channels)
+    if classifier is not None:
+        name = "fc" if isinstance(backbone.module, ResNet) else "heads"
+        setattr(model, name, torch.nn.Linear(*classifier.kernel.shape))
+        tensors |= classifier.tensors(name)
     model.load_state_dict({name: torch.tensor(x) for name, x in tensors.items()})
     return model.eval()
 

@@ -96,14 +96,19 @@ def _tensors_and_prefix(
 ) -> tuple[dict[str, np.ndarray], str]:
     if source.is_dir():
         return huggingface.read(source), ""
+    return of_backbone(all_tensors(source, unpickle=unpickle), source)
+
+
+def all_tensors(source: Path, *, unpickle: bool = False) -> dict[str, np.ndarray]:
+    """Reads all tensors of a file by their names in it; errors are those of `read`."""
     if not source.name.endswith(tensor_files.TORCH_SUFFIXES):
-        return of_backbone(read_safetensors(source), source)
+        return read_safetensors(source)
     if not unpickle:
         raise ValueError(
             f"{source} is a pickle, from which only tensors can be read; convert it "
             "to safetensors by python -m logo_jax.convert with --unpickle"
         )
-    return of_backbone(tensor_files.read_torch(source), source)
+    return tensor_files.read_torch(source)
 
 
 def of_backbone(found: Tensors, origin: Path) -> tuple[dict[str, np.ndarray], str]:

@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from logo_jax import convert
-from logo_jax.experiment import make_spec
-from logo_jax.interop import pretrained_files, stablehlo, torchvision
+from logo_jax.experiment import classifier_folder, make_spec
+from logo_jax.interop import onnx, pretrained_files, stablehlo, torchvision
 from logo_jax.interop.backbone import Backbone
 from logo_jax.interop.torchvision import read_backbone
 from logo_jax.networks import alexnet
@@ -252,6 +252,40 @@ def test_onnx_names_the_missing_package(name, folder, tmp_path, capsys, monkeypa
 
 
 def test_other_networks_are_refused_as_onnx(tmp_path):
-    subject = convert.ConvertInput(Backbone(alexnet.SmallAlexNet(), {}), None, 64)
+    backbone = Backbone(alexnet.SmallAlexNet(), {})
     with pytest.raises(ValueError, match="SmallAlexNet is neither a ResNet nor a vis"):
-        convert.TARGETS["onnx"].write(subject, tmp_path / "w.onnx")
+        onnx.write(backbone, 64, 3, None, None, tmp_path / "w.onnx")
+
+
+def test_the_classifier_of_a_fine_tuned_folder_is_written_too(folder, tmp_path, capsys):
+    subject = convert.read(folder)
+    kernel = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32)
+    classifier_folder.write(
+        tmp_path / "classifier",
+        config=make_spec(workdir.read_config(folder), num_devices=1).config,
+        sizes=(16, 16),
+        backbone=subject.backbone.variables,
+        linear={"kernel": kernel, "bias": np.arange(3, dtype=np.float32)},
+        class_names=("a", "b", "c"),
+        source="a test",
+    )
+    given, out = str(tmp_path / "classifier"), tmp_path / "w.safetensors"
+    line = refused(capsys, given, f"--out={out}", "--step=3")
+    assert "--step=3 is for runs, but" in line
+    convert.main([given, f"--out={out}"])
+    assert "differ by" in capsys.readouterr().out
+    tensors = load_file(out)
+    np.testing.assert_array_equal(tensors["fc.weight"], kernel.T)
+    assert tensors["fc.bias"].tolist() == [0, 1, 2]
+    tensors["fc.bias"] += 1
+    changed = tmp_path / "changed.safetensors"
+    save_file(tensors, changed)
+    features = convert.read(folder).backbone.features
+    images = np.random.default_rng(1).normal(size=(2, 16, 16, 3)).astype(np.float32)
+    scores = convert.TARGETS["torchvision"].features(changed, np.zeros(0), images)
+    np.testing.assert_allclose(
+        scores, features(images) @ kernel + [1, 2, 3], rtol=1e-4, atol=1e-5
+    )
+    convert.main([given, "--to=detectron2", f"--out={tmp_path / 'w.pkl'}"])
+    model = pickle.loads((tmp_path / "w.pkl").read_bytes())["model"]
+    assert not any("fc" in name for name in model)

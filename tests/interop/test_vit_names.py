@@ -85,7 +85,7 @@ def test_a_vision_transformer_converted_to_timm_and_back_is_bit_equal(
         np.testing.assert_array_equal(again[name], tensor, err_msg=name)
     backbone = pretrained_files.read(out)
     with pytest.raises(ValueError, match=r"y.pth must end with .safetensors"):
-        timm.write(backbone, make_vit.SIDE, tmp_path / "y.pth")
+        timm.write(backbone, make_vit.SIDE, None, tmp_path / "y.pth")
     names = onnx.torchvision_vit_tensors(again)
     shapes = {name: x.shape for name, x in names.items()}
     assert shapes.pop("encoder.pos_embedding") == tensors["pos_embed"].shape
