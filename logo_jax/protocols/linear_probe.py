@@ -291,7 +291,7 @@ def make_probe(
     if recipe.batch_size > num_images:
         raise ValueError(
             f"the recipe's batch_size={recipe.batch_size} exceeds the {num_images} "
-            "training images; use a smaller batch size"
+            f"training images; use --batch_size={num_images} or fewer"
         )
     tx = OPTIMIZERS[recipe.optimizer](
         recipe.rates(num_images // recipe.batch_size),

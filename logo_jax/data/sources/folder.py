@@ -365,7 +365,7 @@ def _labeled(
         raise ValueError(
             f"{root} contains no images"
             + (" in the sub-folders listed by config.data.classes" if kept else "")
-            + (f"; passed over {passed}" if passed else "")
+            + (f"; passed over {passed}" if passed else "; give a folder with images")
         )
     if missing := sorted(set(kept or ()) - set(names)):
         raise ValueError(f"{root} has no images of class {missing[0]}; add them")

@@ -219,11 +219,13 @@ def _load_beside(
 ) -> FolderSplits | None:
     """Returns the images of a list in a folder without sub-folders of classes."""
     lists = [root / name for name in LIST_NAMES if (root / name).is_file()]
+    if not lists:  # most folders, of which some have millions of files
+        return None
     folders = sub_folders(root)
     usual = [name for name in folders if name.lower() in _IMAGES]
     chosen = find_splits(folders)["train"] or usual or folders
     images = root / next(iter(chosen), "")
-    if not lists or len(chosen) > 1 or (chosen and sub_folders(images)):
+    if len(chosen) > 1 or (chosen and sub_folders(images)):
         return None
     vals = [root / f"{name}.csv" for name in ("val", "valid", "validation")]
     files = [lists[0], *filter(Path.is_file, vals)]
