@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jaxlib import _jax
+from jaxlib import _jax  # pyright: ignore[reportAttributeAccessIssue]
 
 from logo_jax.data import datasets
 from logo_jax.data.canvas import canvas_size
@@ -86,13 +86,13 @@ def known_images(config: DataConfig, load: Callable[[], ExperimentData]) -> Know
         load: function that returns the images, if they are here.
 
     Raises:
-        ValueError: if the images are neither here nor in the paper's list.
-        FileNotFoundError: the same.
+        FileNotFoundError: if the images are neither here nor in the paper's list.
+        ValueError: if the images are here and cannot be used.
     """
     dtype = config.location.decoding.dtype or "uint8"
     try:
         train = load().train
-    except (FileNotFoundError, ValueError):
+    except FileNotFoundError:
         published = datasets.find(config.name) if config.source == "tfds" else None
         if published is None:
             raise
@@ -138,7 +138,7 @@ def compile_ahead(
     return _described(lowered, compiled, time.process_time() - start)
 
 
-def _refused(error: jax.errors.JaxRuntimeError) -> AheadStep:
+def _refused(error: Exception) -> AheadStep:
     """Returns the bytes that a step needs that does not fit; raises other errors."""
     reason = " ".join(str(error).split())
     wanted = re.search(r"\(([\d.]+)([MG])\) exceeds|Used ([\d.]+)([MG]) of", reason)
