@@ -8,12 +8,8 @@ import time
 
 import pytest
 
-from logo_jax.training.checkpoints.manager import saved_steps
-from tests.commands import test_main
-from tests.parallel.test_processes import free_port, start
+from tests.parallel.test_processes import ended, free_port
 from tests.xla_flags import DEVICES
-
-arrays = pytest.fixture(name="arrays")(test_main.fixture_arrays.__wrapped__)
 
 # A run whose state only counts, from step 5. In one of its steps, it is in a native
 # call, as in a compilation.
@@ -71,17 +67,6 @@ def workers(rounds, slow=6):
     return started
 
 
-def ended(started):
-    """Returns the exit codes and the last lines of processes."""
-    try:
-        errors = [process.communicate(timeout=60)[1] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    lines = [error.strip().splitlines()[-1] for error in errors]
-    return [process.returncode for process in started], lines
-
-
 @pytest.mark.parametrize(
     ("rounds", "targets"),
     [
@@ -115,31 +100,3 @@ def test_a_later_step_that_takes_long_in_one_process_is_waited_for():
     assert codes == [0, 0]
     assert lines[0] == lines[1]
     assert int(lines[0].split("after step ")[1].split(",")[0]) >= 9
-
-
-def test_a_run_of_two_processes_stops_at_one_step_and_resumes_bit_equal(
-    arrays, tmp_path
-):
-    """The second process gets the signal when the run has written a line of metrics."""
-    fields = {"train.num_steps": 60, "train.checkpoint_every_steps": 50}
-    fields |= {"monitor.knn_every_steps": 0}
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    started = start(arrays, [stopped, tmp_path / "other"], fields)
-    while not ((stopped / "metrics.jsonl").exists() and test_main.records(stopped)):
-        assert started[0].poll() is None
-        time.sleep(0.01)
-    started[1].send_signal(signal.SIGTERM)
-    codes, lines = ended(started)
-    assert codes == [0, 0]
-    assert lines[0] == lines[1]
-    (step,) = saved_steps(stopped / "checkpoints")
-    assert step < 60
-    assert f"stopped by SIGTERM after step {step}, which is saved" in lines[0]
-    for folder in (stopped, whole):
-        started = start(arrays, [folder, tmp_path / "other"], fields)
-        assert ended(started)[0] == [0, 0]
-    manifests = [
-        (folder / "checkpoints" / "60" / "state" / "manifest.json").read_bytes()
-        for folder in (stopped, whole)
-    ]
-    assert manifests[0] == manifests[1]  # shapes and checksums of all arrays

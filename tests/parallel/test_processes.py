@@ -3,9 +3,12 @@
 import dataclasses
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -15,7 +18,7 @@ from logo_jax.experiment import make_spec
 from logo_jax.parallel import processes
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training import workdir
-from logo_jax.training.checkpoints.manager import CheckpointManager
+from logo_jax.training.checkpoints.manager import CheckpointManager, saved_steps
 from tests.commands import test_main
 from tests.xla_flags import DEVICES
 
@@ -98,33 +101,63 @@ def test_each_processs_devices_are_together_in_the_mesh():
     assert [device.id for device in mesh.devices] == [0, 1, 4, 5, 2, 3, 6, 7]
 
 
-def test_two_processes_resume_a_run_of_one_and_end_in_the_same_state(arrays, tmp_path):
-    config = test_main.tiny_config("cifar10_simsiam", "baseline", arrays, **CHANGES)
-    begun, whole = tmp_path / "begun", tmp_path / "whole"
-    workdir.claim_workdir(begun, config.to_dict())
+def test_two_processes_resume_a_run_of_one_and_resume_it_again_after_a_signal(
+    arrays, tmp_path
+):
+    """The second process gets the signal when they have written a line of metrics.
+
+    Both processes stop at the same step. The run that was stopped ends bit-equal to one
+    that was not, which has the numbers of a single process, up to rounding.
+    """
+    changes = CHANGES | {"train.num_steps": 60, "monitor.knn_every_steps": 4}
+    changes |= {"train.keep_every_steps": 4}
+    config = test_main.tiny_config("cifar10_simsiam", "baseline", arrays, **changes)
+    stopped, whole, single = (tmp_path / x for x in ("stopped", "whole", "single"))
+    workdir.claim_workdir(stopped, config.to_dict())
     with pytest.raises(KeyboardInterrupt):
-        test_main.run(config, begun, until=3, num_devices=4)
-    before = len(test_main.records(begun))
-    started = start(arrays, [begun, tmp_path / "other"])
-    expected = test_main.run(config, whole, num_devices=4)
-    errors = [process.communicate(timeout=240)[1] for process in started]
-    assert [process.returncode for process in started] == [0, 0], errors
+        test_main.run(config, stopped, until=3, num_devices=4)
+    shutil.copytree(stopped, whole)
+    before = len(test_main.records(stopped))
+
+    started = start(arrays, [stopped, tmp_path / "other"], changes)
+    with pytest.raises(KeyboardInterrupt):
+        test_main.run(config, single, until=4, num_devices=4)
+    while len(test_main.records(stopped)) <= before:
+        assert started[0].poll() is None
+        time.sleep(0.01)
+    started[1].send_signal(signal.SIGTERM)
+    codes, lines = ended(started)
+    assert codes == [0, 0]
+    assert lines[0] == lines[1]
+    step = saved_steps(stopped / "checkpoints")[-1]
+    assert 3 < step < 60
+    assert f"stopped by SIGTERM after step {step}, which is saved" in lines[0]
+    for folder in (stopped, whole):
+        started = start(arrays, [folder, tmp_path / "other"], changes)
+        codes, lines = ended(started)
+        assert codes == [0, 0], lines
     assert not (tmp_path / "other").exists()  # only the first process writes
+    manifests = [
+        (folder / "checkpoints" / "60" / "state" / "manifest.json").read_bytes()
+        for folder in (stopped, whole)
+    ]
+    assert manifests[0] == manifests[1]  # shapes and checksums of all arrays
+
     like = jax.eval_shape(make_spec(config, num_devices=4).init)
-    with CheckpointManager(begun / "checkpoints", read_only=True) as checkpoints:
-        found = checkpoints.restore_latest(like)
-    assert found is not None
-    assert found[0] == 4
+    states = []
+    for folder in (whole, single):
+        with CheckpointManager(folder / "checkpoints", read_only=True) as checkpoints:
+            states.append(checkpoints.restore(4, like))
     for (path, a), b in zip(
-        jax.tree.leaves_with_path(found[1]), jax.tree.leaves(expected), strict=True
+        jax.tree.leaves_with_path(states[0]), jax.tree.leaves(states[1]), strict=True
     ):
         where = jax.tree_util.keystr(path)
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5, err_msg=where)
-    resumed, uninterrupted = map(test_main.records, (begun, whole))
-    assert before < len(resumed) == len(uninterrupted)
-    for a, b in zip(resumed, uninterrupted, strict=True):
+    rows, expected = map(test_main.records, (whole, single))
+    for a, b in zip(rows, expected, strict=False):  # of steps 1 to 4
         for name in a.keys() - set(test_main.SPEED):
             assert a[name] == pytest.approx(b[name], abs=1e-4), name
+    assert len(rows) > len(expected) >= 4
 
 
 def test_a_failing_process_ends_the_others(arrays, tmp_path):
@@ -159,6 +192,17 @@ def start(arrays, folders, changes=CHANGES):
         )
         for i, folder in enumerate(folders)
     ]
+
+
+def ended(started):
+    """Returns the exit codes and the last lines of processes."""
+    try:
+        errors = [process.communicate(timeout=240)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    lines = [error.strip().splitlines()[-1] for error in errors]
+    return [process.returncode for process in started], lines
 
 
 def free_port():
