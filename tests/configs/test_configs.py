@@ -63,13 +63,17 @@ def program(name):
 PROGRAMS = list({program(name): name for name in reversed(EXPERIMENTS)}.values())
 
 
+# The first block of a stage differs from the second.
+SHALLOW = {f"resnet{n}": {"stage_sizes": (2, 1)} for n in (18, 34, 50)}
+SHALLOW |= {f"vit_{size}": {"depth": 1} for size in ("mini", "tiny", "small")}
+
+
 @pytest.fixture(name="shallow")
 def fixture_shallow(monkeypatch):
-    """ResNets whose blocks of one kind are not repeated, which lower faster."""
-    for name in ("resnet18", "resnet34", "resnet50"):
+    """Backbones with a block of each kind, which are traced and lowered faster."""
+    for name, few in SHALLOW.items():
         whole = networks.BACKBONES[name]
-        few = functools.partial(whole, stage_sizes=(2, 1, 1, 1))
-        monkeypatch.setitem(networks.BACKBONES, name, few)
+        monkeypatch.setitem(networks.BACKBONES, name, functools.partial(whole, **few))
 
 
 @pytest.mark.usefixtures("shallow")
