@@ -1,6 +1,6 @@
 """Exports random weights and computes the features with the programs that read them.
 
-    python -m benchmarks.weights_out [--models=resnet18,resnet50,vit_small]
+    python -m benchmarks.weights_out [--models=resnet18,resnet50,vit_tiny]
 
 For each model: `convert --to=timm` is loaded by timm with strict=True; `--to=onnx` is
 run by onnxruntime; the .pkl of `--to=detectron2` is loaded by detectron2's ResNet, if
@@ -160,7 +160,7 @@ def read_from_timm(name: str, images: np.ndarray, folder: Path) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", default="resnet18,resnet34,resnet50,vit_small")
+    parser.add_argument("--models", default="resnet18,resnet34,resnet50,vit_tiny")
     options = parser.parse_args(arguments)
     print("| network | format | read by | largest difference |\n|---|---|---|---|")
     worst = 0.0
