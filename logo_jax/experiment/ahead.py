@@ -36,7 +36,7 @@ class KnownImages:
         canvas: (height, width) of the stored images in pixels.
         dtype: type of the stored values.
         num_classes: number of classes; 0 if there are none.
-        origin: where this is known from.
+        origin: what this is known from.
     """
 
     count: int
