@@ -45,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse(arguments)
     _cli.keep_compiled_code()
     with _cli.input_errors():
-        if options.out is not None:
-            write = writer(options.out)
+        write = options.out and writer(options.out)
+        if write:
             _cli.require_new(options.out, options.overwrite)
         sizes = _cli.given(options, ("resize", "crop"))
         classifier = load_image_classifier(options.classifier, **sizes)
@@ -60,11 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"left out {images.name(i)}: {reason}", file=sys.stderr)
         kept = [as_utf8(file) for i, file in enumerate(files) if i not in damaged]
         columns = table(kept, found, classifier.class_names, options.top)
-        if options.out is None:
-            write_csv(sys.stdout, columns)
-        else:
+        if write:
             with atomic.replace(options.out) as partial:
                 write(partial, columns)
+        else:
+            write_csv(sys.stdout, columns)
     encoder = classifier.encoder
     size = f"resized to {encoder.resize} px and cropped to {encoder.crop} px"
     lines = [
@@ -111,7 +111,7 @@ def table(
     for rank in range(top):
         end = f"_{rank + 1}" if rank else ""
         chosen = order[:, rank]
-        columns[f"class{end}"] = [as_utf8(names[i]) for i in chosen]
+        columns[f"class{end}"] = [as_utf8(names[int(i)]) for i in chosen]
         columns[f"probability{end}"] = probabilities[np.arange(len(chosen)), chosen]
     return columns
 

@@ -463,7 +463,7 @@ def make_fine_tuning(
     """
     config = frozen.spec.config
     # of several devices, no more than have two images each
-    used = frozen.mesh.devices.flat[: max(1, len(parts.train) // 2)]
+    used = list(frozen.mesh.devices.flat)[: max(1, len(parts.train) // 2)]
     frozen = dataclasses.replace(frozen, mesh=make_mesh(used))
     devices = len(used)
     batch_size = recipe.fitting(len(parts.train), devices)
