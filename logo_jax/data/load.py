@@ -39,6 +39,7 @@ from logo_jax.data.sources.layouts import load_layout
 from logo_jax.data.sources.lists import load_lists, load_unsplit_lists
 from logo_jax.data.sources.npz import load_npz_splits
 from logo_jax.data.sources.parts import choose_splits, join_folders
+from logo_jax.data.sources.scan import files_with_suffix
 from logo_jax.data.sources.tables import is_table
 
 LAYOUTS = ("auto", "folders")
@@ -393,7 +394,8 @@ def locate_dataset(dataset: str) -> dict[str, str]:
         return {"source": "tfds", "name": dataset}
     if is_saved(path):
         return {"source": "huggingface", "path": dataset}
-    archives = [file.stem for file in path.glob("*.npz")]
+    names = files_with_suffix(path, ".npz")
+    archives = [name.removesuffix(".npz") for name in names]
     source = "npz" if find_splits(archives)["train"] else "folder"
     return {"source": source, "path": dataset}
 

@@ -26,6 +26,7 @@ from logo_jax.data.sources.folder import (
     not_used,
 )
 from logo_jax.data.sources.lists import number_labels
+from logo_jax.data.sources.scan import files_with_suffix
 
 pc: Any = compute  # its functions are made when it is imported
 
@@ -137,7 +138,8 @@ class HuggingFaceSplits(NamedTuple):
 def is_saved(folder: Path) -> bool:
     """Whether a folder is that of a data set of Hugging Face's `datasets`."""
     saved = any((folder / name).is_file() for name in _SAVED)
-    return saved or any(any(folder.glob(x)) for x in ("*.parquet", "data/*.parquet"))
+    places = (folder, folder / "data")
+    return saved or any(any(files_with_suffix(x, ".parquet")) for x in places)
 
 
 def load_huggingface(

@@ -171,6 +171,16 @@ def _is_page(folder: str) -> bool:
         return False
 
 
+def files_with_suffix(folder: Path, suffix: str) -> Iterator[str]:
+    """Yields the names of the files directly in a folder that end with a suffix.
+
+    `Path.glob` would make an object for each of the millions of files there may be.
+    """
+    if folder.is_dir():
+        with os.scandir(folder) as entries:
+            yield from (entry.name for entry in entries if entry.name.endswith(suffix))
+
+
 def is_junk(name: str) -> bool:
     """Whether a folder of this name is hidden or has no images of the user."""
     return name.startswith(".") or name.lower() in _JUNK

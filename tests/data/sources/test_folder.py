@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from logo_jax.data.load import DataLocation, load_images, locate_dataset
 from logo_jax.data.sources.base import NO_LABEL
 from logo_jax.data.sources.folder import load_folder, load_unsplit_folder
 from tests.data.pictures import write_folder
@@ -268,6 +269,20 @@ def test_files_that_do_not_match_have_no_label_and_none_that_match_is_an_error(
         load_folder(tmp_path, label_pattern="(y)")
     one = load_folder(tmp_path, label_pattern="(x)")
     assert "label_pattern='(x)' gives one class, x" in one.remark
+
+
+def test_no_object_is_made_for_each_file_of_a_folder(tmp_path, monkeypatch):
+    """As `Path.glob` does: 10 million files took 2.6 GiB and the scan 0.7 GiB."""
+    write_folder(tmp_path, {".": 3})
+
+    def glob(self, pattern):
+        assert not pattern.startswith("*"), f"{self}: {pattern}"
+        return iter(())
+
+    monkeypatch.setattr(Path, "glob", glob)
+    place = locate_dataset(str(tmp_path))
+    assert place["source"] == "folder"
+    assert len(load_images(DataLocation(**place)).train) == 3
 
 
 @pytest.mark.parametrize("name", ["IMG_{}", "{}", "photo {:03}", "x{}y"])
