@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from logo_jax import configs
+from logo_jax.storage import paths
+from logo_jax.storage.paths import as_path, in_bucket
 
 
 def run(main: Callable[[], Any]) -> NoReturn:
@@ -84,10 +86,11 @@ class Parser(argparse.ArgumentParser):
             help=help,
         )
 
-    def add_out(self, help: str, *, required: bool = True) -> None:
-        """Adds the flag `--out`, the path to write to."""
+    def add_out(self, help: str, *, required: bool = True, local: bool = False) -> None:
+        """Adds the flag `--out`, the path to write to, which may be in a bucket."""
+        kind = local_path if local else path
         self.add_argument(
-            "--out", metavar="PATH", type=path, required=required, help=help
+            "--out", metavar="PATH", type=kind, required=required, help=help
         )
 
     def add_overwrite(self) -> None:
@@ -152,7 +155,7 @@ class Parser(argparse.ArgumentParser):
 
     def _read(self, file: str) -> list[str]:
         try:
-            lines = path(file).read_text(encoding="utf-8").splitlines()
+            lines = local_path(file).read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError, argparse.ArgumentTypeError) as error:
             self.error(f"--flagfile={file} cannot be read: {error}")
         stripped = (line.strip() for line in lines)
@@ -232,12 +235,26 @@ def path(given: str) -> pathlib.Path:
     True
 
     Raises:
+        ArgumentTypeError: if the value is empty, or a URL that is not of a bucket, or
+            the bucket cannot be reached.
+    """
+    return _path(given, as_path)
+
+
+def local_path(given: str) -> pathlib.Path:
+    """A flag type for `argparse`: as `path`, but not in a bucket.
+
+    Raises:
         ArgumentTypeError: if the value is empty, or a URL.
     """
+    return _path(given, paths.local_path)
+
+
+def _path(given: str, convert: Callable[[str], pathlib.Path]) -> pathlib.Path:
     if not given:
         raise argparse.ArgumentTypeError("the path is empty; give a path")
     try:
-        return configs.local_path(given)
+        return convert(given)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
@@ -301,7 +318,7 @@ def require_new(path: pathlib.Path, overwrite: bool) -> None:
     """
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists; give --overwrite, or another --out")
-    if not path.parent.is_dir():
+    if not in_bucket(path) and not path.parent.is_dir():
         raise FileNotFoundError(
             f"{path.parent} must be a folder, to write {path}; create it"
         )

@@ -61,6 +61,7 @@ from logo_jax.parallel.targets import FORMS, find_target
 from logo_jax.runs import data_report
 from logo_jax.runs.data_report import Finding
 from logo_jax.runs.target_report import describe_target, gib
+from logo_jax.storage.paths import in_bucket
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.schedule import TrainingSchedule
@@ -458,6 +459,8 @@ def _disk(
     num_saved: int,
 ) -> Finding:
     size = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
+    if in_bucket(folder):
+        return Finding("ok", "disk", f"{gib(size)} for each checkpoint in the bucket")
     place = workdir.existing(folder)
     free = shutil.disk_usage(place).free
     every = config.keep_every_steps

@@ -195,7 +195,7 @@ def _parser() -> _cli.Parser:
         required=True,
         help="the sweep: a file, or a name in logo_jax's configs/",
     )
-    parser.add_out("folder of the runs and the table; created if absent")
+    parser.add_out("folder of the runs and the table; created if absent", local=True)
     parser.add_argument(
         "--seeds",
         metavar="N",

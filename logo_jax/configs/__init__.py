@@ -10,7 +10,6 @@ import difflib
 import importlib
 import numbers
 import pathlib
-import re
 import runpy
 import sys
 from collections.abc import Mapping
@@ -18,50 +17,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from logo_jax.storage.paths import local_path
+
 FOLDER = pathlib.Path(__file__).parent
-# a scheme has two letters or more, because C:/ is a drive; `Path` keeps one slash of ://
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-
-
-def local_path(given: str | pathlib.Path) -> pathlib.Path:
-    """Returns a path that a user gave, with a leading ~ expanded.
-
-    Every path that a user gives passes through this function.
-
-    >>> local_path("~/runs") == pathlib.Path.home() / "runs"
-    True
-
-    Raises:
-        ValueError: if it is a URL, which would be read as a folder named "gs:", or if
-            ~ names a user whose home is unknown.
-    """
-    if _URL.match(str(given)):
-        raise ValueError(
-            f"{given} must be a path of this machine, not a URL; copy or mount what it "
-            "names, and give the local path"
-        )
-    try:
-        return pathlib.Path(given).expanduser()
-    except RuntimeError as error:
-        raise ValueError(f"{given}: {error}; give the whole path") from error
-
-
-def local_paths(given: str) -> list[pathlib.Path]:
-    """Returns the paths in a text in which commas divide them, also as a tuple.
-
-    >>> [str(path) for path in local_paths("('/a', '/b c')")]
-    ['/a', '/b c']
-
-    If the whole text is a path that exists, its commas belong to its name.
-
-    Raises:
-        ValueError: as `local_path`.
-    """
-    whole = local_path(given)
-    if "," not in given or whole.exists():
-        return [whole]
-    parts = (part.strip(" '\"") for part in given.strip("()[] ").split(","))
-    return [local_path(part) for part in parts if part]
 
 
 def load(

@@ -2,14 +2,15 @@
 
 import dataclasses
 import functools
+import os
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from logo_jax.configs import local_paths
 from logo_jax.data import datasets, few_labels, readers, splits
 from logo_jax.data.sources import photographs
 from logo_jax.data.sources.base import (
@@ -41,6 +42,8 @@ from logo_jax.data.sources.npz import load_npz_splits
 from logo_jax.data.sources.parts import choose_splits, join_folders
 from logo_jax.data.sources.scan import files_with_suffix
 from logo_jax.data.sources.tables import is_table
+from logo_jax.storage import copies
+from logo_jax.storage.paths import as_path, in_bucket, parse_path, parse_paths
 
 LAYOUTS = ("auto", "folders")
 
@@ -154,6 +157,34 @@ class DataLocation:
         }
         return titles.get(self.source, self.source)
 
+    def on_disk(self) -> Self:
+        """Returns the location of the same images on a disk of this machine.
+
+        Images in a bucket are copied: of folders all files, of lists also the folder of
+        each list, or else that of `path`.
+
+        Raises:
+            FileNotFoundError: if a path in a bucket does not exist.
+            ValueError: if a bucket cannot be read, or the disk is too small.
+        """
+        fields = {name: getattr(self, name) for name in ("path", "list", "classes")}
+        copied = {name: on_disk(text) for name, text in fields.items()}
+        for file in parse_paths(self.list) if not self.path else ():
+            copies.on_disk(file.parent)
+        folder = self.data_dir or os.environ.get("TFDS_DATA_DIR", "")
+        if self.source == "tfds" and self.name and in_bucket(parse_path(folder)):
+            entry = datasets.find(self.name)
+            name = re.split("[:/]", entry.tfds if entry else self.name)[0]
+            copied["data_dir"] = str(copies.on_disk(parse_path(folder) / name).parent)
+        return dataclasses.replace(self, **copied)
+
+
+def on_disk(paths: str) -> str:
+    """Returns the paths in a text, with commas between them, as `copies.on_disk`."""
+    if "://" not in paths:
+        return paths
+    return ",".join(str(copies.on_disk(path)) for path in parse_paths(paths))
+
 
 def load_images(location: DataLocation) -> ExperimentData:
     """Opens the images of a location without decoding them.
@@ -163,6 +194,7 @@ def load_images(location: DataLocation) -> ExperimentData:
             do not have the form that the source requires.
         FileNotFoundError: if the data are missing.
     """
+    location = location.on_disk()
     source, classes = location.source, location.classes
     _require_own_fields(location)
     if source not in _LOADERS:
@@ -275,7 +307,8 @@ def prepare_missing(location: DataLocation, *, quiet: bool = False) -> None:
         ValueError: if a file is not the published one.
         OSError: if a file cannot be read, downloaded or written.
     """
-    if location.source == "tfds" and location.name:
+    own = location.on_disk() == location  # else it is read from a bucket
+    if location.source == "tfds" and location.name and own:
         # TFDS takes most of a second to import; other sources do not need it
         from logo_jax.data.builders import prepare
 
@@ -346,6 +379,7 @@ def load_split(
             not have the form that the source requires, or there are no labels.
         FileNotFoundError: if the data are missing.
     """
+    location = location.on_disk()
     is_tfds = location.source == "tfds"
     entry = datasets.find(location.name) if is_tfds else None
     has_few = given is not None and given.few is not None
@@ -382,7 +416,7 @@ def locate_dataset(dataset: str) -> dict[str, str]:
     Raises:
         ValueError: if it is a URL.
     """
-    paths = local_paths(dataset)
+    paths = [as_path(x) for x in parse_paths(dataset)]
     path = paths[0]
     if all(is_table(x) and x.is_file() for x in paths):
         return {"source": "folder", "list": dataset, "path": ""}
@@ -467,14 +501,14 @@ def _folder_splits(location: DataLocation) -> FolderSplits:
                     f"to config.data.list={location.list!r}; remove one of the two"
                 )
         columns = parse_columns(location.columns)
-        lists = local_paths(location.list)
+        lists = parse_paths(location.list)
         return load_lists(lists, path=location.path, columns=columns, decoding=decoding)
     if not location.path:
         raise ValueError(
             "source='folder' needs path, a folder of images; set config.data.path, or "
             "config.data.list for a table of images"
         )
-    paths = local_paths(location.path)
+    paths = parse_paths(location.path)
     found = [_one_folder(path, location) for path in paths]
     return found[0] if len(found) == 1 else join_folders(paths, found)
 
@@ -508,7 +542,7 @@ def load_unsplit(
         FileNotFoundError: if a folder, a list or a file that it names is missing.
         ValueError: if there are no images, or a list cannot be read.
     """
-    paths = local_paths(path)
+    paths = parse_paths(on_disk(path))
     if any(map(is_table, paths)):
         return load_unsplit_lists(paths, decoding=decoding)
     if len(paths) == 1 and is_saved(paths[0]):

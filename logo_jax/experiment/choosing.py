@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from logo_jax.configs import local_path
 from logo_jax.data.headers import sample_sizes
 from logo_jax.data.load import ExperimentData
 from logo_jax.experiment import networks
@@ -24,6 +23,7 @@ from logo_jax.experiment.defaults import (
 )
 from logo_jax.experiment.memory import GIB, forward_bytes
 from logo_jax.parallel import processes
+from logo_jax.storage.paths import as_path
 from logo_jax.training import workdir
 
 _MESSAGE_BYTES = 4096  # the chosen fields as JSON, for the other processes
@@ -132,7 +132,7 @@ def _stem(config: Config) -> str:
     source = config.encoder.weights or config.train.start_from
     if not source:
         return ""
-    path = local_path(source)
+    path = as_path(source)
     if not (path / workdir.CONFIG_FILE).is_file():
         return "imagenet"  # that of the ResNets of other libraries
     return workdir.read_config(path)["encoder"]["stem"]

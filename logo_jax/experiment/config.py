@@ -29,13 +29,14 @@ import numpy as np
 
 from logo_jax.augment.color import BYTES, AugmentSpec, Extra
 from logo_jax.augment.random_crop import CropSpec
-from logo_jax.configs import base, local_path, local_paths
+from logo_jax.configs import base
 from logo_jax.data.load import LAYOUTS, DataLocation
 from logo_jax.evaluation.knn import COLDEST
 from logo_jax.experiment.defaults import usual
 from logo_jax.methods.affinity import CHOICES
 from logo_jax.methods.logo import UPDATES
 from logo_jax.methods.pairing import PAIRINGS
+from logo_jax.storage.paths import parse_path, parse_paths
 from logo_jax.training.collapse import POLICIES
 
 INT_MAX = int(np.iinfo(np.int32).max)
@@ -131,16 +132,16 @@ def _are_knn_settings(value: Any) -> bool:
     return isinstance(value, tuple) and bool(value) and all(map(is_setting, value))
 
 
-def _are_local(value: Any) -> bool:
+def _are_paths(value: Any) -> bool:
     try:
-        return STRING.allows(value) and bool(local_paths(value))
+        return STRING.allows(value) and bool(parse_paths(value))
     except ValueError:
         return False
 
 
-def _is_local(value: Any) -> bool:
+def _is_path(value: Any) -> bool:
     try:
-        return STRING.allows(value) and bool(local_path(value))
+        return STRING.allows(value) and bool(parse_path(value))
     except ValueError:
         return False
 
@@ -164,10 +165,13 @@ KNN_SETTINGS = Rule(
 RANGE = Rule("(min, max) with 0 < min <= max", _is_range)
 VALUE_RANGE = Rule("(min, max) with min < max, or () to measure it", _is_value_range)
 STRING = Rule("a string", lambda x: isinstance(x, str) and "\0" not in x)
-PATH = Rule("a path of this machine, not a URL, or '' for none", _is_local)
+PATH = Rule(
+    "a path of this machine or in a bucket (gs:// or s3://), or '' for none", _is_path
+)
 PATHS = Rule(
-    "a path of this machine, not a URL, or several divided by commas, or '' for none",
-    _are_local,
+    "a path of this machine or in a bucket (gs:// or s3://), or several divided by "
+    "commas, or '' for none",
+    _are_paths,
 )
 FUNCTION = Rule(
     "an import path package.module:function, a function, or '' for none",

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from logo_jax.configs import local_path
 from logo_jax.data.sources.base import ImageSource
 from logo_jax.experiment import classifier_folder
 from logo_jax.experiment.image_encoder import (
@@ -19,6 +18,7 @@ from logo_jax.experiment.image_encoder import (
     require_sizes,
 )
 from logo_jax.methods.linear import logits
+from logo_jax.storage.paths import as_path
 
 
 @struct.dataclass
@@ -104,7 +104,7 @@ def load_image_classifier(
         FileNotFoundError: if there is no such folder.
         ValueError: if it is damaged, or the sizes do not fit.
     """
-    path = local_path(folder)
+    path = as_path(folder)
     found = classifier_folder.read(path)
     given = {"resize": resize, "crop": crop}
     sizes = {name: value for name, value in given.items() if value is not None}

@@ -13,7 +13,7 @@ from flax import struct
 
 from logo_jax.augment.color import AugmentSpec
 from logo_jax.augment.multi_crop import prepare_eval
-from logo_jax.configs import base, base_imagenet, local_path
+from logo_jax.configs import base, base_imagenet
 from logo_jax.data import readers
 from logo_jax.data.canvas import decode_failure, read_eval_crops
 from logo_jax.data.eval_crops import in_chunks
@@ -38,6 +38,7 @@ from logo_jax.parallel.mesh import (
     place,
     replicate,
 )
+from logo_jax.storage.paths import as_path, local_path
 from logo_jax.training import workdir
 
 RESIZE, CROP = 256, 224  # as usual for published ImageNet weights
@@ -217,7 +218,7 @@ def load_image_encoder(
         ValueError: if it cannot be read, the run has no such checkpoint, seed or
             encoder, or an argument does not apply to the source.
     """
-    path = local_path(source)
+    path = as_path(source)
     if not path.exists():
         raise FileNotFoundError(
             f"{path} does not exist; give the folder of a run, or a file of weights"

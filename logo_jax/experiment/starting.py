@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from logo_jax.configs import local_path
 from logo_jax.experiment import pretrained
 from logo_jax.experiment.measured import completed
 from logo_jax.experiment.spec import ExperimentSpec, make_spec
@@ -23,6 +22,7 @@ from logo_jax.interop import channels, pretrained_files
 from logo_jax.methods.base import ENCODER, TrainState
 from logo_jax.parallel import processes
 from logo_jax.parallel.mesh import all_devices, make_mesh
+from logo_jax.storage.paths import as_path
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 
@@ -189,7 +189,7 @@ def _from_step_0(state: TrainState) -> TrainState:
 
 
 def _existing(source: str, field: str) -> Path:
-    path = local_path(source)
+    path = as_path(source)
     if not path.exists():
         raise FileNotFoundError(
             f"{field} does not exist; give the folder of a run"

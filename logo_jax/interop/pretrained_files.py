@@ -16,6 +16,7 @@ from logo_jax.interop import huggingface, tensor_files, torchvision, vit_names
 from logo_jax.interop.backbone import Backbone
 from logo_jax.interop.channels import spread
 from logo_jax.interop.torchvision import Tensors, read_safetensors
+from logo_jax.storage import copies
 
 STEMS = (torchvision.STEM, vit_names.STEM)
 # Parts of the prefix that the backbone's tensor names may have, such as
@@ -94,6 +95,7 @@ def tensors(source: Path, *, unpickle: bool = False) -> dict[str, np.ndarray]:
 def _tensors_and_prefix(
     source: Path, unpickle: bool
 ) -> tuple[dict[str, np.ndarray], str]:
+    source = copies.on_disk(source)
     if source.is_dir():
         return huggingface.read(source), ""
     return of_backbone(all_tensors(source, unpickle=unpickle), source)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from logo_jax.configs import local_path
 from logo_jax.data.canvas import most_corrupt
 from logo_jax.data.load import ExperimentData, load_images, locate_dataset
 from logo_jax.data.survey import Survey, survey
@@ -17,6 +16,7 @@ from logo_jax.experiment import ExperimentSpec, make_spec
 from logo_jax.experiment.choosing import chosen
 from logo_jax.experiment.config import parse
 from logo_jax.experiment.measured import with_measured
+from logo_jax.storage.paths import as_path, parse_path
 from logo_jax.training import atomic
 from logo_jax.visualization import data_page
 from logo_jax.visualization.data_page import Copies, Surveyed
@@ -50,7 +50,7 @@ def with_data(config: Mapping[str, Any], data: str) -> dict[str, Any]:
         FileNotFoundError: if a path does not exist.
         ValueError: if it is a URL.
     """
-    path = local_path(data)
+    path = as_path(data)
     if "/" in data and not path.exists():
         raise FileNotFoundError(
             f"--data={data} does not exist; give a folder of images, an .npz file, or "
@@ -66,7 +66,7 @@ def require_outside(file: Path, data: str) -> None:
     Raises:
         ValueError: if it would.
     """
-    root = local_path(data).resolve()
+    root = parse_path(data).resolve()
     if root.is_dir() and file.resolve().is_relative_to(root):
         raise ValueError(
             f"{file} is in the folder of the images, which is not changed; write it to "

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from logo_jax import protocols
-from logo_jax.configs import local_path
 from logo_jax.data import few_labels
 from logo_jax.data.fingerprint import fingerprint
 from logo_jax.data.load import (
@@ -22,6 +21,7 @@ from logo_jax.experiment import parse, pretrained
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.protocols.base import LABELS, EvalRequest, EvalResult
+from logo_jax.storage.paths import parse_path
 from logo_jax.training import atomic, workdir
 from logo_jax.training.preemption import PreemptionHandler
 
@@ -225,5 +225,5 @@ def _dataset_name(dataset: str) -> str:
     """Name of a data set; a checksum of the path distinguishes folders of one name."""
     if not dataset or locate_dataset(dataset)["source"] == "tfds":
         return dataset
-    path = local_path(dataset).absolute()
+    path = parse_path(dataset).absolute()
     return f"{path.name}_{zlib.crc32(str(path).encode()):08x}"

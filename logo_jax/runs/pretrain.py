@@ -13,6 +13,7 @@ from logo_jax.data.sources.tables import is_table
 from logo_jax.experiment import parse
 from logo_jax.runs.run import Run
 from logo_jax.runs.training import as_input_errors, default_workdir, open_run
+from logo_jax.storage.paths import as_path, parse_paths
 from logo_jax.training.preemption import InterruptHandler
 
 FOLDER_CONFIG = "folder"
@@ -120,7 +121,7 @@ def _several(paths: list[str | Path]) -> str:
 
 def _require_folder(images: str | Path) -> None:
     """Raises an error if a path is not a folder; names of TFDS have no separator."""
-    paths = configs.local_paths(str(images))
+    paths = [as_path(path) for path in parse_paths(str(images))]
     is_path = isinstance(images, Path) or "/" in images or len(paths) > 1
     for path in paths:
         is_file = path.suffix == ".npz" or (path.is_file() and is_table(path))
@@ -133,7 +134,7 @@ def _require_folder(images: str | Path) -> None:
 
 def _folder(workdir: str | Path | None, config: Any, images: Any) -> Path:
     if workdir is not None and str(workdir):
-        return configs.local_path(workdir)
+        return as_path(workdir)
     if workdir is None and images is None and isinstance(config, str):
         return default_workdir(config)
     raise ValueError(

@@ -4,10 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from logo_jax.configs import local_path
 from logo_jax.data.load import ExperimentData
 from logo_jax.experiment.image_encoder import ImageEncoder, load_image_encoder
 from logo_jax.runs import evaluation
+from logo_jax.storage.paths import as_path
 from logo_jax.training import workdir
 from logo_jax.training.logging.metric_writer import METRICS_FILE, Row, read_rows
 from logo_jax.training.preemption import InterruptHandler
@@ -30,7 +30,7 @@ class Run:
     images: ExperimentData | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self):
-        object.__setattr__(self, "workdir", local_path(self.workdir))
+        object.__setattr__(self, "workdir", as_path(self.workdir))
         workdir.read_config(self.workdir)  # raises if the folder is not that of a run
 
     @property
@@ -111,6 +111,6 @@ class Run:
             ValueError: if the run's files are damaged.
             OSError: if the page cannot be written.
         """
-        folder = self.workdir / "report" if out is None else local_path(out)
+        folder = self.workdir / "report" if out is None else as_path(out)
         run_report.write_report([self.workdir], folder, images=self.images)
         return folder / "index.html"

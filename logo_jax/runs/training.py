@@ -156,9 +156,7 @@ class OpenRun:
             with as_input_errors():
                 loggers = self._loggers()
                 writer = MetricWriter(self.folder, resume_step=start, loggers=loggers)
-            image_logger = ImageLogger(
-                writer, self.folder, experiment, has_crops=start > 0
-            )
+            image_logger = ImageLogger(writer, experiment, has_crops=start > 0)
             progress = Progress(schedule.num_steps, initial=start, quiet=self.quiet)
         detector = CollapseDetector(policy, schedule.seeds, progress.say, progress.warn)
         log = TrainLog(

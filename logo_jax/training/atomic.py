@@ -1,18 +1,25 @@
 """Atomic writes: files and folders get their final name only when complete.
 
-If the process is killed or the disk is full, the previous content is unchanged.
+If the process is killed or the disk is full, the previous content is unchanged. In a
+bucket, each object is replaced as a whole; those of a folder one after another.
 """
 
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from logo_jax.storage.paths import in_bucket
+from logo_jax.storage.staged import upload
 
 
 @contextlib.contextmanager
 def replace(path: Path) -> Iterator[Path]:
     """Yields a temporary path next to `path`, renamed to `path` after the block.
+
+    If `path` is in a bucket, the temporary path is on this machine, and uploaded.
 
     The block writes a file or a folder to the temporary path. An existing file at
     `path` is replaced. In an existing folder at `path`, files with the same names are
@@ -25,6 +32,11 @@ def replace(path: Path) -> Iterator[Path]:
     Raises:
         OSError: if the path cannot be written; the message names `path`.
     """
+    if in_bucket(path):
+        with tempfile.TemporaryDirectory() as folder, name_in_errors(path):
+            yield Path(folder) / path.name
+            upload(Path(folder) / path.name, path)
+        return
     # a prefix, because NumPy and others look at the suffix
     partial = path.with_name(f"partial.{path.name}")
     with name_in_errors(path):
@@ -56,7 +68,8 @@ def name_in_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, f"{path}: {error.strerror or error}") from error
+        reason = str(error.strerror or error).removeprefix(f"{path}: ")
+        raise OSError(error.errno, f"{path}: {reason}") from error
 
 
 def _remove(path: Path) -> None:

@@ -156,6 +156,7 @@ class _Saver:
         if step < self._num_steps and not self._log.allows_checkpoint:
             return False
         if step not in self._checkpoints.steps():
+            self._log.upload()  # a checkpoint has all rows up to its step
             self._checkpoints.save(step, state)
         return True
 

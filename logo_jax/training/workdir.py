@@ -13,8 +13,9 @@ from typing import Any, TextIO
 
 from jax.sharding import Mesh
 
-from logo_jax.configs import local_paths
 from logo_jax.configs.base import PATHS, complete, may_change
+from logo_jax.storage import lease
+from logo_jax.storage.paths import as_path, in_bucket, parse_paths
 from logo_jax.training import atomic
 
 try:
@@ -40,7 +41,7 @@ def lock_workdir(
     are never stale. The host and pid in the lock file are only for error messages. They
     would not suffice as a lock, because pids are reused and pids of other hosts cannot
     be checked. On NFS the lock is kept by the server (flock(2), Linux >= 2.6.12) and
-    therefore works between hosts.
+    therefore works between hosts. In a bucket the lock is a lease (`storage.lease`).
 
     Args:
         workdir: folder to lock; created if it does not exist.
@@ -53,6 +54,15 @@ def lock_workdir(
         ValueError: if the folder cannot be written, or its file system does not support
             locks.
     """
+    if in_bucket(workdir):
+        with contextlib.ExitStack() as held:
+            with _refused(workdir), _in_use(workdir):
+                if lock:
+                    held.enter_context(
+                        lease.hold(workdir / LOCK_FILE, _this_process(), wait=wait)
+                    )
+            yield
+        return
     with _refused(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
     if not lock:
@@ -63,7 +73,7 @@ def lock_workdir(
     with file, _taken(file, workdir, wait):
         with _refused(workdir):
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.write(f"{_this_process()}\n")
             file.flush()
         yield
 
@@ -75,7 +85,10 @@ def require_free(workdir: pathlib.Path) -> None:
         WorkdirInUseError: if another process holds the lock.
         ValueError: if the file system does not support locks.
     """
-    if (workdir / LOCK_FILE).exists():
+    if in_bucket(workdir):
+        with _refused(workdir), _in_use(workdir):
+            lease.require_free(workdir / LOCK_FILE)
+    elif (workdir / LOCK_FILE).exists():
         with (workdir / LOCK_FILE).open("a+") as file, _taken(file, workdir):
             pass
 
@@ -94,10 +107,7 @@ def _taken(file: TextIO, workdir: pathlib.Path, wait: bool = False) -> Iterator[
     except BlockingIOError:
         file.seek(0)
         holder = file.read().strip() or "another process"
-        raise WorkdirInUseError(
-            f"{workdir} is in use by {holder}; wait for that process, stop it, or use "
-            "another --workdir"
-        ) from None
+        raise WorkdirInUseError(_IN_USE.format(workdir, holder)) from None
     except OSError as error:
         raise ValueError(
             f"workdir {workdir} must be on a file system with locks "
@@ -110,6 +120,21 @@ def _taken(file: TextIO, workdir: pathlib.Path, wait: bool = False) -> Iterator[
         fcntl.flock(file, fcntl.LOCK_UN)
 
 
+_IN_USE = "{} is in use by {}; wait for that process, stop it, or use another --workdir"
+
+
+@contextlib.contextmanager
+def _in_use(workdir: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except lease.InUseError as error:
+        raise WorkdirInUseError(_IN_USE.format(workdir, error)) from None
+
+
+def _this_process() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
 @contextlib.contextmanager
 def _refused(workdir: pathlib.Path) -> Iterator[None]:
     """Raises OSErrors as ValueErrors that name the folder and the remedy."""
@@ -117,8 +142,8 @@ def _refused(workdir: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ValueError(
-            f"workdir {workdir} must be writable ({error.strerror}); use another "
-            "--workdir, or change its permissions or file system"
+            f"workdir {workdir} must be writable ({error.strerror or error}); use "
+            "another --workdir, or change its permissions or file system"
         ) from error
 
 
@@ -188,6 +213,9 @@ def require_writable(workdir: pathlib.Path) -> None:
         ValueError: if the path or its nearest existing parent is a file or is
             write-protected.
     """
+    if in_bucket(workdir):
+        as_path(workdir)  # its lease is the first object that is written
+        return
     there = existing(workdir)
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ValueError(
@@ -273,7 +301,7 @@ def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
             continue
         value = fields.get(name)
         if value and isinstance(value, str):
-            paths = (str(path.absolute()) for path in local_paths(value))
+            paths = (str(path.absolute()) for path in parse_paths(value))
             changed[group] = {**fields, name: ",".join(paths)}
     return changed
 

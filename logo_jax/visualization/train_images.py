@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -10,10 +9,9 @@ from PIL import Image
 
 from logo_jax.experiment import Experiment
 from logo_jax.training.logging.metric_writer import (
-    METRICS_FILE,
     MetricWriter,
+    Row,
     is_evaluation,
-    read_rows,
 )
 from logo_jax.visualization.crop_grid import crop_grid
 from logo_jax.visualization.run_crops import crop_examples
@@ -29,7 +27,6 @@ class ImageLogger:
 
     Args:
         writer: metric writer, which sends images to the loggers of the run.
-        folder: work folder of the run.
         experiment: experiment that is trained.
         has_crops: whether the crops have been logged already, by an earlier start of
             the run; they are then not logged again.
@@ -38,13 +35,11 @@ class ImageLogger:
     def __init__(
         self,
         writer: MetricWriter,
-        folder: Path,
         experiment: Experiment,
         *,
         has_crops: bool,
     ):
         self._writer = writer
-        self._file = folder / METRICS_FILE
         self._crops = None if has_crops else pixels(draw_crops(experiment))
 
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
@@ -53,7 +48,9 @@ class ImageLogger:
             self._writer.log_image(step, "crops", self._crops)
             self._crops = None
         if is_evaluation(values):
-            self._writer.log_image(step, "knn", pixels(draw_accuracy(self._file)))
+            self._writer.log_image(
+                step, "knn", pixels(draw_accuracy(self._writer.rows()))
+            )
 
 
 def draw_crops(experiment: Experiment) -> bytes:
@@ -62,11 +59,11 @@ def draw_crops(experiment: Experiment) -> bytes:
     return crop_grid("crops", crop_examples(one, experiment.shown)).png
 
 
-def draw_accuracy(file: Path) -> bytes:
-    """Returns a PNG of the accuracies in a metrics.jsonl over steps."""
+def draw_accuracy(rows: list[Row]) -> bytes:
+    """Returns a PNG of the accuracies in the rows of a metrics.jsonl over steps."""
     from logo_jax.visualization import curves  # matplotlib takes long to import
 
-    (figure,) = curves.plot_curves({"run": read_rows(file)}, [curves.ACCURACY])
+    (figure,) = curves.plot_curves({"run": rows}, [curves.ACCURACY])
     return figure.png
 
 

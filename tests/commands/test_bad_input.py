@@ -84,10 +84,13 @@ VALUES = [
     ("data.source=zip", "source='zip' must be one of"),
     ("data.path=", "source='npz' needs path"),
     ("data.path=/no where/ü", "/no where/ü is not a folder"),
-    ("data.path=gs://bucket/x", "data.path='gs://bucket/x' must be a path of this mac"),
-    ("data.data_dir=s3://b", "config.data.data_dir='s3://b' must be a path of this"),
+    ("data.path=hdfs://bucket/x", "data.path='hdfs://bucket/x' must be a path of thi"),
+    (
+        "data.data_dir=abfs://b",
+        "config.data.data_dir='abfs://b' must be a path of this",
+    ),
     ("encoder.weights=https://h/x.pth", "'https://h/x.pth' must be a path of this"),
-    ("train.start_from=gs://b/run", "start_from='gs://b/run' must be a path of this"),
+    ("train.start_from=az://b/run", "start_from='az://b/run' must be a path of this"),
     ("data.canvas=0", "config.data.canvas=0 must be a whole number, 1 or more"),
     ("data.max_corrupt=nan", "config.data.max_corrupt=nan must be a number from 0"),
     ("data.threads=-1", "config.data.threads=-1"),
@@ -353,7 +356,7 @@ def test_a_folder_with_spaces_and_unicode_is_read(tmp_path):
     assert examples.images.shape == (8, 16, 16, 3)
 
 
-URL = "gs://bucket/run"
+URL = "hdfs://bucket/run"
 COMMANDS = [
     ("main", f"--config={SIMSIAM}", f"--workdir={URL}"),
     ("main", f"--config={SIMSIAM}", f"--from={URL}"),
@@ -375,7 +378,7 @@ def test_a_url_is_refused_in_every_command_and_nothing_is_written(
     with pytest.raises(SystemExit) as ended:
         importlib.import_module(f"logo_jax.{line[0]}").main(list(line[1:]))
     result = ended.value.code, capsys.readouterr().err.splitlines()
-    require_refused(result, f"{URL} must be a path of this machine, not a URL")
+    require_refused(result, f"{URL} must be a path of this machine")
     assert not list(tmp_path.iterdir())
 
 
@@ -391,7 +394,7 @@ def test_a_url_is_refused_in_every_command_and_nothing_is_written(
 )
 def test_a_url_is_refused_by_every_function(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="must be a path of this machine, not a URL"):
+    with pytest.raises(ValueError, match="must be a path of this machine"):
         call()
     assert not list(tmp_path.iterdir())
 

@@ -192,8 +192,10 @@ def test_reading_arrays_does_not_import_tfds(arrays_dir):
 def test_a_url_is_refused_as_a_data_set_of_evaluate_and_as_the_folder_of_tfds(
     monkeypatch,
 ):
-    with pytest.raises(ValueError, match=r"gs://b/x must be a path of this machine"):
-        locate_dataset("gs://b/x")
-    monkeypatch.setenv("TFDS_DATA_DIR", "gs://b/tfds")
-    with pytest.raises(ValueError, match=r"gs://b/tfds must be a path of this machine"):
+    with pytest.raises(ValueError, match=r"hdfs://b/x must be a path of this machine"):
+        locate_dataset("hdfs://b/x")
+    monkeypatch.setenv("TFDS_DATA_DIR", "hdfs://b/tfds")
+    with pytest.raises(
+        ValueError, match=r"hdfs://b/tfds must be a path of this machine"
+    ):
         load_images(DataLocation("tfds", name="cifar10"))

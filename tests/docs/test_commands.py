@@ -61,7 +61,8 @@ class ParsedError(Exception):
 
 @pytest.fixture(name="only_parse", autouse=True)
 def fixture_only_parse(monkeypatch):
-    """Programs end after their arguments are parsed."""
+    """Programs end after their arguments are parsed, and reach no bucket."""
+    monkeypatch.setattr("logo_jax.storage.paths._reach", lambda *arguments: None)
     for parser, name in (
         (argparse.ArgumentParser, "parse_args"),
         (_cli.Parser, "parse"),

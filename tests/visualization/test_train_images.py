@@ -33,7 +33,7 @@ def logged(experiment, folder, *, has_crops):
     """The images logged for two rows of training metrics and one evaluation."""
     kept = Kept()
     with MetricWriter(folder, resume_step=0, loggers=[kept]) as writer:
-        log_images = ImageLogger(writer, folder, experiment, has_crops=has_crops)
+        log_images = ImageLogger(writer, experiment, has_crops=has_crops)
         for step, values in ((1, {"loss": 2.0}), (2, {"loss": 1.0}), (2, KNN)):
             writer.write(step, values)
             log_images(step, values)

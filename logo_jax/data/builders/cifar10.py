@@ -8,12 +8,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int, UInt8
 
-from logo_jax.configs import local_path
 from logo_jax.data.builders.cifar import Row, examples, split_generators
 from logo_jax.data.builders.downloads import Published
 from logo_jax.data.builders.writing import write
 from logo_jax.data.sources.base import SPLITS
 from logo_jax.data.sources.npz import load_npz
+from logo_jax.storage.paths import local_path
 
 CLASS_NAMES = (
     *("airplane", "automobile", "bird", "cat", "deer"),

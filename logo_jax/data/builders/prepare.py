@@ -16,7 +16,6 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.read_only_builder import builder_from_files
 from tensorflow_datasets.core.registered import DatasetNotFoundError
 
-from logo_jax.configs import local_path
 from logo_jax.data import datasets
 from logo_jax.data.builders import cifar10, downloads, imagenet100
 from logo_jax.data.builders.cifar100 import Cifar100
@@ -25,6 +24,7 @@ from logo_jax.data.builders.mit67 import Mit67
 from logo_jax.data.builders.stl10 import Stl10
 from logo_jax.data.builders.writing import write, write_published
 from logo_jax.data.sources import tfds as tfds_source
+from logo_jax.storage.paths import local_path
 
 try:
     import fcntl

@@ -21,10 +21,10 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from logo_jax.configs import local_path
 from logo_jax.data.sources.base import DEFAULT_DECODING, NO_LABEL, Decoding, Record
 from logo_jax.data.sources.names import Names
 from logo_jax.data.sources.scan import Scan, is_folder, is_junk, scan
+from logo_jax.storage.paths import local_path
 
 SPLIT_NAMES = {
     "train": ("train", "training", "train_images", "train2017"),

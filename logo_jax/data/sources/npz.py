@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from logo_jax.configs import local_path
 from logo_jax.data.sources.base import (
     DEFAULT_DECODING,
     NO_LABEL,
@@ -16,6 +15,7 @@ from logo_jax.data.sources.base import (
     require_split,
 )
 from logo_jax.data.sources.folder import HOLD_OUT, find_splits, not_used
+from logo_jax.storage.paths import local_path
 
 _CHANNELS = (1, 3, 4)
 

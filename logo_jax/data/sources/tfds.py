@@ -10,9 +10,9 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.read_only_builder import builder_from_files
 from tensorflow_datasets.core.registered import DatasetNotFoundError
 
-from logo_jax.configs import local_path
 from logo_jax.data import datasets
 from logo_jax.data.sources.base import DEFAULT_DECODING, NO_LABEL, Decoding, Record
+from logo_jax.storage.paths import local_path
 
 READABLE_FORMAT = tfds.core.FileFormat.ARRAY_RECORD
 

@@ -28,6 +28,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from logo_jax.methods.base import EMA_ENCODER, ENCODER, LINEAR
+from logo_jax.storage.paths import as_os_errors, in_bucket, parse_path
 from logo_jax.training.checkpoints import (
     array_file,
     manifest,
@@ -43,6 +44,7 @@ State = TypeVar("State")
 _DEFAULT = Keep()
 _ITEM = "state"
 _TRASH = "trash"
+_COMPLETE = "commit_success.txt"  # of Orbax, written last
 
 
 class CheckpointManager:
@@ -68,17 +70,18 @@ class CheckpointManager:
         read_only: bool = False,
         report: Callable[[str], None] | None = None,
     ):
-        self.folder = Path(folder).absolute()
+        self.folder = parse_path(folder).absolute()
         self._read_only = read_only
         self._report = report or functools.partial(print, file=sys.stderr)
         if not read_only:
             _require_writable(self.folder)
         logging.getLogger("absl").addFilter(_is_not_from_orbax)
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            options=_options(keep, read_only),
-            item_handlers={_ITEM: StateHandler()},
-        )
+        with as_os_errors(self.folder):
+            self._manager = ocp.CheckpointManager(
+                self.folder,
+                options=_options(keep, read_only, in_bucket(self.folder)),
+                item_handlers={_ITEM: StateHandler()},
+            )
         self._empty_trash()
 
     def __enter__(self) -> Self:
@@ -241,13 +244,16 @@ class CheckpointManager:
     def _empty_trash(self) -> None:
         # Orbax deletes checkpoints by moving them to the trash, so that a kill cannot
         # leave a partial checkpoint. Orbax never empties the trash.
-        if not self._read_only:
+        if not self._read_only and not in_bucket(self.folder):
             shutil.rmtree(self.folder / _TRASH, ignore_errors=True)
 
 
 def saved_steps(folder: Path) -> list[int]:
     """Returns the steps of the checkpoints in a folder, damaged ones included."""
-    return sorted(int(x.name) for x in folder.glob("*") if x.name.isdecimal())
+    found = [x for x in folder.glob("*") if x.name.isdecimal()]
+    if in_bucket(folder):
+        found = [x for x in found if (x / _COMPLETE).is_file()]
+    return sorted(int(x.name) for x in found)
 
 
 class SaveError(OSError):
@@ -304,7 +310,7 @@ def _reason(error: Exception) -> str:
     return text if len(text) <= 120 else f"{text[:60]} ... {text[-60:]}"
 
 
-def _options(keep: Keep, read_only: bool) -> ocp.CheckpointManagerOptions:
+def _options(keep: Keep, read_only: bool, remote: bool) -> ocp.CheckpointManagerOptions:
     make = ocp.CheckpointManagerOptions
     # no barrier with other processes
     alone = ocp.options.MultiprocessingOptions(active_processes={0})
@@ -315,13 +321,21 @@ def _options(keep: Keep, read_only: bool) -> ocp.CheckpointManagerOptions:
         "multiprocessing_options": alone,
         "async_options": created,
     }
+    if remote:
+        # Nothing can be renamed: the last object marks a checkpoint as complete. For
+        # s3:// Orbax would copy each object to its final name.
+        mode = ocp.options.AtomicityMode.COMMIT_FILE
+        fields["atomicity_options"] = ocp.options.AtomicityOptions(mode)
     if read_only:
         return make(read_only=True, save_interval_steps=0, **fields)
-    fields |= {"todelete_subdir": _TRASH, "cleanup_tmp_directories": True}
+    fields |= {"cleanup_tmp_directories": True}
+    fields |= {} if remote else {"todelete_subdir": _TRASH}
     return make(preservation_policy=keep, **fields)
 
 
 def _require_writable(folder: Path) -> None:
+    if in_bucket(folder):
+        return  # the folder of the run has been written, at least its lease
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -17,6 +17,8 @@ import numpy as np
 from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
 
+from logo_jax.storage.paths import parse_path
+from logo_jax.storage.staged import StagedFolder
 from logo_jax.training import atomic
 
 METRICS_FILE = "metrics.jsonl"
@@ -105,14 +107,17 @@ class MetricWriter:
     def __init__(
         self, workdir: str | Path, *, resume_step: int, loggers: Iterable[Logger] = ()
     ):
-        workdir = Path(workdir)
-        workdir.mkdir(parents=True, exist_ok=True)
-        self._jsonl = workdir / METRICS_FILE
-        self._csv = workdir / "metrics.csv"
-        rows = _kept(read_rows(self._jsonl), resume_step)
+        workdir = parse_path(workdir)
+        rows = _kept(read_rows(workdir / METRICS_FILE), resume_step)
+        self._files = StagedFolder(workdir)
+        folder = self._files.local
+        folder.mkdir(parents=True, exist_ok=True)
+        self._jsonl = folder / METRICS_FILE
+        self._csv = folder / "metrics.csv"
         atomic.write_text(self._jsonl, "".join(map(_json_line, rows)))
         self._columns = _write_table(self._csv, rows)
-        self._loggers = (TensorBoardLogger(workdir, resume_step), *loggers)
+        self._loggers = (TensorBoardLogger(folder, resume_step), *loggers)
+        self.upload()
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +128,8 @@ class MetricWriter:
     def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Appends one row to each file, which is readable when the call returns.
 
-        Other loggers may be delayed, TensorBoard by at most ten seconds.
+        In a bucket, it is readable after the next `upload`. Other loggers may be
+        delayed, TensorBoard by at most ten seconds.
 
         Args:
             step: number of updates so far.
@@ -153,18 +159,33 @@ class MetricWriter:
         for logger in self._loggers:
             logger.log_image(step, name, pixels)
 
-    def rows(self, step: int) -> list[Row]:
-        """Returns all rows of a step in metrics.jsonl, also from earlier processes."""
-        return [row for row in read_rows(self._jsonl) if row["step"] == step]
+    def rows(self, step: int | None = None) -> list[Row]:
+        """Returns the rows of metrics.jsonl, also from earlier processes.
+
+        Args:
+            step: the step whose rows are returned; None: all rows.
+        """
+        rows = read_rows(self._jsonl)
+        return [row for row in rows if step is None or row["step"] == step]
+
+    def upload(self) -> None:
+        """Uploads the files if the folder is in a bucket; they are also at intervals.
+
+        Raises:
+            OSError: if they cannot be written there.
+        """
+        with atomic.name_in_errors(self._jsonl):
+            self._files.upload()
 
     def close(self, failed: bool = False) -> None:
-        """Closes the loggers.
+        """Closes the loggers and files.
 
         Args:
             failed: whether the run ended with an error.
         """
         for logger in self._loggers:
             logger.close(failed)
+        self._files.close()
 
 
 def by_seed(values: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, float]:

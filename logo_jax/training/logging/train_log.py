@@ -158,6 +158,14 @@ class TrainLog:
         if self._detector:
             self._detector(steps[-1], row)
 
+    def upload(self) -> None:
+        """Uploads the rows to the folder of the run, if that is in a bucket.
+
+        Raises:
+            OSError: if they cannot be written there.
+        """
+        self._writer.upload()
+
     def _show(self, step: int, row: Mapping[str, float]) -> None:
         per_epoch = self._schedule.steps_per_epoch
         epoch, epochs = step / per_epoch, self._schedule.num_steps / per_epoch

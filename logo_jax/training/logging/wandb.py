@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from logo_jax.storage.paths import in_bucket
 from logo_jax.training import atomic
 
 ID_FILE = "wandb_id"
@@ -42,7 +43,7 @@ class WandbLogger:
                 id=known.read_text().strip() if known.exists() else None,
                 resume="allow",
                 name=workdir.name,
-                dir=str(workdir),
+                dir=None if in_bucket(workdir) else str(workdir),
                 config=dict(config),
                 settings=self._wandb.Settings(silent=quiet, console="off"),
             )
