@@ -304,19 +304,19 @@ def _parser() -> _cli.Parser:
     parser.add_argument(
         "--neighbors",
         metavar="PAGE",
-        type=_cli.path,
+        type=_cli.local_path,
         help="page to write, .html, which shows the nearest neighbors of each image",
     )
     parser.add_argument(
         "--index",
         metavar="FILE",
-        type=_cli.path,
+        type=_cli.local_path,
         help="index to write; with --query, the index to search",
     )
     parser.add_argument(
         "--query",
         metavar="IMAGE",
-        type=_cli.path,
+        type=_cli.local_path,
         nargs="+",
         help="image files whose most similar images are searched in the index",
     )
