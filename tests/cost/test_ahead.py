@@ -15,7 +15,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from logo_jax.experiment.ahead import LEVELS
+from logo_jax.experiment.ahead import compile_at
 from logo_jax.methods.base import ENCODER, PREDICTOR, REGRESSOR
 from logo_jax.parallel.mesh import batch_sharding
 from logo_jax.parallel.programs import bytes_by_kind, collectives
@@ -58,7 +58,7 @@ def compiled(name):
         programs._on(batch_sharding(mesh), batch),
         jnp.int32(0),
     )
-    program = traced.lower().compile({"optimization_level": LEVELS["O0"]})
+    program = compile_at(traced.lower(), "O0")
     return state, program, program.as_text()
 
 
