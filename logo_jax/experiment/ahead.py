@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -132,10 +133,21 @@ def compile_ahead(
     lowered = traced_step(spec, step, target.mesh, examples).lower()
     start = time.process_time()
     try:
-        compiled = lowered.compile({"optimization_level": LEVELS[level]})
+        compiled = compile_at(lowered, level)
     except jax.errors.JaxRuntimeError as error:
         return _refused(error)
     return _described(lowered, compiled, time.process_time() - start)
+
+
+def compile_at(lowered: Any, level: str) -> Any:
+    """Compiles a lowered program at one of `LEVELS`.
+
+    The cache of compiled programs can keep a program for devices that are not here, but
+    cannot read it, which would be a warning.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Error reading persistent compilation cache")
+        return lowered.compile({"optimization_level": LEVELS[level]})
 
 
 def _refused(error: Exception) -> AheadStep:

@@ -15,7 +15,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from logo_jax.experiment.ahead import LEVELS
+from logo_jax.experiment.ahead import compile_at
 from logo_jax.methods.base import ENCODER, PREDICTOR, REGRESSOR
 from logo_jax.parallel.mesh import batch_sharding
 from logo_jax.parallel.programs import bytes_by_kind, collectives
@@ -58,7 +58,7 @@ def compiled(name):
         programs._on(batch_sharding(mesh), batch),
         jnp.int32(0),
     )
-    program = traced.lower().compile({"optimization_level": LEVELS["O0"]})
+    program = compile_at(traced.lower(), "O0")
     return state, program, program.as_text()
 
 
@@ -73,7 +73,7 @@ def test_a_tpu_overwrites_the_state_in_place(name):
 
 
 @needs_libtpu
-def test_tpus_exchange_the_bytes_that_cpus_do():
+def test_tpus_exchange_the_bytes_of_gradients_statistics_and_embeddings():
     state, _, text = compiled("simsiam")
     found = bytes_by_kind(collectives(text))
     assert found["all-gather"] == HEALTH + SCORES
@@ -84,7 +84,8 @@ def test_tpus_exchange_the_bytes_that_cpus_do():
         for net, count in views.items()
     )
     once = programs.num_bytes((state.params, state.batch_stats))
-    assert once + 5 * vectors <= found["all-reduce"] < once + 5 * vectors + 100
+    # four vectors a layer and view, XLA on a CPU has five; then the metrics
+    assert 0 < found["all-reduce"] - once - 4 * vectors < 100
     _, _, text = compiled("moco")
     assert bytes_by_kind(collectives(text))["all-gather"] == KEYS + HEALTH + SCORES
 
