@@ -84,7 +84,7 @@ VALUES = [
     ("data.source=zip", "source='zip' must be one of"),
     ("data.path=", "source='npz' needs path"),
     ("data.path=/no where/ü", "/no where/ü is not a folder"),
-    ("data.path=hdfs://bucket/x", "data.path='hdfs://bucket/x' must be a path of thi"),
+    ("data.path=hdfs://bucket/x", "data.path='hdfs://bucket/x' must be a path"),
     (
         "data.data_dir=abfs://b",
         "config.data.data_dir='abfs://b' must be a path of this",
