@@ -11,6 +11,7 @@ from logo_jax.data import readers
 from logo_jax.data.decode import readable_suffixes
 from logo_jax.data.sources.base import DEFAULT_DECODING, Decoding
 from logo_jax.data.sources.names import Names
+from logo_jax.storage.paths import in_bucket
 
 # Folders that file servers, archives and desktops write next to a user's files.
 _JUNK = {
@@ -174,9 +175,12 @@ def _is_page(folder: str) -> bool:
 def files_with_suffix(folder: Path, suffix: str) -> Iterator[str]:
     """Yields the names of the files directly in a folder that end with a suffix.
 
-    `Path.glob` would make an object for each of the millions of files there may be.
+    `Path.glob` would make an object for each of the millions of files that a folder on
+    disk may have.
     """
-    if folder.is_dir():
+    if in_bucket(folder):
+        yield from (file.name for file in folder.glob(f"*{suffix}"))
+    elif folder.is_dir():
         with os.scandir(folder) as entries:
             yield from (entry.name for entry in entries if entry.name.endswith(suffix))
 
