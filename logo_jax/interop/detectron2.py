@@ -4,9 +4,11 @@ Source: facebookresearch/detectron2@tools/convert-torchvision-to-d2.py (names an
     of the file); the channels of images stay red, green and blue.
 """
 
+import io
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,11 +50,24 @@ def detectron2_name(name: str) -> str:
 
 
 def read(file: Path) -> dict[str, np.ndarray]:
-    """Reads a file that `write` wrote, by torchvision's names."""
-    return {
-        torchvision_name(name): x
-        for name, x in pickle.loads(file.read_bytes())["model"].items()
-    }
+    """Reads a file that `write` wrote, by torchvision's names.
+
+    Raises:
+        pickle.UnpicklingError: if the file has other objects than arrays and texts.
+    """
+    content = _Arrays(io.BytesIO(file.read_bytes())).load()
+    return {torchvision_name(name): x for name, x in content["model"].items()}
+
+
+class _Arrays(pickle.Unpickler):
+    """Unpickles arrays; other objects could run code."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        """Returns a function or class of NumPy with which arrays are pickled."""
+        known = ("_reconstruct", "_frombuffer", "ndarray", "dtype")
+        if module_name.split(".")[0] == "numpy" and global_name in known:
+            return super().find_class(module_name, global_name)
+        raise pickle.UnpicklingError(f"{module_name}.{global_name} is not of an array")
 
 
 def torchvision_name(name: str) -> str:

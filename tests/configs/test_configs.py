@@ -88,14 +88,18 @@ def test_the_train_step_of_a_config_lowers_for_other_platforms(name):
         jax.ShapeDtypeStruct((b, 2), jnp.int32),
         jax.ShapeDtypeStruct((b,), jnp.int32),
     )
-    traced = compiled(spec).trace(state, inputs, np.int32(0))
+    # Lowering the gradient of JAX's attention in bfloat16 promotes types, which JAX does
+    # by default.
+    attends = spec.config.encoder.backbone.startswith("vit")
+    with jax.numpy_dtype_promotion("standard" if attends else "strict"):
+        traced = compiled(spec).trace(state, inputs, np.int32(0))
+        lowered = traced.lower(lowering_platforms=("cuda", "tpu"))  # from this machine
+    assert lowered.compiler_ir() is not None
     after, metrics = traced.out_info
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
         lambda x: (x.shape, x.dtype), state
     )
     assert metrics["loss"].shape == ()
-    lowered = traced.lower(lowering_platforms=("cuda", "tpu"))  # from this machine
-    assert lowered.compiler_ir() is not None
 
 
 NETWORKS = {"small AlexNet": "alexnet", "ResNet-18": "resnet18"}

@@ -53,7 +53,9 @@ def test_a_prepared_data_set_is_the_same_in_another_folder(
     (tmp_path / "link").symlink_to(data_dir)
     places = (str(data_dir), str(tmp_path / "link"))
     one, other = (
-        fingerprint(load_images(DataLocation("tfds", "cifar10", "", x, "", val_size)))
+        fingerprint(
+            load_images(DataLocation("tfds", "cifar10", data_dir=x, val_size=val_size))
+        )
         for x in places
     )
     assert one == other

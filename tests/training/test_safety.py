@@ -14,6 +14,7 @@ import pytest
 import logo_jax
 from logo_jax.data.builders import archives
 from logo_jax.data.sources.npz import load_npz
+from logo_jax.interop import detectron2
 from logo_jax.training.checkpoints.manager import CheckpointManager
 
 SOURCES = sorted(pathlib.Path(logo_jax.__file__).parent.rglob("*.py"))
@@ -21,9 +22,15 @@ FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "mars
 FORBIDDEN_MODULES |= {"subprocess", "pty", "commands", "joblib", "yaml"}
 # svm sends only its own arrays to its own processes. sweep starts commands as argument
 # lists; a test below rejects `shell=True`.
-ALLOWED_MODULES = {"svm": {"joblib"}, "sweep": {"subprocess"}}
+# detectron2 reads pickles only, and the module reads back its own files, arrays only
+ALLOWED_MODULES = {
+    "svm": {"joblib"},
+    "sweep": {"subprocess"},
+    "detectron2": {"pickle"},
+}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_METHODS = {"os.system", "os.popen", "os.execv", "os.spawnv", "joblib.load"}
+FORBIDDEN_METHODS |= {"pickle.load", "pickle.loads"}
 EXTRACTING = {
     "extractall",
     "unpack_archive",
@@ -74,6 +81,16 @@ def test_a_checkpoint_whose_files_are_pickles_is_damaged_and_not_unpickled(
         pytest.raises(ValueError, match="damaged"),
     ):
         checkpoints.restore_latest(jax.eval_shape(lambda: state))
+    assert not mark.exists()
+
+
+def test_a_pickle_of_detectron2_with_other_objects_than_arrays_is_not_read(
+    mark, tmp_path
+):
+    file = tmp_path / "w.pkl"
+    file.write_bytes(pickle.dumps({"model": {"stem.conv1.weight": Bomb(mark)}}))
+    with pytest.raises(pickle.UnpicklingError, match="is not of an array"):
+        detectron2.read(file)
     assert not mark.exists()
 
 
