@@ -88,8 +88,7 @@ def test_the_train_step_of_a_config_lowers_for_other_platforms(name):
         jax.ShapeDtypeStruct((b, 2), jnp.int32),
         jax.ShapeDtypeStruct((b,), jnp.int32),
     )
-    # Lowering the gradient of JAX's attention in bfloat16 promotes types, which JAX does
-    # by default.
+    # The gradient of JAX's attention in bfloat16 promotes types, as is JAX's default.
     attends = spec.config.encoder.backbone.startswith("vit")
     with jax.numpy_dtype_promotion("standard" if attends else "strict"):
         traced = compiled(spec).trace(state, inputs, np.int32(0))
