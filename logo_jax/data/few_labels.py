@@ -14,6 +14,7 @@ from logo_jax.data.sources.base import (
 )
 from logo_jax.data.sources.folder import FolderSource
 from logo_jax.data.sources.huggingface import HuggingFaceSource
+from logo_jax.data.splits import first_of_each_class
 
 Labels = Int[np.ndarray, " n"]
 
@@ -129,11 +130,8 @@ def draw(images: ImageSource, amount: Amount, seed: int) -> FewLabels:
             f"--labels={sizes[smallest]} or less"
         )
     order = np.random.default_rng(seed).permutation(len(labels))
-    chosen = [
-        order[labels[order] == number][: amount.of_class(size)]
-        for number, size in zip(classes.tolist(), sizes.tolist(), strict=True)
-    ]
-    rows = np.sort(np.concatenate(chosen))
+    order = order[labels[order] != NO_LABEL]
+    rows = first_of_each_class(order, labels, amount.of_class)
     return FewLabels(amount, seed, rows, labels[rows], len(labels))
 
 

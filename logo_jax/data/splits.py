@@ -4,7 +4,7 @@ The transfer protocol of the LoGo paper uses them. A rule takes the labels of ea
 split of the data set, and returns for each part a split and the numbers of its rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -78,16 +78,11 @@ class ValidationSplit:
         """Returns the remaining training rows, the held-out rows and all test rows."""
         rows = rng.permutation(len(labels[self.train]))
         if self.per_class:
-            val = _first_of_each_class(rows, labels[self.train], self.count)
+            of_train = labels[self.train]
+            val = first_of_each_class(rows, of_train, lambda size: self.count)
         else:
             val = np.sort(rows[: self.count])
-        train = np.setdiff1d(rows, val)
-        test = np.arange(len(labels[self.test]))
-        return {
-            "train": SplitRows(self.train, train),
-            "val": SplitRows(self.train, val),
-            "test": SplitRows(self.test, test),
-        }
+        return _held_out(val, self.train, self.test, labels)
 
 
 @dataclass(frozen=True)
@@ -114,19 +109,10 @@ class BalancedSplit:
         """Returns the remaining training rows, the held-out rows and all test rows."""
         of_train = labels[self.train]
         rows = rng.permutation(len(of_train))
-        classes, sizes = np.unique(of_train, return_counts=True)
-        held = [
-            rows[of_train[rows] == label][: min(max(1, round(size / 5)), size - 1)]
-            for label, size in zip(classes, sizes.tolist(), strict=True)
-        ]
-        val = np.sort(np.concatenate(held))
-        train = np.setdiff1d(rows, val)
-        test = np.arange(len(labels[self.test]))
-        return {
-            "train": SplitRows(self.train, train),
-            "val": SplitRows(self.train, val),
-            "test": SplitRows(self.test, test),
-        }
+        val = first_of_each_class(
+            rows, of_train, lambda size: min(max(1, round(size / 5)), size - 1)
+        )
+        return _held_out(val, self.train, self.test, labels)
 
 
 @dataclass(frozen=True)
@@ -156,9 +142,9 @@ class PerClassSplit:
         """Returns disjoint rows that cover all rows except those labeled `left_out`."""
         of_pool = labels[self.pool]
         rows = rng.permutation(np.flatnonzero(of_pool != self.left_out))
-        train = _first_of_each_class(rows, of_pool, self.train)
+        train = first_of_each_class(rows, of_pool, lambda size: self.train)
         rest = rows[~np.isin(rows, train)]
-        val = _first_of_each_class(rest, of_pool, self.val)
+        val = first_of_each_class(rest, of_pool, lambda size: self.val)
         test = np.setdiff1d(rest, val)
         return {
             "train": SplitRows(self.pool, train),
@@ -167,10 +153,28 @@ class PerClassSplit:
         }
 
 
-def _first_of_each_class(
-    rows: Indices, labels: Int[np.ndarray, " n"], count: int
+def first_of_each_class(
+    rows: Indices, labels: Int[np.ndarray, " n"], count: Callable[[int], int]
 ) -> Indices:
-    """Returns the first `count` rows of each class, sorted."""
-    of_rows = labels[rows]
-    firsts = [rows[of_rows == label][:count] for label in np.unique(of_rows)]
-    return np.sort(np.concatenate(firsts))
+    """Returns the first rows of each class, sorted.
+
+    Args:
+        rows: numbers of rows, in the order in which they are taken.
+        labels: the class of every row of the split.
+        count: function of the number of `rows` of a class that returns how many of
+            them are taken.
+    """
+    of_class = (rows[labels[rows] == label] for label in np.unique(labels[rows]))
+    return np.sort(np.concatenate([found[: count(len(found))] for found in of_class]))
+
+
+def _held_out(
+    val: Indices, train: str, test: str, labels: Labels
+) -> dict[str, SplitRows]:
+    """Returns the parts if some rows of the split `train` are held out."""
+    rest = np.setdiff1d(np.arange(len(labels[train])), val)
+    return {
+        "train": SplitRows(train, rest),
+        "val": SplitRows(train, val),
+        "test": SplitRows(test, np.arange(len(labels[test]))),
+    }

@@ -21,6 +21,7 @@ from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.methods.base import Batch, Method, TrainState
 from logo_jax.parallel.keys import make_key
 from logo_jax.parallel.mesh import replicate
+from logo_jax.protocols.base import LABELS
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.logging.metric_writer import MetricWriter
@@ -31,6 +32,15 @@ from logo_jax.training.preemption import PreemptionHandler
 from logo_jax.training.schedule import TrainingSchedule
 from logo_jax.training.train_step import TrainStep, make_train_step
 
+# flags of `evaluate` that change such a training
+READS = (
+    "recipe",
+    "num_epochs",
+    "batch_size",
+    "learning_rate",
+    "weight_decay",
+    *LABELS,
+)
 SEED = 0  # seed of the initialization, the crops and the order of images
 # fields of the augmentation in the config of a folder; the folders of earlier versions
 # have the same, and every other probability is 0

@@ -36,8 +36,9 @@ from logo_jax.methods.base import ENCODER, LINEAR, TrainState
 from logo_jax.methods.fine_tune import Setting
 from logo_jax.methods.linear import cross_entropy, logits
 from logo_jax.parallel.mesh import make_mesh
-from logo_jax.protocols.base import LABELS, EvalRequest, EvalResult, Protocol
+from logo_jax.protocols.base import EvalRequest, EvalResult, Protocol
 from logo_jax.protocols.crop_training import (
+    READS,
     first_and_step,
     make_crop_training,
     make_schedule,
@@ -604,13 +605,6 @@ def _sizes(frozen: FrozenEncoder, images: ImageSource) -> tuple[int, int]:
 PROTOCOL = Protocol(
     "finetune",
     evaluate,
-    reads=(
-        "recipe",
-        "num_epochs",
-        "batch_size",
-        "learning_rate",
-        "weight_decay",
-        *LABELS,
-    ),
+    reads=READS,
     recipes=tuple(RECIPES),
 )

@@ -24,8 +24,9 @@ from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.methods import LinearProbe
 from logo_jax.methods.base import ENCODER, LINEAR
 from logo_jax.methods.linear import Classifier, logits
-from logo_jax.protocols.base import LABELS, EvalRequest, EvalResult, Protocol
+from logo_jax.protocols.base import EvalRequest, EvalResult, Protocol
 from logo_jax.protocols.crop_training import (
+    READS,
     CropTraining,
     first_and_step,
     labeled,
@@ -184,14 +185,7 @@ def evaluate(frozen: FrozenEncoder, request: EvalRequest) -> EvalResult | None:
 PROTOCOL = Protocol(
     "linear",
     evaluate,
-    reads=(
-        "recipe",
-        "num_epochs",
-        "batch_size",
-        "learning_rate",
-        "weight_decay",
-        *LABELS,
-    ),
+    reads=READS,
     recipes=tuple(RECIPES),
 )
 

@@ -5,25 +5,20 @@ are copied once, to $XDG_CACHE_HOME/logo_jax/buckets (~/.cache/logo_jax/buckets)
 starts list the bucket and copy what has changed.
 """
 
-import contextlib
 import functools
 import hashlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from logo_jax.storage.locks import one_at_a_time
 from logo_jax.storage.paths import as_os_errors, as_path, files_of, in_bucket
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 _BATCH = 256  # files that are copied by concurrent requests
 Forms = dict[str, list[Any]]  # size and checksum or version of each file, by name
@@ -57,8 +52,7 @@ def _copied(path: Path) -> Path:
     target = cache_folder() / scheme / key
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
     record = cache_folder() / "records" / f"{path.name}-{digest}.jsonl"
-    record.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(record.with_suffix(".lock")), as_os_errors(path):
+    with one_at_a_time(record.with_suffix(".lock")), as_os_errors(path):
         forms, place = _forms(path), path if path.is_dir() else path.parent
         if not forms:
             raise FileNotFoundError(f"{path} does not exist, or has no files")
@@ -133,12 +127,3 @@ def _copy(
         files_of(place).get(remote, [str(folder / name) for name in batch])
         with record.open("a") as file:
             file.writelines(f"{json.dumps([name, new[name]])}\n" for name in batch)
-
-
-@contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Waits for other processes of this machine that copy the same files."""
-    with file.open("a") as held:
-        if fcntl is not None:
-            fcntl.flock(held, fcntl.LOCK_EX)
-        yield

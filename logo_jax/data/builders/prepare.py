@@ -24,12 +24,8 @@ from logo_jax.data.builders.mit67 import Mit67
 from logo_jax.data.builders.stl10 import Stl10
 from logo_jax.data.builders.writing import write, write_published
 from logo_jax.data.sources import tfds as tfds_source
+from logo_jax.storage.locks import one_at_a_time
 from logo_jax.storage.paths import local_path
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 # data sets that need neither TensorFlow nor files placed by hand
 _DOWNLOADABLE = {
@@ -87,7 +83,7 @@ def prepare(
             f"{dataset.name} can be prepared only with TensorFlow, and read without: "
             "pip install 'logo_jax[prepare]'"
         )
-    with _wait_for_others(folder, dataset.name):
+    with one_at_a_time(folder / "downloads" / f"{dataset.name}.lock"):
         if written := _prepared(dataset, folder, classes):
             return f"{dataset.name} was prepared by another process in {written}"
         with _progress(f"preparing {dataset.name} in {folder}", quiet):
@@ -182,27 +178,6 @@ def _prepared(
             "by --classes (default: the paper's); give another --data_dir"
         )
     return Path(builder.data_path)
-
-
-@contextlib.contextmanager
-def _wait_for_others(folder: Path, name: str) -> Iterator[None]:
-    """Waits until no other process prepares the data set, and keeps others waiting.
-
-    The operating system releases the lock when the process ends, however it ends. On a
-    file system without locks nothing waits.
-    """
-    file = folder / "downloads" / f"{name}.lock"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as lock:
-        with contextlib.suppress(OSError):
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                if fcntl is not None:
-                    fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 def _write(dataset: datasets.Dataset, folder: Path, classes: tuple[str, ...]) -> Path:
