@@ -8,8 +8,10 @@ processes decode, with the signal sent to the whole process group; `first`, `sec
 `both`, a step of two processes that train together, with the signal sent to one or both
 of them; `compile2` and `evaluation2`, as above with two processes, of which the second
 gets the signal; `workers2`, as above with two processes, whose groups both get it;
-`first4`, `last4` and `all4`, a step of four processes. Prints a row for each; exit code
-1 if a run took more than 10 s to end, left a process behind, or did not resume.
+`first4`, `last4` and `all4`, a step of four processes; `save4` and `save_all4`, a save
+of four processes, with the signal sent to the last or to all of them. Prints a row for
+each; exit code 1 if a run took more than 10 s to end, left a process behind, or did not
+resume.
 """
 
 import argparse
@@ -78,6 +80,11 @@ def evaluates(folder: pathlib.Path) -> bool:
     return step > 0 and not kill_soak.is_evaluated(step, folder)
 
 
+def saves(folder: pathlib.Path) -> bool:
+    """Returns whether a checkpoint, but not the first, is being written."""
+    return newest(folder) > 0 and kill_soak.is_in("save", folder)
+
+
 def compiles(folder: pathlib.Path) -> bool:
     """Returns whether the run has opened its metrics, just before the first step."""
     return (folder / "metrics.jsonl").exists()
@@ -100,6 +107,8 @@ MOMENTS = {
     "first4": Moment(QUICK, has_trained, count=4, targets=(0,)),
     "last4": Moment(QUICK, has_trained, count=4, targets=(3,)),
     "all4": Moment(QUICK, has_trained, count=4, targets=(0, 1, 2, 3)),
+    "save4": Moment(QUICK, saves, count=4, targets=(3,), after=0.0),
+    "save_all4": Moment(QUICK, saves, count=4, targets=(0, 1, 2, 3), after=0.0),
 }
 
 
