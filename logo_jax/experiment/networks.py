@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from etils import epy
 
 from logo_jax.configs import import_object
 from logo_jax.experiment.config import EncoderConfig, LoGoConfig, lookup
@@ -18,6 +18,9 @@ from logo_jax.networks.batch_norm import BatchNorm, LayerNorm
 from logo_jax.networks.encoder import Encoder
 from logo_jax.networks.folded_views import FoldedViews
 from logo_jax.parallel.mesh import AXIS
+
+with epy.lazy_imports():  # few backbones are NNX modules
+    from flax import nnx
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # Functions that return a backbone; see `make_backbone`.

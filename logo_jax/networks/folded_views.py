@@ -6,7 +6,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.nnx import bridge
+from etils import epy
+
+with epy.lazy_imports():  # few backbones are NNX modules
+    from flax.nnx import bridge
 
 
 class FoldedViews(nn.Module):

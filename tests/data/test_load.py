@@ -180,13 +180,18 @@ def test_a_source_without_its_name_or_path_is_refused():
             load_images(DataLocation(source))
 
 
-def test_reading_arrays_does_not_import_tfds(arrays_dir):
+def test_reading_arrays_for_training_imports_no_slow_library_in_vain(arrays_dir):
     code = (
-        "import sys; from logo_jax.data.load import DataLocation, load_images; "
+        "import sys, logo_jax.main; "
+        "from logo_jax.data.load import DataLocation, load_images; "
         f"load_images(DataLocation('npz', path={str(arrays_dir)!r})); "
-        "sys.exit('tensorflow_datasets' in sys.modules)"
+        "slow = {'tensorflow_datasets', 'pyarrow', 'tensorboardX', 'flax.nnx'}; "
+        "print(slow & set(sys.modules))"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    found = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True
+    )
+    assert found.stdout.decode().strip() == "set()"
 
 
 def test_a_url_is_refused_as_a_data_set_of_evaluate_and_as_the_folder_of_tfds(

@@ -1,6 +1,7 @@
 """Emulators of Google Cloud Storage and S3 in threads of the tests, on loopback."""
 
 import contextlib
+import http.server
 from collections.abc import Iterator
 from http import HTTPStatus
 
@@ -25,9 +26,18 @@ def started() -> Iterator[dict[str, str]]:
     moto = pytest.importorskip("moto.server")
     for library in ("gcsfs", "s3fs"):
         pytest.importorskip(library)
+    _obey_conditions(server)
+    with pytest.MonkeyPatch.context() as patch:
+        # gcsfs opens 50 connections at the same time; if the server's queue of 5 is
+        # full, it waits for seconds and tries again
+        patch.setattr(http.server.HTTPServer, "request_queue_size", 128)
+        yield from _started(server, moto)
+
+
+def _started(server, moto) -> Iterator[dict[str, str]]:
+    """Does what `started` does, with both modules imported."""
     import boto3
 
-    _obey_conditions(server)
     gcs = server.create_server("127.0.0.1", 0, in_memory=True, default_bucket=BUCKET)
     gcs.start()
     while gcs._api._httpd is None:  # set after the event that `start` waits for

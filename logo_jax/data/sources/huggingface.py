@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import pyarrow as pa
-from pyarrow import compute
 
+from logo_jax.data.sources.arrow import pa, pc
 from logo_jax.data.sources.base import DEFAULT_DECODING, NO_LABEL, Decoding, Record
 from logo_jax.data.sources.columns import FIELD, USUAL_NAMES
 from logo_jax.data.sources.folder import (
@@ -27,8 +26,6 @@ from logo_jax.data.sources.folder import (
 )
 from logo_jax.data.sources.lists import number_labels
 from logo_jax.data.sources.scan import files_with_suffix
-
-pc: Any = compute  # its functions are made when it is imported
 
 _SAVED = ("dataset_dict.json", "dataset_info.json")  # written by save_to_disk
 

@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from pyarrow import compute
-
+from logo_jax.data.sources.arrow import pa, pc
 from logo_jax.data.sources.base import DEFAULT_DECODING, Decoding
 from logo_jax.data.sources.folder import (
     FolderSource,
@@ -26,8 +24,6 @@ from logo_jax.data.sources.lists import files_of, load_lists
 from logo_jax.data.sources.parts import choose_splits
 from logo_jax.data.sources.scan import scan
 from logo_jax.data.sources.tables import Table, has_images, read_table
-
-pc: Any = compute  # its functions are made when it is imported
 
 LIST_NAMES = (
     *("train.csv", "train_labels.csv", "train_label.csv", "trainLabels.csv"),

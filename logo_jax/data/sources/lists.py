@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from pyarrow import compute
 
 from logo_jax.data.decode import readable_suffixes
+from logo_jax.data.sources.arrow import pa, pc
 from logo_jax.data.sources.base import DEFAULT_DECODING, NO_LABEL, Decoding
 from logo_jax.data.sources.columns import FIELD
 from logo_jax.data.sources.folder import (
@@ -35,8 +34,6 @@ from logo_jax.data.sources.folder import (
 from logo_jax.data.sources.names import Names
 from logo_jax.data.sources.parts import choose_splits, join, ordered
 from logo_jax.data.sources.tables import Table, read_table
-
-pc: Any = compute  # its functions are made when it is imported
 
 _UNIQUE = 0.9  # a label that more of the rows have for themselves is no class
 _SEVERAL = b""  # several files fit a path

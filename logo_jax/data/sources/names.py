@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
 import numpy as np
-import pyarrow as pa
-from pyarrow import compute
 
-pc: Any = compute  # its functions are made when it is imported
+from logo_jax.data.sources.arrow import pa, pc
+
 _AT_ONCE = 2**16  # names that are Python objects at the same time
 
 

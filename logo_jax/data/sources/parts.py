@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
+from logo_jax.data.sources.arrow import pa
 from logo_jax.data.sources.base import NO_LABEL
 from logo_jax.data.sources.folder import (
     HOLD_OUT,
@@ -120,7 +120,7 @@ def join(sources: Sequence[FolderSource]) -> FolderSource:
     )
 
 
-def _below(root: str, source: FolderSource) -> pa.Array:
+def _below(root: str, source: FolderSource) -> "pa.Array":
     folder = os.path.relpath(os.path.abspath(source.root), root)
     if folder == ".":
         return source.files.array

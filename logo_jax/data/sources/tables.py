@@ -9,20 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-from pyarrow import compute, parquet
-from pyarrow import csv as arrow_csv
-from pyarrow import json as arrow_json
 
 from logo_jax.data.decode import readable_suffixes
+from logo_jax.data.sources import arrow
+from logo_jax.data.sources.arrow import pa, pc
 from logo_jax.data.sources.columns import (
     FIELD,
     ONE_OF,
     find_columns,
     has_known_name,
 )
-
-pc: Any = compute  # its functions are made when it is imported
 
 _TEXT = (".csv", ".tsv", ".txt")
 _JSON = (".jsonl", ".ndjson")
@@ -93,7 +89,7 @@ def read_table(
         raise FileNotFoundError(f"{file} is not a file; give the path of a table")
     try:
         if suffix in _JSON:
-            table = _of_arrow(arrow_json.read_json(file), given, file)
+            table = _of_arrow(arrow.json.read_json(file), given, file)
         elif suffix == ".parquet":
             table = _of_parquet(file, given)
         else:
@@ -134,7 +130,7 @@ def _suffix(path: Path) -> str:
 
 
 def _of_parquet(file: Path, given: Mapping[str, str]) -> Table:
-    schema = parquet.read_schema(file)
+    schema = arrow.parquet.read_schema(file)
     found = find_columns(schema.names, given, str(file))
     wanted = [schema.names[i] for i in found.values()]
     if pa.types.is_struct(schema.field(found["image"]).type):
@@ -142,10 +138,10 @@ def _of_parquet(file: Path, given: Mapping[str, str]) -> Table:
             f"{file} has images, not their paths; use --config.data.source=huggingface "
             f"--config.data.path={file.parent}"
         )
-    return _of_arrow(parquet.read_table(file, columns=wanted), given, file)
+    return _of_arrow(arrow.parquet.read_table(file, columns=wanted), given, file)
 
 
-def _of_arrow(table: pa.Table, given: Mapping[str, str], file: Path) -> Table:
+def _of_arrow(table: "pa.Table", given: Mapping[str, str], file: Path) -> Table:
     found = find_columns(table.column_names, given, str(file))
     columns = {}
     for kind, i in found.items():
@@ -164,7 +160,7 @@ def _others(names: Sequence[str], used: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(name for name in names if name not in used.values())
 
 
-def _strings(column: pa.ChunkedArray) -> Any:
+def _strings(column: "pa.ChunkedArray") -> Any:
     if pa.types.is_boolean(column.type):
         column = pc.cast(column, pa.int8())
     strings = pc.utf8_trim_whitespace(pc.cast(column, pa.large_string()))
@@ -184,13 +180,13 @@ def _read_text(
     names = header or (first if is_header else _unnamed(file, first))
     found = find_columns(names, given, str(file))
     keys = [str(i) for i in range(len(names))]
-    table = arrow_csv.read_csv(
+    table = arrow.csv.read_csv(
         file,
-        arrow_csv.ReadOptions(
+        arrow.csv.ReadOptions(
             column_names=keys, skip_rows=blank + is_header, encoding=encoding
         ),
-        arrow_csv.ParseOptions(delimiter=delimiter),
-        arrow_csv.ConvertOptions(
+        arrow.csv.ParseOptions(delimiter=delimiter),
+        arrow.csv.ConvertOptions(
             column_types=dict.fromkeys(keys, pa.string()),
             include_columns=[keys[i] for i in found.values()],
             strings_can_be_null=False,

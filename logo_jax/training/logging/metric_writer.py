@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any, Protocol, Self, SupportsFloat
 
 import numpy as np
+from etils import epy
 from jaxtyping import UInt8
-from tensorboardX import SummaryWriter
 
 from logo_jax.storage.paths import parse_path
 from logo_jax.storage.staged import StagedFolder
 from logo_jax.training import atomic
+
+with epy.lazy_imports():  # it imports the libraries of buckets that are installed
+    import tensorboardX
 
 METRICS_FILE = "metrics.jsonl"
 Row = dict[str, Any]
@@ -59,7 +62,7 @@ class TensorBoardLogger:
     """
 
     def __init__(self, workdir: Path, resume_step: int):
-        self._file = SummaryWriter(
+        self._file = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"),
             purge_step=resume_step + 1 if resume_step else 0,
             flush_secs=10,
