@@ -2,10 +2,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup format check test quickstart docs colab
+.PHONY: setup newest format check test quickstart docs colab
 
 setup:
 	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q -e ".[dev]"
+
+newest:
+	$(BIN)/pip install -q --upgrade jax flax optax orbax-checkpoint grain
 
 format:
 	$(BIN)/ruff format .
@@ -16,7 +19,7 @@ check:
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
-	$(BIN)/codespell README.md CHANGELOG.md Makefile .ci benchmarks colabs docs examples logo_jax tests
+	$(BIN)/codespell *.md Makefile .github .ci benchmarks colabs docs examples logo_jax tests
 
 test:
 	$(BIN)/python -m pytest -n 2

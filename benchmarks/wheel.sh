@@ -1,20 +1,26 @@
 #!/usr/bin/env bash
-# Tests the wheel: builds it, installs it in a new environment, and runs each command from
-# a folder outside the repository. Takes minutes, mostly for pip, which downloads the
-# dependencies. Exit code 1 if a command fails.
-#   bash benchmarks/wheel.sh [STEPS]
+# Tests the packages: builds wheel and sdist, checks them with twine, installs the wheel in
+# a new environment, and runs each command from a folder outside the repository. Takes
+# minutes, mostly for pip, which downloads the dependencies. Exit code 1 if a command fails.
+#   PYTHON=python3.13 bash benchmarks/wheel.sh [STEPS]
 set -euo pipefail
 steps=${1:-4}
+python=${PYTHON:-python3}
 cd "$(dirname "$0")/.."
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
 git archive HEAD | (mkdir "$scratch/source" && tar -x -C "$scratch/source")
-"${PYTHON:-python3}" -m venv "$scratch/venv"
-"$scratch/venv/bin/pip" wheel -q --no-deps -w "$scratch" "$scratch/source"
-rm -r "$scratch/source"
-ls -sh "$scratch"/*.whl
-"$scratch/venv/bin/pip" install -q "$scratch"/*.whl
+"$python" -m venv "$scratch/tools"
+"$scratch/tools/bin/pip" install -q build twine
+"$scratch/tools/bin/python" -m build -q -o "$scratch/dist" "$scratch/source"
+"$scratch/tools/bin/twine" check --strict "$scratch"/dist/*
+ls -sh "$scratch/dist"
+rm -r "$scratch/source" "$scratch/tools"
+
+"$python" -m venv "$scratch/venv"
+"$scratch/venv/bin/pip" install -q "$scratch"/dist/*.whl
+"$scratch/venv/bin/pip" list | grep -i -E "^(jax|flax|optax|orbax-checkpoint|grain) "
 
 mkdir "$scratch/elsewhere" && cd "$scratch/elsewhere"
 unset PYTHONPATH
@@ -23,7 +29,7 @@ run() {
   "$scratch/venv/bin/python" -m "$@"
 }
 
-for name in main prepare evaluate embed convert report sweep doctor; do
+for name in main prepare evaluate embed predict convert report sweep doctor; do
   run "logo_jax.$name" --help >help.txt
   test -s help.txt
 done

@@ -13,8 +13,8 @@
 # ## Install
 #
 # An installed `jax` is kept if it is new enough. Otherwise it is replaced, together
-# with its plug-in for GPU or TPU, and you are asked to restart the session. In the
-# `colabs` folder of a clone nothing needs to be set; elsewhere, set `SOURCE`.
+# with its plug-in for GPU or TPU, and you are asked to restart the session. The source
+# is the clone of this notebook, or the repository; `SOURCE` names another one.
 
 # %%
 import importlib.metadata
@@ -23,7 +23,10 @@ import pathlib
 import subprocess
 import sys
 
-SOURCE = ".."  # source of logo_jax: a git URL (git+https://...), a wheel, or a clone
+REPOSITORY = "https://github.com/OWNER/logo_jax"
+IN_CLONE = pathlib.Path("../pyproject.toml").is_file()
+# a git URL (git+https://...), a wheel, or a clone
+SOURCE = ".." if IN_CLONE else f"git+{REPOSITORY}"
 JAX_FLOOR = "0.10.2"
 PLUGINS = {
     "jax-cuda12-plugin": "cuda12",

@@ -5,10 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import tomllib
 import zipfile
 
 import pytest
 
+import logo_jax
 from logo_jax import configs
 from logo_jax.sweeps import spec
 
@@ -60,23 +63,37 @@ def test_no_config_imports_from_the_working_directory():
         assert "from configs" not in file.read_text(), file
 
 
-def test_a_wheel_has_every_file_of_the_package_and_no_others(tmp_path):
+def test_wheel_and_sdist_have_every_file_of_the_package_and_no_others(tmp_path):
     source = tmp_path / "source"
     unwanted = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "logo_jax", source / "logo_jax", ignore=unwanted)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    manifest = re.findall(r"\S+\.\w+", (ROOT / "MANIFEST.in").read_text())
+    extra = ["pyproject.toml", "README.md", "LICENSE", *manifest]
+    for name in (*extra, "MANIFEST.in"):
         shutil.copy(ROOT / name, source)
-    code = "from setuptools import build_meta as b; b.build_wheel('..')"
-    line = [sys.executable, "-c", code]
+    code = "from setuptools import build_meta as b; b.build_wheel('..'); "
+    line = [sys.executable, "-c", code + "b.build_sdist('..')"]
     subprocess.run(line, cwd=source, check=True, capture_output=True)
+    files = [file for file in (source / "logo_jax").rglob("*") if file.is_file()]
+    expected = sorted(file.relative_to(source).as_posix() for file in files)
     (wheel,) = tmp_path.glob("*.whl")
     packed = [n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n]
-    files = [file for file in (source / "logo_jax").rglob("*") if file.is_file()]
-    assert sorted(packed) == sorted(
-        file.relative_to(source).as_posix() for file in files
-    )
+    assert sorted(packed) == expected
     assert "logo_jax/py.typed" in packed
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        packed = {x.name.partition("/")[2] for x in archive if x.isfile()}
+    written = {"MANIFEST.in", "PKG-INFO", "setup.cfg"}
+    packed = {name for name in packed if ".egg-info/" not in name} - written
+    assert packed == {*expected, *extra}
 
 
-def test_a_clone_has_a_link_to_the_configs_at_the_top():
-    assert (ROOT / "configs").samefile(configs.FOLDER)
+def test_all_files_state_the_same_version():
+    """That of the newest section of the changelog with a date."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = (ROOT / "CITATION.cff").read_text()
+    released = re.findall(
+        r"^## \[(\d\S+)\] - (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.M
+    )
+    assert project["version"] == logo_jax.__version__ == released[0][0]
+    assert f'version: {released[0][0]}\ndate-released: "{released[0][1]}"' in citation
