@@ -73,7 +73,7 @@ def test_readme_and_docs_show_every_command_and_no_other():
 
 
 def test_the_readme_is_short():
-    assert len(README.splitlines()) <= 180
+    assert len(README.splitlines()) <= 150
 
 
 def test_make_sets_up_as_the_readme_says():
