@@ -68,7 +68,7 @@ def test_a_program_is_python_and_its_calls_fit(program):
     [
         "from logo_jax.losses import info_mce",
         "logo_jax.pretrian('photos')",
-        "run.repot()",
+        "run.metric()",
         "logo_jax.load_encoder('a', fold=3)",
         "a = = 1",
     ],
