@@ -88,6 +88,10 @@ def test_wheel_and_sdist_have_every_file_of_the_package_and_no_others(tmp_path):
     assert packed == {*expected, *extra}
 
 
+def test_a_clone_has_a_link_to_the_configs_at_the_top():
+    assert (ROOT / "configs").samefile(configs.FOLDER)
+
+
 def test_all_files_state_the_same_version():
     """That of the newest section of the changelog with a date."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
