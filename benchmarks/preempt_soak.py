@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import time
-from multiprocessing.pool import ThreadPool
 from typing import NamedTuple
 
 from benchmarks import kill_soak, processes
@@ -81,19 +80,14 @@ def main() -> None:
             print(*found.lines, sep="\n")
         passed &= found.passed
     for folder in (stopped, whole):
-        passed &= finish(begin(folder, options))
+        for process in begin(folder, options):
+            process.communicate()  # reads what it prints
+            passed &= process.returncode == 0
     equal = kill_soak.final_state(stopped) == kill_soak.final_state(whole)
     rows = kill_soak.metrics(stopped), kill_soak.metrics(whole)
     print("final state bit-equal:", equal)
     print("metrics equal:", rows[0] == rows[1], len(rows[1]))
     sys.exit(0 if passed and equal and rows[0] == rows[1] else 1)
-
-
-def finish(started: list[subprocess.Popen[str]]) -> bool:
-    """Waits for the processes of a run; returns whether all ended with exit code 0."""
-    with ThreadPool(len(started)) as pool:  # one reads what each prints
-        pool.map(subprocess.Popen.communicate, started)
-    return not any(process.returncode for process in started)
 
 
 def begin(

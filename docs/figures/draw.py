@@ -26,8 +26,7 @@ CROPS = {
     "local 2": ((215, 135, 88), (0.8, 0.2)),
 }
 # boxes of a base method's figure: text and place; arrows: from, to, text
-VIEWS = {"view 1": (0.08, 0.72), "view 2": (0.08, 0.22)}
-ENCODED = {"encoder": (0.33, 0.72)}
+SHARED = {"view 1": (0.08, 0.72), "view 2": (0.08, 0.22), "encoder": (0.33, 0.72)}
 FIGURES = {
     "simsiam": (
         {"encoder ": (0.33, 0.22), "predictor": (0.6, 0.72), "−cosine": (0.86, 0.47)},
@@ -132,7 +131,7 @@ def draw_logo() -> plt.Figure:
 def draw_method(name: str) -> plt.Figure:
     """Returns the figure of a base method with two views."""
     boxes, arrows = FIGURES[name]
-    places = VIEWS | ENCODED | boxes
+    places = SHARED | boxes
     other = "encoder " if "encoder " in boxes else "moving\naverage"
     figure, ax = plt.subplots(figsize=(7, 2.4), facecolor="white")
     ax.set(xlim=(0, 1), ylim=(0, 1))

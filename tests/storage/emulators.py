@@ -26,31 +26,27 @@ def started() -> Iterator[dict[str, str]]:
     moto = pytest.importorskip("moto.server")
     for library in ("gcsfs", "s3fs"):
         pytest.importorskip(library)
+    import boto3
+
     _obey_conditions(server)
     with pytest.MonkeyPatch.context() as patch:
         # gcsfs opens 50 connections at the same time; if the server's queue of 5 is
         # full, it waits for seconds and tries again
         patch.setattr(http.server.HTTPServer, "request_queue_size", 128)
-        yield from _started(server, moto)
-
-
-def _started(server, moto) -> Iterator[dict[str, str]]:
-    """Does what `started` does, with both modules imported."""
-    import boto3
-
-    gcs = server.create_server("127.0.0.1", 0, in_memory=True, default_bucket=BUCKET)
-    gcs.start()
-    while gcs._api._httpd is None:  # set after the event that `start` waits for
-        pass
-    s3 = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    s3.start()
-    host, port = s3.get_host_and_port()
-    url = f"http://127.0.0.1:{gcs._api._httpd.server_address[1]}"
-    variables = SECRETS | dict.fromkeys(GCS, url)
-    variables["AWS_ENDPOINT_URL"] = f"http://{host}:{port}"
-    with pytest.MonkeyPatch.context() as environment:
+        gcs = server.create_server(
+            "127.0.0.1", 0, in_memory=True, default_bucket=BUCKET
+        )
+        gcs.start()
+        while gcs._api._httpd is None:  # set after the event that `start` waits for
+            pass
+        s3 = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        s3.start()
+        host, port = s3.get_host_and_port()
+        url = f"http://127.0.0.1:{gcs._api._httpd.server_address[1]}"
+        variables = SECRETS | dict.fromkeys(GCS, url)
+        variables["AWS_ENDPOINT_URL"] = f"http://{host}:{port}"
         for name, value in variables.items():
-            environment.setenv(name, value)
+            patch.setenv(name, value)
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         try:
             yield variables

@@ -45,4 +45,4 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.monitor.train_examples = 20_000
     config.monitor.test_examples = 5_000
     config.monitor.trivial_baselines = True
-    return base.with_variant(config, variant or "logo", baseline_area=(0.2, 1.0))
+    return base.with_variant(config, variant or "logo")
