@@ -15,7 +15,7 @@ that of configs/cifar10_moco.py, so that the network has no batch norm.
 
 LoGo's update is `joint`, because the released update needs SGD.
 
-We have not run this config at full size. docs/results.md has a small ViT, trained for
+We have not run this config at full size. docs/runs.md has a small ViT, trained for
 six epochs on two CPU cores.
 
     python -m logo_jax.prepare cifar10

@@ -159,6 +159,6 @@ def test_a_command_that_would_be_refused_is_detected(line, monkeypatch):
 
 def test_commands_are_found_on_every_page_with_commands():
     files = {str(file) for file, _ in documented()}
-    pages = {"README.md", "docs/performance.md", "docs/results.md"}
-    assert pages | {"docs/robustness.md"} <= files
+    pages = {"performance", "results", "runs", "robustness", "reproduce", "start"}
+    assert {"README.md", *(f"docs/{page}.md" for page in pages)} <= files
     assert len(COMMANDS) > 50

@@ -6,7 +6,7 @@ Each method is trained in the variants baseline, multicrop, all_pairs and logo (
 only in the first two), with three seeds. The runs train a ResNet-10 of width 16 with
 16 px crops for 200 steps. For longer runs
 set train.num_steps, train.checkpoint_every_steps and monitor.knn_every_steps. Results
-are in docs/results.md.
+are in docs/runs.md.
 """
 
 VARIANTS = ("baseline", "multicrop", "all_pairs", "logo")
