@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup newest format check test quickstart docs colab
+.PHONY: setup newest format check test test-slow quickstart docs colab
 
 setup:
 	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q -e ".[dev]"
@@ -23,6 +23,9 @@ check:
 
 test:
 	$(BIN)/python -m pytest -n 2
+
+test-slow:
+	$(BIN)/python -m pytest -n 2 -m slow
 
 quickstart:
 	$(BIN)/python -m logo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart

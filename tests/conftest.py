@@ -21,3 +21,10 @@ import jax
 gc.set_threshold(20_000, 20, 20)  # JAX's traces are many objects, most of them live
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_report_header(config):
+    """States which tests are not run."""
+    if config.option.markexpr == "not slow":
+        return "without the slow tests, which `make test-slow` runs"
+    return None

@@ -75,6 +75,7 @@ def test_only_on_the_cpu_crops_are_rendered_in_a_loop(platform, loops):
     assert ("stablehlo.while" in lowered) == loops
 
 
+@pytest.mark.slow
 def test_views_on_four_devices_are_those_on_one():
     mesh = Mesh(np.array(jax.devices()[:4]), ("data",))
     split = PartitionSpec("data")
@@ -86,6 +87,7 @@ def test_views_on_four_devices_are_those_on_one():
         np.testing.assert_allclose(sharded, whole, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_views_of_two_seeds_together_equal_those_of_each_alone():
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
     split = PartitionSpec(None, "data")

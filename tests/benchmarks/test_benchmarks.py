@@ -36,6 +36,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_input_measures_every_stage_of_ours_and_of_pillow(folder, capsys):
     small = ["--images=2", "--canvas=16", "--global_size=12", "--local_size=12"]
     input.main([f"--folder={folder}", *small, "--rounds=1", "--no_step", "--all_cores"])
@@ -66,6 +67,7 @@ def test_without_a_folder_images_are_the_photographs_at_imagenets_size():
     assert len(set(encoded)) == 10
 
 
+@pytest.mark.slow
 def test_canvas_reports_loss_and_cost_of_every_side_and_filter(capsys):
     few = ["--sides=64", "--filters=box", "--boxes=1", "--rounds=1", "--all_cores"]
     canvas.main(few)
@@ -124,6 +126,7 @@ def test_knn_reports_ours_its_product_and_the_tile_size(capsys):
     assert report["product"]["seconds"] >= 0
 
 
+@pytest.mark.slow
 def test_step_reports_flops_memory_speed_and_the_matrix_product(capsys):
     tiny = ["--backbone=resnet10", "--width=2", "--batch_size=8", "--product=128"]
     step.main([*tiny, "--methods=moco", "--kinds=two_crop", "--rounds=1"])

@@ -17,6 +17,7 @@ FAST = {
 }
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_three_moments_ends_like_an_intact_run(
     tmp_path, monkeypatch, capfd
 ):

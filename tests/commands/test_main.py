@@ -133,6 +133,7 @@ def test_a_resumed_run_ends_bit_equal_to_one_that_never_stopped(
     assert [r["step"] for r in keep[0]] == [1, 2, 2, 3, 4, 4]
 
 
+@pytest.mark.slow
 def test_several_seeds_are_recorded_by_mean_spread_and_each(arrays, tmp_path):
     changes = {"seed": 3, "seeds": 2}
     config = tiny_config("cifar10_simsiam", "baseline", arrays, **changes)
@@ -250,6 +251,7 @@ def test_training_through_tfds_never_imports_tensorflow(arrays, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_from_any_folder_and_resumed_on_moved_data(
     arrays, tmp_path, monkeypatch, capsys
 ):

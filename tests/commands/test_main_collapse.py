@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.backbones import BACKBONE
 from tests.commands.test_main import fixture_arrays  # noqa: F401
 
@@ -29,6 +31,7 @@ FLAGS = {
 }
 
 
+@pytest.mark.slow
 def test_a_collapsed_run_ends_after_three_rollbacks(arrays):
     folder = arrays / "run"
     folder.mkdir()

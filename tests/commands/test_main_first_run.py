@@ -109,6 +109,7 @@ def test_the_command_as_typed_trains_on_a_prepared_data_set(data_dir, tmp_path):
     assert rows(tmp_path / "runs" / "cifar10_simsiam")[-1]["step"] == 2
 
 
+@pytest.mark.slow
 def test_a_missing_data_set_is_downloaded_once_and_then_trained_on(
     archive, place, capfd
 ):

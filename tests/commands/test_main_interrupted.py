@@ -39,6 +39,7 @@ def damage(folder, step):
         file.write_bytes(file.read_bytes()[:-10])
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_skipped_and_a_run_with_no_other_is_refused(
     arrays, tmp_path, capfd
 ):
@@ -137,6 +138,7 @@ def test_a_second_run_in_one_folder_is_refused_before_loading_data(
     assert f"is in use by process {os.getpid()} on {socket.gethostname()}" in line
 
 
+@pytest.mark.slow
 def test_a_run_resumes_on_another_number_of_devices(arrays, tmp_path):
     changes = {"batch_norm": "global", "train.checkpoint_every_steps": 1}
     changes |= {"monitor.knn_every_steps": 0}

@@ -44,6 +44,7 @@ def close(a, b):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_average_is_that_of_the_saved_encoders_and_is_evaluated(
     arrays, tmp_path, capfd
 ):
@@ -86,6 +87,7 @@ def test_the_average_is_that_of_the_saved_encoders_and_is_evaluated(
     assert f"step {best}: {accuracies[best]:.2f} % (ema/{TOP1})" in page
 
 
+@pytest.mark.slow
 def test_a_run_gets_an_average_when_it_is_resumed_and_learns_the_same(
     arrays, tmp_path, capfd
 ):

@@ -20,6 +20,7 @@ from tests.run_commands import evaluated
 LINEAR = {"monitor.linear": True}
 
 
+@pytest.mark.slow
 def test_it_resumes_bit_exactly_and_its_checkpoints_load_without_the_classifier(
     arrays, tmp_path
 ):

@@ -25,6 +25,7 @@ def own_config(kind, arrays, **changes):
     return tiny_config("cifar10_moco", VARIANTS[kind], arrays, **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BACKBONES)
 def test_it_trains_resumes_and_is_evaluated_like_a_backbone_of_ours(
     kind, arrays, tmp_path
@@ -55,6 +56,7 @@ def test_it_trains_resumes_and_is_evaluated_like_a_backbone_of_ours(
     assert np.ptp(features, axis=0).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_its_running_statistics_are_averaged_over_devices_and_seeds_are_apart(arrays):
     changes = {"seeds": 2, "running_stats": "globals", "train.num_steps": 2}
     changes["encoder.backbone"] = OWN + "nnx_net"  # a function, not the class

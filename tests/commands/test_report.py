@@ -109,6 +109,7 @@ def refused(capsys, *arguments):
     return line
 
 
+@pytest.mark.slow
 def test_a_page_has_every_figure_and_is_self_contained(run, tmp_path, capsys):
     out = tmp_path / "page"
     page = written(capsys, out, run, "--config=configs/cifar10_moco.py")

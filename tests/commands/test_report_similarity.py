@@ -39,6 +39,7 @@ def fixture_judge(run):
     return similarity.AffinityScorer(pretrained.from_run(run, config, mesh))
 
 
+@pytest.mark.slow
 def test_both_figures_are_drawn_for_the_runs_images_or_other_images(
     run, tmp_path, monkeypatch, capsys
 ):
@@ -75,6 +76,7 @@ def test_a_run_without_a_learned_affinity_is_refused(variant, fields):
         similarity.AffinityScorer(pretrained.FrozenEncoder(spec, state, mesh, "step 1"))
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_the_order_or_on_the_other_pairs(judge, monkeypatch):
     monkeypatch.setattr(similarity, "BATCH_SIZE", 4)
     images = ArraySource(

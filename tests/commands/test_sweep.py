@@ -31,6 +31,7 @@ def write(file, *cells, seeds=(0,)):
     return file
 
 
+@pytest.mark.slow
 def test_only_missing_runs_are_trained_and_a_failure_stops_no_other(
     arrays, tmp_path, capfd, monkeypatch
 ):

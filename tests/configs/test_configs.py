@@ -76,6 +76,7 @@ def fixture_shallow(monkeypatch):
         monkeypatch.setitem(networks.BACKBONES, name, functools.partial(whole, **few))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_train_step_of_a_config_lowers_for_other_platforms(name):
@@ -188,6 +189,7 @@ STEPPED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STEPPED)
 def test_a_config_at_reduced_size_takes_a_step(name):
     config = load(name)
@@ -208,6 +210,7 @@ def test_a_config_at_reduced_size_takes_a_step(name):
     assert any(jax.tree.leaves(moved))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_runs_with_different_seeds_have_the_same_programs(seeds):
     def programs(seed):

@@ -75,6 +75,7 @@ def test_four_devices_equal_one_with_global_batch_norm(name):
         np.testing.assert_allclose(a_metrics[key], b_metrics[key], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -107,6 +108,7 @@ def test_parts_of_a_batch_equal_the_whole_with_the_same_groups(name):
         np.testing.assert_allclose(a_metrics[key], b_metrics[key], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["swav_queue", "logo_every_option"])
 def test_seeds_trained_together_equal_their_single_runs(name):
     method = cases.METHODS[name]()

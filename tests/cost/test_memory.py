@@ -87,6 +87,7 @@ def test_a_table_of_knn_stays_under_512_mb(size):
     assert compiled.memory_analysis().temp_size_in_bytes < 512 * MB
 
 
+@pytest.mark.slow
 def test_on_device_data_are_on_each_device_once():
     mesh = make_mesh(jax.devices()[:4])
     before = bytes_on_devices(mesh)

@@ -145,6 +145,7 @@ def test_a_stopped_reading_leaves_no_process_and_no_thread(source):
         assert not any(thread.is_alive() for thread in left)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{"threads": 2}, {"workers": 2}])
 def test_a_damaged_file_is_named_and_skipped_up_to_the_limit(tmp_path, caplog, how):
     source = load_folder(write_folder(tmp_path, {"a": 6, "b": 5}))[0]

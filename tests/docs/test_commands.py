@@ -1,4 +1,4 @@
-"""Every command line in the README, docs and configs is valid."""
+"""Every command line in the README, docs, configs and runbooks is valid."""
 
 import argparse
 import importlib
@@ -17,6 +17,7 @@ from logo_jax import _cli, configs
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CONFIGS = sorted(configs.FOLDER.rglob("*.py"))
+RUNBOOKS = [ROOT / "benchmarks" / "gpu.sh", ROOT / "benchmarks" / "tpu.sh"]
 PREFIXES = ("taskset", "-c", "0", ".venv/bin/python", "python")
 
 
@@ -44,6 +45,10 @@ def documented():
     texts |= {
         file: "\n".join(re.findall(r"^ *python .*$", docstring(file), re.M))
         for file in CONFIGS
+    }
+    texts |= {
+        file: "\n".join(re.findall(r"run \w+ (python -m .*)", file.read_text()))
+        for file in RUNBOOKS
     }
     for file, text in texts.items():
         found = lines_of(text) if file in PAGES else text.splitlines()

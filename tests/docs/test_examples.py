@@ -44,6 +44,7 @@ TINY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "steps", "batch"), [("own_loop", 20, 32), ("nnx_loop", 100, 32)]
 )
@@ -68,6 +69,7 @@ def fixture_program(tmp_path, monkeypatch):
         yield tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", [own_arrays, own_method])
 def test_a_run_on_own_arrays_reports_its_accuracy(
     example, program, monkeypatch, capsys
@@ -82,6 +84,7 @@ def test_a_run_on_own_arrays_reports_its_accuracy(
     assert ("features: (100, " in printed) == (example is own_arrays)
 
 
+@pytest.mark.slow
 def test_an_own_augmentation_is_trained_with(program, monkeypatch, capsys):
     del program
     fields = own_augmentation.FIELDS | TINY | {"train.num_steps": 2}
@@ -96,6 +99,7 @@ def test_an_own_augmentation_is_trained_with(program, monkeypatch, capsys):
     assert np.sum(np.asarray(erased) == 0.5) == 2 * 2 * 3
 
 
+@pytest.mark.slow
 def test_an_own_backbone_is_trained_and_loaded(program, monkeypatch, capsys):
     del program
     own = {"encoder.width": 8, "encoder.backbone": own_backbone.Network}
@@ -154,6 +158,7 @@ def write_pictures(folder, count=6):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_from_weights_begins_at_their_features(program, monkeypatch, capsys):
     """After a step of learning rate 0 the features are those of the weights."""
     backbone = Backbone(*golden.small_resnet())
@@ -174,6 +179,7 @@ def test_a_run_from_weights_begins_at_their_features(program, monkeypatch, capsy
     assert float(found[1]) > 0.9
 
 
+@pytest.mark.slow
 def test_the_nearest_image_is_the_one_that_shows_the_same(program, capsys):
     folder = write_pictures(program / "photos")
     picture = Image.open(folder / "3.png")

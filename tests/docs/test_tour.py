@@ -83,6 +83,7 @@ def fixture_tiny(tmp_path, monkeypatch) -> Path:
     return tmp_path / "tour"
 
 
+@pytest.mark.slow
 def test_every_cell_runs_shows_its_figures_and_writes_its_files(notebook, tiny):
     done = nbclient.NotebookClient(notebook, timeout=None).execute()
     assert all(cell.execution_count for cell in code_cells(done))

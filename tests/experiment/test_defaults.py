@@ -163,6 +163,7 @@ def test_the_estimate_of_memory_is_linear_in_the_pixels():
     assert small > 64 * 64 * 3 * 4
 
 
+@pytest.mark.slow
 def test_a_run_stores_what_was_chosen_and_keeps_it_when_it_is_resumed(
     tmp_path, monkeypatch, capfd
 ):

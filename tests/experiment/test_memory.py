@@ -48,6 +48,7 @@ def test_a_step_that_surely_fits_is_not_compiled_and_the_bound_is_one(
     assert bound >= used.temp_size_in_bytes > 2**18
 
 
+@pytest.mark.slow
 def test_the_proposed_settings_fit(arrays, monkeypatch):
     made = experiment(arrays)
     limited(monkeypatch, 2.0**24)
@@ -117,6 +118,7 @@ def test_settings_are_the_largest_that_fit(limit, expected, monkeypatch):
         assert part in text
 
 
+@pytest.mark.slow
 def test_a_compiled_step_gives_the_same_numbers(arrays, tmp_path, monkeypatch):
     fields = FIELDS | {"data.path": str(arrays), "batch_norm": "global"}
     rows = []

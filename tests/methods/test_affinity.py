@@ -161,6 +161,7 @@ def test_eval_scores_repelled_pairs_with_unchanged_running_statistics():
     assert all(jax.tree.leaves(moved))
 
 
+@pytest.mark.slow
 def test_joint_norm_normalizes_repelled_pairs_with_negatives():
     losses = {}
     for regressor_norm in ("separate", "joint"):

@@ -2,6 +2,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from logo_jax.methods.base import Batch
 from logo_jax.methods.multi_crop import encode, split_views
@@ -28,6 +29,7 @@ def test_views_of_a_batch_are_the_global_crops_then_the_local_ones():
     assert [view.mean().item() for view in split] == [0.0, 1.0, 2.0, 3.0]
 
 
+@pytest.mark.slow
 def test_encoding_views_together_equals_encoding_one_after_the_other():
     rng = np.random.default_rng(0)
     sizes = (4, 4, 2, 2, 2, 4)

@@ -41,6 +41,7 @@ def trained(trainer, labels, steps=3):
     return jax.device_get((state, metrics))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["moco", "byol", "logo_simsiam", "logo_swav_joint"])
 def test_the_network_trains_as_without_the_classifier(name):
     """Equal up to rounding: the compiler may fuse the two programs differently."""
@@ -133,6 +134,7 @@ def flops(num_classes):
     return lowered.cost_analysis()["flops"]
 
 
+@pytest.mark.slow
 def test_it_costs_under_two_percent_of_a_step():
     without, found = flops(0), flops(10)
     assert without < found < 1.02 * without

@@ -37,6 +37,7 @@ def test_prototypes_keep_their_directions_and_get_unit_length():
     np.testing.assert_allclose(kernel(prepared), kernel(state), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_frozen_prototypes_are_normalized_and_change_only_later():
     trainer = cases.Trainer(cases.swav(cases.PER_DEVICE, tx=cases.freezing(2)))
     state = trainer.init()

@@ -51,6 +51,7 @@ def test_patches_are_squares_of_pixels_in_rows():
     np.testing.assert_array_equal(patches[1, 1, 2], images[1, 2:4, 4:6].ravel())
 
 
+@pytest.mark.slow
 def test_crops_of_several_sizes_are_encoded_by_the_same_parameters():
     params = init(tiny())
     features = [
@@ -132,6 +133,7 @@ def test_bfloat16_keeps_parameters_and_features_in_float32():
         assert all(kind in line.split("=")[0] for line in found), found
 
 
+@pytest.mark.slow
 def test_remat_keeps_less_for_the_gradient_and_changes_none():
     plain, repeating = tiny(), tiny(remat=True)
     params = init(plain)

@@ -66,6 +66,7 @@ def workers(rounds, slow=6):
     return started
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rounds", "targets"),
     [
@@ -82,6 +83,7 @@ def test_processes_end_if_some_of_them_compile_their_first_step(rounds, targets)
     assert ended(started) == ([0] * len(rounds), [f"{line}resume"] * len(rounds))
 
 
+@pytest.mark.slow
 def test_all_processes_of_a_loop_stop_at_the_same_step():
     started = workers([1, 1], slow=30)
     started[1].send_signal(signal.SIGINT)
@@ -91,6 +93,7 @@ def test_all_processes_of_a_loop_stop_at_the_same_step():
     assert "stopped by SIGINT after step " in lines[0]
 
 
+@pytest.mark.slow
 def test_a_later_step_that_takes_long_in_one_process_is_waited_for():
     """Nothing of these steps is saved, so no process may end before they are."""
     started = workers([1, 3 * 10**6], slow=9)

@@ -101,6 +101,7 @@ def test_each_processs_devices_are_together_in_the_mesh():
     assert [device.id for device in mesh.devices] == [0, 1, 4, 5, 2, 3, 6, 7]
 
 
+@pytest.mark.slow
 def test_two_processes_resume_a_run_of_one_and_resume_it_again_after_a_signal(
     arrays, tmp_path
 ):

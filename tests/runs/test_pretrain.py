@@ -170,6 +170,7 @@ def process_state():
     }
 
 
+@pytest.mark.slow
 def test_arrays_are_trained_on_and_recognized(tmp_path):
     """The run resumes with equal arrays only; nothing else in the process changes."""
     rng = np.random.default_rng(0)
@@ -312,6 +313,7 @@ except logo_jax.InputError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_notebook_trains_interrupts_and_resumes_with_the_same_numbers(
     arrays, tmp_path
 ):

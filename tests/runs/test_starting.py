@@ -126,6 +126,7 @@ def test_a_run_that_starts_again_refuses_other_weights(run, arrays, tmp_path):
         logo_jax.pretrain(**call, **fields)
 
 
+@pytest.mark.slow
 def test_from_takes_the_whole_state_with_a_schedule_of_its_own(run, arrays, tmp_path):
     """Only the step and the counts of the learning rate's schedule begin at 0."""
     fields = BASELINE | {"data.path": str(arrays), "train.num_steps": 6}

@@ -45,6 +45,7 @@ def on_disk(tmp_path_factory):
     return config, whole
 
 
+@pytest.mark.slow
 def test_a_run_stopped_and_resumed_in_a_bucket_equals_one_on_disk(bucket, on_disk):
     config, whole = on_disk
     with open_run(config, bucket, quiet=True) as run:
