@@ -98,12 +98,12 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
 
     config.data = ConfigDict()
     # tfds, folder (of images, or a list of them), npz (arrays in files), huggingface (a
-    # saved data set), photographs (of the quickstart), or arrays (passed to
-    # logo_jax.pretrain, which also sets data.name)
+    # saved data set), canvases (written by prepare --canvas), photographs (of the
+    # quickstart), or arrays (passed to logo_jax.pretrain, which also sets data.name)
     config.data.source = "tfds"
     config.data.name = "cifar10"  # tfds: name of the data set
     # folder: the folder, or several divided by commas; npz: folder of train.npz and
-    # val.npz; huggingface: folder of a saved data set
+    # val.npz; huggingface: folder of a saved data set; canvases: folder of them
     config.data.path = ""
     # folder: a table of images, .csv, .tsv, .txt, .jsonl or .parquet, or several, with
     # commas between; paths in it start from data.path, or from the folder of the table

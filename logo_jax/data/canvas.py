@@ -46,11 +46,13 @@ def canvas_size(source: ImageSource, side: int) -> Size:
     A canvas is an array of fixed size in whose upper left corner one image is stored.
 
     Args:
-        source: image source whose images are stored.
+        source: image source whose images are stored. If they were reduced to a canvas
+            before, it has an attribute `canvas`, the (height, width) of that one.
         side: largest height and largest width of the canvas, in pixels. Each is smaller
             if it is known that no image is that high or wide.
     """
-    height, width = source.largest or (side, side)
+    reduced = getattr(source, "canvas", None)
+    height, width = reduced or source.largest or (side, side)
     return min(side, height), min(side, width)
 
 
@@ -67,7 +69,7 @@ def read_canvases(source: ImageSource, ids: np.ndarray, canvas: Size) -> Canvase
     labels = np.empty(len(ids), np.int32)
     for row, record in enumerate(records):
         try:
-            pixels, sizes[row] = decode_to_canvas(record.image, canvas, record.decoding)
+            pixels, sizes[row] = decode_record(record, canvas)
         except DecodeError:
             failed[row] = True
             record, (pixels, sizes[row]) = _next_decodable(
@@ -76,6 +78,15 @@ def read_canvases(source: ImageSource, ids: np.ndarray, canvas: Size) -> Canvase
         images[row, : pixels.shape[0], : pixels.shape[1]] = pixels
         labels[row] = class_of(record)
     return Canvases(images, sizes, failed, labels)
+
+
+def decode_record(record: Record, canvas: Size) -> tuple[Pixels, Size]:
+    """Decodes an image, downscales it to a canvas and returns its original size.
+
+    As `decode_to_canvas`, also for an image that was reduced before.
+    """
+    pixels, size = decode_to_canvas(record.image, canvas, record.decoding)
+    return pixels, record.size or size
 
 
 def zeros(records: Sequence[Record], count: int, size: Size) -> np.ndarray:
@@ -90,7 +101,7 @@ def _next_decodable(
     for step in range(1, len(source)):
         (record,) = source.records([(i + step) % len(source)])
         try:
-            return record, decode_to_canvas(record.image, canvas, record.decoding)
+            return record, decode_record(record, canvas)
         except DecodeError:
             continue
     raise DecodeError(f"{source.name(i)} and all other images cannot be decoded")
@@ -145,7 +156,7 @@ def read_eval_crops(
 
 def _square(record: Record, resize: int, crop: int) -> Pixels:
     if resize:
-        return center_crop(record.image, resize, crop, record.decoding)
+        return center_crop(record.image, resize, crop, record.decoding, record.size)
     return decode(record.image, decoding=record.decoding)[0]
 
 

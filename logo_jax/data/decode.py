@@ -162,7 +162,11 @@ def _resized(
 
 
 def center_crop(
-    image: Stored, resize: int, crop: int, decoding: Decoding = DEFAULT_DECODING
+    image: Stored,
+    resize: int,
+    crop: int,
+    decoding: Decoding = DEFAULT_DECODING,
+    original: Size | None = None,
 ) -> Pixels:
     """Resizes an image and cuts its center crop, [crop, crop, c].
 
@@ -172,6 +176,8 @@ def center_crop(
             bicubic filter.
         crop: side of the center crop in pixels, <= resize.
         decoding: how the image is decoded.
+        original: (height, width) of the original image, if `image` is a reduced one:
+            the crop shows the same part of it, with its aspect ratio.
 
     Raises:
         DecodeError: if the image cannot be decoded.
@@ -179,7 +185,8 @@ def center_crop(
     Source: pytorch/vision@torchvision/transforms: Resize(resize, BICUBIC), then
         CenterCrop(crop), with the same rounding.
     """
-    pixels, (height, width) = decode(image, decoding=decoding)
+    pixels, size = decode(image, decoding=decoding)
+    height, width = original or size
     short = min(height, width)
     height, width = int(resize * height / short), int(resize * width / short)
     resized = _resized(pixels, (height, width), Image.Resampling.BICUBIC)

@@ -12,6 +12,7 @@ from logo_jax.data.sources.base import (
     ImageSource,
     class_of,
 )
+from logo_jax.data.sources.canvases import CanvasSource
 from logo_jax.data.sources.folder import FolderSource
 from logo_jax.data.sources.huggingface import HuggingFaceSource
 from logo_jax.data.splits import first_of_each_class
@@ -20,6 +21,7 @@ Labels = Int[np.ndarray, " n"]
 
 MOST_LISTED = 1000  # images that a result file lists by number and by name
 _READ_AT_ONCE = 1000
+_WITH_LABELS = (ArraySource, CanvasSource, FolderSource, HuggingFaceSource)
 
 
 class Amount(NamedTuple):
@@ -96,7 +98,7 @@ def labels_of(images: ImageSource) -> Labels:
             f"{images.origin} has several labels per image, but this needs one; use "
             "--protocol=svm without --labels, or other images"
         )
-    if isinstance(images, ArraySource | FolderSource | HuggingFaceSource):
+    if isinstance(images, _WITH_LABELS):
         known = images.labels if images.num_classes else None
         return np.full(len(images), NO_LABEL) if known is None else known
     starts = range(0, len(images), _READ_AT_ONCE)

@@ -7,6 +7,7 @@ import numpy as np
 
 from logo_jax.data.load import ExperimentData
 from logo_jax.data.sources.base import ArraySource, ImageSource, Subset
+from logo_jax.data.sources.canvases import CanvasSource
 from logo_jax.data.sources.folder import FolderSource
 from logo_jax.data.sources.huggingface import HuggingFaceSource
 
@@ -18,7 +19,8 @@ def fingerprint(data: ExperimentData) -> Fingerprint:
 
     The parts are "train", "bank" (if it is not the training set) and "queries". The
     checksum is that of the names of files relative to their folder and of their labels,
-    in order; of arrays, that of their values; of a TFDS data set, that of its name and
+    in order; of arrays, that of their values; of canvases, also that of their values,
+    as they were written; of a TFDS data set, that of its name and
     classes. No file of an image is read.
 
     Args:
@@ -53,6 +55,8 @@ def _checksum(images: ImageSource) -> int:
             return zlib.crc32(labels.tobytes(), pixels)
         case HuggingFaceSource():
             return images.checksum()
+        case CanvasSource():
+            return images.crc32
         case Subset():
             ids = images.ids.astype(np.int64).tobytes()
             return zlib.crc32(ids, _checksum(images.source))

@@ -41,9 +41,10 @@ def read_header(record: Record) -> Header | None:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             pass  # damaged, or read by another reader
     try:
-        _, (height, width) = decode(record.image, decoding=record.decoding)
+        _, size = decode(record.image, decoding=record.decoding)
     except DecodeError:
         return None
+    height, width = record.size or size
     kind = "pixels" if isinstance(record.image, np.ndarray) else "encoded"
     return Header(kind, height, width)
 

@@ -20,6 +20,7 @@ from logo_jax.data.sources.base import (
     ImageSource,
     Subset,
 )
+from logo_jax.data.sources.canvases import is_written, load_canvases
 from logo_jax.data.sources.columns import parse_columns
 from logo_jax.data.sources.folder import (
     HOLD_OUT,
@@ -89,13 +90,14 @@ class DataLocation:
     """Location of the images of an experiment.
 
     Attributes:
-        source: "tfds", "folder", "npz", "huggingface", "photographs", or "arrays" for
-            images that the caller of `logo_jax.pretrain` has in memory.
+        source: "tfds", "folder", "npz", "huggingface", "canvases", "photographs", or
+            "arrays" for images that the caller of `logo_jax.pretrain` has in memory.
         name: for "tfds", the name of the data set; for "arrays", a description of the
             images with a checksum.
         path: for "folder", the folder, or several divided by commas; for "npz", the
             folder of `train.npz` and `val.npz` or `test.npz`, or a single file; for
-            "huggingface", the folder of a saved data set.
+            "huggingface", the folder of a saved data set; for "canvases", the folder
+            that `prepare --canvas` wrote.
         data_dir: for "tfds", the folder of prepared data sets; TFDS's default if empty.
         classes: for "folder", a file that lists the sub-folders to keep; all if empty.
         label_pattern: for "folder", a regular expression whose group is the class in
@@ -153,7 +155,7 @@ class DataLocation:
         names = dict.fromkeys(("tfds", "arrays"), self.name)
         titles = names | {
             "folder": self.list or self.path,
-            **dict.fromkeys(("npz", "huggingface"), self.path),
+            **dict.fromkeys(("npz", "huggingface", "canvases"), self.path),
         }
         return titles.get(self.source, self.source)
 
@@ -428,6 +430,8 @@ def locate_dataset(dataset: str) -> dict[str, str]:
         return {"source": "tfds", "name": dataset}
     if is_saved(path):
         return {"source": "huggingface", "path": dataset}
+    if is_written(path):
+        return {"source": "canvases", "path": dataset}
     names = files_with_suffix(path, ".npz")
     archives = [name.removesuffix(".npz") for name in names]
     source = "npz" if find_splits(archives)["train"] else "folder"
@@ -491,6 +495,21 @@ def _huggingface(location: DataLocation) -> ExperimentData:
     return _with_bank(*splits)
 
 
+def _canvases(location: DataLocation) -> ExperimentData:
+    if not location.path:
+        raise ValueError(
+            "source='canvases' needs path, the folder that python -m logo_jax.prepare "
+            "--canvas wrote; set config.data.path"
+        )
+    if location.decoding.dtype:
+        raise ValueError(
+            f"{location.path} has colors of 8 bits; leave out config.data.channels, "
+            "dtype, value_range and reader, or use another source"
+        )
+    found = load_canvases(existing_folder(location.path))
+    return ExperimentData(*found)
+
+
 def _folder_splits(location: DataLocation) -> FolderSplits:
     decoding = location.decoding
     if location.list:
@@ -519,6 +538,10 @@ def _one_folder(path: Path, location: DataLocation) -> FolderSplits:
         raise ValueError(
             f"{path} has a data set of Hugging Face; use "
             "--config.data.source=huggingface"
+        )
+    if is_written(path):
+        raise ValueError(
+            f"{path} has reduced images; use --config.data.source=canvases"
         )
     if location.layout == "auto" and not classes and not location.label_pattern:
         columns = parse_columns(location.columns)
@@ -587,6 +610,7 @@ _LOADERS: dict[str, Callable[[DataLocation], ExperimentData]] = {
     "folder": _folder,
     "npz": _npz,
     "huggingface": _huggingface,
+    "canvases": _canvases,
     "photographs": _photographs,
     "arrays": _arrays,
 }

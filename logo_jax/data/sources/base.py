@@ -51,11 +51,14 @@ class Record(NamedTuple):
             integer array [c] with 1 (shown), 0 (not counted) or -1 (not shown) for
             each class.
         decoding: how the image is decoded.
+        size: (height, width) of the original image in pixels, if `image` is a reduced
+            one; otherwise None.
     """
 
     image: Stored
     label: int | np.ndarray
     decoding: Decoding = DEFAULT_DECODING
+    size: tuple[int, int] | None = None
 
     @property
     def pixel(self) -> tuple[int, np.dtype]:
@@ -181,6 +184,7 @@ class Subset:
         self.origin = origin
         self.num_classes = source.num_classes
         self.largest = source.largest
+        self.canvas = getattr(source, "canvas", None)
         self.class_names = getattr(source, "class_names", ())
         self.notes = getattr(source, "notes", ())
 
@@ -209,6 +213,8 @@ class Joined:
         self.num_classes = self.sources[0].num_classes
         sizes = {source.largest for source in self.sources}
         self.largest = sizes.pop() if len(sizes) == 1 else None
+        canvases = {getattr(source, "canvas", None) for source in self.sources}
+        self.canvas = canvases.pop() if len(canvases) == 1 else None
         self._ends = np.cumsum([len(source) for source in self.sources])
 
     def __len__(self) -> int:
