@@ -25,6 +25,7 @@ from logo_jax.configs import base, base_imagenet
 def get_config(variant: str = "logo") -> ConfigDict:
     config = base.get_config("simsiam")
     config.data.name = "coco"
+    config.data.canvas = 640  # the longest side of its images: none is reduced
     config.data.batch_size = 256
     config.crops.global_crops = (2, 224, (0.4, 1.0))
     config.crops.local_crops = (2, 96, (0.05, 0.4))

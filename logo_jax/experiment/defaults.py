@@ -6,7 +6,7 @@ fields open:
 
     field                    value
     data.canvas              the longest side of the images, rounded up to a multiple of
-                             16, from 32 to 512 px
+                             16, from 32 to 640 px; for larger images 512 px
     crops.global_crops       side: 0.7 of the typical short side, rounded down to a
                              multiple of 32, from 64 to 224 px; for images below 96 px,
                              32 or 64 px. Of a crop of the mean area, 0.7, that is 0.84
@@ -171,7 +171,8 @@ def choose(
 
 def _choose_sizes(choice: _Choice, facts: Facts) -> None:
     canvas = 16 * -(-facts.longest // 16)
-    choice.settle("data.canvas", min(max(canvas, 32), 512))
+    # to reduce an image takes longer than to decode one of this size (performance.md)
+    choice.settle("data.canvas", max(canvas, 32) if canvas <= 640 else 512)
     size = facts.short if facts.short < 96 else round(0.7 * facts.short)
     size = 32 * min(max(size // 32, 1), 7)
     size = choice.side("crops.global_crops", size)

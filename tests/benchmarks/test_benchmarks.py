@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import canvas, input, knn, pillow_crops, step, transfer
+from benchmarks import canvas, input, knn, pillow_crops, reduced, step, transfer
 from tests.augment.specs import spec
 
 _LEFT_AS_IT_IS = spec(flip_prob=0.0, jitter_prob=0.0, grayscale_prob=0.0)
@@ -82,12 +82,22 @@ def test_canvas_reports_loss_and_cost_of_every_side_and_filter(capsys):
     assert report["cuts"][0]["bytes"] == 64 * 64 * 3
 
 
+def test_reduced_compares_the_files_with_both_formats(capsys):
+    small = ["--size", "50", "40", "--canvases", "64", "--images=2"]
+    reduced.main([*small, "--boxes=1", "--rounds=1"])
+    rows = _last_line(capsys.readouterr().out)["rows"]
+    assert [row["stored"] for row in rows] == ["files", "uint8", "jpeg"]
+    files, pixels, jpeg = (row["psnr"]["area 1"][0] for row in rows)
+    assert files == pixels > jpeg > 30  # 50 px are not reduced
+    assert all(row["images/s"] > 0 and row["kB"] > 0 for row in rows)
+
+
 def test_a_canvas_is_lossless_for_an_image_that_fits():
     fits = [canvas.Fit(64, "bilinear"), canvas.Fit(48, "bilinear")]
     found = canvas.decibels(_encoded(_noise(50, 64)), fits, count=2)
-    for stored, reduced in zip(*(found[fit].values() for fit in fits), strict=True):
+    for stored, scaled in zip(*(found[fit].values() for fit in fits), strict=True):
         assert min(stored) > 58.9
-        assert max(reduced) < 40
+        assert max(scaled) < 40
 
 
 def test_scaling_by_the_jpeg_decoder_does_not_shift_pixels():

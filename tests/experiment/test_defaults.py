@@ -41,6 +41,7 @@ def chosen(facts, variant="logo", most=MANY, **fields):
         (160, 200, (96, 48), "imagenet", 208),
         (256, 320, (160, 64), "imagenet", 320),
         (375, 500, (224, 96), "imagenet", 512),  # ImageNet: as in the paper
+        (480, 640, (224, 96), "imagenet", 640),  # COCO
         (3000, 4000, (224, 96), "imagenet", 512),
     ],
 )
