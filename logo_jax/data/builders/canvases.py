@@ -102,7 +102,7 @@ def _write_part(
     found: list[_Part] = []
 
     def read(i: int) -> _Part:
-        ids = np.arange(count)[starts[i] : starts[i] + _READ_AT_ONCE]
+        ids = np.arange(starts[i], min(starts[i] + _READ_AT_ONCE, count))
         return _read_few(source, ids, canvas, encode)
 
     with (
