@@ -2,12 +2,14 @@
 
     python -m benchmarks.ahead OUT.jsonl [--configs=cifar10_moco,...] [--level=default]
     python -m benchmarks.ahead OUT.jsonl --page
+    python -m benchmarks.ahead OUT.jsonl --hosts
     python -m benchmarks.ahead NEW.jsonl --compare=OLD.jsonl
 
 Each step is a line of OUT.jsonl, written when it has been compiled; a step that has its
 line is not compiled again, so the command can be stopped and repeated. `--page` prints
-the table of docs/performance.md, `--compare` the figures that differ by more than 1 %
-between two files, for example of two versions of jax. No figure is a measurement.
+the table of docs/performance.md, `--hosts` what hosts must read for steps that take the
+compiler's floor, and `--compare` the figures that differ by more than 1 % between two
+files, for example of two versions of jax. No time of a step is a measurement.
 Needs pip install -e ".[tpu,aot-cuda]", in an environment of its own.
 """
 
@@ -43,6 +45,12 @@ COLUMNS = (
     ("floor, ms", "floor", 1e-3, ".3g"),
     ("compilation, processor s", "compilation", 1, ".0f"),
 )
+# Images that one core reads in a second, measured by benchmarks.reduced: by the side of
+# the canvas, from files and from stored pixels.
+READ = {
+    "files": {512: 782, 640: 404},
+    "pixels": {256: 5921, 512: 1952, 640: 882},
+}
 # compilation time depends on the machine
 COMPARED = ("num_bytes", "code", "flops", "moved", "instructions", "seconds", "summed")
 
@@ -122,6 +130,31 @@ def page(rows: dict[tuple, dict]) -> Iterator[str]:
         yield " | ".join(["", *cells, ""]).strip()
 
 
+def hosts(rows: dict[tuple, dict]) -> Iterator[str]:
+    """Yields the lines of a table of the images that hosts must read.
+
+    Its rows are the steps of configs whose images are decoded while training. All
+    devices of a target take a step in the floor of its time.
+    """
+    titles = (
+        *("config", "target, level", "floor, ms", "images/s", "GB/s to the devices"),
+        *("canvas", "cores: files", "cores: pixels", "cores: pixels on 256 px"),
+    )
+    yield " | ".join(["", *titles, ""]).strip()
+    yield "|---" * len(titles) + "|"
+    for _, row in sorted(rows.items()):
+        data = parse(configs.load(row["config"], row["fields"]).to_dict()).data
+        if not row["config"].startswith(("imagenet100", "coco")) or "floor" not in row:
+            continue
+        rate, side = data.batch_size / row["floor"], data.canvas
+        transferred = rate * data.num_bytes((side, side)) / 1e9
+        sources = (("files", side), ("pixels", side), ("pixels", 256))
+        cores = [f"{rate / READ[kind][canvas]:.1f}" for kind, canvas in sources]
+        cells = [row["config"], f"{row['target']}, {row['level']}"]
+        cells += [f"{1e3 * row['floor']:.3g}", f"{rate:,.0f}", f"{transferred:.3g}"]
+        yield " | ".join(["", *cells, str(side), *cores, ""]).strip()
+
+
 def differences(old: dict[tuple, dict], new: dict[tuple, dict]) -> Iterator[str]:
     """Yields a line for each figure that differs by more than 1 %.
 
@@ -149,11 +182,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--level", choices=tuple(LEVELS), default="O0")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--page", action="store_true")
+    parser.add_argument("--hosts", action="store_true")
     parser.add_argument("--compare", type=pathlib.Path)
     flags = parser.parse_args(arguments)
     rows = read(flags.out)
-    if flags.page or flags.compare:
-        lines = page(rows) if flags.page else differences(read(flags.compare), rows)
+    if flags.page or flags.hosts or flags.compare:
+        if flags.compare:
+            lines = differences(read(flags.compare), rows)
+        else:
+            lines = page(rows) if flags.page else hosts(rows)
         print("\n".join(lines))
         return
     fields = dict(each.split("=", 1) for each in flags.set)

@@ -46,6 +46,18 @@ def test_the_page_has_no_times_of_level_o0(rows, capsys):
     assert "| - | 40 | - |" in lines[3]
 
 
+def test_hosts_must_read_the_images_of_steps_that_take_the_floor(tmp_path, capsys):
+    row = {"config": "coco_moco", "target": "v5e:2x4", "level": "O0", "fields": {}}
+    rows = [row | {"floor": 0.064}, row | {"floor": 1.0, "config": "cifar10_moco"}]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    ahead.main([str(file), "--hosts"])
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    # 256 images in 64 ms, on canvases of 3 x 640 x 640 bytes; CIFAR is in memory
+    cells = "64 | 4,000 | 4.92 | 640 | 9.9 | 4.5 | 0.7 |"
+    assert lines == [f"| coco_moco | v5e:2x4, O0 | {cells}"]
+
+
 def test_figures_that_moved_are_compared(rows, tmp_path, capsys):
     file, _ = rows
     old = tmp_path / "old.jsonl"
