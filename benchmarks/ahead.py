@@ -2,20 +2,25 @@
 
     python -m benchmarks.ahead OUT.jsonl [--configs=cifar10_moco,...] [--level=default]
     python -m benchmarks.ahead OUT.jsonl --page
+    python -m benchmarks.ahead OUT.jsonl [--configs=...] --level=lowered
     python -m benchmarks.ahead OUT.jsonl --hosts
+    python -m benchmarks.ahead OUT.jsonl --runs
     python -m benchmarks.ahead NEW.jsonl --compare=OLD.jsonl
 
 Each step is a line of OUT.jsonl, written when it has been compiled; a step that has its
 line is not compiled again, so the command can be stopped and repeated. `--page` prints
-the table of docs/performance.md, `--hosts` what hosts must read for steps that take the
-compiler's floor, and `--compare` the figures that differ by more than 1 % between two
-files, for example of two versions of jax. No time of a step is a measurement.
+the table of docs/performance.md, `--hosts` what hosts must read for steps that take
+their floor, `--runs` the operations of whole runs, and `--compare` the figures that
+differ by more than 1 % between two files, for example of two versions of jax. The level
+`lowered` only counts operations, which takes seconds; its floor is that of matrix
+products. No time of a step is a measurement.
 Needs pip install -e ".[tpu,aot-cuda]", in an environment of its own.
 """
 
 import argparse
 import datetime
 import importlib.metadata
+import itertools
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -26,13 +31,17 @@ from logo_jax.data.load import ExperimentData
 from logo_jax.experiment import make_spec, parse
 from logo_jax.experiment.ahead import (
     LEVELS,
+    AheadStep,
     compile_ahead,
     floor_seconds,
     known_images,
+    lower_ahead,
+    lowered_flops,
 )
 from logo_jax.parallel.targets import find_target
 
 TARGETS = ("v5e:2x2", "v6e:2x2", "h100")
+LOWERED = "lowered"  # no compilation
 BASES = ("cifar10", "stl10", "imagenet100", "coco")
 # columns of the page: title, key of a row, divisor, format
 COLUMNS = (
@@ -73,7 +82,10 @@ def compiled(config: str, target: str, level: str, fields: dict[str, str]) -> di
         steps_per_epoch=images.count // data.batch_size,
         num_classes=images.num_classes,
     )
-    step = compile_ahead(spec, found, images, level)
+    if level == LOWERED:
+        step = AheadStep(0, flops=lowered_flops(lower_ahead(spec, found, images)))
+    else:
+        step = compile_ahead(spec, found, images, level)
     dtype = spec.config.encoder.dtype
     versions = ("jax", "libtpu" if found.chip.extra == "tpu" else "jax-cuda13-plugin")
     return vars(step) | {
@@ -83,6 +95,9 @@ def compiled(config: str, target: str, level: str, fields: dict[str, str]) -> di
         "fields": fields,
         "dtype": dtype,
         "floor": max(floor_seconds(step, found, dtype)),
+        "devices": found.mesh.devices.size,
+        "images": images.count * spec.config.train.num_epochs,
+        "batch_size": data.batch_size,
         "summed": sum(size for _, size in step.exchanges.values()),
         "date": datetime.date.today().isoformat(),
         "versions": {name: importlib.metadata.version(name) for name in versions},
@@ -155,6 +170,26 @@ def hosts(rows: dict[tuple, dict]) -> Iterator[str]:
         yield " | ".join(["", *cells, str(side), *cores, ""]).strip()
 
 
+def runs(rows: dict[tuple, dict]) -> Iterator[str]:
+    """Yields the lines of a table of the operations of whole runs, at least so long.
+
+    >>> row = {"config": "c", "target": "h100", "level": "lowered", "fields": {}}
+    >>> row |= {"flops": 2e12, "floor": 0.036, "devices": 1}
+    >>> list(runs({("c",): row | {"images": 1e6, "batch_size": 100}}))[-1]
+    '| c | h100, lowered | 20.0 | 1.0 | 0.020 | 0.1 |'
+    """
+    titles = ("config", "target, level", "GFLOP per image", "million images", "EFLOP")
+    yield " | ".join(["", *titles, "hours, at least", ""]).strip()
+    yield "|---" * (len(titles) + 1) + "|"
+    for _, row in sorted(rows.items()):
+        flops = row["flops"] * row["devices"] / row["batch_size"]  # per image
+        hours = row["images"] / row["batch_size"] * row["floor"] / 3600
+        cells = [row["config"], f"{row['target']}, {row['level']}"]
+        cells += [f"{flops / 1e9:.1f}", f"{row['images'] / 1e6:.1f}"]
+        cells += [f"{flops * row['images'] / 1e18:.3f}", f"{hours:.1f}"]
+        yield " | ".join(["", *cells, ""]).strip()
+
+
 def differences(old: dict[tuple, dict], new: dict[tuple, dict]) -> Iterator[str]:
     """Yields a line for each figure that differs by more than 1 %.
 
@@ -174,24 +209,26 @@ def differences(old: dict[tuple, dict], new: dict[tuple, dict]) -> Iterator[str]
                 yield f"{name}: {figure} {a:.4g} -> {b:.4g} ({change})"
 
 
+TABLES = {"page": page, "hosts": hosts, "runs": runs}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--configs", default=",".join(published()))
     parser.add_argument("--targets", default=",".join(TARGETS))
-    parser.add_argument("--level", choices=tuple(LEVELS), default="O0")
+    parser.add_argument("--level", choices=(*LEVELS, LOWERED), default="O0")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
-    parser.add_argument("--page", action="store_true")
-    parser.add_argument("--hosts", action="store_true")
+    for table in TABLES:
+        parser.add_argument(f"--{table}", action="store_true")
     parser.add_argument("--compare", type=pathlib.Path)
     flags = parser.parse_args(arguments)
     rows = read(flags.out)
-    if flags.page or flags.hosts or flags.compare:
-        if flags.compare:
-            lines = differences(read(flags.compare), rows)
-        else:
-            lines = page(rows) if flags.page else hosts(rows)
-        print("\n".join(lines))
+    printed = [make(rows) for name, make in TABLES.items() if getattr(flags, name)]
+    if flags.compare:
+        printed.append(differences(read(flags.compare), rows))
+    if printed:
+        print(*itertools.chain(*printed), sep="\n")
         return
     fields = dict(each.split("=", 1) for each in flags.set)
     for config in flags.configs.split(","):

@@ -40,7 +40,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from logo_jax import _cli
+from logo_jax import _cli, zoo
 from logo_jax.augment.color import AugmentSpec
 from logo_jax.augment.multi_crop import prepare_eval
 from logo_jax.experiment import classifier_folder, pretrained
@@ -158,9 +158,11 @@ def read(
         ValueError: if the source cannot be read, or the run does not have the seed, the
             step or the encoder.
     """
+    source = zoo.located(source)
     if not source.exists():
         raise FileNotFoundError(
-            f"{source} does not exist; give the folder of a run or a file"
+            f"{source} does not exist; give the folder of a run, a file, or a name of "
+            f"the zoo: {', '.join(zoo.names())}"
         )
     of_run = {"seed": seed, "step": step, "encoder": encoder}
     if classifier_folder.is_classifier(source):
@@ -375,7 +377,7 @@ def _parser() -> _cli.Parser:
         "source",
         metavar="SOURCE",
         type=_cli.path,
-        help="run or weights file to convert",
+        help="run, weights file, or name of the zoo to convert",
     )
     parser.add_argument(
         "--to",

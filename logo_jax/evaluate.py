@@ -2,6 +2,7 @@
 
     python -m logo_jax.evaluate --workdir=runs/quickstart --protocol=knn [--dataset=DIR]
     python -m logo_jax.evaluate --workdir=DIR --weights=FILE --config=NAME
+    python -m logo_jax.evaluate --workdir=DIR --weights=cifar10-resnet18w16-moco-logo
 
 Prints a table of the results and writes them, with everything that defines the
 protocol (splits, settings, resolution, versions), to WORKDIR/evaluations/NAME.json.
@@ -15,7 +16,7 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from logo_jax import _cli, protocols
+from logo_jax import _cli, protocols, zoo
 from logo_jax.data import few_labels
 from logo_jax.evaluation.metrics import METRICS
 from logo_jax.experiment.pretrained import ENCODERS
@@ -28,6 +29,8 @@ ENCODER = ("weights", "dataset", "resize", "crop", "untrained", "step", "encoder
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line: evaluates, prints one line per value, writes one file."""
     options = _parser().parse(arguments)
+    if known := zoo.find(options.weights or ""):
+        options.weights, options.config = known.weights, options.config or known.config
     _cli.keep_compiled_code()
     with preemption.PreemptionHandler() as stop:
         with _cli.input_errors():
@@ -99,7 +102,8 @@ def _parser() -> _cli.Parser:
         metavar="FILE",
         type=_cli.path,
         help="safetensors file of a backbone with torchvision's tensor names, to "
-        "evaluate instead of the run's checkpoint; needs --config",
+        "evaluate instead of the run's checkpoint; needs --config. Or a name of the "
+        "zoo, which has a config",
     )
     parser.add_config(
         "config with the encoder, image size and normalization of --weights"

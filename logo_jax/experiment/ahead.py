@@ -121,6 +121,17 @@ def compile_ahead(
         images: the images of the step.
         level: level of optimization, one of `LEVELS`.
     """
+    lowered = lower_ahead(spec, target, images)
+    start = time.process_time()
+    try:
+        compiled = compile_at(lowered, level)
+    except jax.errors.JaxRuntimeError as error:
+        return _refused(error)
+    return _described(lowered, compiled, time.process_time() - start)
+
+
+def lower_ahead(spec: ExperimentSpec, target: Target, images: KnownImages) -> Any:
+    """Returns the step of a config as it is passed to the compiler of a target."""
     several = len(spec.schedule.seeds) > 1
     examples = example_shapes(
         spec.config.data.batch_size,
@@ -130,13 +141,7 @@ def compile_ahead(
         batch_sharding(target.mesh, several),
     )
     step = compiled_step(spec, target.mesh)
-    lowered = traced_step(spec, step, target.mesh, examples).lower()
-    start = time.process_time()
-    try:
-        compiled = compile_at(lowered, level)
-    except jax.errors.JaxRuntimeError as error:
-        return _refused(error)
-    return _described(lowered, compiled, time.process_time() - start)
+    return traced_step(spec, step, target.mesh, examples).lower()
 
 
 def compile_at(lowered: Any, level: str) -> Any:
@@ -180,7 +185,7 @@ def _described(lowered: Any, compiled: Any, compilation: float) -> AheadStep:
     return AheadStep(
         num_bytes=step_bytes(compiled),
         code=used.generated_code_size_in_bytes,
-        flops=cost.get("flops") or _flops(lowered),
+        flops=cost.get("flops") or lowered_flops(lowered),
         moved=cost.get("bytes accessed") or moved_bytes(text),
         exchanges=exchanges,
         loops=any(each.is_in_a_loop for each in found),
@@ -191,8 +196,8 @@ def _described(lowered: Any, compiled: Any, compilation: float) -> AheadStep:
     )
 
 
-def _flops(lowered: Any) -> float:
-    """Returns the operations of a program before the compiler's optimizations.
+def lowered_flops(lowered: Any) -> float:
+    """Returns a device's operations of a program, before a compiler optimizes it.
 
     `lowered.cost_analysis()` would need a device of the program's platform.
     """

@@ -13,6 +13,7 @@ from flax import struct
 
 from logo_jax.augment.color import AugmentSpec
 from logo_jax.augment.multi_crop import prepare_eval
+from logo_jax import zoo
 from logo_jax.configs import base, base_imagenet
 from logo_jax.data import readers
 from logo_jax.data.canvas import decode_failure, read_eval_crops
@@ -191,10 +192,12 @@ def load_image_encoder(
     std: Sequence[float] | None = None,
     unpickle: bool = False,
 ) -> ImageEncoder:
-    """Loads the encoder of a run, or of a file of weights.
+    """Loads the encoder of a run, of a file of weights, or of the zoo.
 
     Args:
-        source: folder of a run; or of a classifier, whose encoder was fine-tuned; or a
+        source: folder of a run; or a name of the zoo, such as
+            "cifar10-resnet18w16-moco-logo" (`logo_jax.zoo.names()`), which has its own
+            sizes, mean and std; or of a classifier, whose encoder was fine-tuned; or a
             safetensors file of a ResNet or vision transformer with the tensor names of
             torchvision, timm or another program that `interop.pretrained_files` knows;
             or a folder of Hugging Face transformers.
@@ -219,11 +222,16 @@ def load_image_encoder(
             encoder, or an argument does not apply to the source.
     """
     path = as_path(source)
+    given = {"resize": resize, "crop": crop}
+    if known := zoo.find(source):
+        path = known.weights
+        given = {x: y if y is not None else getattr(known, x) for x, y in given.items()}
+        mean, std = mean or known.mean, std or known.std
     if not path.exists():
         raise FileNotFoundError(
-            f"{path} does not exist; give the folder of a run, or a file of weights"
+            f"{path} does not exist; give the folder of a run, a file of weights, or a "
+            f"name of the zoo: {', '.join(zoo.names())}"
         )
-    given = {"resize": resize, "crop": crop}
     sizes = {name: value for name, value in given.items() if value is not None}
     of_file = {"mean": mean, "std": std}
     of_run = {"step": step, "seed": seed, "encoder": encoder}

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from logo_jax import zoo
 from logo_jax.experiment import pretrained
 from logo_jax.experiment.measured import completed
 from logo_jax.experiment.spec import ExperimentSpec, make_spec
@@ -189,7 +190,7 @@ def _from_step_0(state: TrainState) -> TrainState:
 
 
 def _existing(source: str, field: str) -> Path:
-    path = as_path(source)
+    path = zoo.located(as_path(source))
     if not path.exists():
         raise FileNotFoundError(
             f"{field} does not exist; give the folder of a run"
