@@ -40,6 +40,8 @@ def write_report(arguments: Sequence[str]) -> None:
     _cli.keep_compiled_code()
     out = options.out or options.workdirs[0] / "report"
     with _cli.input_errors():
+        for run in options.workdirs:
+            workdir.read_config(run)  # raises if it is not the folder of a run
         _cli.require_new(out, options.overwrite)
         run_report.write_report(
             options.workdirs,

@@ -60,6 +60,7 @@ def load(
         plain = name.to_dict() if isinstance(name, ConfigDict) else dict(name)
         config = ConfigDict(plain).lock()
     overrides = _with_own_method(config, dict(overrides or {}))
+    _refuse_other_method(config, overrides.get("method.name"))
     groups = dict(_groups(config))
     for field, value in overrides.items():
         _require_field(groups, field)
@@ -107,6 +108,17 @@ def _with_own_method(config: ConfigDict, overrides: dict[str, Any]) -> dict[str,
             {key: _of_any_type(value) for key, value in group.items()} | {"name": name}
         )
     return overrides
+
+
+def _refuse_other_method(config: ConfigDict, name: Any) -> None:
+    """Raises an error if an override replaces the method by another of the library."""
+    own = config.get("method", {}).get("name", name)
+    if name not in (None, own):
+        raise ValueError(
+            f"config.method.name={name} cannot replace {own}, because methods differ "
+            "in their fields; use a config of that method, such as configs/"
+            "cifar10_moco.py, or the import path of a method of your own"
+        )
 
 
 def _of_any_type(value: Any) -> Any:
@@ -286,9 +298,11 @@ def find(name: str) -> pathlib.Path:
     known = _known()
     key = name.removeprefix("configs/").removesuffix(".py")
     if key not in known:
+        nearest = difflib.get_close_matches(key, known, n=1)
         raise FileNotFoundError(
-            f"{name!r} is neither a file nor one of logo_jax's configs; give a path, "
-            f"or one of {', '.join(known)}"
+            f"{name!r} is neither a file nor one of logo_jax's configs; "
+            + (f"the nearest is {nearest[0]}; " if nearest else "")
+            + f"give a path, or one of {', '.join(known)}"
         )
     return known[key]
 
@@ -298,5 +312,5 @@ def _known() -> dict[str, pathlib.Path]:
     return {
         file.relative_to(FOLDER).with_suffix("").as_posix(): file
         for file in sorted(FOLDER.rglob("*.py"))
-        if file.name != "__init__.py"
+        if not file.name.startswith(("__init__", "base"))
     }

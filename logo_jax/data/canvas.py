@@ -165,7 +165,8 @@ def _require_same_size(shape: Sequence[int], first: Sequence[int], which: str) -
         raise ValueError(
             f"{which} is {shape[0]}x{shape[1]}, another is {first[0]}x{first[1]}; "
             "to use images of different sizes, set resize and crop (--resize and "
-            "--crop, or config.monitor.resize and .crop), e.g. to 256 and 224"
+            "--crop, or config.monitor.resize and .crop) to the side of the crops that "
+            "the encoder was trained on, such as 32 or 224"
         )
 
 

@@ -96,7 +96,10 @@ def _choose(
     _, fields = choose(config, facts, most_images)
     height, width = np.median(sizes, axis=0).astype(int) if len(sizes) else ("?", "?")
     count = f"{facts.num_images:,} images of about {height}x{width} px"
-    values = ", ".join(f"{field}={value}" for field, value in fields.items())
+    unused = "train.num_epochs" if typed.train.num_steps else ""
+    values = ", ".join(
+        f"{field}={value}" for field, value in fields.items() if field != unused
+    )
     return fields, (
         f"chosen for {count} and {memory / GIB:.3g} GiB of memory per device "
         f"(--config.FIELD=VALUE sets another value):\n  {values}"

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from logo_jax import zoo
 from logo_jax.augment.color import AugmentSpec
 from logo_jax.augment.multi_crop import prepare_eval
-from logo_jax import zoo
 from logo_jax.configs import base, base_imagenet
 from logo_jax.data import readers
 from logo_jax.data.canvas import decode_failure, read_eval_crops
@@ -28,6 +28,7 @@ from logo_jax.data.sources.base import (
     Record,
     with_kept_values,
 )
+from logo_jax.data.sources.tables import is_table
 from logo_jax.evaluation.features import Features, extract_batches
 from logo_jax.experiment import classifier_folder, pretrained
 from logo_jax.experiment.config import parse
@@ -76,6 +77,12 @@ class ImageEncoder:
     decoding: Decoding = struct.field(pytree_node=False, default=DEFAULT_DECODING)
     step: int | None = struct.field(pytree_node=False, default=None)
 
+    def __repr__(self) -> str:
+        numbers = sum(np.size(leaf) for leaf in jax.tree.leaves(self.variables))
+        sizes = f"resize={self.resize}, crop={self.crop}"
+        name = type(self.module).__name__
+        return f"ImageEncoder({name} of {numbers:,} numbers, {self.source}, {sizes})"
+
     def apply(self, images: Any) -> jax.Array:
         """Computes the features of images that are already resized and cropped.
 
@@ -110,8 +117,8 @@ class ImageEncoder:
         Args:
             images: a uint8 array [n, h, w, 3], or an array of the channels and the type
                 of the run's images; a sequence of such images of any sizes; a sequence
-                of paths of image files; or the path of a folder, whose files are taken
-                in the order of their paths.
+                of paths of image files; the path of one; or the path of a folder, whose
+                files are taken in the order of their paths.
             batch_size: number of images per batch, over all devices.
 
         Returns:
@@ -349,6 +356,9 @@ def image_source(images: Images, decoding: Decoding = DEFAULT_DECODING) -> Image
         ValueError: if there are no images, or they are of another kind or type.
     """
     if isinstance(images, str | Path):
+        path = local_path(images) if "," not in str(images) else None
+        if path and path.is_file() and not is_table(path):
+            return _ImageList((path,), decoding)
         return load_unsplit(str(images), decoding=decoding)
     if isinstance(images, np.ndarray | jax.Array):
         return ArraySource(images, origin="the array of images", decoding=decoding)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -294,7 +295,7 @@ def _best_lines(folder: Path, config: TrainConfig) -> list[str]:
     command += " --encoder=ema" if metric.startswith("ema/") else ""
     return [
         f"the best {metric} is {best[metric]:.2f} %, of step {best['step']}, which is "
-        f"kept: python -m logo_jax.{command}"
+        f"kept: {_python()} -m logo_jax.{command}"
     ]
 
 
@@ -363,9 +364,16 @@ def _last_lines(folder: Path, *, can_evaluate: bool) -> list[str]:
     lines = [f"done; wrote {', '.join(_written(folder))} to {name}"]
     if can_evaluate:  # there are labels
         command = f"evaluate --workdir={shlex.quote(name)} --protocol=knn"
-        lines += [f"next, evaluate the encoder: python -m logo_jax.{command}"]
+        lines += [f"next, evaluate the encoder: {_python()} -m logo_jax.{command}"]
     command = f"report {shlex.quote(name)}"
-    return [*lines, f"next, draw a report: python -m logo_jax.{command}"]
+    return [*lines, f"next, draw a report: {_python()} -m logo_jax.{command}"]
+
+
+def _python() -> str:
+    """The command that starts this Python, also if its environment is not activated."""
+    own, found = Path(sys.executable).absolute(), shutil.which("python")
+    is_own = found is not None and Path(found).absolute().parent == own.parent
+    return "python" if is_own else shlex.quote(_shown(own))
 
 
 def _shown(folder: Path) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -105,7 +106,10 @@ def test_the_command_as_typed_trains_on_a_prepared_data_set(data_dir, tmp_path):
     *_, wrote, evaluate, report = done.stderr.splitlines()
     assert wrote.endswith("metrics.jsonl, tensorboard/ to runs/cifar10_simsiam")
     assert evaluate.endswith("--workdir=runs/cifar10_simsiam --protocol=knn")
-    assert report.endswith("python -m logo_jax.report runs/cifar10_simsiam")
+    assert report.endswith(" -m logo_jax.report runs/cifar10_simsiam")
+    word = report.split(": ")[1].split()[0]  # this Python, whatever PATH has
+    found = shutil.which(word, path=os.environ["PATH"]) or tmp_path / word
+    assert pathlib.Path(found).parent == pathlib.Path(sys.executable).parent
     assert rows(tmp_path / "runs" / "cifar10_simsiam")[-1]["step"] == 2
 
 

@@ -197,6 +197,7 @@ def test_bad_input_is_reported_in_one_line(run, tmp_path, capsys):
     (tmp_path / "there").mkdir()
     flags = (run, "--no_images")
     assert "config.json" in refused(capsys, tmp_path)
+    assert "not the folder of a run" in refused(capsys, tmp_path / "none")
     assert "--overwrite" in refused(capsys, *flags, f"--out={tmp_path / 'there'}")
     assert "once" in refused(capsys, run, run)
     out = f"--out={tmp_path / 'new'}"

@@ -96,6 +96,7 @@ REFUSED = [
     ),
     ("seed.x", 8, "unknown field config.seed.x; the nearest is config.seed"),
     ("", 8, "unknown field config.; the nearest is"),
+    ("method.name", "byol", "config.method.name=byol cannot replace moco"),
 ]
 
 
@@ -110,6 +111,13 @@ def test_the_error_for_a_wrong_value_or_name_is_one_line(field, given, message):
 def test_the_error_for_an_unknown_variant_lists_all_variants():
     with pytest.raises(ValueError, match="variant 'nosuch' must be one of baseline, "):
         configs.load("folder:nosuch")
+
+
+def test_the_error_for_an_unknown_config_names_the_nearest_one_that_can_be_trained():
+    with pytest.raises(FileNotFoundError, match="the nearest is quickstart;") as error:
+        configs.load("quikstart")
+    assert "cifar10_moco, " in str(error.value)
+    assert "base" not in str(error.value)
 
 
 def test_a_file_of_the_user_is_run_again_at_each_load(tmp_path, monkeypatch):

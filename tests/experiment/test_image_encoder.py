@@ -74,6 +74,10 @@ def test_images_of_every_kind_have_the_same_features(run, images, tmp_path):
     kinds = (jax.numpy.asarray(images), list(images), files, list(map(str, files)))
     for kind in (*kinds, tmp_path, str(tmp_path)):
         np.testing.assert_allclose(encoder(kind), expected, rtol=1e-5, atol=1e-6)
+    one = encoder(str(files[1]))
+    np.testing.assert_allclose(one, expected[1:2], rtol=1e-5, atol=1e-6)
+    assert len(repr(encoder)) < 200  # not the weights
+    assert "step 2" in repr(encoder)
 
 
 def test_images_of_several_sizes_are_resized_and_cropped(run, images):
@@ -129,7 +133,9 @@ def test_wrong_arguments_are_errors_with_one_line(run, images, tmp_path):
         (lambda: logo_jax.load_encoder(tmp_path / "none"), "none does not exist"),
         (lambda: logo_jax.load_encoder(tmp_path), "not the folder of a run"),
         (lambda: logo_jax.load_encoder(run, mean=(0, 0, 0)), "mean does not apply"),
-        (lambda: encoder(images.astype(np.float32)), "must be uint8"),
+        (lambda: encoder(images / 255), r"must be uint8 .* \(255 \* images\).round"),
+        (lambda: encoder(images.transpose(0, 3, 1, 2)), r"transpose\(0, 2, 3, 1\)"),
+        (lambda: encoder(images[0]), r"images\[None\]"),
         (lambda: encoder([images]), r"uint8 array \[h, w, 3\], got uint8 \[5, 12"),
         (lambda: encoder([]), "is empty"),
         (lambda: encoder([tmp_path / "x.png"]), "x.png is not a file"),

@@ -253,7 +253,7 @@ def _checked_images(images: np.ndarray, origin: str, decoding: Decoding) -> np.n
     elif images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
             f"{origin}: images must be uint8 [n, h, w, 3] with 0 for black and 255 for "
-            f"white, {got}{_as_they_are(images)}"
+            f"white, {got}{_remedy(images)}"
         )
     if images.size == 0:
         raise ValueError(
@@ -267,13 +267,24 @@ def _checked_images(images: np.ndarray, origin: str, decoding: Decoding) -> np.n
         raise ValueError(f"{origin}: {error}") from error
 
 
-def _as_they_are(images: np.ndarray) -> str:
-    """The fields with which images are used as they are."""
-    if images.ndim != 4 or images.dtype.kind not in "uif":
+def _remedy(images: np.ndarray) -> str:
+    """How to convert images, or the fields with which they are used as they are."""
+    if images.dtype.kind not in "uif":
+        return ""
+    if images.ndim == 3 and images.shape[-1] == 3:
+        return "; one image is images[None]"
+    if images.ndim != 4:
         return ""
     channels = images.shape[-1]
-    field = "dtype=auto" if channels == 3 else f"channels={channels}"
-    return f"; to use them as they are, set config.data.{field}"
+    if channels > 4 and images.shape[1] in (1, 3, 4):
+        return "; put the channels last: images.transpose(0, 2, 3, 1)"
+    in_config = "to train on them as they are, set config.data."
+    if channels != 3:
+        return f"; {in_config}channels={channels}"
+    if images.dtype.kind == "f":
+        by = "values from 0 to 1 become bytes by (255 * images).round().astype('uint8')"
+        return f"; {by}; {in_config}dtype=auto"
+    return f"; {in_config}dtype=auto"
 
 
 def with_kept_values(values: np.ndarray, dtype: str) -> np.ndarray:
