@@ -49,7 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "std": subject.augment.std,
         "sha256": hashlib.sha256(content).hexdigest(),
         "results": {
-            name: {key: report[key] for key in ("protocol", "values", "splits")}
+            name: {
+                "protocol": report["protocol"],
+                "values": {key: round(x, 2) for key, x in report["values"].items()},
+                "splits": report["splits"],
+            }
             for name, report in reports.items()
         },
     }

@@ -66,7 +66,8 @@ def find(source: str | Path) -> ZooEncoder | None:
     if path.name not in names() or path.exists():
         return None
     found = json.loads((FOLDER / f"{path.name}.json").read_text(encoding="utf-8"))
-    return ZooEncoder(path.name, **found)
+    statistics = {x: tuple(found[x]) for x in ("mean", "std")}
+    return ZooEncoder(**{"name": path.name} | found | statistics)
 
 
 def located(source: Path) -> Path:

@@ -67,7 +67,7 @@ def test_a_name_is_taken_by_commands_and_a_path_of_that_name_comes_first(
     for tensor, values in torchvision.read_safetensors(zoo.find(name).weights).items():
         np.testing.assert_array_equal(values, again[tensor])
     (tmp_path / name).mkdir()
-    with pytest.raises(ValueError, match="checkpoint|config"):
+    with pytest.raises(FileNotFoundError, match="not the folder of a run"):
         logo_jax.load_encoder(name)
 
 
