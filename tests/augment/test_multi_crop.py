@@ -188,6 +188,7 @@ def test_each_view_is_changed_with_its_own_probability_and_independently():
     assert np.abs(correlations).max() < 4 / np.sqrt(600)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("local_crops", [_LOCAL, dataclasses.replace(_LOCAL, count=0)])
 def test_a_second_policy_that_is_the_first_changes_nothing(local_crops):
     policy = dataclasses.replace(_NOTHING, flip_prob=0.5, grayscale_prob=0.5)

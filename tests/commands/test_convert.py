@@ -56,6 +56,7 @@ def refused(capsys, *arguments):
     return line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("to", "name"),
     [("torchvision", "w.safetensors"), ("huggingface", "w")],

@@ -182,6 +182,7 @@ def test_few_labels_are_the_bank_and_the_training_images(folder, capsys):
     assert gridded["labels"] == probed["labels"]
 
 
+@pytest.mark.slow
 def test_transfer_holds_out_a_fifth_and_reports_the_metric_asked_for(folder):
     report = evaluated(folder, "--protocol=transfer", "--metric=mean_per_class")
     assert report["splits"] == {"train": 32, "val": 8, "test": 16}

@@ -110,6 +110,7 @@ def records(folder):
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "variant"), [("cifar10_moco", "logo"), ("cifar10_simsiam", "multicrop")]
 )
@@ -228,6 +229,7 @@ def refused(capfd, *arguments):
     return line
 
 
+@pytest.mark.slow
 def test_training_through_tfds_never_imports_tensorflow(arrays, tmp_path):
     from logo_jax.prepare import prepare
 

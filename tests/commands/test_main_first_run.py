@@ -82,6 +82,7 @@ def rows(folder):
     return list(map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()))
 
 
+@pytest.mark.slow
 def test_the_command_as_typed_trains_on_a_prepared_data_set(data_dir, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "logo_jax.main", *COMMAND, *FIELDS],

@@ -50,6 +50,7 @@ def damage(file):
     file.write_bytes(file.read_bytes()[:100])
 
 
+@pytest.mark.slow
 def test_streamed_and_on_device_runs_are_bit_equal_even_if_resumed(images, tmp_path):
     resident = run(folder_config(images, "on_device"), tmp_path / "resident")
     config = folder_config(images, **{"data.threads": 3})
@@ -97,6 +98,7 @@ def test_evaluate_gives_the_knn_of_the_training_run(images, tmp_path):
     assert values == wanted
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_on_other_data_sets_too(images, tmp_path):
     config = folder_config(images, **{"monitor.knn": ((1, 0.1),)})
     folder, arrays = tmp_path / "run", tmp_path / "arrays"

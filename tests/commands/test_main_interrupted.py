@@ -68,6 +68,7 @@ def test_a_damaged_checkpoint_is_skipped_and_a_run_with_no_other_is_refused(
     assert "starting again from step 0" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_with_one_line_and_keeps_earlier_checkpoints(
     arrays, tmp_path, capfd
 ):
@@ -79,11 +80,15 @@ def test_a_full_disk_ends_the_run_with_one_line_and_keeps_earlier_checkpoints(
     shutil.copy(tmp_path / "claimed" / "config.json", folder)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     capfd.readouterr()
+    cached = "jax_persistent_cache_min_compile_time_secs"
+    shortest = jax.config.values[cached]
+    jax.config.update(cached, 1e9)  # no half of an entry of the cache
     resource.setrlimit(resource.RLIMIT_FSIZE, (8000, hard))
     try:
         code = run_main(config, folder)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        jax.config.update(cached, shortest)
     errors = [x for x in capfd.readouterr().err.splitlines() if "resumed" not in x]
     assert code == 2
     assert errors[-1].startswith("error: a checkpoint cannot be written to")
@@ -95,6 +100,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_keeps_earlier_checkpoints(
     assert "resumed from step 2 of 4" in err2
 
 
+@pytest.mark.slow
 def test_sigterm_saves_the_step_and_ends_the_command(arrays, tmp_path, capfd):
     """A thread sends the signal when the run has written a line of metrics."""
     changes = {"train.num_steps": 10**6, "monitor.knn_every_steps": 0}

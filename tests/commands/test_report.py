@@ -135,6 +135,7 @@ def test_a_page_has_every_figure_and_is_self_contained(run, tmp_path, capsys):
     assert "1 x cpu" in page.text
 
 
+@pytest.mark.slow
 def test_figures_without_their_data_are_omitted_with_a_reason(
     run, arrays, tmp_path, capsys
 ):

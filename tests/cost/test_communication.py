@@ -71,6 +71,7 @@ def test_released_logo_exchanges_the_encoders_gradient_twice():
     } | permuted(4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_devices", [2, 4])
 def test_simsiam_logo_exchanges_no_keys_and_as_much_on_any_number_of_devices(
     num_devices,

@@ -98,6 +98,7 @@ def test_all_crops_have_the_configs_aspect_ratio():
     assert [spec.aspect for spec in specs.values()] == [(0.5, 3.0)] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [f"{HERE}:darken", darken])
 def test_the_crops_of_a_run_have_the_second_policy_and_the_change_of_ones_own(extra):
     config = base.get_config("simsiam").to_dict()

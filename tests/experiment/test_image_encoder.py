@@ -42,6 +42,7 @@ def fixture_images():
     return np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3), np.uint8)
 
 
+@pytest.mark.slow
 def test_a_run_gives_the_features_that_evaluations_use(run, images):
     config = workdir.read_config(run)
     source = ArraySource(images, origin="images")
@@ -112,6 +113,7 @@ def test_an_encoder_is_a_pytree_whose_apply_can_be_compiled(run, images):
     np.testing.assert_allclose(passed(encoder, images), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_file_of_torchvision_s_format_gives_torchvision_s_features(tmp_path):
     features = golden.load("resnet_features.npz")
     module, images, _ = golden.RESNETS["resnet18"]

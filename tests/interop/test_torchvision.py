@@ -28,6 +28,7 @@ def golden_backbone(name):
     return Backbone(module, golden.formula_weights(layers, shapes))
 
 
+@pytest.mark.slow
 def test_a_converted_resnet_gives_torchvisions_features(backbone):
     name, resnet = backbone
     file = golden.load("resnet_features.npz")

@@ -184,6 +184,7 @@ def test_joint_norm_normalizes_repelled_pairs_with_negatives():
     np.testing.assert_allclose(losses["joint"], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("splits", [1, 2])
 def test_joint_norm_makes_every_positive_depend_on_negatives(splits):
     regressor = heads.Regressor(8, 2, norm=cases.Norms(None, splits).of_all)

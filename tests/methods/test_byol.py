@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import optax
+import pytest
 
 from logo_jax.losses import negative_cosine
 from logo_jax.methods import SimSiam
@@ -17,6 +18,7 @@ def test_byol_is_a_base_method():
     assert isinstance(cases.byol(), BaseMethod)
 
 
+@pytest.mark.slow
 def test_target_moves_after_each_step_by_that_steps_momentum():
     trainer = cases.one_device("byol")  # its momentum is a cosine from 0.5 in 8 steps
     state = trainer.init()
@@ -33,6 +35,7 @@ def test_target_moves_after_each_step_by_that_steps_momentum():
         assert_close(jax.device_get(state.memory[TARGET_ENCODER]), expected)
 
 
+@pytest.mark.slow
 def test_byol_whose_target_keeps_nothing_is_simsiam():
     byol = cases.byol(cases.PER_DEVICE, momentum=optax.constant_schedule(0.0))
     simsiam = SimSiam(byol.encoder, byol.predictor, byol.tx, byol.pair_weights)
@@ -42,6 +45,7 @@ def test_byol_whose_target_keeps_nothing_is_simsiam():
     assert_close(a_metrics, b_metrics)
 
 
+@pytest.mark.slow
 def test_encoder_sees_the_views_that_predict_and_target_only_their_targets():
     method = cases.byol(cases.PER_DEVICE, pairing="one_way")
     trainer = cases.Trainer(method)

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+import pytest
 
 from tests.contracts import cases
 
@@ -26,12 +27,14 @@ def repulsion_momentum(**fields):
     return sizes
 
 
+@pytest.mark.slow
 def test_repulsion_has_no_gradient_in_the_first_step_only():
     first, *rest = repulsion_momentum(reset_norm=False)
     assert first == 0
     assert min(rest) > 0
 
 
+@pytest.mark.slow
 def test_a_reset_norm_stops_the_repulsion_at_the_start_of_each_epoch():
     sizes = repulsion_momentum(reset_norm=True, steps_per_epoch=2)
     assert sizes[0] == sizes[2] == 0

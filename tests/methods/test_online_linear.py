@@ -65,6 +65,7 @@ def simsiam_on(num_devices):
     return cases.Trainer(with_linear(cases.simsiam()), num_devices)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_devices", [1, 4])
 def test_images_without_a_label_are_ignored_on_any_device(num_devices):
     labels = [

@@ -94,6 +94,7 @@ def loss_after(trainer, state):
     return trainer.run(stretched(state), 1)[1]["loss"]
 
 
+@pytest.mark.slow
 def test_a_full_queue_is_used_for_codes_from_its_start_on(queued):
     trainer, state, expected_of = queued
     state = state.replace(step=np.int32(5))

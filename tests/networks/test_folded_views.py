@@ -2,6 +2,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax.nnx import bridge
 
 from logo_jax.methods.multi_crop import encode
@@ -20,6 +21,7 @@ class Noting(nn.Module):
         return jnp.concatenate([nn.Dense(2)(x.mean((1, 2))), mode], axis=-1)
 
 
+@pytest.mark.slow
 def test_views_are_encoded_as_one_batch_with_the_modules_own_variables():
     folded = FoldedViews(ConvNeXt())
     variables = folded.init(jax.random.key(0), IMAGES[0], train=False)

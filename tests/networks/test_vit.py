@@ -73,6 +73,7 @@ def test_sizes_that_do_not_fit_are_refused(fields, message):
         jax.eval_shape(lambda: init(tiny(**fields)))
 
 
+@pytest.mark.slow
 def test_weights_are_initialized_as_in_moco_v3():
     params = init(tiny(width=64))
     channels = 128

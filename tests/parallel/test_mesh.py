@@ -15,6 +15,7 @@ from tests.commands.test_main import fixture_arrays, tiny_config
 __all__ = ["fixture_arrays"]
 
 
+@pytest.mark.slow
 def test_a_step_does_not_depend_on_jaxs_kind_of_random_keys(arrays):
     """With "rbg" keys have other shapes, and every number would be another one."""
     config = tiny_config("cifar10_simsiam", "baseline", arrays)

@@ -161,6 +161,7 @@ def test_two_processes_resume_a_run_of_one_and_resume_it_again_after_a_signal(
     assert len(rows) > len(expected) >= 4
 
 
+@pytest.mark.slow
 def test_a_failing_process_ends_the_others(arrays, tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / workdir.CONFIG_FILE).write_text(json.dumps({"seed": 0}))

@@ -54,6 +54,7 @@ def fixture_whole(run, tmp_path_factory):
         return folder, tuned(run, folder)
 
 
+@pytest.mark.slow
 def test_the_best_setting_is_trained_on_all_labels_and_tested_once(whole):
     folder, result = whole
     assert result.values == {"finetune/top1": 100.0, "finetune/top5": 100.0}
@@ -98,6 +99,7 @@ def test_the_classifier_of_the_folder_gives_the_tested_scores(run, whole, tmp_pa
         logo_jax.load_encoder(whole[0] / "classifier", step=3)
 
 
+@pytest.mark.slow
 def test_a_stopped_evaluation_gives_the_same_bits(run, whole, tmp_path):
     assert tuned(run, tmp_path, stop=StopAt(5)) is None  # in the first setting
     assert tuned(run, tmp_path, stop=StopAt(14)) is None  # in the second

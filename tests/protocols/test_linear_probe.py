@@ -83,6 +83,7 @@ def rows(folder):
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.slow
 def test_it_learns_separable_classes_and_resumes_after_a_stop(run, tmp_path):
     before = jax.device_get(run[1])
     values = probed(run, tmp_path / "whole")

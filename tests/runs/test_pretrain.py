@@ -66,6 +66,7 @@ def interrupt(folder, number=signal.SIGINT):
     return thread
 
 
+@pytest.mark.slow
 def test_a_call_and_the_command_are_one_run(arrays, tmp_path, capfd):
     """Equal rows and states; and each resumes what the other began."""
     called, commanded = tmp_path / "called", tmp_path / "commanded"
@@ -87,6 +88,7 @@ def test_a_call_and_the_command_are_one_run(arrays, tmp_path, capfd):
     assert folder.config == run.config
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_saved_and_the_same_call_resumes_it(
     arrays, tmp_path, capfd
 ):

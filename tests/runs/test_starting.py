@@ -46,6 +46,7 @@ def fixture_file(backbone, tmp_path):
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_a_files_backbone_is_that_of_the_encoder_and_the_momentum_encoder(
     seeds, backbone, file
@@ -89,6 +90,7 @@ def restored(folder):
         return checkpoints.restore_latest(like)[1]
 
 
+@pytest.mark.slow
 def test_a_run_from_weights_begins_with_their_accuracy_and_resumes_without_them(
     run, arrays, tmp_path, capfd
 ):
@@ -113,6 +115,7 @@ def test_a_run_from_weights_begins_with_their_accuracy_and_resumes_without_them(
         logo_jax.pretrain(**call, **fields)
 
 
+@pytest.mark.slow
 def test_a_run_that_starts_again_refuses_other_weights(run, arrays, tmp_path):
     fields = BASELINE | {"data.path": str(arrays), "encoder.weights": str(run.workdir)}
     call = {"config": CONFIG, "workdir": tmp_path / "second", "quiet": True}

@@ -92,6 +92,7 @@ class _StopAt(PreemptionHandler):
         return self._left <= 0
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_was_killed_at_any_object_is_none(bucket):
     state = {"a": jnp.arange(6.0), "b": jnp.ones((2, 3))}
     with CheckpointManager(bucket) as checkpoints:
