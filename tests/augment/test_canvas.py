@@ -55,6 +55,7 @@ def _squeezed(image, side):
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(19, 27), (19, 32), (40, 1), (1, 1)])
 def test_crops_do_not_depend_on_the_canvas_outside_their_image(size):
     image = _noise(*size)
@@ -74,6 +75,7 @@ def test_crops_of_an_image_on_a_canvas_are_those_of_the_image_alone(size):
         np.testing.assert_allclose(actual, expected, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(250, 190), (40, 200)])
 def test_crops_of_a_squeezed_image_are_nearly_those_of_the_original(size):
     image = _blurred_photograph(*size)

@@ -64,6 +64,7 @@ def _to_planes(image):
     return jnp.asarray(np.asarray(image).transpose(2, 0, 1), jnp.float32) / 255.0
 
 
+@pytest.mark.slow
 def test_views_have_the_sizes_and_counts_of_their_specs():
     global_views, local_views = _views(_images(), _IDS)
     assert global_views.shape == (4, 2, 12, 12, 3)
@@ -80,6 +81,7 @@ def test_no_local_crops_is_an_empty_array(size):
     np.testing.assert_allclose(views[0], expected[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_crops_of_one_size_are_the_crops_of_two_passes():
     same_size = dataclasses.replace(_LOCAL, size=_GLOBAL.size)
     together = _views(_images(), _IDS, augment=_NOTHING, local_crops=same_size)
@@ -105,6 +107,7 @@ def test_permuting_the_batch_permutes_its_views():
         np.testing.assert_array_equal(actual, expected[order])
 
 
+@pytest.mark.slow
 def test_views_of_an_example_do_not_depend_on_the_rest_of_its_batch():
     views = _views(_images(), _IDS)
     alone = _views(_images()[2:3], _IDS[2:3])

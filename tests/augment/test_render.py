@@ -55,6 +55,7 @@ def _views(key, images, ids):
     return make_views(key, images, sizes, ids, **_CROPS, **how)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [7, 32])
 def test_one_by_one_renders_the_same_crops_as_all_at_once(size):
     forms = (

@@ -149,6 +149,7 @@ def test_step_reports_flops_memory_speed_and_the_matrix_product(capsys):
     assert others["matrix_gflops"] > 0
 
 
+@pytest.mark.slow
 def test_transfer_compares_each_strength_with_the_best_and_with_scikit_learn():
     data = transfer.gaussian((60, 4, 3), condition=10.0)
     report = transfer.compare(*data, np.array([11, 22]), [1e-4, 1e-8])

@@ -155,6 +155,7 @@ def test_the_difference_is_measured_on_the_written_file(folder, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_one_of_several_seeds_is_converted(run, tmp_path, capsys):
     folder = tmp_path / "run"
     state = jax.tree.map(lambda x: jnp.asarray(np.stack([x, x + 1])), run[1])

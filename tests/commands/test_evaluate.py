@@ -164,6 +164,7 @@ def test_cached_features_are_probed_at_a_grid_of_settings(folder):
     assert report["values"]["linear/top5"] == 100
 
 
+@pytest.mark.slow
 def test_few_labels_are_the_bank_and_the_training_images(folder, capsys):
     # without --knn there are as many neighbors as labeled images, at most
     report = evaluated(folder, "--labels=1", "--labels_seed=2")
@@ -237,6 +238,7 @@ def fixture_weights(resnet, arrays, tmp_path):
     return [*flags, *(f"--config.{k}={v}" for k, v in fields.items())], tensors
 
 
+@pytest.mark.slow
 def test_a_file_with_torchvisions_names_is_the_same_encoder(resnet, weights, tmp_path):
     folder, (flags, tensors) = resnet[0], weights
     save_file(tensors, tmp_path / "w.safetensors")
@@ -246,6 +248,7 @@ def test_a_file_with_torchvisions_names_is_the_same_encoder(resnet, weights, tmp
     assert report["encoder"] == f"w.safetensors, crc32 {crc:08x}"
 
 
+@pytest.mark.slow
 def test_files_of_one_name_and_other_content_have_probes_of_their_own(
     resnet, weights, tmp_path
 ):

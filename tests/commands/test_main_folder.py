@@ -176,6 +176,7 @@ def test_images_of_several_sizes_need_a_size_for_evaluation(images):
         experiment(config)
 
 
+@pytest.mark.slow
 def test_too_many_damaged_files_stop_the_run_after_a_checkpoint(images, tmp_path):
     config = folder_config(images, **{"data.max_corrupt": 0.06, "train.num_steps": 40})
     folder = tmp_path / "run"

@@ -62,6 +62,7 @@ def compiled(name):
     return state, program, program.as_text()
 
 
+@pytest.mark.slow
 @needs_libtpu
 @pytest.mark.parametrize("name", METHODS)
 def test_a_tpu_overwrites_the_state_in_place(name):

@@ -63,6 +63,7 @@ def test_rolled_negatives_are_not_gathered():
     assert found["all-gather"] == HEALTH + SCORES
 
 
+@pytest.mark.slow
 def test_released_logo_exchanges_the_encoders_gradient_twice():
     again = num_bytes(state_of("logo_moco").params[ENCODER])
     assert bytes_by_kind(exchanges("logo_moco", 4)) == {
@@ -93,6 +94,7 @@ def test_devices_wait_for_one_sum_a_gradient_step_and_one_of_metrics(
     assert kinds.count("all-reduce") == gradient_steps + 1
 
 
+@pytest.mark.slow
 def test_global_batch_norm_adds_five_vectors_a_layer_and_view():
     """Mean and variance in the forward pass, and three vectors in the backward pass."""
     name = "logo_simsiam_joint"

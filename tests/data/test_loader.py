@@ -69,6 +69,7 @@ def test_streamed_and_resident_batches_are_the_same(source, seeds):
     np.testing.assert_array_equal(examples.labels, examples.ids >= 6)  # class b
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{"threads": 1}, {"threads": 5}, {"workers": 2}])
 def test_threads_and_processes_change_nothing(source, how):
     assert_same(batches_of(streamed(source, **how)), batches_of(streamed(source)))
@@ -112,6 +113,7 @@ def pid_of(i):
     return os.getpid()
 
 
+@pytest.mark.slow
 def test_reader_processes_outlive_the_signals_of_a_terminal_or_a_scheduler():
     reading = read_ahead(pid_of, range(200), workers=2)
     pids = {next(reading) for _ in range(2)}
@@ -132,6 +134,7 @@ def test_the_end_of_a_reader_process_is_raised_as_an_error():
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_a_stopped_reading_leaves_no_process_and_no_thread(source):
     before = set(threading.enumerate())
     for how in ({"threads": 2}, {"workers": 2}):

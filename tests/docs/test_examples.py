@@ -122,6 +122,7 @@ class Pixels(nn.Module):
         return images[..., 0].reshape(*images.shape[:-3], -1)
 
 
+@pytest.mark.slow
 def test_the_own_methods_loss_is_the_published_one_over_all_devices():
     """Equal to the formula of the paper's section 2, written in NumPy."""
     views = np.random.default_rng(0).normal(size=(8, 2, 1, 3, 3)).astype(np.float32)

@@ -131,6 +131,7 @@ def fixture_found(package):
     return printed | {"report": json.loads(report.read_text())}
 
 
+@pytest.mark.slow
 def test_the_field_has_a_rule_and_changes_the_update(found):
     message = "config.optimizer.clip_norm=-1.0 must be a finite number, 0 or more"
     assert found["refused"] == f"{message}; the default is 0.0"
@@ -138,6 +139,7 @@ def test_the_field_has_a_rule_and_changes_the_update(found):
     assert found["limited"] == pytest.approx([-0.6, -0.8])
 
 
+@pytest.mark.slow
 def test_the_data_set_is_read_and_trained_on(found):
     assert found["pixels"] == [[0], [255]]
     assert found["labels"] == [0, 1]
@@ -146,12 +148,14 @@ def test_the_data_set_is_read_and_trained_on(found):
     assert found["metrics"][-1]["knn/k3_t0.1/top1"] == 75  # a test label is wrong
 
 
+@pytest.mark.slow
 def test_the_protocol_scores_the_nearest_mean_highest(found):
     ((near, without_images, far),) = found["scores"]
     assert near > far > without_images
     assert found["report"]["splits"] == {"train": 16, "val": 4, "test": 4}
 
 
+@pytest.mark.slow
 def test_the_metric_is_reported_by_the_protocol(found):
     assert found["ranks"] == pytest.approx((1 / 3 + 1) / 2)
     assert found["report"]["values"] == {"class_means/reciprocal_rank": 87.5}

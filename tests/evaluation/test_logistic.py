@@ -130,6 +130,7 @@ def test_transfer_measures_the_strength_that_validation_prefers():
     assert found.converged
 
 
+@pytest.mark.slow
 def test_the_largest_of_equally_good_strengths_is_chosen():
     data = Features(np.eye(5, dtype=np.float32), np.arange(5, dtype=np.int32))
     how = {"metric": "top1", "num_classes": CLASSES}

@@ -213,6 +213,7 @@ def test_fields_are_left_open_only_if_the_config_permits_it(field, value):
     parse(load("cifar10_simsiam", {field: value, "auto": True}))
 
 
+@pytest.mark.slow
 def test_little_memory_gives_a_small_batch(monkeypatch):
     _, data = load_arrays(np.zeros((4000, 32, 32, 3), np.uint8))
     mesh = make_mesh(jax.devices()[:2])

@@ -32,6 +32,7 @@ def experiment(arrays, **changes):
     return make_experiment(config.to_dict(), make_mesh(jax.devices()[:1]))
 
 
+@pytest.mark.slow
 def test_a_step_that_surely_fits_is_not_compiled_and_the_bound_is_one(
     arrays, monkeypatch
 ):
@@ -66,6 +67,7 @@ def test_the_proposed_settings_fit(arrays, monkeypatch):
     assert "remat" not in found  # this network cannot recompute
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_fit_is_refused_and_writes_nothing(
     arrays, tmp_path, monkeypatch
 ):

@@ -68,6 +68,7 @@ def test_a_network_that_torchvision_does_not_have_is_an_error():
         torchvision.tensors_of(Backbone(alexnet.SmallAlexNet(), {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "count"), [("resnet101", 42_500_160), ("resnet152", 58_143_808)]
 )

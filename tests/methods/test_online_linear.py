@@ -93,6 +93,7 @@ def test_a_batch_without_labels_changes_nothing():
     assert metrics["linear/top1"] == metrics["linear/loss"] == 0
 
 
+@pytest.mark.slow
 def test_it_learns_classes_that_the_features_separate():
     method = with_linear(cases.simsiam(norms=cases.PER_DEVICE))
     method = dataclasses.replace(

@@ -43,6 +43,7 @@ def test_numbers_of_64_bits_are_refused():
         all_devices()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["main", "doctor"])
 def test_a_platform_without_a_device_is_reported_in_one_line(command, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")

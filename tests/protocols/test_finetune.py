@@ -112,6 +112,7 @@ def test_a_stopped_evaluation_gives_the_same_bits(run, whole, tmp_path):
     assert weights(tmp_path) == weights(whole[0])
 
 
+@pytest.mark.slow
 def test_four_devices_give_the_same_classifier(run, tmp_path):
     spec, state, data = run
     shared = dataclasses.replace(spec.config, batch_norm="global")

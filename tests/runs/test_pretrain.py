@@ -114,6 +114,15 @@ def test_an_interrupted_run_is_saved_and_the_same_call_resumes_it(
     assert_equal_states(folder, whole)
 
 
+@pytest.fixture(name="usual_interrupt")
+def fixture_usual_interrupt():
+    """Python's reaction to SIGINT, which a shell may have turned off for the tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("usual_interrupt")
 def test_a_second_interrupt_has_its_usual_effect():
     before = signal.getsignal(signal.SIGINT)
     with InterruptHandler() as stop:
