@@ -186,7 +186,7 @@ def runs(rows: dict[tuple, dict]) -> Iterator[str]:
         hours = row["images"] / row["batch_size"] * row["floor"] / 3600
         cells = [row["config"], f"{row['target']}, {row['level']}"]
         cells += [f"{flops / 1e9:.1f}", f"{row['images'] / 1e6:.1f}"]
-        cells += [f"{flops * row['images'] / 1e18:.3f}", f"{hours:.1f}"]
+        cells += [f"{flops * row['images'] / 1e18:.3f}", f"{hours:.2g}"]
         yield " | ".join(["", *cells, ""]).strip()
 
 
