@@ -32,11 +32,10 @@ run() {
   [ -e "$out/$name.ok" ] && return
   echo "$name: $*"
   "$@" >"$out/$name.log" 2>"$out/$name.err" || code=$?
-  local shown="exit code $code"
   if [ $code -eq 0 ]; then touch "$out/$name.ok"; else failed+=("$name"); fi
   {
     printf '## %s\n\n`%s`\n\n' "$name" "${*//$'\n'/; }"
-    printf '%s s, %s, %s\n\n```\n' $((SECONDS - start)) "$shown" "$(date -u +%F)"
+    printf '%s s, exit code %s, %s\n\n```\n' $((SECONDS - start)) "$code" "$(date -u +%F)"
     grep -v '^{' "$out/$name.log" # the table, not the same figures as JSON
     if [ $code -ne 0 ]; then tail -n 20 "$out/$name.err"; fi
     printf '```\n\n'

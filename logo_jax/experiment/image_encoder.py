@@ -233,7 +233,8 @@ def load_image_encoder(
     if known := zoo.find(source):
         path = known.weights
         given = {x: y if y is not None else getattr(known, x) for x, y in given.items()}
-        mean, std = mean or known.mean, std or known.std
+        mean = known.mean if mean is None else mean
+        std = known.std if std is None else std
     if not path.exists():
         raise FileNotFoundError(
             f"{path} does not exist; give the folder of a run, a file of weights, or a "

@@ -34,6 +34,9 @@ def test_the_network_and_the_normalization_are_those_of_its_config(name):
     assert encoder.augment.std == config.augment.policy.std == known.std
     assert encoder.module.width == config.encoder.width
     assert encoder.module.stem == config.encoder.stem
+    other = logo_jax.load_encoder(name, mean=np.zeros(3), std=np.ones(3), crop=16)
+    assert other.augment.mean == (0, 0, 0)
+    assert (other.resize, other.crop) == (known.resize, 16)
 
 
 @every_name
