@@ -8,7 +8,7 @@ setup:
 	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q -e ".[dev]"
 
 newest:
-	$(BIN)/pip install -q --upgrade jax flax optax orbax-checkpoint grain
+	$(BIN)/pip install -q --upgrade -e . jax flax optax orbax-checkpoint grain
 
 format:
 	$(BIN)/ruff format .
