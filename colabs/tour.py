@@ -130,10 +130,10 @@ print("all files are written to", HOME.absolute())
 # %% [markdown]
 # ## Train and interrupt
 #
-# MoCo with LoGo on 4,500 patches. First come baselines without training: the kNN
-# accuracy of raw pixels, of mean colors, and of the untrained network. After the first
-# kNN accuracy of the trained network we interrupt the run, as the stop button does. The
-# state is saved, and the call returns what there is.
+# MoCo with LoGo on 4,500 patches. Baselines without training, the kNN accuracy of raw
+# pixels, of mean colors, and of the untrained network, are printed before the first kNN
+# accuracy of the trained network. After that we interrupt the run, as the stop button
+# does. The state is saved, and the call returns what there is.
 
 
 # %%

@@ -8,6 +8,7 @@ reported in one line on stderr; 1 for any other error.
 import argparse
 import contextlib
 import faulthandler
+import gc
 import logging
 import os
 import pathlib
@@ -24,6 +25,9 @@ from logo_jax.storage.paths import as_path, in_bucket
 def run(main: Callable[[], Any]) -> NoReturn:
     """Runs a command, then ends the process with the exit code that it returns."""
     faulthandler.enable()  # a crash in compiled code prints the Python traceback
+    # Tracing makes many objects that stay: after every 700 of them, the default, Python
+    # would look for garbage.
+    gc.set_threshold(10_000)
     # for warnings and errors; replaces the handlers that imported libraries have added,
     # with which a warning would be printed again
     logging.basicConfig(format="{levelname}: {message}", style="{", force=True)

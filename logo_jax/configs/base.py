@@ -283,7 +283,7 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     # if the run collapses: log reports it; stop ends the run; rollback restarts from
     # the last healthy checkpoint with other crops, at most 3 times; off: no check
     config.monitor.health = "log"
-    # evaluate kNN before training on raw pixels, mean colors and the untrained network
+    # print kNN of raw pixels, mean colors and the untrained network with the first kNN
     config.monitor.trivial_baselines = False
     config.monitor.wandb = ""  # project at Weights & Biases; "": none
 

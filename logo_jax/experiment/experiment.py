@@ -100,7 +100,8 @@ def make_experiment(
     )
     state = spec.check(mesh.devices.size)
     config, images, values = with_measured(config, images)
-    spec = dataclasses.replace(spec, config=config)
+    if config is not spec.config:  # otherwise the spec keeps the traced `init`
+        spec = dataclasses.replace(spec, config=config)
     notes = [*images.notes, *depth_notes(images.train), *values]
     data = decode_in_memory(config.data, images)
     monitor = knn_monitor(spec, data, mesh)

@@ -134,15 +134,18 @@ class ExperimentSpec:
         The result is one key for one purpose, and [purposes] for several. Several seeds
         are a leading axis.
         """
-        rows = [PURPOSES.index(purpose) for purpose in purposes]
-        of_seeds = [
-            jax.random.split(make_key(seed), len(PURPOSES))
-            for seed in self.schedule.seeds
-        ]
-        chosen = jnp.stack(of_seeds)[:, jnp.array(rows)]
-        if len(purposes) == 1:
-            chosen = chosen[:, 0]
-        return chosen if len(self.schedule.seeds) > 1 else chosen[0]
+        return _keys(self.schedule.seeds, purposes)
+
+
+# one program, because every small program is compiled again at each start
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _keys(seeds: tuple[int, ...], purposes: tuple[str, ...]) -> jax.Array:
+    rows = [PURPOSES.index(purpose) for purpose in purposes]
+    of_seeds = [jax.random.split(make_key(seed), len(PURPOSES)) for seed in seeds]
+    chosen = jnp.stack(of_seeds)[:, jnp.array(rows)]
+    if len(purposes) == 1:
+        chosen = chosen[:, 0]
+    return chosen if len(seeds) > 1 else chosen[0]
 
 
 def make_spec(

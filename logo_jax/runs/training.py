@@ -6,10 +6,11 @@ import functools
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from logo_jax.data.fingerprint import fingerprint
@@ -19,13 +20,14 @@ from logo_jax.data.load import (
     load_images,
     prepare_missing,
 )
+from logo_jax.evaluation.knn_monitor import KnnMonitor
 from logo_jax.experiment import Experiment, make_experiment
 from logo_jax.experiment.choosing import chosen
 from logo_jax.experiment.config import Config, TrainConfig, parse
 from logo_jax.experiment.measured import completed, fields_of
 from logo_jax.experiment.memory import fitted
 from logo_jax.experiment.starting import first_state, recorded
-from logo_jax.methods.base import TrainState
+from logo_jax.methods.base import ENCODER, TrainState
 from logo_jax.parallel import processes
 from logo_jax.parallel.mesh import make_mesh, replicate
 from logo_jax.training import workdir
@@ -49,7 +51,7 @@ from logo_jax.training.logging.null_logger import NullLogger
 from logo_jax.training.logging.progress import Progress
 from logo_jax.training.logging.train_log import TrainLog
 from logo_jax.training.logging.wandb import WandbLogger
-from logo_jax.training.loop import DataError, train
+from logo_jax.training.loop import DataError, Monitor, train
 from logo_jax.training.preemption import PreemptionHandler
 from logo_jax.visualization.train_images import ImageLogger
 
@@ -148,7 +150,7 @@ class OpenRun:
         stop: PreemptionHandler,
     ) -> None:
         """Trains from a state; prints what was written and what to do next."""
-        schedule, monitor = experiment.spec.schedule, experiment.monitor
+        schedule = experiment.spec.schedule
         policy = experiment.spec.config.monitor.health
         again = (self.folder / METRICS_FILE).exists()
         writer = progress = NullLogger()
@@ -176,15 +178,9 @@ class OpenRun:
                 progress.say(
                     f"no checkpoint in {self.folder}: starting again from step 0"
                 )
-            if not start and schedule.trivial_baselines and monitor:
-                with as_input_errors():  # it reads the images
-                    has_weights = _start(experiment.spec.config)
-                    network = "starting weights" if has_weights else "untrained network"
-                    baselines = monitor.trivial_baselines(state, network)
-                for name, value in baselines.items():
-                    progress.say(
-                        f"baseline without training: {name}, kNN {value:.1f} %"
-                    )
+            monitor = experiment.monitor
+            if monitor and schedule.trivial_baselines and not start:
+                monitor = _with_baselines(monitor, experiment, state, progress.say)
             trained = train(
                 state,
                 experiment.train_step,
@@ -268,6 +264,46 @@ def open_run(
                     )
                 )
         yield OpenRun(config, folder, quiet, experiment, checkpoints)
+
+
+def _with_baselines(
+    monitor: KnnMonitor,
+    experiment: Experiment,
+    state: TrainState,
+    say: Callable[[str], None],
+) -> Monitor:
+    """Returns a monitor that prints the trivial baselines before its first evaluation.
+
+    They take seconds, so they are not computed before the first step: a run would show
+    its first loss later, and they are of use when there is an accuracy to compare.
+
+    Args:
+        monitor: the monitor of the experiment.
+        experiment: the experiment.
+        state: the state before training, whose encoder is copied.
+        say: prints a line.
+    """
+    has_weights = _start(experiment.spec.config)
+    network = "starting weights" if has_weights else "untrained network"
+    variables = state.variables(ENCODER)
+    encoder_only = state.replace(
+        params={ENCODER: variables["params"]},
+        batch_stats={ENCODER: variables["batch_stats"]},
+        opt_states={},
+        memory={},
+    )
+    # in the host's memory, because the first step may overwrite the state
+    untrained = [jax.tree.map(np.array, encoder_only)]
+
+    def evaluate(trained: TrainState) -> dict[str, Any]:
+        if untrained:
+            state = replicate(untrained.pop(), experiment.mesh)
+            baselines = monitor.trivial_baselines(state, network)
+            for name, value in baselines.items():
+                say(f"baseline without training: {name}, kNN {value:.1f} %")
+        return monitor(trained)
+
+    return evaluate
 
 
 def keep_of(config: TrainConfig, folder: Path) -> Keep:

@@ -15,7 +15,7 @@ class TrainingSchedule:
         checkpoint_every_steps: interval of checkpoints; the last state is also saved.
         knn_every_steps: interval of kNN evaluations; 0 to evaluate only after the last
             step.
-        trivial_baselines: whether to evaluate kNN before training on raw pixels, mean
+        trivial_baselines: whether the first evaluation includes kNN on raw pixels, mean
             colors and the untrained network.
         seeds: seeds that are trained in parallel.
         keep_every_steps: interval of checkpoints that are never deleted; 0: none.

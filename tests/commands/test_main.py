@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import subprocess
 import sys
 
 import jax
@@ -152,6 +153,14 @@ def test_several_seeds_are_recorded_by_mean_spread_and_each(arrays, tmp_path):
     report = evaluated(tmp_path)
     assert report["encoder"] == "step 4"
     assert report["values"] == {k: v for k, v in rows[-1].items() if k != "step"}
+
+
+def test_a_command_looks_for_garbage_less_often_than_python_does_by_default():
+    code = "import gc; from logo_jax import _cli; _cli.run(gc.get_threshold)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.startswith("(10000, ")  # an exit code that is no number
 
 
 @pytest.mark.parametrize("first", [0, 3])

@@ -100,7 +100,12 @@ def test_a_run_from_weights_begins_with_their_accuracy_and_resumes_without_them(
     second = logo_jax.pretrain(**call, **fields)
     printed = capfd.readouterr().err
     accuracy = run.metrics[-1]["knn/k3_t0.1/top1"]
-    assert f"starting weights, kNN {accuracy:.1f} %" in printed
+    lines = printed.splitlines()
+    first, *_, last = (i for i, x in enumerate(lines) if x.startswith("baseline "))
+    assert lines[first - 1].startswith("step 2/4 ")  # they follow the first steps
+    assert lines[last].endswith(f": starting weights, kNN {accuracy:.1f} %")
+    assert lines[last + 1].startswith("step 2: kNN ")
+    assert last - first == 2  # step 4 is evaluated without them
     record = second.config["encoder"]["weights_record"]
     leaves = jax.tree.leaves(run.encoder.variables)
     numbers = sum(leaf.size for leaf in leaves)

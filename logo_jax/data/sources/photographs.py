@@ -6,6 +6,7 @@ square cells, and every fifth cell is for testing. Each patch is inside one cell
 splits share no pixel, but both cover all parts of every photograph.
 """
 
+import functools
 import importlib.util
 import itertools
 from pathlib import Path
@@ -78,6 +79,7 @@ def load_photographs(
     )
 
 
+@functools.cache  # both splits are cut from it; all photographs take 5 MB
 def read_photograph(name: str) -> UInt8[np.ndarray, "h w 3"]:
     """Reads a photograph, resized to a short side of SHORT_SIDE pixels.
 

@@ -50,6 +50,18 @@ def test_classes_are_equally_frequent_in_both_splits():
         assert np.bincount(patches.labels).tolist() == [count] * 10
 
 
+def test_both_splits_are_cut_from_one_decoding(monkeypatch):
+    opened = []
+    locate = photographs.locate_photograph
+    monkeypatch.setattr(
+        photographs, "locate_photograph", lambda x: opened.append(x) or locate(x)
+    )
+    photographs.read_photograph.cache_clear()
+    for split in ("train", "test"):
+        photographs.load_photographs(split, **SMALL)
+    assert sorted(opened) == sorted(photographs.PHOTOGRAPHS)
+
+
 def test_the_seed_alone_decides_which_patches_are_cut():
     first, again, other = (
         photographs.load_photographs("test", test_per_photograph=3, seed=seed).images
