@@ -32,6 +32,7 @@ from logo_jax.experiment import make_spec, parse
 from logo_jax.experiment.ahead import (
     LEVELS,
     AheadStep,
+    CompilerError,
     compile_ahead,
     floor_seconds,
     known_images,
@@ -134,7 +135,7 @@ def page(rows: dict[tuple, dict]) -> Iterator[str]:
     yield "|---" * (len(titles) + 1) + "|"
     for _, row in sorted(rows.items()):
         name = " ".join([row["config"], *key_of(row)[3].split()])
-        cells = [name, f"{row['target']}, {row['level']}", row["dtype"]]
+        cells = [name, f"{row['target']}, {row['level']}", row.get("dtype", "-")]
         for _, key, unit, form in COLUMNS:
             value = row.get(key)
             is_time = key == "seconds" and row["level"] == "O0"
@@ -182,6 +183,8 @@ def runs(rows: dict[tuple, dict]) -> Iterator[str]:
     yield " | ".join(["", *titles, "hours, at least", ""]).strip()
     yield "|---" * (len(titles) + 1) + "|"
     for _, row in sorted(rows.items()):
+        if "flops" not in row:  # the compiler failed
+            continue
         flops = row["flops"] * row["devices"] / row["batch_size"]  # per image
         hours = row["images"] / row["batch_size"] * row["floor"] / 3600
         cells = [row["config"], f"{row['target']}, {row['level']}"]
@@ -236,7 +239,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             asked = {"config": config, "target": target, "level": flags.level}
             if key_of(asked | {"fields": fields}) in rows:
                 continue
-            row = compiled(config, target, flags.level, fields)
+            try:
+                row = compiled(config, target, flags.level, fields)
+            except CompilerError as error:
+                row = asked | {"fields": fields, "refused": str(error)}
             with flags.out.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)

@@ -28,6 +28,10 @@ LEVELS = {"O0": 9, "O1": 19, "default": 0}  # with XLA's numbers
 LEAST_OF_O0, MOST_OF_O0 = 0.9, 2.0
 
 
+class CompilerError(ValueError):
+    """A compiler fails on a step, which says nothing about the step."""
+
+
 @dataclasses.dataclass(frozen=True)
 class KnownImages:
     """What a step depends on of its images.
@@ -120,13 +124,23 @@ def compile_ahead(
         target: the devices.
         images: the images of the step.
         level: level of optimization, one of `LEVELS`.
+
+    Raises:
+        CompilerError: if the compiler fails for another reason than the memory.
     """
     lowered = lower_ahead(spec, target, images)
     start = time.process_time()
     try:
         compiled = compile_at(lowered, level)
     except jax.errors.JaxRuntimeError as error:
-        return _refused(error)
+        reason = " ".join(str(error).split())
+        if "RESOURCE_EXHAUSTED" in reason:
+            return _refused(reason)
+        others = " or ".join(f"--level={each}" for each in LEVELS if each != level)
+        raise CompilerError(
+            f"the compiler of {target.chip.name} fails at level {level}, which is a "
+            f"fault of the compiler ({reason[:120]}); use {others}"
+        ) from error
     return _described(lowered, compiled, time.process_time() - start)
 
 
@@ -155,12 +169,9 @@ def compile_at(lowered: Any, level: str) -> Any:
         return lowered.compile({"optimization_level": LEVELS[level]})
 
 
-def _refused(error: Exception) -> AheadStep:
-    """Returns the bytes that a step needs that does not fit; raises other errors."""
-    reason = " ".join(str(error).split())
+def _refused(reason: str) -> AheadStep:
+    """Returns the bytes that a step needs that does not fit."""
     wanted = re.search(r"\(([\d.]+)([MG])\) exceeds|Used ([\d.]+)([MG]) of", reason)
-    if "RESOURCE_EXHAUSTED" not in reason:
-        raise error
     if wanted is None:
         return AheadStep(0, reason)
     number, unit = (x for x in wanted.groups() if x)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks import ahead
+from logo_jax.experiment.ahead import CompilerError
 
 
 @pytest.fixture(name="rows")
@@ -32,6 +33,24 @@ def test_a_step_that_has_its_line_is_not_compiled_again(rows):
     ahead.main([str(file), "--configs=a", "--targets=v5e", "--level=default"])
     assert len(compiled) == 4
     assert len(file.read_text().splitlines()) == 4
+
+
+def test_a_step_on_which_a_compiler_fails_has_a_row_and_the_others_are_compiled(
+    rows, monkeypatch, capsys
+):
+    def fails(*_):
+        raise CompilerError("INTERNAL: a defect")
+
+    file, _ = rows
+    monkeypatch.setattr(ahead, "compiled", fails)
+    ahead.main([str(file), "--configs=a,c", "--targets=h100,v5e"])
+    capsys.readouterr()
+    ahead.main([str(file), "--page"])
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [line.startswith("| c | ") for line in lines].count(True) == 2
+    assert sum(line.endswith("| INTERNAL: a defect |") for line in lines) == 3
+    ahead.main([str(file), "--runs"])
+    assert len(capsys.readouterr().out.splitlines()) == 2  # the titles
 
 
 def test_the_page_has_no_times_of_level_o0(rows, capsys):

@@ -7,6 +7,7 @@ import pytest
 
 from logo_jax import configs, doctor
 from logo_jax.experiment import make_spec
+from logo_jax.experiment import ahead
 from logo_jax.experiment.ahead import AheadStep, KnownImages, _refused, floor_seconds
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.parallel.targets import CHIPS, GIB, Target
@@ -88,7 +89,7 @@ def test_the_level_of_optimization_asks_for_a_margin(
 def test_a_step_that_the_compiler_refuses_fails_with_what_it_wants(lines, capsys):
     def refused(*_):
         reason = f"RESOURCE_EXHAUSTED: {HBM}(20.50G) exceeds available HBM (15.75G)."
-        return _refused(jax.errors.JaxRuntimeError(reason))
+        return _refused(reason)
 
     code, found = lines(capsys, step=refused)
     assert code == 2
@@ -96,8 +97,22 @@ def test_a_step_that_the_compiler_refuses_fails_with_what_it_wants(lines, capsys
         "FAIL memory   the step needs 20.5 GiB of the 15.8"
     )
     assert "time" not in found
-    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        _refused(jax.errors.JaxRuntimeError("INTERNAL: a defect"))
+
+
+def test_a_fault_of_the_compiler_is_one_line_that_names_the_other_levels(
+    lines, capsys, monkeypatch
+):
+    def fails(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: a defect\nof many lines")
+
+    monkeypatch.setattr(ahead, "lower_ahead", lambda *_: None)
+    monkeypatch.setattr(ahead, "compile_at", fails)
+    with pytest.raises(SystemExit) as end:
+        lines(capsys, step=ahead.compile_ahead)
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "v5e fails at level O0, which is a fault of the compiler" in line
+    assert line.endswith("use --level=O1 or --level=default")
 
 
 def test_remedies_are_compiled_if_the_config_allows_them(lines, capsys):
