@@ -158,7 +158,12 @@ class OpenRun:
                 loggers = self._loggers()
                 writer = MetricWriter(self.folder, resume_step=start, loggers=loggers)
             image_logger = ImageLogger(writer, experiment, has_crops=start > 0)
-            progress = Progress(schedule.num_steps, initial=start, quiet=self.quiet)
+            progress = Progress(
+                schedule.num_steps,
+                initial=start,
+                quiet=self.quiet,
+                advice=_advice(experiment),
+            )
         detector = CollapseDetector(policy, schedule.seeds, progress.say, progress.warn)
         log = TrainLog(
             writer,
@@ -185,6 +190,8 @@ class OpenRun:
                     progress.say(
                         f"baseline without training: {name}, kNN {value:.1f} %"
                     )
+            if start < schedule.num_steps:
+                progress.say("compiling the training step")
             trained = train(
                 state,
                 experiment.train_step,
@@ -343,6 +350,18 @@ def _headline(experiment: Experiment, folder: Path) -> str:
         f"{data.batch_size} images{in_parts} (epochs: {epochs:.4g}), on "
         f"{workdir.describe_machine(experiment.mesh)['devices']}, in {_shown(folder)}"
         f"{_start(config)}"
+    )
+
+
+def _advice(experiment: Experiment) -> str:
+    """What to do if a run takes long."""
+    advice = "Ctrl-C saves the run, and the same command resumes it"
+    is_cpu = experiment.mesh.devices.flat[0].platform == "cpu"
+    if not (is_cpu and experiment.spec.config.encoder.backbone.startswith("resnet")):
+        return advice
+    return (
+        f"{advice}; for a short trial on this CPU add --config.encoder.backbone=resnet10"
+        " --config.encoder.width=16 --config.train.num_steps=200 and another --workdir"
     )
 
 
