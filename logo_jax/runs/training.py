@@ -173,14 +173,8 @@ class OpenRun:
             image_logger=image_logger,
         )
         with writer, progress:
-            progress.say(_headline(experiment, self.folder))
-            progress.say(experiment.loading)
-            if start:
-                progress.say(f"resumed from step {start} of {schedule.num_steps}")
-            elif again:
-                progress.say(
-                    f"no checkpoint in {self.folder}: starting again from step 0"
-                )
+            for line in _first_lines(experiment, self.folder, start, again):
+                progress.say(line)
             if not start and schedule.trivial_baselines and monitor:
                 with as_input_errors():  # it reads the images
                     has_weights = _start(experiment.spec.config)
@@ -339,6 +333,19 @@ def default_workdir(config: str) -> Path:
     return Path("runs") / (f"{stem}_{variant}" if colon else stem)
 
 
+def _first_lines(
+    experiment: Experiment, folder: Path, start: int, again: bool
+) -> list[str]:
+    """The first lines of a run that begins at a step; `again`: it has begun before."""
+    lines = [_headline(experiment, folder), experiment.loading]
+    if start:
+        num_steps = experiment.spec.schedule.num_steps
+        lines.append(f"resumed from step {start} of {num_steps}")
+    elif again:
+        lines.append(f"no checkpoint in {folder}: starting again from step 0")
+    return lines
+
+
 def _headline(experiment: Experiment, folder: Path) -> str:
     """The first line of a run: its images, length, devices and folder."""
     schedule, config = experiment.spec.schedule, experiment.spec.config
@@ -360,8 +367,9 @@ def _advice(experiment: Experiment) -> str:
     if not (is_cpu and experiment.spec.config.encoder.backbone.startswith("resnet")):
         return advice
     return (
-        f"{advice}; for a short trial on this CPU add --config.encoder.backbone=resnet10"
-        " --config.encoder.width=16 --config.train.num_steps=200 and another --workdir"
+        f"{advice}; for a short trial on this CPU add another --workdir and "
+        "--config.encoder.backbone=resnet10 --config.encoder.width=16 "
+        "--config.train.num_steps=200"
     )
 
 
