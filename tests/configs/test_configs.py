@@ -126,7 +126,7 @@ def test_the_first_line_of_a_config_file_agrees_with_the_config(name):
         ]
     )
     epochs = re.findall(r"(\d+) epochs", title)
-    assert list(map(int, epochs)) == [config.train.num_epochs] * (name != "folder")
+    assert list(map(int, epochs)) == [config.train.num_epochs] * ("folder" not in name)
     for batch in re.findall(r"batch (\d+)", title):
         assert config.data.batch_size == int(batch)
 

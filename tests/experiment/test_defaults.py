@@ -148,6 +148,18 @@ def test_a_queue_has_whole_batches_and_no_image_twice():
         make_spec(values, num_devices=1, steps_per_epoch=3)
 
 
+@pytest.mark.parametrize("variant", ["logo", "baseline", "released"])
+def test_moco_on_a_folder_has_a_chosen_batch_and_a_queue_of_at_most_an_epoch(variant):
+    config = load(f"folder_moco:{variant}").to_dict()
+    for count, queue in ((100, 96), (10**5, 4096)):
+        facts = Facts(count, 64, 64, unit=8, fewest=16)
+        values, _ = choose(config, facts, lambda config: MANY)
+        assert values["method"]["queue_size"] == queue
+        assert values["data"]["batch_size"] == (32 if count == 100 else 256)
+        spec = make_spec(values, num_devices=1)
+        assert type(getattr(spec.method, "base", spec.method)).__name__ == "MoCo"
+
+
 def test_all_chosen_values_are_plain_and_a_config_with_them_describes_a_method():
     for count, short in ((2, 10), (100, 64), (1500, 320)):
         values, found = choose(
