@@ -4,7 +4,7 @@ r"""MoCo and MoCo-LoGo on a folder of your own images: ResNet-18.
         --config.data.path=DIR
 
 The images are those of configs/folder.py, and the same fields are chosen from them when
-the run begins; so is the size of the queue: 4,096, or an epoch if that has fewer images.
+the run begins, and the size of the queue: 4,096, or an epoch if that has fewer images.
 Momentum and temperature are those of CIFAR-10: with the momentum of ImageNet-100,
 0.999, the keys' encoder is an average over 1,000 steps, a third of those of a small
 folder.
