@@ -151,6 +151,12 @@ def test_a_config_file_states_the_main_numbers_of_the_experiment(name):
             assert f"    config.method.{knob} = " in text, knob
 
 
+@pytest.mark.parametrize("name", ["folder", "folder_moco"])
+def test_configs_of_own_images_measure_knn_without_training(name):
+    schedule = describe(load(name)).schedule
+    assert schedule.trivial_baselines
+
+
 @pytest.mark.parametrize("steps_per_epoch", [1, 70])  # 1: before the data are read
 def test_a_warm_up_may_be_a_fraction_of_an_epoch_and_is_shorter_than_training(
     steps_per_epoch,
