@@ -7,6 +7,7 @@ reported in one line on stderr; 1 for any other error.
 
 import argparse
 import contextlib
+import difflib
 import faulthandler
 import gc
 import logging
@@ -138,13 +139,23 @@ class Parser(argparse.ArgumentParser):
         options, rest = self.parse_known_args(self._expanded(given))
         options.fields, rest = _fields(rest) if self._has_fields else ({}, rest)
         if rest:
-            self.error(f"{rest[0]!r} is not a flag")
+            self.error(f"{rest[0]!r} is not a flag{self._nearest(rest[0])}")
         return options
 
     def error(self, message: str) -> NoReturn:
         """Prints an error and ends the process with exit code 2."""
         print("error:", f"{' '.join(message.split())}; see --help", file=sys.stderr)
         sys.exit(2)
+
+    def _nearest(self, given: str) -> str:
+        """Names the flag, or the field of a config, that is nearest to what is none."""
+        name = given.partition("=")[0]
+        flags = [x for x in self._option_string_actions if x not in ("-h", "--help")]
+        names = configs.field_names() if self._has_fields else []
+        fields = [f"--config.{field}" for field in names]
+        ends = [field for field in fields if field.endswith(f".{name.lstrip('-')}")]
+        near = ends or difflib.get_close_matches(name, [*flags, *fields], n=1)
+        return f"; the nearest is {near[0]}" if near and name.startswith("-") else ""
 
     def _expanded(self, arguments: Sequence[str]) -> list[str]:
         """The arguments, with each `--flagfile` replaced by the flags in the file."""

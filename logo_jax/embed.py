@@ -14,8 +14,8 @@ classes, and OUT also contains `labels`, and `class_names` in the order of the l
 If all of them are splits (train, val, test), the classes are the sub-folders of these.
 DIR may also be a list of images, such as labels.csv, or several of them with commas.
 A .parquet file has the columns file, features, label and class_name; bytes of names
-that are not UTF-8 are escaped in it. If an image cannot be decoded, the error names it
-and nothing is written; with --skip_damaged, such images are named and left out.
+that are not UTF-8 are escaped in it. Images that cannot be decoded are named on stderr
+and left out; `files` has the others.
 
 --neighbors writes one HTML file, in which a click on an image shows the --k images
 whose features have the largest cosine similarity, among all images of DIR. Groups of
@@ -79,9 +79,7 @@ def _embed(options: argparse.Namespace) -> list[str]:
     images = load_unsplit(str(options.folder), decoding=encoder.decoding)
     damaged: dict[int, str] = {}
     parts = encoder.feature_batches(
-        images,
-        batch_size=options.batch_size,
-        damaged=damaged if options.skip_damaged else None,
+        images, batch_size=options.batch_size, damaged=damaged
     )
     whole = None
     if options.out or options.neighbors:  # an index alone needs no features in memory
@@ -104,6 +102,7 @@ def _embed(options: argparse.Namespace) -> list[str]:
     return [
         *(f"note: {note}" for note in images.notes),
         _summary(images, encoder)
+        + (f", {len(damaged):,} damaged ones left out" if damaged else "")
         + (f": {whole.features.shape[1]} features each" if whole else ""),
         *lines,
         *(f"wrote {x}" for x in _outputs(options)),
@@ -373,11 +372,6 @@ def _parser() -> _cli.Parser:
         type=int,
         default=256,
         help="images per batch; default 256",
-    )
-    parser.add_argument(
-        "--skip_damaged",
-        action="store_true",
-        help="leave out images that cannot be decoded, and name them on stderr",
     )
     parser.add_seed()
     parser.add_checkpoint(ENCODERS)

@@ -17,9 +17,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from logo_jax.configs import base
 from logo_jax.storage.paths import local_path
 
 FOLDER = pathlib.Path(__file__).parent
+_SHARED = ("__init__", "base")  # files in it that are no experiments begin with these
 
 
 def load(
@@ -113,12 +115,27 @@ def _with_own_method(config: ConfigDict, overrides: dict[str, Any]) -> dict[str,
 def _refuse_other_method(config: ConfigDict, name: Any) -> None:
     """Raises an error if an override replaces the method by another of the library."""
     own = config.get("method", {}).get("name", name)
-    if name not in (None, own):
-        raise ValueError(
-            f"config.method.name={name} cannot replace {own}, because methods differ "
-            "in their fields; use a config of that method, such as configs/"
-            "cifar10_moco.py, or the import path of a method of your own"
-        )
+    if name in (None, own):
+        return
+    methods: dict[str, list[str]] = {}
+    same_data = []
+    for stem, file in _known().items():
+        if "/" not in stem:
+            other = _run(file, [])
+            methods.setdefault(other.method.name, []).append(stem)
+            same_data += [stem] * (_data_set(other) == _data_set(config))
+    found = methods.get(name, [])
+    found = [stem for stem in found if stem in same_data] or found
+    remedy = f"--config={' or '.join(found)}" if found else ", ".join(sorted(methods))
+    raise ValueError(
+        f"config.method.name={name} cannot replace {own}, because methods differ in "
+        f"their fields; use {remedy}, or the import path of a method of your own"
+    )
+
+
+def _data_set(config: ConfigDict) -> tuple[Any, Any]:
+    data = config.get("data", {})
+    return data.get("source"), data.get("name")
 
 
 def _of_any_type(value: Any) -> Any:
@@ -160,13 +177,24 @@ def _groups(config: ConfigDict, name: str = "") -> list[tuple[str, ConfigDict]]:
     return found
 
 
-def _require_field(groups: Mapping[str, ConfigDict], field: str) -> None:
-    """Raises an error, which names the nearest field, if there is no such field."""
-    fields = [
+def _names(groups: Mapping[str, ConfigDict]) -> list[str]:
+    """Returns the dotted names of all fields and groups."""
+    return [
         f"{name}.{key}" if name else key
         for name, group in groups.items()
         for key in group
     ]
+
+
+def field_names() -> list[str]:
+    """Returns the dotted names of the fields of all methods of the library."""
+    groups = [dict(_groups(base.get_config(method))) for method in base.METHODS]
+    return list(dict.fromkeys(x for own in groups for x in _names(own) if x not in own))
+
+
+def _require_field(groups: Mapping[str, ConfigDict], field: str) -> None:
+    """Raises an error, which names the nearest field, if there is no such field."""
+    fields = _names(groups)
     if field and field in groups:
         inner = [f"config.{name}" for name in fields if name.startswith(f"{field}.")]
         raise ValueError(
@@ -198,7 +226,8 @@ def _converted(field: str, value: Any, present: Any) -> Any:
     nested = kind is tuple and present and all(type(x) is tuple for x in present)
     if kind is str and callable(value):
         return _import_path(field, value)
-    rule = f"{_RULES.get(kind, f'of type {kind.__name__}')}, such as {present!r}"
+    usual = _usual(present)
+    rule = f"{_RULES.get(kind, f'of type {kind.__name__}')}, such as {usual!r}"
     if nested:
         rule = f"a tuple of tuples, such as {present!r}, or {present[:1]!r} for one"
     try:
@@ -210,6 +239,13 @@ def _converted(field: str, value: Any, present: Any) -> Any:
         raise ValueError(f"{field}={value} must be {rule}") from error
     except TypeError as error:
         raise TypeError(f"{field}={value!r} must be {rule}") from error
+
+
+def _usual(present: Any) -> Any:
+    """A value like the present one, which may be a number with a special meaning."""
+    if type(present) is int and present <= 0:
+        return 100
+    return 0.5 if present == base.AUTO else present
 
 
 def _import_path(field: str, value: Any) -> str:
@@ -290,13 +326,19 @@ def find(name: str) -> pathlib.Path:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is a URL.
+        ValueError: if it is a URL, or a file of the package that is no experiment.
     """
     file = local_path(name)  # shells do not expand `--config=~/x.py`
+    key = name.removeprefix("configs/").removesuffix(".py")
+    own = file if file.is_file() else FOLDER / f"{key}.py"
+    if own.name.startswith(_SHARED) and own.is_file() and own.parent.samefile(FOLDER):
+        raise ValueError(
+            f"{name} has fields that experiments share, and is none itself; give an "
+            "experiment, such as quickstart"
+        )
     if file.is_file():
         return file
     known = _known()
-    key = name.removeprefix("configs/").removesuffix(".py")
     if key not in known:
         nearest = difflib.get_close_matches(key, known, n=1)
         raise FileNotFoundError(
@@ -312,5 +354,5 @@ def _known() -> dict[str, pathlib.Path]:
     return {
         file.relative_to(FOLDER).with_suffix("").as_posix(): file
         for file in sorted(FOLDER.rglob("*.py"))
-        if not file.name.startswith(("__init__", "base"))
+        if not file.name.startswith(_SHARED)
     }

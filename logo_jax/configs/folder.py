@@ -19,27 +19,22 @@ follow it.
 Variants, given as FILE:VARIANT: baseline, baseline_400, multicrop, all_pairs,
 swav_style, logo (default), released, paper. They are described in configs/base.py;
 baseline_400 has twice the chosen epochs, and released a batch size that is chosen, too.
+configs/folder_moco.py is the same with MoCo.
 """
 
 from ml_collections import ConfigDict
 
-from logo_jax.configs import base, base_imagenet
+from logo_jax.configs import base, base_folder
 from logo_jax.configs.base import AUTO
 
 
 def get_config(variant: str = "logo") -> ConfigDict:
     config = base.get_config("simsiam")
-    config.auto = True
-    config.data.source = "folder"
-    config.data.name = ""
-    config.data.canvas = AUTO
+    base_folder.set_images(config)
     config.crops.global_crops = (2, AUTO, (0.4, 1.0))
     config.crops.local_crops = (2, AUTO, (0.08, 0.4))
-    base_imagenet.set_images(config)
-    config.augment.blur_prob = float(AUTO)
 
     config.encoder.backbone = "resnet18"
-    config.encoder.stem = "auto"
     config.encoder.zero_init_residual = True
     config.encoder.head_layers = 3
     config.encoder.head_hidden = 512
@@ -54,15 +49,6 @@ def get_config(variant: str = "logo") -> ConfigDict:
     config.optimizer.learning_rate = 0.05  # x batch_size / 256
     config.optimizer.weight_decay = 1e-4
     config.optimizer.schedule = "cosine"
-    config.train.num_epochs = AUTO
-    config.train.log_every_steps = AUTO
-    config.train.checkpoint_every_steps = AUTO
-    config.monitor.knn_every_steps = AUTO
-    config.monitor.knn = ()
-    config.monitor.resize = AUTO
-    config.monitor.crop = AUTO
-    config.monitor.train_examples = AUTO
-    config.monitor.test_examples = AUTO
     base.with_variant(config, variant or "logo", baseline_area=(0.2, 1.0))
     config.data.batch_size = AUTO  # also if the variant has a batch size
     return config

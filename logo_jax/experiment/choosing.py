@@ -26,6 +26,21 @@ from logo_jax.parallel import processes
 from logo_jax.storage.paths import as_path
 from logo_jax.training import workdir
 
+# fields that are used only if there are queries
+OF_KNN = (
+    "monitor.knn_every_steps",
+    "monitor.knn",
+    "monitor.train_examples",
+    "monitor.test_examples",
+)
+# the lines that state the chosen fields, the most important first
+_LINES = (
+    ("data.batch_size", "train.num_epochs", "method.queue_size"),
+    ("crops.global_crops", "crops.local_crops", "data.canvas"),
+    ("encoder.stem", "augment.blur_prob", "monitor.resize", "monitor.crop"),
+    ("train.log_every_steps", "train.checkpoint_every_steps"),
+    OF_KNN,
+)
 _MESSAGE_BYTES = 4096  # the chosen fields as JSON, for the other processes
 
 
@@ -96,13 +111,18 @@ def _choose(
     _, fields = choose(config, facts, most_images)
     height, width = np.median(sizes, axis=0).astype(int) if len(sizes) else ("?", "?")
     count = f"{facts.num_images:,} images of about {height}x{width} px"
-    unused = "train.num_epochs" if typed.train.num_steps else ""
-    values = ", ".join(
-        f"{field}={value}" for field, value in fields.items() if field != unused
-    )
-    return fields, (
-        f"chosen for {count} and {memory / GIB:.3g} GiB of memory per device "
-        f"(--config.FIELD=VALUE sets another value):\n  {values}"
+    used = dict(fields)
+    if typed.train.num_steps:
+        used.pop("train.num_epochs", None)
+    if not facts.queries:
+        used = {field: x for field, x in used.items() if field not in OF_KNN}
+    stated = [[f"{x}={used[x]}" for x in line if x in used] for line in _LINES]
+    return fields, "\n  ".join(
+        [
+            f"chosen for {count} and {memory / GIB:.3g} GiB of memory per device "
+            "(--config.FIELD=VALUE sets another value):",
+            *(", ".join(line) for line in stated if line),
+        ]
     )
 
 

@@ -1,8 +1,8 @@
 """Fields that are chosen from the images and the memory, if a config leaves them open.
 
 If `auto` of a config is True, a field is open if it has the value `AUTO` (-1), or
-"auto" for the stem and () for the kNN settings; `configs/folder.py` leaves all of these
-fields open:
+"auto" for the stem and () for the kNN settings; `configs/folder_moco.py` leaves all of
+these fields open:
 
     field                    value
     data.canvas              the longest side of the images, rounded up to a multiple of

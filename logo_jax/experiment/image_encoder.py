@@ -111,7 +111,13 @@ class ImageEncoder:
         features = self.module.apply(self.variables, normalized, train=False)
         return features.astype(jnp.float32)
 
-    def __call__(self, images: Images, *, batch_size: int = 256) -> np.ndarray:
+    def __call__(
+        self,
+        images: Images,
+        *,
+        batch_size: int = 256,
+        damaged: dict[int, str] | None = None,
+    ) -> np.ndarray:
         """Computes the features of images.
 
         Args:
@@ -120,17 +126,21 @@ class ImageEncoder:
                 of paths of image files; the path of one; or the path of a folder, whose
                 files are taken in the order of their paths.
             batch_size: number of images per batch, over all devices.
+            damaged: if given, images that cannot be decoded have no row, and their
+                numbers and the reasons are added to it.
 
         Returns:
             Features [n, f], float32.
 
         Raises:
             FileNotFoundError: if a folder or file does not exist.
-            ValueError: if images cannot be decoded, or differ in size and are not
-                resized, or if `batch_size` is not a multiple of the number of devices.
+            ValueError: if images cannot be decoded and `damaged` is None, or differ in
+                size and are not resized, or if `batch_size` is not a multiple of the
+                number of devices.
         """
         source = image_source(images, self.decoding)
-        return self.features(source, batch_size=batch_size).features
+        found = self.features(source, batch_size=batch_size, damaged=damaged)
+        return found.features
 
     def features(
         self,
@@ -435,8 +445,8 @@ class _CenterCrops:
                 if self.damaged is None:
                     raise ValueError(
                         f"{self.source.name(i)} cannot be decoded ({reason}); repair "
-                        "or remove it, or leave such images out with --skip_damaged of "
-                        "logo_jax.embed"
+                        "or remove it, or leave such images out: with found = {}, "
+                        "encoder(images, damaged=found) adds their numbers to found"
                     )
                 self.damaged[i] = reason
             if not part.failed.all():  # if all failed, the image size is unknown

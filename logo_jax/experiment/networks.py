@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from etils import epy
+from jax.sharding import AbstractMesh
+from jax.sharding import PartitionSpec as P
 
 from logo_jax.configs import import_object
 from logo_jax.experiment.config import EncoderConfig, LoGoConfig, lookup
@@ -205,35 +207,41 @@ def trace_backbone(
     """Traces a backbone that is given by import path; see `check_backbone`."""
     field = f"config.encoder.backbone={name!r}"
 
-    def run(batches: list[jax.Array]) -> Any:
+    collections: set[str] = set()
+
+    def run(batches: list[jax.Array]) -> list[jax.Array]:
         variables = backbone.init(jax.random.key(0), batches[0], train=False)
+        collections.update(variables)
         evaluated = [backbone.apply(variables, x, train=False) for x in batches]
         mutable = ["batch_stats", "intermediates"]
         for x in batches:
             backbone.apply(variables, x[None], train=True, mutable=mutable)
-        return variables, evaluated
+        return evaluated
 
     shapes = [(num_images, *size) for size in sizes]
-    batches = [jax.ShapeDtypeStruct((1, *shape), jnp.float32) for shape in shapes]
+    batches = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    one_device = AbstractMesh((1,), (AXIS,))
+    rows = P(AXIS)
     try:
-        traced = jax.eval_shape(jax.vmap(run, axis_name=AXIS), batches)
+        evaluated = jax.eval_shape(
+            jax.shard_map(run, mesh=one_device, in_specs=rows, out_specs=rows), batches
+        )
     except Exception as error:  # a backbone of the user's may raise any error
         raise ValueError(
             f"{field} cannot encode images of {_text(sizes)} px: {_in_one_line(error)}"
             f"{_remedy(error)}"
         ) from error
-    variables, evaluated = traced
-    if others := sorted(set(variables) - {"params", "batch_stats"}):
+    if others := sorted(collections - {"params", "batch_stats"}):
         raise ValueError(
             f"{field} has variables in {', '.join(others)}, which are neither trained "
             "nor saved; keep them in batch_stats, or leave them out"
         )
     width = evaluated[0].shape[-1:]
     for shape, features in zip(shapes, evaluated, strict=True):
-        if features.shape[1:] != (num_images, *width):
+        if features.shape != (num_images, *width):
             raise ValueError(
                 f"{field} must map images [b, h, w, c] to features [b, f] with one f, "
-                f"but maps {list(shape)} to {list(features.shape[1:])}; e.g. take the "
+                f"but maps {list(shape)} to {list(features.shape)}; e.g. take the "
                 "mean over pixels"
             )
 

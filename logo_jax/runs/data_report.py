@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from logo_jax.data.canvas import most_corrupt
 from logo_jax.data.load import ExperimentData, load_images, locate_dataset
+from logo_jax.data.sources.folder import NO_CLASS
 from logo_jax.data.survey import Survey, survey
 from logo_jax.experiment import ExperimentSpec, make_spec
 from logo_jax.experiment.choosing import chosen
@@ -97,9 +98,10 @@ def describe_data(
     """
     typed = parse(config)
     data = load_images(typed.data.location)
-    yield Finding("ok", "images", _images(data))
+    yield Finding("ok" if data.queries else "warn", "images", _images(data))
     for note in data.notes:
-        yield Finding("warn" if "passed over" in note else "ok", "notes", note)
+        is_warning = any(x in note for x in ("passed over", NO_CLASS))
+        yield Finding("warn" if is_warning else "ok", "notes", note)
     spec, data, chosen_lines = _spec(config, mesh, data)
     yield from chosen_lines
     parts = data_page.parts_of(data)
@@ -208,8 +210,12 @@ def _balance(part: str, counts: Mapping[str, int]) -> Finding:
     return Finding(
         "warn" if skewed else "ok",
         "classes",
-        f"{part}: {len(counts):,} classes of {counts[smallest]:,} ({smallest}) to "
-        f"{counts[largest]:,} images ({largest})",
+        f"{part}: {len(counts):,} classes of {counts[smallest]:,} "
+        + (
+            "images each"
+            if counts[smallest] == counts[largest]
+            else f"({smallest}) to {counts[largest]:,} images ({largest})"
+        ),
     )
 
 

@@ -160,7 +160,12 @@ class OpenRun:
                 loggers = self._loggers()
                 writer = MetricWriter(self.folder, resume_step=start, loggers=loggers)
             image_logger = ImageLogger(writer, experiment, has_crops=start > 0)
-            progress = Progress(schedule.num_steps, initial=start, quiet=self.quiet)
+            progress = Progress(
+                schedule.num_steps,
+                initial=start,
+                quiet=self.quiet,
+                advice=_advice(experiment),
+            )
         detector = CollapseDetector(policy, schedule.seeds, progress.say, progress.warn)
         log = TrainLog(
             writer,
@@ -170,17 +175,13 @@ class OpenRun:
             image_logger=image_logger,
         )
         with writer, progress:
-            progress.say(_headline(experiment, self.folder))
-            progress.say(experiment.loading)
-            if start:
-                progress.say(f"resumed from step {start} of {schedule.num_steps}")
-            elif again:
-                progress.say(
-                    f"no checkpoint in {self.folder}: starting again from step 0"
-                )
+            for line in _first_lines(experiment, self.folder, start, again):
+                progress.say(line)
             monitor = experiment.monitor
             if monitor and schedule.trivial_baselines and not start:
                 monitor = _with_baselines(monitor, experiment, state, progress.say)
+            if start < schedule.num_steps:
+                progress.say("compiling the training step")
             trained = train(
                 state,
                 experiment.train_step,
@@ -368,6 +369,19 @@ def default_workdir(config: str) -> Path:
     return Path("runs") / (f"{stem}_{variant}" if colon else stem)
 
 
+def _first_lines(
+    experiment: Experiment, folder: Path, start: int, again: bool
+) -> list[str]:
+    """The first lines of a run that begins at a step; `again`: it has begun before."""
+    lines = [_headline(experiment, folder), experiment.loading]
+    if start:
+        num_steps = experiment.spec.schedule.num_steps
+        lines.append(f"resumed from step {start} of {num_steps}")
+    elif again:
+        lines.append(f"no checkpoint in {folder}: starting again from step 0")
+    return lines
+
+
 def _headline(experiment: Experiment, folder: Path) -> str:
     """The first line of a run: its images, length, devices and folder."""
     schedule, config = experiment.spec.schedule, experiment.spec.config
@@ -379,6 +393,19 @@ def _headline(experiment: Experiment, folder: Path) -> str:
         f"{data.batch_size} images{in_parts} (epochs: {epochs:.4g}), on "
         f"{workdir.describe_machine(experiment.mesh)['devices']}, in {_shown(folder)}"
         f"{_start(config)}"
+    )
+
+
+def _advice(experiment: Experiment) -> str:
+    """What to do if a run takes long."""
+    advice = "Ctrl-C saves the run, and the same command resumes it"
+    is_cpu = experiment.mesh.devices.flat[0].platform == "cpu"
+    if not (is_cpu and experiment.spec.config.encoder.backbone.startswith("resnet")):
+        return advice
+    return (
+        f"{advice}; for a short trial on this CPU add another --workdir and "
+        "--config.encoder.backbone=resnet10 --config.encoder.width=16 "
+        "--config.train.num_steps=200"
     )
 
 

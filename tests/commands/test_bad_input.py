@@ -255,7 +255,12 @@ FLAGS = [
         "nearest is config.optimizer.learning_rate",
     ),
     (("--config.data.path",), "config.data.path=True must be a string"),
-    (("--work=other",), "'--work=other' is not a flag; see --help"),
+    (("--work=other",), "=other' is not a flag; the nearest is --workdir; see --help"),
+    (("--data.path=x",), "not a flag; the nearest is --config.data.path; see --help"),
+    (
+        ("--num_steps", "3"),
+        "'--num_steps' is not a flag; the nearest is --config.train",
+    ),
     (("--process_id=x",), "--process_id: invalid int value: 'x'"),
     ((f"--config={MOCO}",), "--config=... must be given once"),
     (("--workdir=other",), "--workdir=... must be given once"),

@@ -62,6 +62,20 @@ def test_a_folder_is_described_in_the_terminal_and_on_a_page(photos, tmp_path, c
     assert sorted(photos.rglob("*")) == before
 
 
+def test_images_outside_of_the_classes_and_a_lack_of_queries_are_warnings(
+    tmp_path, capsys
+):
+    write_folder(tmp_path / "photos", {"cat": 10, "dog": 10, ".": 1})
+    argv = [f"--data={tmp_path / 'photos'}", f"--out={tmp_path / 'page.html'}"]
+    assert run(*argv) == 0
+    first, second, *_, balance, _ = capsys.readouterr().out.splitlines()
+    assert first.startswith("warn images")
+    assert "no kNN: " in first
+    assert second.startswith("warn notes")
+    assert "classes: 1 of 21 images (0.png), without a label" in second
+    assert balance.endswith(" 2 classes of 10 images each")
+
+
 def test_a_sample_of_an_npz_file_is_described(tmp_path, capsys, monkeypatch):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (40, 12, 12, 3), np.uint8)

@@ -117,33 +117,24 @@ def test_an_image_outside_sub_folders_leaves_all_images_without_labels(
     assert len(found["features"]) == len(found["files"]) == 7
 
 
-def test_an_image_that_cannot_be_decoded_is_named_and_nothing_is_written(
-    run, pictures, tmp_path, capsys
-):
-    (pictures / "cat" / "1.png").write_bytes(b"no picture")
-    out = tmp_path / "x.npz"
-    line = refused(capsys, pictures, f"--workdir={run}", f"--out={out}")
-    assert f"{pictures / 'cat' / '1.png'} cannot be decoded" in line
-    assert "--skip_damaged" in line
-    assert list(tmp_path.iterdir()) == [pictures]
-
-
-def test_damaged_images_can_be_left_out(run, pictures, tmp_path, capsys):
+def test_damaged_images_are_left_out_and_named(run, pictures, tmp_path, capsys):
     flags = pictures, f"--workdir={run}"
     whole = embedded(*flags, f"--out={tmp_path / 'x.npz'}")
     (pictures / "cat" / "1.png").write_bytes(b"no picture")
-    found = embedded(*flags, f"--out={tmp_path / 'y.npz'}", "--skip_damaged")
+    found = embedded(*flags, f"--out={tmp_path / 'y.npz'}")
     captured = capsys.readouterr()
     assert captured.err.startswith(f"left out {pictures}/cat/1.png: cannot identify")
     assert captured.out.splitlines()[-2].startswith("5 images of")
+    assert ", 1 damaged ones left out: " in captured.out
     rest = [0, 2, 3, 4, 5]
     for name in ("files", "labels"):
         assert found[name].tolist() == whole[name][rest].tolist()
     np.testing.assert_allclose(found["features"], whole["features"][rest], rtol=1e-4)
     for file in pictures.rglob("*.png"):
         file.write_bytes(b"no picture")
-    line = refused(capsys, *flags, f"--out={tmp_path / 'z.npz'}", "--skip_damaged")
+    line = refused(capsys, *flags, f"--out={tmp_path / 'z.npz'}")
     assert "no image of" in line
+    assert not (tmp_path / "z.npz").exists()
 
 
 def test_files_are_decoded_as_by_the_run(tmp_path):
@@ -244,7 +235,7 @@ def test_an_index_answers_with_the_encoder_that_it_was_written_by(
     (pictures / "cat" / "1.png").write_bytes(b"no picture")
     index = tmp_path / "x.index"
     flags = [str(pictures), f"--workdir={run}", f"--index={index}", "--crop=7"]
-    embed.main([*flags, "--skip_damaged", "--batch_size=4"])
+    embed.main([*flags, "--batch_size=4"])
     names = ["cat/0.png", "cat/2.png", "cat/wide.png", "train/old/0.png"]
     asked = ["--query", *(pictures / name for name in names), f"--index={index}"]
     found = answers(capsys, *asked, "--k=1")

@@ -93,13 +93,14 @@ def test_the_command_as_typed_trains_on_a_prepared_data_set(data_dir, tmp_path):
         env=os.environ | {"PYTHONPATH": str(ROOT), "TFDS_DATA_DIR": str(data_dir)},
     )
     assert done.returncode == 0, done.stderr
-    first, second, *_ = done.stderr.splitlines()
+    first, second, third, *_ = done.stderr.splitlines()
     assert first == (
         "training on cifar10 for 2 steps of 8 images (epochs: 1), on 4 x cpu, in "
         "runs/cifar10_simsiam"
     )
     assert second.startswith("data: 23 images of cifar10 train in 10 classes, held in ")
     assert second.endswith("; kNN: bank of 23, queries 11 of cifar10 test")
+    assert third == "compiling the training step"
     assert re.search(
         r"\nstep 2: kNN \d+\.\d\d %, the top-1 accuracy of the 20 nearest neighbors\n",
         done.stderr,

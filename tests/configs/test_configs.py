@@ -126,7 +126,7 @@ def test_the_first_line_of_a_config_file_agrees_with_the_config(name):
         ]
     )
     epochs = re.findall(r"(\d+) epochs", title)
-    assert list(map(int, epochs)) == [config.train.num_epochs] * (name != "folder")
+    assert list(map(int, epochs)) == [config.train.num_epochs] * ("folder" not in name)
     for batch in re.findall(r"batch (\d+)", title):
         assert config.data.batch_size == int(batch)
 
@@ -149,6 +149,12 @@ def test_a_config_file_states_the_main_numbers_of_the_experiment(name):
     for knob in load(name).method:
         if knob not in ("name", "encode_unused_views", "queue_start_epoch", "shuffle"):
             assert f"    config.method.{knob} = " in text, knob
+
+
+@pytest.mark.parametrize("name", ["folder", "folder_moco"])
+def test_configs_of_own_images_measure_knn_without_training(name):
+    schedule = describe(load(name)).schedule
+    assert schedule.trivial_baselines
 
 
 @pytest.mark.parametrize("steps_per_epoch", [1, 70])  # 1: before the data are read

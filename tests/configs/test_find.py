@@ -41,15 +41,25 @@ def test_a_file_of_the_user_is_preferred_to_a_config_of_the_package(
     assert configs.find("quickstart") == QUICKSTART
 
 
-@pytest.mark.parametrize(
-    "name", ["", "quickstar", "../main", "__init__", "/quickstart"]
-)
+@pytest.mark.parametrize("name", ["", "quickstar", "../main", "/quickstart"])
 def test_the_error_for_an_unknown_name_lists_all_names(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=re.escape(repr(name))) as raised:
         configs.find(name)
     assert "quickstart, stl10_moco" in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["base", "configs/base_folder.py", str(configs.FOLDER / "__init__.py")]
+)
+def test_a_file_that_experiments_share_is_no_config(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="give an experiment") as raised:
+        configs.find(name)
+    assert str(raised.value).startswith(name)
+    pathlib.Path("base.py").touch()  # a file of the user
+    assert configs.find("base.py") == pathlib.Path("base.py")
 
 
 def test_a_sweep_is_found_from_any_folder(tmp_path, monkeypatch):

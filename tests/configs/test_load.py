@@ -96,7 +96,8 @@ REFUSED = [
     ),
     ("seed.x", 8, "unknown field config.seed.x; the nearest is config.seed"),
     ("", 8, "unknown field config.; the nearest is"),
-    ("method.name", "byol", "config.method.name=byol cannot replace moco"),
+    ("method.name", "byol", "=byol cannot replace moco, because methods differ in "),
+    ("train.num_steps", "twenty", "num_steps=twenty must be a whole number, such as 1"),
 ]
 
 
@@ -106,6 +107,20 @@ def test_the_error_for_a_wrong_value_or_name_is_one_line(field, given, message):
         configs.load("cifar10_moco", {field: given})
     assert isinstance(raised.value, ValueError) or not isinstance(given, str)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "method", "remedy"),
+    [
+        ("folder", "moco", "use --config=folder_moco, or"),
+        ("cifar10_swav", "simsiam", "use --config=cifar10_simsiam, or"),
+        ("folder", "byol", "use --config=cifar10_byol or imagenet100_byol, or"),
+        ("folder", "dino", "use byol, moco, simsiam, swav, or"),
+    ],
+)
+def test_the_error_for_another_method_names_configs_of_it(config, method, remedy):
+    with pytest.raises(ValueError, match=remedy):
+        configs.load(config, {"method.name": method})
 
 
 def test_the_error_for_an_unknown_variant_lists_all_variants():

@@ -148,6 +148,38 @@ def test_a_queue_has_whole_batches_and_no_image_twice():
         make_spec(values, num_devices=1, steps_per_epoch=3)
 
 
+@pytest.mark.parametrize("variant", ["logo", "baseline", "released"])
+def test_moco_on_a_folder_has_a_chosen_batch_and_a_queue_of_at_most_an_epoch(variant):
+    config = load(f"folder_moco:{variant}").to_dict()
+    for count, queue in ((100, 96), (10**5, 4096)):
+        facts = Facts(count, 64, 64, unit=8, fewest=16)
+        values, _ = choose(config, facts, lambda config: MANY)
+        assert values["method"]["queue_size"] == queue
+        assert values["data"]["batch_size"] == (32 if count == 100 else 256)
+        spec = make_spec(values, num_devices=1)
+        assert type(getattr(spec.method, "base", spec.method)).__name__ == "MoCo"
+
+
+@pytest.mark.parametrize(
+    ("held_out", "steps", "unused"),
+    [(8, 0, ()), (8, 3, ("train.num_epochs",)), (0, 0, choosing.OF_KNN)],
+)
+def test_the_lines_about_what_was_chosen_leave_out_what_is_not_used(
+    held_out, steps, unused
+):
+    pixels, labels = np.zeros((48, 32, 32, 3), np.uint8), np.arange(48) % 2
+    _, data = load_arrays(pixels, labels, held_out)
+    fields = {"data.source": "arrays", "train.num_steps": steps}
+    config = load("folder_moco", fields).to_dict()
+    mesh = make_mesh(jax.devices()[:1])
+    _, text = choosing.chosen(config, None, mesh, lambda: data, memory=2.0**30)
+    _, first, *_ = text.splitlines()
+    assert first.startswith("  data.batch_size=")
+    assert max(map(len, text.splitlines())) < 130
+    stated = re.findall(r"(\w+\.\w+)=", text.partition("\n")[2])
+    assert set(stated) == set(open_fields(config)) - set(unused)
+
+
 def test_all_chosen_values_are_plain_and_a_config_with_them_describes_a_method():
     for count, short in ((2, 10), (100, 64), (1500, 320)):
         values, found = choose(

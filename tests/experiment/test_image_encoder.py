@@ -141,12 +141,25 @@ def test_wrong_arguments_are_errors_with_one_line(run, images, tmp_path):
         (lambda: encoder([images]), r"uint8 array \[h, w, 3\], got uint8 \[5, 12"),
         (lambda: encoder([]), "is empty"),
         (lambda: encoder([tmp_path / "x.png"]), "x.png is not a file"),
-        (lambda: encoder(tmp_path), "broken.png cannot be decoded"),
+        (lambda: encoder(tmp_path), r"broken.png cannot be decoded .* damaged=found"),
         (lambda: encoder(images, batch_size=3), "multiple of the 4 devices"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
             call()
         assert "\n" not in str(error.value)
+
+
+def test_damaged_images_have_no_row_if_their_numbers_are_asked_for(
+    run, images, tmp_path
+):
+    encoder, found = logo_jax.load_encoder(run, seed=0), {}
+    files = [tmp_path / f"{i}.png" for i in range(3)]
+    for file, pixels in zip(files, images, strict=False):
+        Image.fromarray(pixels).save(file)
+    files[1].write_bytes(b"no image")
+    features = encoder(files, damaged=found)
+    assert list(found) == [1]
+    np.testing.assert_allclose(features, encoder(images[[0, 2]]), rtol=1e-4)
 
 
 def test_importing_the_package_imports_neither_jax_nor_numpy():

@@ -6,8 +6,7 @@ import jax
 import pytest
 
 from logo_jax import configs, doctor
-from logo_jax.experiment import make_spec
-from logo_jax.experiment import ahead
+from logo_jax.experiment import ahead, make_spec
 from logo_jax.experiment.ahead import AheadStep, KnownImages, _refused, floor_seconds
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.parallel.targets import CHIPS, GIB, Target

@@ -28,7 +28,10 @@ class Cifar10(Published, _Stock, skip_registration=True):
 
     name = "cifar10"
     url_infos: Any = _Stock.url_infos  # a subclass does not inherit the checksum
-    otherwise = ", or pass NumPy arrays with --from_arrays=DIR"
+    otherwise = (
+        ", or write it from NumPy arrays: python -m logo_jax.prepare cifar10 "
+        "--from_arrays=DIR"
+    )
 
     def _split_generators(self, dl_manager: Any) -> dict[Any, Any]:
         (url,) = self.url_infos

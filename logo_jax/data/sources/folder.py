@@ -5,10 +5,11 @@ The splits are sub-folders, whose names may be written in capitals: `train` (or
 all images below the folder are for training. The first split of `val` and `test` that
 is labeled has the queries of kNN.
 
-A split is labeled if all of its images are in sub-folders: the first sub-folder of the
-path is the image's class. Training images in a single sub-folder are unlabeled, because
-one class cannot be evaluated. Sub-folders may be nested. A regular expression can take
-the classes from the names of the files instead.
+A split is labeled if its images are in sub-folders: the first sub-folder of the path is
+the image's class. One of 20 images may be in none, and has no label; if there are more,
+the sub-folders may be no classes, and no image has a label. Training images in a single
+sub-folder are unlabeled, because one class cannot be evaluated. Sub-folders may be
+nested. A regular expression can take the classes from the names of the files instead.
 """
 
 import dataclasses
@@ -31,6 +32,8 @@ SPLIT_NAMES = {
     "val": ("val", "valid", "validation", "dev", "val_images", "val2017"),
     "test": ("test", "testing", "test_images", "test2017"),
 }
+FEW = 20  # one of so many images may be in no class
+NO_CLASS = "outside of the folders of classes"  # in the note about them
 MANY = 100_000  # files; the first lines of a run state how long it took to list more
 _NUMBERED = r"^(.+?)[-_. ]*\d+\.\w+$"  # names such as cat.0.jpg, and their class
 _LOOKED_AT = 10_000  # names that are looked at for that
@@ -211,7 +214,7 @@ def load_unsplit_folder(
     """
     root = existing_folder(path)
     found = scan(root, decoding)
-    _, folders = found.files.folders(0)
+    folders = [name for name in found.files.folders(0)[1] if name]
     splits = _of_splits(find_splits(folders))
     level = 1 if splits and len(splits) == len(folders) else 0
     images = _labeled(root, found, _Classes(), decoding, level=level, fewest=1)
@@ -317,7 +320,7 @@ def _with_test(
         found = scan(root / name, train.decoding)
         images = _labeled(root / name, found, how, train.decoding, fewest=1)
         if images.num_classes:
-            test = _with_classes_of(train, images)
+            test = _with_classes_of(train, images.labeled())
             break
         reasons.append(images.why_unlabeled)
     used = {Path(train.root).name, *([Path(test.root).name] if test else [])}
@@ -360,7 +363,7 @@ def _labeled(
         is_kept = np.isin(numbers, [i for i, x in enumerate(names) if x in kept])
         files = files.take(np.flatnonzero(is_kept))
         numbers, names = files.folders(level)
-    passed = found.passed_over()
+    passed, notes = found.passed_over(), _notes(root, found)
     if not len(files):
         raise ValueError(
             f"{root} contains no images"
@@ -374,6 +377,10 @@ def _labeled(
         few = f"config.data.label_pattern={how.pattern!r} gives one class, {names[0]}"
         why_unlabeled = few if len(names) < fewest else ""
     else:
+        outside = np.flatnonzero(numbers == 0) if names[0] == "" else ()
+        if 0 < FEW * len(outside) <= len(files):
+            numbers, names = numbers - 1, names[1:]  # their number becomes NO_LABEL, -1
+            notes += (_few_outside(root, files.take(outside), len(files)),)
         why_unlabeled = _why_unlabeled(root, files, numbers, names, fewest)
     return FolderSource(
         str(root),
@@ -382,7 +389,16 @@ def _labeled(
         class_names=() if why_unlabeled else tuple(names),
         decoding=decoding,
         why_unlabeled=why_unlabeled,
-        notes=_notes(root, found),
+        notes=notes,
+    )
+
+
+def _few_outside(root: Path, files: Names, count: int) -> str:
+    """A note about images that are in no class, though others are."""
+    names = ", ".join(files[:3]) + ", ..." * (len(files) > 3)
+    return (
+        f"in {root}, {NO_CLASS}: {len(files):,} of {count:,} images ({names}), without "
+        "a label and not in kNN"
     )
 
 
@@ -438,8 +454,8 @@ def _why_unlabeled(
         outside = np.flatnonzero(numbers == 0)
         more = f" ({len(outside):,} such files)" if len(outside) > 1 else ""
         return (
-            f"{root / files[outside[0]]} is not in the folder of a class{more}; "
-            "move it to a class, or away"
+            f"{root / files[outside[0]]} is not in the folder of a class{more}, and "
+            f"more than one of {FEW} images are not; move it to a class, or away"
         )
     if len(names) < fewest:
         return f"{root} has one class, {names[0]}; two or more are needed"

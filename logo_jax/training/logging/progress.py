@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 _BAR = "step {n}/{total} |{bar:10}|  {desc}"
 _BAR_COLUMNS = len("step / ||  ") + 10  # of _BAR, without its numbers and {desc}
+LONG = 3600.0  # seconds; a line states how long a run takes that takes longer
 
 
 class Progress:
@@ -27,6 +28,7 @@ class Progress:
         total: number of steps of the whole run.
         initial: number of steps done before this process began.
         quiet: whether only warnings are printed.
+        advice: end of the line that states how long a long run takes.
         stream: stream to print to; standard error if None.
         clock: returns seconds since any origin; the time left is computed from it.
     """
@@ -37,14 +39,15 @@ class Progress:
         initial: int = 0,
         quiet: bool = False,
         *,
+        advice: str = "",
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._total, self._quiet = total, quiet
+        self._total, self._quiet, self._advice = total, quiet, advice
         self._stream = stream or sys.stderr
         self._clock = clock
-        self._since, self._first = clock(), initial
-        self._compiled = False
+        self._since: float | None = None  # when step `_first` was done
+        self._first, self._is_told = initial, False
         self._bar = tqdm(
             total=total,
             initial=initial,
@@ -61,8 +64,26 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         self._bar.close()
 
+    def done(self, step: int) -> None:
+        """Notes that a step is done; the time left is computed from the first call.
+
+        So it does not include the compilation, which is before the first step is done.
+        Two steps later, a line is printed if the run will take more than an hour.
+
+        Args:
+            step: number of steps done so far.
+        """
+        if self._since is None:
+            self._since, self._first = self._clock(), step
+        elif not self._is_told and step >= self._first + 2:
+            self._is_told, left = True, self._seconds_left(step) or 0.0
+            if left > LONG:
+                each = left / (self._total - step)
+                hours = f"about {left / 3600:.3g} hours left, {each:.3g} s per step"
+                self.say("; ".join(filter(None, (hours, self._advice))))
+
     def update(self, step: int, **shown: float | str) -> None:
-        """Shows the step, the time left and the latest numbers.
+        """Shows the step, the time left, if it is known, and the latest numbers.
 
         A terminal that is too narrow shows only the first of the numbers.
 
@@ -70,8 +91,9 @@ class Progress:
             step: number of steps done so far.
             **shown: numbers by their name; `**{"images/s": 512.0}` works too.
         """
-        left = tqdm.format_interval(self._seconds_left(step))
-        words = [f"{left} left", *(f"{name} {_short(x)}" for name, x in shown.items())]
+        words = [f"{name} {_short(x)}" for name, x in shown.items()]
+        if (left := self._seconds_left(step)) is not None:
+            words.insert(0, f"{tqdm.format_interval(left)} left")
         if self._bar.disable:
             self.say("  ".join([f"step {step}/{self._total}", *words]))
         else:
@@ -89,15 +111,11 @@ class Progress:
         tqdm.write(text, file=self._stream)
         self._stream.flush()
 
-    def _seconds_left(self, step: int) -> float:
-        """Estimates the time left in seconds from the speed since the first update.
-
-        At the first update, the speed since the start is used.
-        """
-        now = self._clock()
-        pace = (now - self._since) / max(step - self._first, 1)
-        if not self._compiled:  # steps until the first update include compilation
-            self._since, self._first, self._compiled = now, step, True
+    def _seconds_left(self, step: int) -> float | None:
+        """Estimates the time left in seconds; None until two steps are done."""
+        if self._since is None or step <= self._first:
+            return None
+        pace = (self._clock() - self._since) / (step - self._first)
         return pace * (self._total - step)
 
 

@@ -180,10 +180,13 @@ class TrainLog:
 
     def _require_finite(self, wait: bool) -> None:
         """Raises an error if a computed loss (`wait`: any loss) is not finite."""
+        done = 0
         while self._unchecked and (wait or self._unchecked[0][1].is_ready()):
-            step, loss = self._unchecked.popleft()
+            done, loss = self._unchecked.popleft()
             if not np.isfinite(loss).all():
-                raise FloatingPointError(_advice(step, loss))
+                raise FloatingPointError(_advice(done, loss))
+        if done:
+            self._progress.done(done)
 
 
 _METRICS = {"top1": "top-1 accuracy", "map": "mean average precision"}

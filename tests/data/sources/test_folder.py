@@ -81,7 +81,7 @@ def test_an_unlabeled_split_does_not_take_the_place_of_a_labeled_one(labeled, tm
         ({"a": 1, "b": 1}, {}, "has no folder val or test .*val_size=N holds out"),
         ({"a": 1, "b": 1}, {".": 2}, "val has no sub-folders; .*or config.data.val_s"),
         ({"a": 1, "b": 1}, {"a": 1, ".": 1}, "val/0.png is not in the folder of a cl"),
-        ({"a": 2, "b": 1, ".": 2}, {"a": 1}, r"train/0.png is not .*\(2 such files\)"),
+        ({"a": 9, "b": 8, ".": 2}, {"a": 1}, r"train/0.png is not .*\(2 such files\)"),
         ({"images": 4}, {"images": 2}, "train has one class, images; two or more"),
         ({".": 4}, {"a": 2}, "train has no sub-folders"),
     ],
@@ -153,6 +153,34 @@ def test_files_next_to_the_sub_folders_make_all_images_unlabeled(tmp_path):
     assert train.num_classes == 0
     assert labels(train) == [NO_LABEL] * 2
     assert test is None
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_one_of_20_images_next_to_the_classes_has_no_label_and_is_named(
+    split, tmp_path
+):
+    for name in ("train", "val"):
+        outside = {".": 1} if name == split else {}
+        write_folder(tmp_path / name, {"a": 10, "b": 9} | outside)
+    data = load_images(DataLocation("folder", path=str(tmp_path)))
+    assert (len(data.train), data.train.num_classes) == (
+        20 if split == "train" else 19,
+        2,
+    )
+    for part in (data.bank, data.queries):
+        assert part is not None
+        assert labels(part) == [0] * 10 + [1] * 9
+    assert data.notes == (
+        f"in {tmp_path / split}, outside of the folders of classes: 1 of 20 images "
+        "(0.png), without a label and not in kNN",
+    )
+
+
+def test_images_next_to_the_splits_have_no_class_of_the_splits(tmp_path):
+    write_folder(tmp_path, {"train/a": 10, "val/a": 9, ".": 1})
+    images = load_unsplit_folder(tmp_path)
+    assert images.class_names == ("a",)
+    assert labels(images) == [NO_LABEL] + [0] * 19
 
 
 def test_the_order_does_not_depend_on_the_file_system(tmp_path):

@@ -45,24 +45,39 @@ TEXT = "loss 1.235  kNN 40.00 %  epoch 2.00/5  images/s 54322  data wait 0.5 %"
 def test_progress_without_a_terminal_is_one_plain_line_a_call():
     seconds = iter([10.0, 16.0])
     stream = io.StringIO()
-    with Progress(100, 20, stream=stream, clock=lambda: next(seconds)) as progress:
+    with Progress(100, 19, stream=stream, clock=lambda: next(seconds)) as progress:
+        progress.done(20)
         progress.update(40, **SHOWN)
     # 20 steps in 6 seconds: 60 more take 18.
     assert stream.getvalue() == f"step 40/100  00:18 left  {TEXT}\n"
 
 
-def test_the_time_left_forgets_how_long_the_first_line_took():
-    seconds = iter([0.0, 100.0, 104.0])
+def test_the_time_left_is_that_of_the_steps_after_the_first():
+    seconds = iter([100.0, 104.0, 104.0])
     stream = io.StringIO()
-    with Progress(100, stream=stream, clock=lambda: next(seconds)) as progress:
-        progress.update(10)  # compiled in 100 seconds
-        progress.update(20)  # 10 steps in 4 seconds: 80 more take 32
-    assert stream.getvalue().splitlines()[1] == "step 20/100  00:32 left"
+    with Progress(101, stream=stream, clock=lambda: next(seconds)) as progress:
+        progress.done(1)  # compiled in 100 seconds
+        progress.update(1)
+        progress.done(11)
+        progress.update(11)  # 10 steps in 4 seconds: 90 more take 36
+    assert stream.getvalue().splitlines() == ["step 1/101", "step 11/101  00:36 left"]
+
+
+@pytest.mark.parametrize(("total", "is_long"), [(3_000, True), (147, False)])
+def test_one_line_states_how_long_a_long_run_takes(total, is_long):
+    clock, stream = iter([0.0, 25.0, 50.0, 75.0]).__next__, io.StringIO()
+    with Progress(total, stream=stream, advice="Ctrl-C", clock=clock) as progress:
+        progress.done(1)
+        progress.done(3)  # 2 steps in 25 seconds
+        progress.done(4)
+    line = "about 10.4 hours left, 12.5 s per step; Ctrl-C\n"
+    assert stream.getvalue() == line * is_long
 
 
 def test_progress_on_a_terminal_is_one_live_line():
     stream = Terminal()
     with Progress(100, 20, stream=stream, clock=lambda: 0.0) as progress:
+        progress.done(21)
         progress.update(40, **SHOWN)
     *_, line = stream.getvalue().split("\r")
     assert line == f"step 40/100 |####      |  00:00 left  {TEXT}\n"
