@@ -131,7 +131,7 @@ def compile_ahead(
     lowered = lower_ahead(spec, target, images)
     start = time.process_time()
     try:
-        compiled = compile_at(lowered, level)
+        compiled = _compiled(lowered, level)
     except jax.errors.JaxRuntimeError as error:
         reason = " ".join(str(error).split())
         if "RESOURCE_EXHAUSTED" in reason:
@@ -158,15 +158,29 @@ def lower_ahead(spec: ExperimentSpec, target: Target, images: KnownImages) -> An
     return traced_step(spec, step, target.mesh, examples).lower()
 
 
-def compile_at(lowered: Any, level: str) -> Any:
-    """Compiles a lowered program at one of `LEVELS`.
+def _compiled(lowered: Any, level: str) -> Any:
+    """Compiles a lowered program, on a GPU without Triton if there is no other way.
+
+    On a GPU, XLA tries several tilings of a matrix product. Without the GPU it takes the
+    first one, which it cannot compile for some products of ViTs.
+    """
+    try:
+        return compile_at(lowered, level)
+    except jax.errors.JaxRuntimeError as error:
+        if "tile sizes" not in str(error):
+            raise
+    return compile_at(lowered, level, xla_gpu_enable_triton_gemm=False)
+
+
+def compile_at(lowered: Any, level: str, **options: Any) -> Any:
+    """Compiles a lowered program at one of `LEVELS`, with other options of XLA.
 
     The cache of compiled programs can keep a program for devices that are not here, but
     cannot read it, which would be a warning.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Error reading persistent compilation cache")
-        return lowered.compile({"optimization_level": LEVELS[level]})
+        return lowered.compile({"optimization_level": LEVELS[level], **options})
 
 
 def _refused(reason: str) -> AheadStep:

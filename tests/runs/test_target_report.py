@@ -114,6 +114,21 @@ def test_a_fault_of_the_compiler_is_one_line_that_names_the_other_levels(
     assert line.endswith("use --level=O1 or --level=default")
 
 
+def test_a_product_without_a_tiling_is_compiled_without_triton(monkeypatch):
+    tried = []
+
+    def compile_at(lowered, level, **options):
+        tried.append((lowered, level, options))
+        if not options:
+            raise jax.errors.JaxRuntimeError("INTERNAL: no output tile sizes")
+        return "compiled"
+
+    monkeypatch.setattr(ahead, "compile_at", compile_at)
+    assert ahead._compiled("step", "O1") == "compiled"
+    without = {"xla_gpu_enable_triton_gemm": False}
+    assert tried == [("step", "O1", {}), ("step", "O1", without)]
+
+
 def test_remedies_are_compiled_if_the_config_allows_them(lines, capsys):
     tried = []
 
