@@ -27,7 +27,7 @@ REPOSITORY = "https://github.com/OWNER/logo_jax"
 IN_CLONE = pathlib.Path("../pyproject.toml").is_file()
 # a git URL (git+https://...), a wheel, or a clone
 SOURCE = ".." if IN_CLONE else f"git+{REPOSITORY}"
-JAX_FLOOR = "0.10.2"
+JAX = ">=0.10.2,!=0.12.0,!=0.12.0.1"
 PLUGINS = {
     "jax-cuda12-plugin": "cuda12",
     "jax-cuda13-plugin": "cuda13",
@@ -37,7 +37,7 @@ PLUGINS = {
 
 def requirements(source, installed):
     """Returns the requirements for pip, given the installed versions by name."""
-    from packaging.version import Version
+    from packaging.specifiers import SpecifierSet
 
     path = pathlib.Path(source).resolve()
     if "://" not in source:
@@ -47,9 +47,9 @@ def requirements(source, installed):
             )
         source = path.as_uri()
     jax = f"jax=={installed.get('jax')}"
-    if Version(installed.get("jax", "0")) < Version(JAX_FLOOR):
+    if installed.get("jax", "0") not in SpecifierSet(JAX):
         plugins = [extra for name, extra in PLUGINS.items() if name in installed]
-        jax = f"jax[{','.join(plugins)}]>={JAX_FLOOR}"
+        jax = f"jax[{','.join(plugins)}]{JAX}"
     return f"logo_jax @ {source}", jax
 
 

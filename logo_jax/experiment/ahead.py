@@ -161,7 +161,7 @@ def lower_ahead(spec: ExperimentSpec, target: Target, images: KnownImages) -> An
 def _compiled(lowered: Any, level: str) -> Any:
     """Compiles a lowered program, on a GPU without Triton if there is no other way.
 
-    On a GPU, XLA tries several tilings of a matrix product. Without the GPU it takes the
+    On a GPU, XLA tries several tilings of a matrix product. Without one it takes the
     first one, which it cannot compile for some products of ViTs.
     """
     try:

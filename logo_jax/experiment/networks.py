@@ -209,7 +209,7 @@ def trace_backbone(
 
     collections: set[str] = set()
 
-    def run(batches: list[jax.Array]) -> list[jax.Array]:
+    def run(batches: list[jax.Array]) -> list[Any]:
         variables = backbone.init(jax.random.key(0), batches[0], train=False)
         collections.update(variables)
         evaluated = [backbone.apply(variables, x, train=False) for x in batches]

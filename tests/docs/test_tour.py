@@ -48,13 +48,12 @@ def fixture_install(notebook):
 
 def test_a_sufficient_jax_is_kept_and_an_older_one_is_replaced_with_its_plugin(install):
     url = "git+https://host/logo_jax.git"
-    floor = install["JAX_FLOOR"]
-    wanted = install["requirements"]
-    kept = f"logo_jax @ {url}", f"jax=={floor}"
-    assert wanted(url, {"jax": floor, "jax-cuda12-plugin": floor}) == kept
+    allowed, wanted = install["JAX"], install["requirements"]
+    kept = f"logo_jax @ {url}", "jax==0.10.2"
+    assert wanted(url, {"jax": "0.10.2", "jax-cuda12-plugin": "0.10.2"}) == kept
     old = {"jax": "0.9.10", "jax-cuda12-plugin": "0.9.10"}
-    assert wanted(url, old)[1] == f"jax[cuda12]>={floor}"
-    assert wanted(url, {"jax": "0.7.2", "libtpu": "1"})[1] == f"jax[tpu]>={floor}"
+    assert wanted(url, old)[1] == f"jax[cuda12]{allowed}"
+    assert wanted(url, {"jax": "0.12.0", "libtpu": "1"})[1] == f"jax[tpu]{allowed}"
     clone = SCRIPT.parents[1]
     assert wanted(str(clone), old)[0] == f"logo_jax @ {clone.as_uri()}"
     with pytest.raises(
@@ -63,9 +62,9 @@ def test_a_sufficient_jax_is_kept_and_an_older_one_is_replaced_with_its_plugin(i
         wanted("/", old)
 
 
-def test_the_minimum_jax_is_that_of_the_package(install):
+def test_the_allowed_jax_is_that_of_the_package(install):
     project = tomllib.loads((SCRIPT.parents[1] / "pyproject.toml").read_text())
-    assert f"jax>={install['JAX_FLOOR']}" in project["project"]["dependencies"]
+    assert f"jax{install['JAX']}" in project["project"]["dependencies"]
 
 
 @pytest.fixture(name="tiny")
