@@ -28,7 +28,9 @@ def assert_equal(a, b, tolerance=0.0):
         jax.tree.leaves_with_path(a), jax.tree.leaves(b), strict=True
     ):
         where = jax.tree_util.keystr(path)
-        np.testing.assert_allclose(x, y, rtol=0, atol=tolerance, err_msg=where)
+        # relative, too: traces of the optimizer are as large as 100, with a last place
+        # of 8e-6
+        np.testing.assert_allclose(x, y, tolerance, tolerance, err_msg=where)
 
 
 @every_method
