@@ -199,7 +199,10 @@ def test_the_chosen_values_are_stated_and_checked(arrays):
     found = examine(config)
     assert found["chosen"].verdict == "ok"
     assert "chosen for 24 images of about 8x8 px" in found["chosen"].text
-    assert "data.batch_size=16, monitor.knn=((4, 0.07),)" in found["chosen"].text
+    assert (
+        "data.batch_size=16\n              monitor.knn=((4, 0.07),)"
+        in found["chosen"].text
+    )
     assert "num_epochs" not in found["chosen"].text  # num_steps is given
     assert found["batch"].text.startswith("16 = 2 devices x 8")
     config.data.path = "/nowhere"
