@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from etils import epy
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from logo_jax.configs import import_object
@@ -220,7 +220,7 @@ def trace_backbone(
 
     shapes = [(num_images, *size) for size in sizes]
     batches = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    one_device = AbstractMesh((1,), (AXIS,))
+    one_device = AbstractMesh((1,), (AXIS,), axis_types=(AxisType.Auto,))
     rows = P(AXIS)
     try:
         evaluated = jax.eval_shape(
