@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.timing import alternate
-from logo_jax.networks._cpu import convolve
+from logo_jax.networks._cpu import LAYOUT, convolve
 
 SIZES = ((32, 64), (16, 128), (8, 256), (4, 512))  # side in pixels, channels
 PASSES = ("forward", "images", "kernel")
@@ -40,7 +40,7 @@ def rates(num_images: int, rounds: int) -> dict[tuple[str, int], float]:
                 kernel,
                 (1, 1),
                 ((1, 1), (1, 1)),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                dimension_numbers=LAYOUT,
             )
 
         def of_images(images, kernel, cotangent):

@@ -28,9 +28,9 @@ def assert_equal(a, b, tolerance=0.0):
         jax.tree.leaves_with_path(a), jax.tree.leaves(b), strict=True
     ):
         where = jax.tree_util.keystr(path)
-        # relative, too: traces of the optimizer are as large as 100, with a last place
-        # of 8e-6
-        np.testing.assert_allclose(x, y, tolerance, tolerance, err_msg=where)
+        # traces of the optimizer are as large as 100, with a last place of 8e-6
+        last_places = 1e-6 if tolerance else 0
+        np.testing.assert_allclose(x, y, last_places, tolerance, err_msg=where)
 
 
 @every_method
