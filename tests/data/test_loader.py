@@ -127,21 +127,31 @@ def test_reader_processes_outlive_the_signals_of_a_terminal_or_a_scheduler():
     )
 
 
-def test_the_end_of_a_reader_process_is_raised_as_an_error():
+@pytest.fixture
+def reader_processes():
+    """Returns a function that lists the processes that this test has started.
+
+    Another test of this pytest process may have left some: joblib keeps its own.
+    """
+    others = set(multiprocessing.active_children())
+    return lambda: set(multiprocessing.active_children()) - others
+
+
+def test_the_end_of_a_reader_process_is_raised_as_an_error(reader_processes):
     numbers = read_ahead(end_at_five, range(1000), workers=1)
     with pytest.raises(ChildProcessError, match="a process that reads images failed: "):
         list(numbers)
-    assert not multiprocessing.active_children()
+    assert not reader_processes()
 
 
 @pytest.mark.slow
-def test_a_stopped_reading_leaves_no_process_and_no_thread(source):
+def test_a_stopped_reading_leaves_no_process_and_no_thread(source, reader_processes):
     before = set(threading.enumerate())
     for how in ({"threads": 2}, {"workers": 2}):
         batches = streamed(source, **how).batches(0, 1000)
         next(batches)
         batches.close()
-        assert not multiprocessing.active_children()
+        assert not reader_processes()
         left = [t for t in threading.enumerate() if t not in before and not t.daemon]
         for thread in left:
             thread.join(timeout=10)
@@ -150,7 +160,9 @@ def test_a_stopped_reading_leaves_no_process_and_no_thread(source):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [{"threads": 2}, {"workers": 2}])
-def test_a_damaged_file_is_named_and_skipped_up_to_the_limit(tmp_path, caplog, how):
+def test_a_damaged_file_is_named_and_skipped_up_to_the_limit(
+    tmp_path, caplog, how, reader_processes
+):
     source = load_folder(write_folder(tmp_path, {"a": 6, "b": 5}))[0]
     damaged = tmp_path / "b" / "1.png"
     damaged.write_bytes(damaged.read_bytes()[:200])
@@ -160,7 +172,7 @@ def test_a_damaged_file_is_named_and_skipped_up_to_the_limit(tmp_path, caplog, h
     assert f"{damaged}: " in line
     with pytest.raises(ValueError, match=r"1 images .*more than 5.00% of 11.*1\.png"):
         batches_of(streamed(source, max_corrupt=0.05, **how))
-    assert not multiprocessing.active_children()
+    assert not reader_processes()
     assert len(caplog.records) == 1  # it is not named again
 
 
