@@ -32,6 +32,7 @@ from logo_jax.sweeps import markdown, spec, table
 from logo_jax.sweeps.runs import (
     Run,
     check_configs,
+    curves_of,
     make_runs,
     missing_of,
     reached_by,
@@ -118,6 +119,7 @@ def train(run: Run, metrics: Sequence[str], which: str) -> bool:
     record = {
         "arguments": run.arguments,
         "metrics": reached,
+        "curves": curves_of(run, metrics),
         "seconds": run.seconds,
         "commit": code_version,
         "machine": json.loads((run.folder / MACHINE_FILE).read_text()),

@@ -8,8 +8,9 @@ from typing import Any
 from logo_jax.sweeps import table
 from logo_jax.sweeps.spec import Sweep
 from logo_jax.training import atomic
-from logo_jax.visualization import effects
+from logo_jax.visualization import curves, effects
 from logo_jax.visualization.effects import Difference
+from logo_jax.visualization.rendered import RenderedFigure
 
 Finished = Sequence[Mapping[str, Any]]  # records of runs, as the sweep writes them
 
@@ -21,13 +22,15 @@ def write(
     records: table.Records,
     command: str,
 ) -> None:
-    """Writes the results of finished runs into a page, and their figure to figures/.
+    """Writes the results of finished runs into a page, and their figures to figures/.
 
+    The section has the table, the costs, the figure of differences, the claims, and, if
+    runs were evaluated more than once, the differences and curves over the training.
     The folder figures/ is in the folder of the page.
 
     Args:
         page: an existing Markdown file.
-        name: name of the section and of the figure.
+        name: name of the section and of its figures.
         sweep: the sweep, with its cells.
         records: records of the finished runs, by cell and seed.
         command: command that trained the runs.
@@ -40,33 +43,46 @@ def write(
         raise ValueError(f"no run of {name} is finished, so there are no results yet")
     old = page.read_text()
     rows = table.rows(sweep, records)
-    figure = _write_figure(page, name, sweep, rows)
-    tables = [table.markdown(sweep, rows)]
+    parts = [table.markdown(sweep, rows), costs(list(records.values()))]
+    parts += _written(page, _effects(name, sweep, rows))
     if sweep.claims:
-        tables.append(table.claims(sweep, records))
-    found = text(tables, list(records.values()), command, figure)
+        parts.append(table.claims(sweep, records))
+    if over_time := table.during(sweep, records):
+        parts.append(over_time)
+    parts += _written(page, _curves(name, sweep, records))
+    found = "\n\n".join([*parts, f"    {command}"])
     atomic.write_text(page, placed(old, name, found))
 
 
-def _write_figure(
-    page: pathlib.Path, name: str, sweep: Sweep, rows: Sequence[Mapping[str, Any]]
-) -> str:
-    """Writes the figure and returns its path relative to the page; "" if there is none.
+def _written(page: pathlib.Path, figure: RenderedFigure | None) -> list[str]:
+    """Writes a figure, if there is one, to figures/; returns Markdown that shows it."""
+    if figure is None:
+        return []
+    file = pathlib.Path("figures", f"{figure.name}.png")
+    (page.parent / file).parent.mkdir(exist_ok=True)
+    (page.parent / file).write_bytes(figure.png)
+    return [f"![{figure.title}]({file.as_posix()})"]
 
-    There is no figure if no difference between two cells is known.
-    """
+
+def _curves(name: str, sweep: Sweep, records: table.Records) -> RenderedFigure | None:
+    """Returns the figure of the curves; None if no run was evaluated more than once."""
+    averaged = table.averaged(sweep, records)
+    group = curves.ACCURACY._replace(
+        name=f"{name}_curves", holds=sweep.metrics.__contains__
+    )
+    return next(iter(curves.plot_curves(averaged, [group])), None)
+
+
+def _effects(
+    name: str, sweep: Sweep, rows: Sequence[Mapping[str, Any]]
+) -> RenderedFigure | None:
+    """Returns the figure of differences; None if none between two cells is known."""
     shown = [
         Difference(row["cell"], row["baseline"], own["values"], own["margin"])
         for row in rows
         if (own := row["over_baseline"])["values"]
     ]
-    if not shown:
-        return ""
-    file = pathlib.Path("figures", f"{name}.png")
-    (page.parent / file).parent.mkdir(exist_ok=True)
-    drawn = effects.plot_effects(name, sweep.metrics[0], shown)
-    (page.parent / file).write_bytes(drawn.png)
-    return file.as_posix()
+    return effects.plot_effects(name, sweep.metrics[0], shown) if shown else None
 
 
 def placed(page: str, name: str, section: str) -> str:
@@ -86,26 +102,6 @@ def placed(page: str, name: str, section: str) -> str:
     if re.search(pattern, page, re.DOTALL):
         return re.sub(pattern, lambda _: marked, page, flags=re.DOTALL)
     return f"{page.rstrip()}\n\n{marked}"
-
-
-def text(
-    tables: Sequence[str], records: Finished, command: str, figure: str = ""
-) -> str:
-    """Returns the text of a section.
-
-    It has the first table, the costs and the machine, the figure, the other tables and
-    the command.
-
-    Args:
-        tables: tables as Markdown; at least one.
-        records: records of the finished runs; at least one.
-        command: command that trained the runs.
-        figure: path of the figure relative to the page; "": no figure.
-    """
-    parts = [tables[0], costs(records)]
-    if figure:
-        parts.append(f"![Paired differences]({figure})")
-    return "\n\n".join([*parts, *tables[1:], f"    {command}"])
 
 
 def costs(records: Finished) -> str:

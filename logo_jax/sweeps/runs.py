@@ -170,6 +170,15 @@ def reached_by(run: Run, metrics: Sequence[str]) -> dict[str, float] | None:
     return found if _complete(found, metrics) else None
 
 
+def curves_of(run: Run, metrics: Sequence[str]) -> dict[str, list[list[float]]]:
+    """Returns all [step, value] of each metric in the run's metrics.jsonl, by name."""
+    lines = read_rows(run.folder / METRICS_FILE)
+    return {
+        name: [[row["step"], row[name]] for row in lines if name in row]
+        for name in metrics
+    }
+
+
 def records_of(
     runs: Sequence[Run], metrics: Sequence[str]
 ) -> dict[tuple[str, int], dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Tables of the results of a sweep and of published values, as Markdown and JSON."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from logo_jax.sweeps.spec import Setting, Sweep
@@ -89,6 +89,71 @@ def claims(sweep: Sweep, records: Records) -> str:
         judged = verdict(claim.published, found[0])
         lines.append([claim.text, f"{claim.published:+.1f}", *intervals, judged])
     return _as_table(lines)
+
+
+def during(sweep: Sweep, records: Records) -> str:
+    """Returns a Markdown table of differences at each evaluation of the first metric.
+
+    Every cell with a baseline is a row, and every share of the training, in percent of
+    a run's own steps, is a column. Values of runs of different length are therefore
+    compared at equal shares of each. Differences have the format of `markdown`. The
+    table is empty, "", unless all runs were evaluated more than once, at equal shares.
+    """
+    metric = sweep.metrics[0]
+    curves = {
+        which: record.get("curves", {}).get(metric, [])
+        for which, record in records.items()
+    }
+    shares = {_shares(curve) for curve in curves.values()}
+    compared = [cell for cell in sweep.cells if cell.baseline]
+    if len(shares) != 1 or len(columns := shares.pop()) < 2 or not compared:
+        return ""
+    lines = [["difference", *(f"{share} %" for share in columns)]]
+    lines += [[f"{cell.name} − {cell.baseline}"] for cell in compared]
+    for i in range(len(columns)):
+        reached = {which: {metric: curve[i][1]} for which, curve in curves.items()}
+        differences = Differences(sweep, reached, metric)
+        for line, cell in zip(lines[1:], compared, strict=True):
+            line.append(interval(differences.between(cell.name, cell.baseline)))
+    return _as_table(lines)
+
+
+def _shares(curve: Sequence[Sequence[float]]) -> tuple[int, ...]:
+    """Steps of the values of a curve in percent of the last of them."""
+    return tuple(round(100 * step / curve[-1][0]) for step, _ in curve)
+
+
+def averaged(
+    sweep: Sweep, records: Records
+) -> dict[str, list[dict[str, float | None]]]:
+    """Returns the curves of each cell, averaged over seeds, as rows of metrics.
+
+    A row has `step`, and for each metric its mean and, as `METRIC/std`, its standard
+    deviation. Cells whose runs were evaluated at most once are left out.
+    """
+    found = {}
+    for cell in sweep.cells:
+        own = [
+            records[cell.name, seed].get("curves", {})
+            for seed in sweep.seeds
+            if (cell.name, seed) in records
+        ]
+        rows = [
+            {"step": step, metric: mean, f"{metric}/std": std}
+            for metric in sweep.metrics
+            for step, mean, std in _average([run.get(metric, []) for run in own])
+        ]
+        if len({row["step"] for row in rows}) > 1:
+            found[cell.name] = rows
+    return found
+
+
+def _average(curves: Sequence[Sequence[Sequence[float]]]) -> Iterator[tuple]:
+    """Yields step, mean and standard deviation of curves that have equal steps."""
+    for points in zip(*curves, strict=True):
+        ((step, *_), values) = zip(*points, strict=True)
+        found = summary(values)
+        yield step, found["mean"], found["std"]
 
 
 def _as_table(lines: Sequence[Sequence[str]]) -> str:

@@ -158,7 +158,10 @@ def _panel(axes: Axes, name: str, runs: Mapping[str, Rows]) -> None:
         steps, values, spread = curve(rows, name)
         color = COLORS[i % len(COLORS)]
         marker = "o" if len(steps) < 12 else ""
-        axes.plot(steps, values, color=color, marker=marker, markersize=3, lw=1.4)
+        dashes = "-" if i < len(COLORS) else "--"  # colors are used again
+        axes.plot(
+            steps, values, dashes, color=color, marker=marker, markersize=3, lw=1.4
+        )
         low, high = values - spread, values + spread
         axes.fill_between(steps, low, high, color=color, alpha=0.2, lw=0)
     axes.set_title(name)

@@ -13,7 +13,7 @@ import pytest
 
 from logo_jax import configs, sweep
 from logo_jax.experiment import make_spec
-from logo_jax.sweeps import runs, spec, table
+from logo_jax.sweeps import markdown, runs, spec, table
 from logo_jax.training import workdir
 from tests.commands import test_main
 from tests.commands.test_main import fixture_arrays
@@ -87,7 +87,9 @@ def test_only_missing_runs_are_trained_and_a_failure_stops_no_other(
     record.unlink()
     assert sweep.main(with_page) == 0
     assert page.read_text().count("written by logo_jax.sweep") == 1
-    assert json.loads(record.read_text())["seconds"] > seconds  # of both starts
+    again = json.loads(record.read_text())
+    assert again["seconds"] > seconds  # of both starts
+    assert again["curves"][METRIC][-1] == [2, again["metrics"][METRIC]]
     capfd.readouterr()
 
     with pytest.raises(SystemExit):
@@ -271,6 +273,76 @@ def test_the_verdict_on_a_claim_uses_the_interval_and_the_published_size(tmp_pat
     file.write_text(f"SWEEP = {fields | {'claims': [claim | {'over': 'c'}]}}")
     with pytest.raises(ValueError, match=r"unknown: \['c'\]"):
         spec.read(str(file))
+
+
+def with_curves(base, new):
+    """A sweep of two cells, and their records with curves, given for seeds 0 and 1."""
+    cells = (
+        spec.Setting("base", "x.py"),
+        spec.Setting("new", "x.py", baseline="base"),
+    )
+    runs_of = {("base", i): curve for i, curve in enumerate(base)}
+    runs_of |= {("new", i): curve for i, curve in enumerate(new)}
+    records = {
+        run: {
+            "metrics": {METRIC: curve[-1][1]},
+            "curves": {METRIC: curve},
+            "seconds": 3600.0,
+            "commit": "abc",
+            "machine": {
+                "devices": "1 x cpu",
+                "cores": 2,
+                "versions": {"python": "3", "jax": "0"},
+            },
+        }
+        for run, curve in runs_of.items()
+    }
+    return spec.Sweep(cells, (METRIC,), seeds=(0, 1)), records
+
+
+BASE = [[[10, 20.0], [20, 30.0]], [[10, 22.0], [20, 30.0]]]
+TWICE_AS_LONG = [[[20, 21.0], [40, 30.0]], [[20, 25.0], [40, 34.0]]]
+
+
+def test_differences_over_the_training_are_at_equal_shares_of_each_run():
+    described, records = with_curves(BASE, TWICE_AS_LONG)
+    # mean +- 12.706 |d0 - d1| / 2, Student's t with one degree of freedom
+    assert table.during(described, records).splitlines() == [
+        "| difference | 50 % | 100 % |",
+        "| --- | --- | --- |",
+        "| new − base | +2.00 (-10.71 to +14.71) | +2.00 (-23.41 to +27.41) |",
+    ]
+    without = {run: record | {"curves": {}} for run, record in records.items()}
+    assert table.during(described, without) == ""
+    thirds = [[[10, 1.0], [20, 1.0], [30, 2.0]]] * 2
+    assert table.during(*with_curves(BASE, thirds)) == ""
+
+
+def test_curves_are_averaged_over_seeds():
+    averaged = table.averaged(*with_curves(BASE, TWICE_AS_LONG))
+    assert averaged["base"] == [
+        {"step": 10, METRIC: 21.0, f"{METRIC}/std": pytest.approx(2**0.5)},
+        {"step": 20, METRIC: 30.0, f"{METRIC}/std": 0.0},
+    ]
+    assert [row["step"] for row in averaged["new"]] == [20, 40]
+
+
+def test_a_page_has_the_differences_and_curves_over_the_training(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n")
+    described, records = with_curves(BASE, TWICE_AS_LONG)
+    markdown.write(page, "long", described, records, "command")
+    assert "4 runs, 4.0 hours in total" in page.read_text()
+    assert "| difference | 50 % | 100 % |" in page.read_text()
+    for figure in ("long.png", "long_curves.png"):
+        assert f"(figures/{figure})" in page.read_text()
+        assert (tmp_path / "figures" / figure).read_bytes().startswith(b"\x89PNG")
+
+    one = {run: record | {"curves": {}} for run, record in records.items()}
+    markdown.write(page, "long", described, one, "command")
+    assert "figures/long.png" in page.read_text()
+    assert "50 %" not in page.read_text()
+    assert "long_curves" not in page.read_text()
 
 
 @pytest.mark.parametrize(
