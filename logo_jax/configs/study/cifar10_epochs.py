@@ -36,6 +36,7 @@ def long(name, method, variant, baseline="", steps=STEPS, **changes):
         "data.batch_size": BATCH,
         "optimizer.learning_rate": RATES[method],
         "train.checkpoint_every_steps": between,
+        "train.keep_newest": EVALUATIONS,  # for benchmarks.affinity
         "monitor.knn_every_steps": between,
     }
     return cell(
