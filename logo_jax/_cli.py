@@ -343,12 +343,18 @@ def keep_compiled_code() -> None:
     """Enables JAX's persistent compile cache, unless the user has set one.
 
     The cache is $XDG_CACHE_HOME/logo_jax (~/.cache/logo_jax). With it, the second run
-    of a config starts in seconds.
+    of a config starts in seconds. Its folder `programs` has programs that are not even
+    traced again (`program_cache`), unless the user has disabled JAX's cache.
     """
     import jax  # takes a second, and `prepare` does not use it
+
+    from logo_jax.parallel import program_cache
 
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home) / "logo_jax"))
+    folder = pathlib.Path(home) / "logo_jax"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    if jax.config.values["jax_enable_compilation_cache"]:
+        program_cache.keep_in(folder / "programs")

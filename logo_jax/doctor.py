@@ -56,6 +56,7 @@ from logo_jax.experiment.memory import (
     traced_step,
 )
 from logo_jax.experiment.starting import recorded
+from logo_jax.parallel import program_cache
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.parallel.targets import FORMS, find_target
 from logo_jax.runs import data_report
@@ -331,7 +332,7 @@ class Trial:
         self._experiment, self._loader = experiment, experiment.loader
         step, examples = experiment.train_step, self._loader.shapes()
         traced = traced_step(experiment.spec, step, experiment.mesh, examples)
-        self._compiled = traced.lower().compile()
+        self._compiled = program_cache.compile(step.compiled, traced.lower())
         self._step = step._replace(compiled=self._compiled)
 
     @property

@@ -28,6 +28,7 @@ from logo_jax.experiment.measured import with_measured
 from logo_jax.experiment.spec import ExperimentSpec, make_spec
 from logo_jax.methods.base import TrainState
 from logo_jax.parallel.mesh import batch_sharding, replicate
+from logo_jax.parallel.program_cache import kept
 from logo_jax.training.logging.wandb import require_wandb
 from logo_jax.training.train_step import TrainStep, make_train_step
 
@@ -114,7 +115,7 @@ def make_experiment(
         mesh=mesh,
         loader=loader,
         loading="\ndata: ".join([f"{loading}; {_knn(images, monitor)}", *notes]),
-        train_step=compiled_step(spec, mesh),
+        train_step=_kept_step(spec, mesh, loader),
         monitor=monitor,
         shown=some_of(data.train, spec),
     )
@@ -180,6 +181,14 @@ def _num_classes(config: Config, images: ImageSource) -> int:
     if not config.monitor.linear:
         return 0
     return num_classes(images, "config.monitor.linear=True")
+
+
+def _kept_step(spec: ExperimentSpec, mesh: Mesh, loader: Loader) -> TrainStep:
+    """Returns the compiled train step, whose program is kept on disk if possible."""
+    step, identity = compiled_step(spec, mesh), spec.identity
+    identity = identity and f"{identity} {loader.shapes()}"
+    devices = list(mesh.devices.flat)
+    return step._replace(compiled=kept(step.compiled, "step", identity, devices))
 
 
 def compiled_step(spec: ExperimentSpec, mesh: Mesh, rollbacks: int = 0) -> TrainStep:

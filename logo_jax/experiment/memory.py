@@ -23,6 +23,7 @@ from logo_jax.experiment.experiment import Experiment, compiled_step
 from logo_jax.experiment.networks import norm_groups
 from logo_jax.experiment.spec import ExperimentSpec, make_spec
 from logo_jax.networks.encoder import Encoder
+from logo_jax.parallel import program_cache
 from logo_jax.training.train_step import TrainStep
 
 _log = logging.getLogger(__name__)
@@ -35,23 +36,22 @@ GIB = 2**30
 def fitted(experiment: Experiment) -> Experiment:
     """Returns the experiment, after checking that its step fits the devices' memory.
 
-    If it is not obvious from the sizes of the arrays that the step fits, the step is
-    compiled, and the experiment that is returned has the compiled step.
+    A step that is kept on disk is loaded, and is not traced. If it is not obvious from
+    the sizes of the arrays that another step fits, it is compiled. In both cases the
+    experiment that is returned has the compiled step.
 
     Raises:
         ValueError: if the step does not fit; the message has settings that fit.
     """
     limit, owner = usable_memory(experiment.mesh)
-    traced = traced_step(
-        experiment.spec,
-        experiment.train_step,
-        experiment.mesh,
-        experiment.loader.shapes(),
-    )
-    stored = stored_bytes(experiment)
-    if _largest(traced.jaxpr.jaxpr) + stored < SURE * limit:
-        return experiment
-    compiled = traced.lower().compile()
+    step, stored = experiment.train_step, stored_bytes(experiment)
+    compiled = program_cache.load(step.compiled)
+    if compiled is None:
+        examples = experiment.loader.shapes()
+        traced = traced_step(experiment.spec, step, experiment.mesh, examples)
+        if _largest(traced.jaxpr.jaxpr) + stored < SURE * limit:
+            return experiment
+        compiled = program_cache.compile(step.compiled, traced.lower())
     needed = step_bytes(compiled) + stored
     if needed > limit:
         _log.warning("the step does not fit the memory; compiling smaller ones")
@@ -59,8 +59,7 @@ def fitted(experiment: Experiment) -> Experiment:
             f"a training step needs {needed / GIB:.3g} GiB per device, more than "
             f"{owner} {limit / GIB:.3g} GiB; use {remedy(experiment, limit, needed)}"
         )
-    step = experiment.train_step._replace(compiled=compiled)
-    return dataclasses.replace(experiment, train_step=step)
+    return dataclasses.replace(experiment, train_step=step._replace(compiled=compiled))
 
 
 def traced_step(

@@ -20,6 +20,7 @@ from logo_jax.methods.base import Batch, Method, Metrics, TrainState
 from logo_jax.methods.pairing import pair_weights
 from logo_jax.networks.encoder import Encoder
 from logo_jax.parallel.keys import make_key
+from logo_jax.parallel.program_cache import kept
 from logo_jax.training.schedule import TrainingSchedule
 
 PURPOSES = ("parameters", "crops", "steps")
@@ -35,12 +36,14 @@ class ExperimentSpec:
         encoder: the network that is evaluated.
         schedule: length of training, intervals and seeds. With several seeds, the train
             state, keys and examples have a leading axis of seeds.
+        num_classes: number of classes of the online linear classifier; 0 without one.
     """
 
     config: Config
     method: Method
     encoder: Encoder
     schedule: TrainingSchedule
+    num_classes: int = 0
 
     @property
     def crops(self) -> dict[str, CropSpec]:
@@ -87,7 +90,23 @@ class ExperimentSpec:
     @functools.cached_property
     def compiled_init(self) -> Any:
         """`init` compiled; it is traced once, for the shapes and the first state."""
-        return jax.jit(self.init)
+        first_device = jax.devices()[:1]
+        return kept(jax.jit(self.init), "init", self.identity, first_device)
+
+    @property
+    def identity(self) -> str:
+        """Text of everything that programs depend on, except the shapes of examples.
+
+        It is "" if the config has code of the user's own, which may have changed.
+        """
+        config, schedule = self.config, self.schedule
+        paths = config.encoder.backbone, config.method.name, config.augment.extra
+        if any(not isinstance(path, str) or ":" in path for path in paths):
+            return ""
+        # the keys of the seeds are arguments
+        values = dataclasses.replace(config, seed=0), len(schedule.seeds)
+        steps = schedule.num_steps, schedule.steps_per_epoch
+        return repr((*values, *steps, self.num_classes))
 
     def init(self, keys: jax.Array | None = None) -> TrainState:
         """Returns the state before the first step; several seeds are a leading axis.
@@ -188,7 +207,7 @@ def make_spec(
         pair_weights=pair_weights(config.pairing, *counts),
         num_classes=num_classes,
     )
-    return ExperimentSpec(config, make_method(parts), encoder, schedule)
+    return ExperimentSpec(config, make_method(parts), encoder, schedule, num_classes)
 
 
 def _require_one_size(config: Config) -> None:

@@ -55,6 +55,9 @@ from logo_jax.training.loop import DataError, Monitor, train
 from logo_jax.training.preemption import PreemptionHandler
 from logo_jax.visualization.train_images import ImageLogger
 
+COMPILING = "compiling the training step"
+COMPILED = "the training step is already compiled"
+
 
 class InputError(ValueError):
     """Bad input, corrupt data or a full disk; the message is one line."""
@@ -181,7 +184,8 @@ class OpenRun:
             if monitor and schedule.trivial_baselines and not start:
                 monitor = _with_baselines(monitor, experiment, state, progress.say)
             if start < schedule.num_steps:
-                progress.say("compiling the training step")
+                is_compiled = experiment.train_step.is_compiled
+                progress.say(COMPILED if is_compiled else COMPILING)
             trained = train(
                 state,
                 experiment.train_step,

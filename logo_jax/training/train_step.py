@@ -34,6 +34,11 @@ class TrainStep(NamedTuple):
         """Runs one step; donates the state."""
         return self.compiled(state, examples, epoch, self.keys)
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the first call need not compile the step."""
+        return isinstance(self.compiled, jax.stages.Compiled)
+
     def trace(self, state: Any, examples: Any, epoch: Any) -> Any:
         """Returns the traced program, as the `trace` method of a `jax.jit` function."""
         return self.compiled.trace(state, examples, epoch, self.keys)

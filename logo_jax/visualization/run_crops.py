@@ -12,6 +12,7 @@ from logo_jax.augment.multi_crop import crop_boxes
 from logo_jax.data.loader import Examples
 from logo_jax.experiment.spec import ExperimentSpec
 from logo_jax.methods.base import Batch
+from logo_jax.parallel.program_cache import kept
 from logo_jax.visualization.crop_grid import CropExample
 
 # Compile without optimization, because the program runs once, on a few images.
@@ -29,7 +30,10 @@ def crop_examples(spec: ExperimentSpec, examples: Examples) -> list[CropExample]
         examples: images on canvases, with their sizes and numbers in the data set.
     """
     on_device = jax.tree.map(jnp.asarray, examples)
-    boxes, batch = make_cut(spec)(spec.keys("crops"), on_device)
+    shapes = [(x.shape, x.dtype) for x in on_device]
+    identity = spec.identity and f"{spec.identity} {shapes}"
+    cut = kept(make_cut(spec), "crops", identity, jax.devices()[:1])
+    boxes, batch = cut(spec.keys("crops"), on_device)
     rows = zip(
         examples.images,
         examples.sizes,
