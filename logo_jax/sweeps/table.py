@@ -72,7 +72,7 @@ def markdown(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> str:
         if has_baseline:
             columns += [row["baseline"] or "-", interval(row["over_baseline"])]
         lines.append(columns)
-    return _as_table(lines)
+    return as_table(lines)
 
 
 def claims(sweep: Sweep, records: Records) -> str:
@@ -88,10 +88,10 @@ def claims(sweep: Sweep, records: Records) -> str:
         intervals = [interval(difference) for difference in found]
         judged = verdict(claim.published, found[0])
         lines.append([claim.text, f"{claim.published:+.1f}", *intervals, judged])
-    return _as_table(lines)
+    return as_table(lines)
 
 
-def _as_table(lines: Sequence[Sequence[str]]) -> str:
+def as_table(lines: Sequence[Sequence[str]]) -> str:
     """Formats a header and rows as a Markdown table."""
     head, *rest = lines
     lines = [head, ["---"] * len(head), *rest]
