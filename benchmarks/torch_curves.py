@@ -14,7 +14,9 @@ OUT. Needs PyTorch and torchvision (`-e ".[bench]"`); PyTorch uses one thread.
 import argparse
 import json
 import shlex
+import signal
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -506,4 +508,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    # raises an exception, as Ctrl-C does, so that a run of this library is stopped, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     _cli.run(main)
