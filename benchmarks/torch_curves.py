@@ -5,13 +5,15 @@
 MoCo, SimSiam and LoGo's four crops are trained by this library and by
 `benchmarks.torch_methods`, which shares only the values of the config: those of cells
 of configs/study/cifar10_cpu.py. Both are evaluated by this library's kNN, on the same
-images, at four points of training. Finished runs are not repeated; interrupted runs of
-this library are resumed. DIR has train.npz and test.npz. Prints tables of accuracies
-and differences with 95 % intervals, and writes them, the curves and a figure to
-OUT. Needs PyTorch and torchvision (`-e ".[bench]"`); PyTorch uses one thread.
+images, at four points of training. DIR has train.npz and test.npz. Finished runs are
+not repeated, interrupted runs of this library are resumed, and several processes of the
+command divide the runs among them. Prints tables of accuracies and differences with
+95 % intervals, and writes them, the curves and a figure to OUT. Needs PyTorch and
+torchvision (`-e ".[bench]"`); PyTorch uses one thread.
 """
 
 import argparse
+import contextlib
 import json
 import shlex
 import signal
@@ -153,9 +155,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for side in SIDES:
             (flags.out / side).mkdir(parents=True, exist_ok=True)
         succeeded = sweep.train_all(missing[OURS], compared.metrics, lock=True)
-        for i, run in enumerate(missing[THEIRS], 1):
-            sweep.say(f"[{i}/{len(missing[THEIRS])}] {run.name} in {THEIRS}")
-            train_in_torch(run, compared.metrics)
+        for run in missing[THEIRS]:
+            # another process of this command may train it
+            with (
+                contextlib.suppress(workdir.WorkdirInUseError),
+                workdir.lock_workdir(run.claim),
+            ):
+                if not run.record.exists():
+                    sweep.say(f"{run.name} in {THEIRS}")
+                    train_in_torch(run, compared.metrics)
         comparison = read(compared, runs)
         drawn = figure(comparison)
         print(write(flags.out, comparison, drawn))
