@@ -85,8 +85,14 @@ def _effects(
     return effects.plot_effects(name, sweep.metrics[0], shown) if shown else None
 
 
-def placed(page: str, name: str, section: str) -> str:
+def placed(page: str, name: str, section: str, writer: str = "logo_jax.sweep") -> str:
     """Returns the page with the section replaced, or appended if it is not in the page.
+
+    Args:
+        page: text of the page.
+        name: name of the section.
+        section: new text of the section.
+        writer: module that writes the section, which its first line names.
 
     >>> print(placed(placed("# Page", "a", "old") + "after", "a", "new"))
     # Page
@@ -96,7 +102,7 @@ def placed(page: str, name: str, section: str) -> str:
     <!-- a: end -->
     after
     """
-    start, end = f"<!-- {name}: written by logo_jax.sweep -->", f"<!-- {name}: end -->"
+    start, end = f"<!-- {name}: written by {writer} -->", f"<!-- {name}: end -->"
     marked = f"{start}\n{section}\n{end}\n"
     pattern = f"{re.escape(start)}.*?{re.escape(end)}\n"
     if re.search(pattern, page, re.DOTALL):

@@ -72,7 +72,7 @@ def markdown(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> str:
         if has_baseline:
             columns += [row["baseline"] or "-", interval(row["over_baseline"])]
         lines.append(columns)
-    return _as_table(lines)
+    return as_table(lines)
 
 
 def claims(sweep: Sweep, records: Records) -> str:
@@ -88,7 +88,7 @@ def claims(sweep: Sweep, records: Records) -> str:
         intervals = [interval(difference) for difference in found]
         judged = verdict(claim.published, found[0])
         lines.append([claim.text, f"{claim.published:+.1f}", *intervals, judged])
-    return _as_table(lines)
+    return as_table(lines)
 
 
 def during(sweep: Sweep, records: Records) -> str:
@@ -115,7 +115,7 @@ def during(sweep: Sweep, records: Records) -> str:
         differences = Differences(sweep, reached, metric)
         for line, cell in zip(lines[1:], compared, strict=True):
             line.append(interval(differences.between(cell.name, cell.baseline)))
-    return _as_table(lines)
+    return as_table(lines)
 
 
 def _shares(curve: Sequence[Sequence[float]]) -> tuple[int, ...]:
@@ -156,7 +156,7 @@ def _average(curves: Sequence[Sequence[Sequence[float]]]) -> Iterator[tuple]:
         yield step, found["mean"], found["std"]
 
 
-def _as_table(lines: Sequence[Sequence[str]]) -> str:
+def as_table(lines: Sequence[Sequence[str]]) -> str:
     """Formats a header and rows as a Markdown table."""
     head, *rest = lines
     lines = [head, ["---"] * len(head), *rest]
