@@ -5,8 +5,8 @@ which takes most of the time of a start on a CPU. A program that is kept here is
 without that, by a key of everything on which it depends: the source files of this
 package, what the caller states, versions, devices, the processor and JAX's settings.
 
-The files contain code that is run, as those of JAX's cache: the folder must be one that
-only the user can write.
+The files contain code that is run, as those of JAX's cache. Only files are read that no
+other user can have written.
 """
 
 import contextlib
@@ -169,6 +169,7 @@ def _read(path: Path) -> _Content | None:
     try:
         if not path.exists():
             return None
+        _require_own(path)
         content = pickle.loads(zlib.decompress(path.read_bytes()))
         os.utime(path)  # the oldest files are deleted first
     except Exception as error:  # damaged pickles raise errors of many types
@@ -177,9 +178,16 @@ def _read(path: Path) -> _Content | None:
     return content
 
 
+def _require_own(path: Path) -> None:
+    """Raises an error if another user can have written a file, or can replace it."""
+    for status in (path.stat(), path.parent.stat()):
+        if status.st_uid != os.getuid() or status.st_mode & 0o022:
+            raise PermissionError("another user can write the file or its folder")
+
+
 def _write(path: Path, content: _Content) -> None:
     data = zlib.compress(pickle.dumps(content), level=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, partial = tempfile.mkstemp(prefix="partial-", dir=path.parent)
     try:
         with open(descriptor, "wb") as file:

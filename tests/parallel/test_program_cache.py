@@ -160,6 +160,17 @@ def test_a_damaged_file_is_replaced_after_a_warning(damage, folder, caplog):
     assert len(caplog.messages) == 1
 
 
+@pytest.mark.parametrize("which", ["file", "folder"])
+def test_a_file_that_another_user_can_write_is_not_read(which, folder, caplog):
+    function, numbers = sum_over_devices(jax.devices()[:1])
+    function(numbers())
+    (file,) = files(folder)
+    (file if which == "file" else folder).chmod(0o770)
+    with caplog.at_level(logging.WARNING):
+        assert sum_over_devices(jax.devices()[:1])[0].load() is None
+    assert "another user can write the file or its folder" in caplog.text
+
+
 @pytest.mark.usefixtures("folder")
 def test_a_program_that_jax_has_in_its_cache_is_complete(tmp_path):
     """A copy of what JAX has read from its cache could not be called."""

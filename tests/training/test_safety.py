@@ -22,12 +22,16 @@ FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "mars
 FORBIDDEN_MODULES |= {"subprocess", "pty", "commands", "joblib", "yaml"}
 # svm sends only its own arrays to its own processes. sweep starts commands as argument
 # lists; a test below rejects `shell=True`.
-# detectron2 reads pickles only, and the module reads back its own files, arrays only
+# detectron2 reads pickles only, and the module reads back its own files, arrays only.
+# program_cache reads machine code, which runs anyway, from files that only the user of
+# the process can have written; a test of its own requires this.
 ALLOWED_MODULES = {
     "svm": {"joblib"},
     "sweep": {"subprocess"},
     "detectron2": {"pickle"},
+    "program_cache": {"pickle"},
 }
+ALLOWED_CALLS = {"program_cache": {"pickle.loads"}}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_METHODS = {"os.system", "os.popen", "os.execv", "os.spawnv", "joblib.load"}
 FORBIDDEN_METHODS |= {"pickle.load", "pickle.loads"}
@@ -128,11 +132,13 @@ def test_reading_an_archive_writes_nothing_for_any_member_name(name, tmp_path):
 @pytest.mark.parametrize("file", SOURCES, ids=lambda file: file.stem)
 def test_no_source_unpickles_extracts_evaluates_or_runs_a_shell(file):
     forbidden = FORBIDDEN_MODULES - ALLOWED_MODULES.get(file.stem, set())
+    not_called = FORBIDDEN_CALLS | FORBIDDEN_METHODS
+    not_called -= ALLOWED_CALLS.get(file.stem, set())
     for node in ast.walk(ast.parse(file.read_text())):
         assert not set(imported(node)) & forbidden, file
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            assert called not in FORBIDDEN_CALLS | FORBIDDEN_METHODS, file
+            assert called not in not_called, file
             assert called.rpartition(".")[2] not in EXTRACTING, file
             given = {word.arg: ast.unparse(word.value) for word in node.keywords}
             assert given.get("shell", "False") == "False", file
