@@ -4,8 +4,8 @@
 
 Ten times as long as the CPU study (cifar10_cpu.py), with its network, a ResNet-10 of
 width 8, and its crops of 16 px. The batch size is 128 instead of 32, which takes less
-than half the time per image on one core. Learning rates are those of a pilot study with
-45,000 training images, evaluated on the other 5,000 (docs/results.md). Every run is
+than half the time per image on one core. Learning rates are those of that study; the
+pilot that is to choose them is not complete (docs/results.md). Every run is
 evaluated eight times, so that differences are known during the training, too.
 
 MoCo's baselines are the symmetric one with as many passes through the encoder as
