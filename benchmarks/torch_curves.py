@@ -478,10 +478,6 @@ def write_results(
     page: Path, comparison: Comparison, drawn: RenderedFigure, command: str
 ) -> None:
     """Writes the tables into a Markdown page, and the figure to figures/ next to it."""
-    file = Path("figures", f"{NAME}.png")
-    (page.parent / file).parent.mkdir(exist_ok=True)
-    with atomic.replace(page.parent / file) as partial:
-        partial.write_bytes(drawn.png)
     records = {side: list(comparison.records[side].values()) for side in SIDES}
     versions = records[THEIRS][0]["machine"]["versions"]
     costs = [f"{side}: {markdown.costs(records[side])}" for side in SIDES]
@@ -489,7 +485,7 @@ def write_results(
     parts = [
         final_table(comparison),
         " ".join(costs),
-        f"![{drawn.title}]({file.as_posix()})",
+        *markdown.written(page, drawn),
         curve_table(comparison),
         f"    {command}",
     ]

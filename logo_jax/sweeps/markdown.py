@@ -44,23 +44,24 @@ def write(
     old = page.read_text()
     rows = table.rows(sweep, records)
     parts = [table.markdown(sweep, rows), costs(list(records.values()))]
-    parts += _written(page, _effects(name, sweep, rows))
+    parts += written(page, _effects(name, sweep, rows))
     if sweep.claims:
         parts.append(table.claims(sweep, records))
     if over_time := table.during(sweep, records):
         parts.append(over_time)
-    parts += _written(page, _curves(name, sweep, records))
+    parts += written(page, _curves(name, sweep, records))
     found = "\n\n".join([*parts, f"    {command}"])
     atomic.write_text(page, placed(old, name, found))
 
 
-def _written(page: pathlib.Path, figure: RenderedFigure | None) -> list[str]:
+def written(page: pathlib.Path, figure: RenderedFigure | None) -> list[str]:
     """Writes a figure, if there is one, to figures/; returns Markdown that shows it."""
     if figure is None:
         return []
     file = pathlib.Path("figures", f"{figure.name}.png")
     (page.parent / file).parent.mkdir(exist_ok=True)
-    (page.parent / file).write_bytes(figure.png)
+    with atomic.replace(page.parent / file) as partial:
+        partial.write_bytes(figure.png)
     return [f"![{figure.title}]({file.as_posix()})"]
 
 
