@@ -27,7 +27,7 @@ from logo_jax.configs.study.cifar10_small_locals import DEFAULT
 BATCH = 128
 EVALUATIONS = 8
 STEPS = 20 * (50_000 // BATCH)
-RATES = {"moco": 0.12, "simsiam": 0.96}  # x batch_size / 256
+RATES = {"moco": 0.12, "simsiam": 0.24}  # x batch_size / 256
 
 
 def long(name, method, variant, baseline="", steps=STEPS, **changes):
