@@ -2,8 +2,12 @@
 
 As in PyTorch, epsilon is 1e-5, running statistics move by 0.1 per update, and the
 running variance is the unbiased one.
+
+The gradient is written out, because that of automatic differentiation reads and writes
+more, and batch norm is bound by the memory.
 """
 
+import functools
 import math
 
 import flax.linen as nn
@@ -57,19 +61,18 @@ class BatchNorm(nn.Module):
         scale = self._param("scale", self.use_scale, first, channels)
         bias = self._param("bias", self.use_bias, nn.initializers.zeros, channels)
         if not train:
-            mean = _along_last(running_mean.value, x.ndim)
-            var = _along_last(running_var.value, x.ndim)
-            return self._normalize(x, mean, var, scale, bias)
+            rate = jax.lax.rsqrt(running_var.value + self.epsilon)
+            centered = x.astype(jnp.float32) - _along_last(running_mean.value, x.ndim)
+            standard = centered * _along_last(rate, x.ndim)
+            return self._scale_and_shift(standard, scale, bias)
         groups = self._group(x)
-        mean, var, count = self._statistics(groups)
+        standard, mean, var = _standardize(groups, self.axis_name, self.epsilon)
         if not self.is_initializing():
+            count = _num_values(groups, self.axis_name)
             unbiased = var * (count / max(1, count - 1))
             running_mean.value = self._move(running_mean.value, mean)
             running_var.value = self._move(running_var.value, unbiased)
-        if self.axis_name is not None:  # so that their gradients are added up together
-            moments = jnp.stack([mean, var])
-            mean, var = jax.lax.pcast(moments, self.axis_name, to="varying")
-        return self._normalize(groups, mean, var, scale, bias).reshape(x.shape)
+        return self._scale_and_shift(standard, scale, bias).reshape(x.shape)
 
     def _param(self, name, used, init, channels):
         """Returns a learned vector [channels], or None if it is not used."""
@@ -85,23 +88,6 @@ class BatchNorm(nn.Module):
             )
         return x.reshape(views, self.splits, batch // self.splits, *x.shape[2:])
 
-    def _statistics(self, groups):
-        """Returns mean and variance [v, splits, 1..., c] and the number of values."""
-        axes = tuple(range(2, groups.ndim - 1))
-        values = groups.astype(jnp.float32)
-        count = math.prod(groups.shape[a] for a in axes)
-        mean = values.mean(axes, keepdims=True)
-        var = jnp.square(values - mean).mean(axes, keepdims=True)
-        if self.axis_name is None:
-            return mean, var, count
-        # One exchange has both, because a small exchange takes as long as its latency.
-        moments = jnp.stack([mean, var])
-        moments = jax.lax.all_gather(moments, self.axis_name, to="invarying")
-        mean, var = moments.mean(0)
-        var = var + jnp.square(moments[:, 0] - mean[None]).mean(0)
-        count *= jax.lax.axis_size(self.axis_name)
-        return mean, var, count
-
     def _move(self, running, batch_value):
         """Returns the running statistics after one update per view, in order."""
         views, channels = batch_value.shape[0], batch_value.shape[-1]
@@ -110,15 +96,73 @@ class BatchNorm(nn.Module):
         weights = jnp.asarray((1 - self.momentum) * self.momentum**age, jnp.float32)
         return self.momentum**views * running + weights @ of_view
 
-    def _normalize(self, x, mean, var, scale, bias):
-        """Computes (x - mean) / sqrt(var + epsilon) * scale + bias in float32."""
-        factor = jax.lax.rsqrt(var + self.epsilon)
+    def _scale_and_shift(self, standard, scale, bias):
+        """Multiplies standardized values by the scale and adds the bias."""
+        y = standard
         if scale is not None:
-            factor = factor * _along_last(scale, x.ndim)
-        y = (x.astype(jnp.float32) - mean) * factor
+            y = y * _along_last(scale, y.ndim)
         if bias is not None:
-            y = y + _along_last(bias, x.ndim)
+            y = y + _along_last(bias, y.ndim)
         return y.astype(self.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _standardize(groups, axis_name, epsilon):
+    """Subtracts each group's mean and divides by its standard deviation, in float32.
+
+    Args:
+        groups: values [v, s, b, ..., c]; each of the v x s groups has own statistics.
+        axis_name: device axis over which statistics are shared, or None.
+        epsilon: added to the variance.
+
+    Returns:
+        The standardized values, and mean and variance [v, s, 1..., c]. The gradient of
+        mean and variance is not passed on.
+    """
+    return _standardize_forward(groups, axis_name, epsilon)[0]
+
+
+def _standardize_forward(groups, axis_name, epsilon):
+    """Returns the results of `_standardize`, and what its gradient needs."""
+    values = groups.astype(jnp.float32)
+    mean = _mean_over_group(values)
+    var = _mean_over_group(jnp.square(values - mean))
+    if axis_name is not None:
+        # One exchange has both, because a small exchange takes as long as its latency.
+        moments = jnp.stack([mean, var])
+        moments = jax.lax.all_gather(moments, axis_name, to="invarying")
+        mean, var = moments.mean(0)
+        var = var + jnp.square(moments[:, 0] - mean[None]).mean(0)
+    rate = jax.lax.rsqrt(var + epsilon)
+    return ((values - mean) * rate, mean, var), (groups, mean, rate)
+
+
+def _standardize_backward(axis_name, epsilon, saved, grads):
+    """Returns the gradient with respect to the values."""
+    del epsilon
+    groups, mean, rate = saved
+    grad, *_ = grads
+    standard = (groups.astype(jnp.float32) - mean) * rate
+    means = jnp.stack([_mean_over_group(grad), _mean_over_group(grad * standard)])
+    if axis_name is not None:
+        means = jax.lax.pmean(means, axis_name)
+    of_mean, of_spread = means
+    moved = (grad - of_mean - standard * of_spread) * rate
+    return (moved.astype(groups.dtype),)
+
+
+_standardize.defvjp(_standardize_forward, _standardize_backward)
+
+
+def _mean_over_group(values):
+    """Returns the means [v, s, 1..., c] of values [v, s, b, ..., c]."""
+    return values.mean(tuple(range(2, values.ndim - 1)), keepdims=True)
+
+
+def _num_values(groups, axis_name):
+    """Returns the number of values, over all devices, that share a mean."""
+    count = math.prod(groups.shape[2:-1])
+    return count if axis_name is None else count * jax.lax.axis_size(axis_name)
 
 
 class LayerNorm(nn.Module):

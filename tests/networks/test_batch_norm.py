@@ -179,6 +179,40 @@ def test_large_offset_does_not_cancel_the_variance():
     np.testing.assert_allclose(shifted, expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("splits", [1, 2])
+def test_gradient_equals_that_of_the_formula(splits):
+    x = data(views=2)
+    norm = BatchNorm(splits=splits)
+    variables = variables_of(norm, x)
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=x.shape), jnp.float32)
+
+    def loss(params, x):
+        y, _ = norm.apply(
+            variables | {"params": params}, x, train=True, mutable=["batch_stats"]
+        )
+        return jnp.sum(weights * jnp.square(y))
+
+    def by_formula(params, x):
+        groups = x.reshape(2 * splits, -1, *x.shape[2:])
+        axes = (1, 2, 3)
+        mean = groups.mean(axes, keepdims=True)
+        var = groups.var(axes, keepdims=True)
+        unit = ((groups - mean) / jnp.sqrt(var + EPSILON)).reshape(x.shape)
+        scale, bias = (
+            params[name].reshape(1, 1, 1, 1, 3) for name in ("scale", "bias")
+        )
+        return jnp.sum(weights * jnp.square(unit * scale + bias))
+
+    params = variables["params"]
+    ours = jax.grad(loss, (0, 1))(params, x)
+    expected = jax.grad(by_formula, (0, 1))(params, x)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+        ours,
+        expected,
+    )
+
+
 def test_bfloat16_output_comes_from_float32_statistics():
     x = data().astype(jnp.bfloat16)
     norm = BatchNorm(dtype=jnp.bfloat16)

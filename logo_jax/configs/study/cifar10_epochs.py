@@ -13,9 +13,9 @@ multicrop (`symmetric_same_compute`), and the asymmetric one with twice the epoc
 (`baseline_twice`). Three cells lead from multicrop to the released update, and each is
 compared with the one before: `decay_twice` has twice the weight decay; `clip_0` is the
 released update without its repulsion, which has this decay and a second momentum;
-`logo_released` has the repulsion, and the regressor of the released code. `logo_joint`
-and `logo_cosine` have the joint update and the default regressor, or no regressor. The regressor of
-`clip_0` and `logo_released` is that of the released code, with MoCo's learning rate.
+`logo_released` has the repulsion. Both have the regressor of the released code, with
+MoCo's learning rate. `logo_joint` and `logo_cosine` have the joint update and the
+default regressor, or no regressor.
 
 Several processes of the command divide the runs among them. With `taskset -c N` before
 each command, each process has one core.
