@@ -7,7 +7,6 @@ The gradient is written out, because that of automatic differentiation reads and
 more, and batch norm is bound by the memory.
 """
 
-import functools
 import math
 
 import flax.linen as nn
@@ -106,8 +105,7 @@ class BatchNorm(nn.Module):
         return y.astype(self.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _standardize(groups, axis_name, epsilon):
+def _standardized(groups, axis_name, epsilon):
     """Subtracts each group's mean and divides by its standard deviation, in float32.
 
     Args:
@@ -123,7 +121,7 @@ def _standardize(groups, axis_name, epsilon):
 
 
 def _standardize_forward(groups, axis_name, epsilon):
-    """Returns the results of `_standardize`, and what its gradient needs."""
+    """Returns the results of `_standardized`, and what its gradient needs."""
     values = groups.astype(jnp.float32)
     mean = _mean_over_group(values)
     var = _mean_over_group(jnp.square(values - mean))
@@ -151,6 +149,7 @@ def _standardize_backward(axis_name, epsilon, saved, grads):
     return (moved.astype(groups.dtype),)
 
 
+_standardize = jax.custom_vjp(_standardized, nondiff_argnums=(1, 2))
 _standardize.defvjp(_standardize_forward, _standardize_backward)
 
 
