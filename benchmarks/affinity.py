@@ -34,6 +34,7 @@ from logo_jax.data.sources.base import ImageSource, class_of
 from logo_jax.experiment import pretrained
 from logo_jax.parallel.keys import make_key
 from logo_jax.parallel.mesh import all_devices, make_mesh
+from logo_jax.sweeps.table import as_table
 from logo_jax.training.checkpoints.manager import saved_steps
 from logo_jax.training.workdir import read_config
 from logo_jax.visualization import curves
@@ -183,10 +184,9 @@ def averaged(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]
     return found
 
 
-def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
-    """Yields the lines of a Markdown table; each cell has affinity, then cosine."""
-    yield f"| cell | step | seeds | {' | '.join(KINDS)} |"
-    yield "|---" * (3 + len(KINDS)) + "|"
+def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Returns a Markdown table; each cell has affinity, then cosine."""
+    lines = [["cell", "step", "seeds", *KINDS]]
     for cell, rows in found.items():
         for row in rows:
             columns = []
@@ -195,8 +195,8 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
                 share = kind in ("one image", "class")
                 shown = [f"{100 * x:.0f} %" if share else f"{x:.2f}" for x in values]
                 columns.append(", ".join(shown))
-            line = [cell, str(row["step"]), str(row["seeds"]), *columns]
-            yield f"| {' | '.join(line)} |"
+            lines.append([cell, str(row["step"]), str(row["seeds"]), *columns])
+    return as_table(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with options.out.open("a") as file:
                 file.write(json.dumps(row) + "\n")
     found = averaged(rows)
-    print("\n".join(table(found)))
+    print(table(found))
     if options.figure is not None:
         names = {f"{kind}, {name}" for kind in KINDS for name in MEASURES}
         group = curves.ACCURACY._replace(holds=names.__contains__)
