@@ -60,9 +60,9 @@ class BatchNorm(nn.Module):
         scale = self._param("scale", self.use_scale, first, channels)
         bias = self._param("bias", self.use_bias, nn.initializers.zeros, channels)
         if not train:
-            rate = jax.lax.rsqrt(running_var.value + self.epsilon)
-            centered = x.astype(jnp.float32) - _along_last(running_mean.value, x.ndim)
-            standard = centered * _along_last(rate, x.ndim)
+            mean = _along_last(running_mean.value, x.ndim)
+            var = _along_last(running_var.value, x.ndim)
+            standard = _centered(x, mean) * jax.lax.rsqrt(var + self.epsilon)
             return self._scale_and_shift(standard, scale, bias)
         groups = self._group(x)
         standard, mean, var = _standardize(groups, self.axis_name, self.epsilon)
@@ -122,9 +122,8 @@ def _standardized(groups, axis_name, epsilon):
 
 def _standardize_forward(groups, axis_name, epsilon):
     """Returns the results of `_standardized`, and what its gradient needs."""
-    values = groups.astype(jnp.float32)
-    mean = _mean_over_group(values)
-    var = _mean_over_group(jnp.square(values - mean))
+    mean = _mean_over_group(groups.astype(jnp.float32))
+    var = _mean_over_group(jnp.square(_centered(groups, mean)))
     if axis_name is not None:
         # One exchange has both, because a small exchange takes as long as its latency.
         moments = jnp.stack([mean, var])
@@ -132,7 +131,7 @@ def _standardize_forward(groups, axis_name, epsilon):
         mean, var = moments.mean(0)
         var = var + jnp.square(moments[:, 0] - mean[None]).mean(0)
     rate = jax.lax.rsqrt(var + epsilon)
-    return ((values - mean) * rate, mean, var), (groups, mean, rate)
+    return (_centered(groups, mean) * rate, mean, var), (groups, mean, rate)
 
 
 def _standardize_backward(axis_name, epsilon, saved, grads):
@@ -140,7 +139,7 @@ def _standardize_backward(axis_name, epsilon, saved, grads):
     del epsilon
     groups, mean, rate = saved
     grad, *_ = grads
-    standard = (groups.astype(jnp.float32) - mean) * rate
+    standard = _centered(groups, mean) * rate
     means = jnp.stack([_mean_over_group(grad), _mean_over_group(grad * standard)])
     if axis_name is not None:
         means = jax.lax.pmean(means, axis_name)
@@ -151,6 +150,11 @@ def _standardize_backward(axis_name, epsilon, saved, grads):
 
 _standardize = jax.custom_vjp(_standardized, nondiff_argnums=(1, 2))
 _standardize.defvjp(_standardize_forward, _standardize_backward)
+
+
+def _centered(x, mean):
+    """Returns the differences to the mean, float32."""
+    return x.astype(jnp.float32) - mean
 
 
 def _mean_over_group(values):
