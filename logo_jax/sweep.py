@@ -17,6 +17,7 @@ for bad input; 130 if stopped by Ctrl-C.
 
 import argparse
 import json
+import os
 import pathlib
 import re
 import shlex
@@ -43,6 +44,11 @@ from logo_jax.training import atomic, workdir
 from logo_jax.training.logging.metric_writer import METRICS_FILE
 from logo_jax.training.preemption import STOPPED
 from logo_jax.training.workdir import MACHINE_FILE
+
+# On a CPU, glibc takes the large arrays of each step as new pages from the system; of
+# huge pages they need fewer (docs/performance.md). glibc reads this when a process
+# starts.
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,12 +152,16 @@ def call(run: Run) -> int:
     """Starts a run, waits for its end and returns its exit code.
 
     If this process is interrupted, it stops the run with SIGTERM, upon which the run
-    saves a checkpoint.
+    saves a checkpoint. The run's arrays are on huge pages, unless the environment has
+    other settings of glibc.
     """
     line = [sys.executable, "-m", "logo_jax.main", "--quiet", *run.arguments]
     with run.log.open("w") as log:
         process = subprocess.Popen(
-            [*line, f"--workdir={run.folder}"], stdout=log, stderr=log
+            [*line, f"--workdir={run.folder}"],
+            stdout=log,
+            stderr=log,
+            env=HUGE_PAGES | os.environ,
         )
         try:
             return process.wait()

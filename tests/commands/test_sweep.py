@@ -170,6 +170,24 @@ def test_a_metric_missing_from_a_record_is_an_error(described, capsys):
     assert line.startswith(f"error: {record} must have all of {METRIC}; remove")
 
 
+@pytest.mark.parametrize("own", [None, "glibc.malloc.perturb=1"])
+def test_a_run_has_huge_pages_unless_the_user_sets_other_tunables(
+    monkeypatch, tmp_path, own
+):
+    file = write(tmp_path / "sweep.py", CELL)
+    (run,) = runs.make_runs(spec.read(str(file)), tmp_path, [])
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$GLIBC_TUNABLES $HOME"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sweep.sys, "executable", str(python))
+    monkeypatch.setenv("HOME", "home")
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if own:
+        monkeypatch.setenv("GLIBC_TUNABLES", own)
+    assert sweep.call(run) == 0
+    assert run.log.read_text() == f"{own or 'glibc.malloc.hugetlb=1'} home\n"
+
+
 def test_without_file_locks_nothing_is_trained_and_one_line_reports_it(
     described, monkeypatch, capsys
 ):
