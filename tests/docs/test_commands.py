@@ -83,7 +83,7 @@ def fixture_only_parse(monkeypatch):
 def check(line, monkeypatch):
     """Fails if a command would be refused, or is of an unknown kind."""
     words = shlex.split(line, comments=True)
-    while words and words[0] in PREFIXES:
+    while words and (words[0] in PREFIXES or re.match("[A-Z_]+=", words[0])):
         words = words[1:]
     match words:
         case ["-m", module, *arguments] if module.startswith(("logo_jax", "bench")):
