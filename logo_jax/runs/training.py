@@ -180,8 +180,8 @@ class OpenRun:
         with writer, progress:
             for line in _first_lines(experiment, self.folder, start, again):
                 progress.say(line)
-            monitor = experiment.monitor
-            if monitor and schedule.trivial_baselines and not start:
+            monitor, first = experiment.monitor, schedule.first_evaluation
+            if monitor and schedule.trivial_baselines and not log.is_evaluated(first):
                 monitor = _with_baselines(monitor, experiment, state, progress.say)
             if start < schedule.num_steps:
                 is_compiled = experiment.train_step.is_compiled
@@ -285,10 +285,15 @@ def _with_baselines(
     Args:
         monitor: the monitor of the experiment.
         experiment: the experiment.
-        state: the state before training, whose encoder is copied.
+        state: the state with which training begins or resumes. Before the first step,
+            its encoder is copied. Later, starting weights may no longer exist, so that
+            the baseline is the untrained network.
         say: prints a line.
     """
-    has_weights = _start(experiment.spec.config)
+    resumes = int(np.max(state.step)) > 0
+    if resumes:
+        state = experiment.spec.first_state()
+    has_weights = not resumes and _start(experiment.spec.config)
     network = "starting weights" if has_weights else "untrained network"
     variables = state.variables(ENCODER)
     encoder_only = state.replace(

@@ -30,6 +30,11 @@ class TrainingSchedule:
     seeds: tuple[int, ...] = (0,)
     keep_every_steps: int = 0
 
+    @property
+    def first_evaluation(self) -> int:
+        """The first step after which the state is evaluated."""
+        return min(self.knn_every_steps or self.num_steps, self.num_steps)
+
     def logs(self, step: int) -> bool:
         """Whether a row of metrics is written after this step."""
         return self._is_due(step, self.log_every_steps)

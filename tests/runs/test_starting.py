@@ -121,6 +121,31 @@ def test_a_run_from_weights_begins_with_their_accuracy_and_resumes_without_them(
 
 
 @pytest.mark.slow
+def test_a_run_resumed_before_its_first_evaluation_prints_the_same_baselines(
+    arrays, tmp_path, capfd
+):
+    """The untrained network is computed again; later resumes print no baselines."""
+    fields = BASELINE | {"data.path": str(arrays), "monitor.trivial_baselines": True}
+    fields |= {"train.checkpoint_every_steps": 1, "train.keep_newest": 4}
+    call = {"config": CONFIG, "workdir": tmp_path / "run"}
+    run = logo_jax.pretrain(**call, **fields)
+    evaluated = [row["step"] for row in run.metrics if "knn/k3_t0.1/top1" in row]
+    assert evaluated == [2, 4]
+
+    def baselines():
+        lines = capfd.readouterr().err.splitlines()
+        return [line for line in lines if line.startswith("baseline ")]
+
+    expected = baselines()
+    assert len(expected) == 3
+    for resumed_from, printed in ((3, []), (2, []), (1, expected)):
+        for step in range(resumed_from + 1, 5):
+            shutil.rmtree(run.workdir / "checkpoints" / str(step), ignore_errors=True)
+        assert logo_jax.pretrain(**call, **fields).metrics == run.metrics
+        assert baselines() == printed
+
+
+@pytest.mark.slow
 def test_a_run_that_starts_again_refuses_other_weights(run, arrays, tmp_path):
     fields = BASELINE | {"data.path": str(arrays), "encoder.weights": str(run.workdir)}
     call = {"config": CONFIG, "workdir": tmp_path / "second", "quiet": True}

@@ -1,3 +1,7 @@
+import dataclasses
+
+import pytest
+
 from logo_jax.training.schedule import TrainingSchedule
 
 SCHEDULE = TrainingSchedule(
@@ -21,3 +25,9 @@ def test_actions_are_due_at_their_intervals_and_after_the_last_step():
 
 def test_interval_0_is_due_only_after_the_last_step():
     assert due(SCHEDULE.evaluates) == [10]
+
+
+@pytest.mark.parametrize(("every", "first"), [(0, 10), (3, 3), (20, 10)])
+def test_the_first_evaluation_is_the_first_step_that_evaluates(every, first):
+    schedule = dataclasses.replace(SCHEDULE, knn_every_steps=every)
+    assert schedule.first_evaluation == first == due(schedule.evaluates)[0]
