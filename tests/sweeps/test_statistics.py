@@ -23,15 +23,28 @@ def differences(values, baselines, num_seeds):
     return Differences(sweep, reached, METRIC)
 
 
-def test_the_residual_is_that_of_a_linear_model_of_cells_and_seeds():
+@pytest.mark.parametrize("missing", [[], [(1, 2), (4, 0), (4, 2)]])
+def test_the_residual_is_that_of_a_linear_model_of_cells_and_seeds(missing):
     values = np.random.default_rng(0).normal(size=(5, 3)) + [[3.0], [0], [1], [2], [9]]
-    cells, seeds = (x.ravel() for x in np.indices(values.shape))
-    design = np.concatenate([np.eye(5)[cells], np.eye(3)[seeds][:, 1:]], axis=1)
-    _, (squares,), rank, _ = np.linalg.lstsq(design, values.ravel())
-    found = residual_of(values)
+    table = [
+        [None if (c, s) in missing else values[c, s] for s in range(3)]
+        for c in range(5)
+    ]
+    rows = [(c, s) for c in range(5) for s in range(3) if (c, s) not in missing]
+    design = [[*(c == np.arange(5)), *(s == np.arange(1, 3))] for c, s in rows]
+    x = [values[row] for row in rows]
+    _, (squares,), rank, _ = np.linalg.lstsq(np.array(design, float), x)
+    found = residual_of(table)
     assert found is not None
-    assert found.freedom == values.size - rank == 8
-    assert found.std == pytest.approx((squares / 8) ** 0.5)
+    assert found.freedom == len(rows) - rank == 8 - len(missing)
+    assert found.std == pytest.approx((squares / found.freedom) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    "values", [[[1.0, 2.0]], [[1.0], [2.0]], [[1.0, None], [None, 2.0]]]
+)
+def test_there_is_no_residual_if_effects_explain_everything(values):
+    assert residual_of(values) is None
 
 
 def test_the_interval_of_two_cells_is_that_of_the_paired_test():
@@ -59,6 +72,7 @@ def test_cells_with_the_same_root_share_a_residual_and_other_cells_do_not_change
 
 
 def test_missing_runs_do_not_change_the_results_of_other_cells():
+    """One run of a third cell adds an effect and no residual."""
     values = {"a": [1.0, 2.0, 4.0], "b": [2.0, 4.0, 5.0], "c": [0.0, np.nan, np.nan]}
     found = differences(values, {"a": "", "b": "a", "c": "a"}, 3)
     assert found.between("b", "a")["values"] == [1.0, 2.0, 1.0]
@@ -66,5 +80,21 @@ def test_missing_runs_do_not_change_the_results_of_other_cells():
     low = found.between("b", "a")["mean"] - found.between("b", "a")["margin"]
     assert low == pytest.approx(paired.low)
     assert found.between("c", "a")["values"] == [-1.0]
-    assert found.between("c", "a")["margin"] is None
+    of_three = (found.between(cell, "a")["margin"] for cell in "cb")
+    assert next(of_three) == pytest.approx(3**0.5 * next(of_three))
     assert found.between("c", "nothing")["mean"] is None
+
+
+def test_intervals_contain_the_true_difference_in_95_percent_with_missing_runs():
+    """1,000 tables of noise without effects; a standard error is 0.7 points."""
+    rng = np.random.default_rng(0)
+    baselines = {"a": "", "b": "a", "c": "a", "d": "a"}
+    num_inside = dict.fromkeys("bcd", 0)
+    for _ in range(1000):
+        values = rng.normal(size=(4, 3))
+        values[3, 1:] = np.nan
+        found = differences(dict(zip("abcd", values, strict=True)), baselines, 3)
+        for cell in num_inside:
+            own = found.between(cell, "a")
+            num_inside[cell] += abs(own["mean"]) < own["margin"]
+    assert all(0.93 < n / 1000 < 0.98 for n in num_inside.values()), num_inside
