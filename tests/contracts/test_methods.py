@@ -189,6 +189,40 @@ def test_logo_with_zero_repulsion_equals_its_base_exactly(base, update_kind):
     assert_equal(a.memory, {name: b.memory[name] for name in a.memory})
 
 
+def test_the_released_update_with_zero_repulsion_doubles_the_weight_decay():
+    """The second optimizer only accumulates the decay, and momentum is linear."""
+    # a small rate, because the gradient of the base is computed after the first decay
+    decay, rates = 0.05, {"learning_rate": 1e-3, "momentum": 0.9}
+    once, twice = (
+        cases.moco(cases.PER_DEVICE, tx=cases.optim.sgd(weight_decay=each, **rates))
+        for each in (decay, 2 * decay)
+    )
+    wrapped = dataclasses.replace(
+        cases.logo(once, cases.PER_DEVICE, clip_ratio=0.0),
+        repel_tx=cases.optim.clipped_sgd(weight_decay=decay, **rates),
+    )
+    first = cases.Trainer(once).init()
+    params, memory = jax.device_get((first.params, first.memory))
+
+    def trained(method):
+        trainer = cases.Trainer(method)
+        state = trainer.init()
+        start = jax.tree.map(jnp.array, (params, memory))
+        state = state.replace(
+            params=state.params | start[0], memory=state.memory | start[1]
+        )
+        return jax.device_get(trainer.run(state, 4)[0].params["encoder"])
+
+    def distance(a, b):
+        return max(
+            np.abs(x - y).max()
+            for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+        )
+
+    of_once, of_twice, of_wrapped = map(trained, (once, twice, wrapped))
+    assert distance(of_wrapped, of_twice) < 0.02 * distance(of_once, of_twice)
+
+
 def test_the_repulsion_moves_the_encoder():
     bare, wrapped = map(cases.one_device, ("simsiam", "logo_simsiam"))
     a, b = bare.init(), wrapped.init()
