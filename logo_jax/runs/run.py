@@ -71,7 +71,7 @@ class Run:
         The result is also written to the run's sub-folder `evaluations`.
 
         Args:
-            protocol: knn, linear, transfer or svm.
+            protocol: knn, linear, finetune, transfer or svm.
             **options: the flags of `python -m logo_jax.evaluate`, such as `dataset`,
                 `resize`, `recipe` and `num_epochs`.
 
