@@ -160,7 +160,9 @@ def hosts(rows: dict[tuple, dict]) -> Iterator[str]:
     yield "|---" * len(titles) + "|"
     for _, row in sorted(rows.items()):
         data = parse(configs.load(row["config"], row["fields"]).to_dict()).data
-        if not row["config"].startswith(("imagenet100", "coco")) or "floor" not in row:
+        if not row["config"].startswith(("imagenet100", "coco")):
+            continue
+        if not row.get("floor"):  # the step does not fit, or the compiler failed
             continue
         rate, side = data.batch_size / row["floor"], data.canvas
         transferred = rate * data.num_bytes((side, side)) / 1e9
@@ -183,7 +185,7 @@ def runs(rows: dict[tuple, dict]) -> Iterator[str]:
     yield " | ".join(["", *titles, "hours, at least", ""]).strip()
     yield "|---" * (len(titles) + 1) + "|"
     for _, row in sorted(rows.items()):
-        if "flops" not in row:  # the compiler failed
+        if not row.get("flops"):  # the step does not fit, or the compiler failed
             continue
         flops = row["flops"] * row["devices"] / row["batch_size"]  # per image
         hours = row["images"] / row["batch_size"] * row["floor"] / 3600

@@ -56,6 +56,7 @@ from logo_jax.experiment.memory import (
     traced_step,
 )
 from logo_jax.experiment.starting import recorded
+from logo_jax.methods import MoCo
 from logo_jax.parallel import program_cache
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.parallel.targets import FORMS, find_target
@@ -436,19 +437,24 @@ def _batch(spec: ExperimentSpec, mesh: Mesh) -> Finding:
 
 
 def _queue(spec: ExperimentSpec) -> Finding:
-    method: Any = spec.method
-    size = getattr(getattr(method, "base", method), "queue_size", 0)
+    method: Any = getattr(spec.method, "base", spec.method)
+    size = getattr(method, "queue_size", 0)
     if not size:
         return Finding("ok", "queue", "none")
-    epoch = spec.config.data.batch_size * spec.schedule.steps_per_epoch
-    text = f"{size} = {size / spec.config.data.batch_size:g} batches"
+    batch_size, steps = spec.config.data.batch_size, spec.schedule.steps_per_epoch
+    epoch = batch_size * steps
+    text = f"{size} = {size / batch_size:g} batches"
     if size <= epoch:
         return Finding("ok", "queue", text)
+    keys = 1
+    if isinstance(method, MoCo):
+        keys = len(method.enqueued_views(spec.crops["global_crops"].count))
+    fits = batch_size * keys * max(1, steps // keys)
     return Finding(
         "warn",
         "queue",
         f"{text}, in which each image is {size / epoch:.3g} times, also as its own "
-        f"negative; use config.method.queue_size={epoch} or less",
+        f"negative; use config.method.queue_size={fits} or less",
     )
 
 

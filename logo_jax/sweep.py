@@ -38,6 +38,7 @@ from logo_jax.sweeps.runs import (
     missing_of,
     reached_by,
     records_of,
+    require_same_settings,
 )
 from logo_jax.sweeps.spec import Sweep
 from logo_jax.training import atomic, workdir
@@ -57,11 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = [f"--config.{name}={value}" for name, value in options.fields.items()]
     with _cli.input_errors():
         sweep = spec.read(options.sweep)
+        if options.results is not None and not options.results.is_file():
+            raise FileNotFoundError(
+                f"--results={options.results} must be a Markdown page; create it"
+            )
         if options.seeds is not None:
             sweep = replace(sweep, seeds=tuple(range(options.seeds)))
         runs = make_runs(sweep, options.out.absolute(), flags)
         missing = [] if options.table else missing_of(runs)
         check_configs(missing)
+        records_of(runs, sweep.metrics)  # an error now, not after the training
         lock = runs[0].config["train"]["lock"]
         options.out.mkdir(parents=True, exist_ok=True)
         succeeded = train_all(missing, sweep.metrics, lock=lock)
@@ -69,7 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with workdir.lock_workdir(table_claim, wait=True, lock=lock):
             records = records_of(runs, sweep.metrics)
             print(write_table(options.out, sweep, records))
-            if options.results is not None:
+            if options.results is not None and (records or succeeded):
+                # also of runs that another process has finished meanwhile
+                require_same_settings(runs)
                 name = pathlib.Path(options.sweep).stem
                 command = shown_command(options, flags)
                 markdown.write(options.results, name, sweep, records, command)
@@ -116,10 +124,11 @@ def train(run: Run, metrics: Sequence[str], which: str) -> bool:
         code = call(run)
     printed = run.log.read_text(errors="replace").strip().splitlines()
     reached = None if code else reached_by(run, metrics)
-    if reached is None or any(line.startswith(STOPPED) for line in printed):
-        reason = (
-            printed[-1] if printed else f"{METRICS_FILE} does not have all of {metrics}"
-        )
+    is_stopped = any(line.startswith(STOPPED) for line in printed)
+    if reached is None or is_stopped:
+        reason = f"{METRICS_FILE} does not have all of {', '.join(metrics)}"
+        if code or is_stopped:
+            reason = printed[-1] if printed else "it printed nothing"
         say(f"{run.name} is not finished (exit code {code}): {reason}; see {run.log}")
         return False
     record = {

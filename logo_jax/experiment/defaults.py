@@ -23,7 +23,8 @@ these fields open:
     data.batch_size          the largest power of two that is at most 256, at most an
                              eighth of the images (but 32 is allowed), and fits the
                              memory; a multiple of the devices and groups of batch norm
-    method.queue_size        4,096 or the whole batches of an epoch, if these are fewer
+    method.queue_size        4,096 or the whole batches of an epoch, if these are fewer;
+                             a multiple of the keys that a step adds
     train.num_epochs         200, or more up to 1,000 for 3,000 steps, or fewer for 50
                              million images in total; times train.epochs_factor
     train.log_every_steps    a 150th of the steps, at most 20
@@ -196,9 +197,22 @@ def _choose_batch(
         choice.settle("data.batch_size", facts.unit * power)
     batch_size = choice.number("data.batch_size", LARGEST_BATCH)
     per_epoch = max(1, facts.num_images // batch_size)
-    whole = min(LARGEST_QUEUE // batch_size, per_epoch)
-    choice.settle("method.queue_size", max(1, whole) * batch_size)
+    keys = _keys_per_image(choice.config)
+    steps = max(1, min(LARGEST_QUEUE // batch_size, per_epoch) // keys)
+    choice.settle("method.queue_size", steps * keys * batch_size)
     return batch_size
+
+
+def _keys_per_image(config: Mapping[str, Any]) -> int:
+    """Returns how many keys of an image MoCo adds to its queue in a step.
+
+    All global crops have keys; with the pairing one_way, only one of them has. Crops
+    that are invalid are refused later.
+    """
+    crops = value_of(config, "crops.global_crops")
+    if value_of(config, "method.encode_unused_views") or config["pairing"] != "one_way":
+        return max(1, crops[0]) if crops and isinstance(crops[0], int) else 1
+    return 1
 
 
 def _choose_length(choice: _Choice, facts: Facts, batch_size: int) -> None:

@@ -1,6 +1,7 @@
 """Whether a training step fits the memory of the devices, and settings that do."""
 
 import bisect
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -216,26 +217,39 @@ class _Trial:
         """Returns the largest batch size at most the config's that fits; None if none.
 
         The memory is nearly linear in the batch size, so two compilations predict the
-        size, and a third one confirms it.
+        size, and a third one confirms it. Only sizes that the method accepts are tried;
+        a queue, for example, holds whole batches.
         """
         config = self.experiment.spec.config
-        groups = norm_groups(config.norm)
-        unit = self.experiment.mesh.devices.size * groups
         whole = config.data.batch_size
         if self.remat != config.encoder.remat and self.needed(whole) <= limit:
             return whole
-        half = max(unit, whole // 2 // unit * unit)
-        smaller = max(unit, half // 2 // unit * unit)
-        if smaller == half:
-            return half if self.needed(half) <= limit else None
+        half = self._accepted(whole // 2)
+        smaller = self._accepted(half // 2)
+        if not smaller:
+            return half if half and self.needed(half) <= limit else None
         each = (self.needed(half) - self.needed(smaller)) / (half - smaller)
         rest = self.needed(half) - each * half
-        size = int((limit - rest) / each) // unit * unit
-        while size >= unit:
+        size = self._accepted(min(int((limit - rest) / each), whole - 1))
+        while size:
             if self.needed(size) <= limit:
                 return size
-            size -= max(unit, size // 8 // unit * unit)
+            size = self._accepted(size - size // 8 - 1)
         return None
+
+    def _accepted(self, most: int) -> int:
+        """Returns the largest batch size of at most `most` that the method accepts.
+
+        It is 0 if there is none.
+        """
+        config, mesh = self.experiment.spec.config, self.experiment.mesh
+        unit = mesh.devices.size * norm_groups(config.norm)
+        for size in range(most // unit * unit, 0, -unit):
+            with contextlib.suppress(ValueError):  # the method does not accept the size
+                spec = self._spec(size, config.train.accumulate)
+                jax.eval_shape(spec.init)
+                return size
+        return 0
 
     def needed(self, batch_size: int, parts: int = 0) -> float:
         """Returns the bytes of a device that the step needs with a batch size.
@@ -248,7 +262,8 @@ class _Trial:
         return self._known[key]
 
     def _compile(self, batch_size: int, parts: int) -> float:
-        spec, step = self._step(batch_size, parts)
+        spec = self._spec(batch_size, parts)
+        step = compiled_step(spec, self.experiment.mesh)
         axis = len(spec.schedule.seeds) > 1
         examples = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(
@@ -262,9 +277,9 @@ class _Trial:
         compiled = traced.lower().compile()
         return step_bytes(compiled) + stored_bytes(self.experiment)
 
-    def _step(self, batch_size: int, parts: int) -> tuple[ExperimentSpec, TrainStep]:
+    def _spec(self, batch_size: int, parts: int) -> ExperimentSpec:
         mesh, config = self.experiment.mesh, self.experiment.spec.config
-        spec = make_spec(
+        return make_spec(
             dataclasses.replace(
                 config,
                 data=dataclasses.replace(config.data, batch_size=batch_size),
@@ -275,7 +290,6 @@ class _Trial:
             num_devices=mesh.devices.size,
             steps_per_epoch=self.experiment.spec.schedule.steps_per_epoch,
         )
-        return spec, compiled_step(spec, mesh)
 
 
 def _numbers_of_parts(config: Config, num_devices: int) -> list[int]:

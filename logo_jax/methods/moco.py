@@ -107,7 +107,7 @@ class MoCo(GradientMethod):
         views, num_global = split_views(batch), batch.global_crops.shape[1]
         _, key_views = self._query_and_key_views(len(views))
         keys, stats = self._encode_keys(state, [views[t] for t in key_views], key)
-        enqueued = keys[: len(self._enqueued_views(num_global))]
+        enqueued = keys[: len(self.enqueued_views(num_global))]
         # keys enqueued before this step, as a fraction of the queue
         filled = state.step * global_size(enqueued[..., 0].size) / self.queue_size
         return Targets(
@@ -170,7 +170,7 @@ class MoCo(GradientMethod):
 
     def _check_queue(self, batch_size, num_global):
         """Raises an error unless the queue holds a whole number of steps' keys."""
-        count = len(self._enqueued_views(num_global))
+        count = len(self.enqueued_views(num_global))
         added = count * batch_size
         if self.queue_size % added:
             raise ValueError(
@@ -179,7 +179,7 @@ class MoCo(GradientMethod):
                 f"use {max(1, round(self.queue_size / added)) * added}"
             )
 
-    def _enqueued_views(self, num_global):
+    def enqueued_views(self, num_global: int) -> list[int]:
         """Returns the views whose keys are stored: the encoded global views."""
         _, key_views = self._query_and_key_views(len(self.pair_weights))
         return [t for t in key_views if t < num_global]

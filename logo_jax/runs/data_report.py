@@ -110,7 +110,7 @@ def describe_data(
             source,
             limit,
             threads=typed.data.threads,
-            progress=_Progress(name, len(source)),
+            progress=_Progress(name, min(limit or len(source), len(source))),
         )
         for name, source in parts.items()
     }

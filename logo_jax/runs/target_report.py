@@ -2,7 +2,7 @@
 
 import datetime
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from logo_jax.data.load import ExperimentData, load_images
@@ -18,6 +18,7 @@ from logo_jax.experiment.ahead import (
 )
 from logo_jax.experiment.choosing import chosen
 from logo_jax.experiment.data import SHARE
+from logo_jax.experiment.measured import completed, fields_of, with_measured
 from logo_jax.experiment.memory import AIM, GIB
 from logo_jax.parallel.targets import Target
 from logo_jax.runs.data_report import Finding
@@ -51,6 +52,7 @@ def describe_target(
     config, text = chosen(config, None, target.mesh, load, target.memory)
     if text:
         yield Finding("ok", "chosen", text.replace("\n", "\n" + " " * 12))
+    config = _measured(config, load)
     images = known_images(parse(config).data, load)
     spec = _spec(config, target, images)
     spec.check(target.mesh.devices.size)
@@ -58,7 +60,7 @@ def describe_target(
     yield Finding("ok", "batch", _batch(spec, target))
     step = compile_ahead(spec, target, images, level)
     if not step.refused:
-        yield Finding("ok", "step", _step(step, level))
+        yield Finding("ok", "step", _step(step, level, spec))
     kept = stored_bytes(spec, target, images)
     yield _memory(step, kept, target, level)
     if not step.refused:
@@ -77,6 +79,18 @@ def stored_bytes(spec: ExperimentSpec, target: Target, images: KnownImages) -> i
     needed = images.count * data.num_bytes(images.canvas)
     fits = data.loader == "auto" and needed <= SHARE * target.memory
     return needed if fits or data.loader == "on_device" else 0
+
+
+def _measured(
+    config: Mapping[str, Any], load: Callable[[], ExperimentData]
+) -> Mapping[str, Any]:
+    """Returns a config with what is measured on its images, if these are here."""
+    try:
+        images = load()
+    except FileNotFoundError:
+        return config
+    typed, _, _ = with_measured(parse(config), images)
+    return completed(config, fields_of(typed))
 
 
 def _spec(
@@ -112,13 +126,19 @@ def _batch(spec: ExperimentSpec, target: Target) -> str:
     return f"{size} = {count} devices x {size // count}{each}"
 
 
-def _step(step: AheadStep, level: str) -> str:
+def _step(step: AheadStep, level: str, spec: ExperimentSpec) -> str:
     return (
         f"compiled at level {level} in {step.compilation:.0f} processor seconds: "
         f"{step.flops / 1e12:.3g} TFLOP and {step.moved / 1e9:.3g} GB moved on each "
-        f"device, {step.instructions:,} instructions, {gib(step.donated)} of the state "
-        "overwritten in place"
+        f"device{_counted(spec)}, {step.instructions:,} instructions, "
+        f"{gib(step.donated)} of the state overwritten in place"
     )
+
+
+def _counted(spec: ExperimentSpec) -> str:
+    """What a compiler counts of a batch in parts, which are a loop."""
+    parts = spec.config.train.accumulate
+    return f" (the loop over {parts} parts may count once)" if parts > 1 else ""
 
 
 def _memory(step: AheadStep, kept: int, target: Target, level: str) -> Finding:
@@ -227,7 +247,8 @@ def _tried(
         "ok",
         "help",
         f"{name}: {gib(step.num_bytes)}, {step.moved / 1e9:.3g} GB moved, "
-        f"{step.flops / 1e12:.3g} TFLOP, a floor of {_ms(seconds)} a step",
+        f"{step.flops / 1e12:.3g} TFLOP{_counted(spec)}, a floor of {_ms(seconds)} a "
+        "step",
     )
 
 

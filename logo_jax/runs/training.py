@@ -198,6 +198,7 @@ class OpenRun:
             )
             complete = int(np.max(trained.step)) == schedule.num_steps
             if processes.is_first() and complete:
+                log.upload()  # the lines below are about all evaluations
                 best = _best_lines(self.folder, experiment.spec.config.train)
                 last = _last_lines(self.folder, can_evaluate=monitor is not None)
                 for line in best + last:

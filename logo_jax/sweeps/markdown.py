@@ -41,7 +41,6 @@ def write(
     """
     if not records:
         raise ValueError(f"no run of {name} is finished, so there are no results yet")
-    old = page.read_text()
     rows = table.rows(sweep, records)
     parts = [table.markdown(sweep, rows), costs(list(records.values()))]
     parts += written(page, _effects(name, sweep, rows))
@@ -51,7 +50,8 @@ def write(
         parts.append(over_time)
     parts += written(page, _curves(name, sweep, records))
     found = "\n\n".join([*parts, f"    {command}"])
-    atomic.write_text(page, placed(old, name, found))
+    # the page is read last, because another sweep may have written to it meanwhile
+    atomic.write_text(page, placed(page.read_text(), name, found))
 
 
 def written(page: pathlib.Path, figure: RenderedFigure | None) -> list[str]:

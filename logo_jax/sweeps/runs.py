@@ -139,14 +139,19 @@ def missing_of(runs: Sequence[Run]) -> list[Run]:
     Raises:
         ValueError: if a run has finished with different settings.
     """
+    require_same_settings(runs)
+    return [run for run in runs if not run.record.exists()]
+
+
+def require_same_settings(runs: Sequence[Run]) -> None:
+    """Raises an error if a run has finished with different settings."""
     for run in runs:
         changed = run.record.exists() and changes(run)
         if changed:
             raise ValueError(
                 f"{run.name} has finished with other settings ({' '.join(changed)}); "
-                "use those settings, --table, or another --out"
+                "use those settings, --table without --results, or another --out"
             )
-    return [run for run in runs if not run.record.exists()]
 
 
 def changes(run: Run) -> list[str]:

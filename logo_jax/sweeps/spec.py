@@ -5,7 +5,7 @@ import dataclasses
 import graphlib
 import re
 import runpy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from logo_jax import configs
@@ -35,6 +35,11 @@ class Setting:
             raise ValueError(
                 f"cell name {self.name!r} must have only letters, digits and any of "
                 "._- because it names a folder"
+            )
+        if own := {"seed", "seeds"} & set(self.overrides):
+            raise ValueError(
+                f"cell {self.name!r} must not set {', '.join(sorted(own))}, because "
+                "every cell has the seeds of the sweep; set seeds of the sweep"
             )
 
     def flags(self, seed: int) -> list[str]:
@@ -87,6 +92,12 @@ class Sweep:
     claims: tuple[Claim, ...] = ()
 
     def __post_init__(self):
+        for name in ("metrics", "seeds"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not isinstance(value, Sequence):
+                raise ValueError(
+                    f"a sweep's {name}={value!r} must be a tuple; use ({value!r},)"
+                )
         counts = collections.Counter(cell.name for cell in self.cells)
         twice = [name for name, count in counts.items() if count > 1]
         compared = {cell.baseline for cell in self.cells}

@@ -149,10 +149,10 @@ def averaged(
 
 
 def _average(curves: Sequence[Sequence[Sequence[float]]]) -> Iterator[tuple]:
-    """Yields step, mean and standard deviation of curves that have equal steps."""
-    for points in zip(*curves, strict=True):
-        ((step, *_), values) = zip(*points, strict=True)
-        found = summary(values)
+    """Yields step, mean and standard deviation at the steps that all curves have."""
+    values = [{step: value for step, value in curve} for curve in curves]
+    for step in sorted(set.intersection(*map(set, values)) if values else ()):
+        found = summary([of_step[step] for of_step in values])
         yield step, found["mean"], found["std"]
 
 

@@ -154,10 +154,19 @@ def test_a_run_that_another_process_trains_is_waited_for(
     [{"code": 2}, {"printed": "stopped by SIGTERM at step 1"}, {"measures": None}],
     ids=str,
 )
-def test_a_run_that_did_not_reach_its_end_is_not_recorded(described, unfinished):
+def test_a_run_that_did_not_reach_its_end_is_not_recorded(
+    described, unfinished, tmp_path, capsys
+):
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n")
     vars(described).update(unfinished)
-    assert sweep.main(described.command) == 1
+    assert sweep.main([*described.command, f"--results={page}"]) == 1
     assert not (described.out / "a_seed_0.json").exists()
+    assert page.read_text() == "# Page\n"
+    reason = f"metrics.jsonl does not have all of {METRIC}"
+    if "measures" not in unfinished:
+        reason = described.printed
+    assert f": {reason}; see " in capsys.readouterr().err
 
 
 def test_a_metric_missing_from_a_record_is_an_error(described, capsys):
@@ -343,6 +352,14 @@ def test_curves_are_averaged_over_seeds():
         {"step": 20, METRIC: 30.0, f"{METRIC}/std": 0.0},
     ]
     assert [row["step"] for row in averaged["new"]] == [20, 40]
+    # of runs that were evaluated at other steps, only at the steps of all
+    often = [[[5, 10.0], [10, 20.0], [20, 30.0]], BASE[1]]
+    averaged = table.averaged(*with_curves(often, TWICE_AS_LONG))
+    assert [row["step"] for row in averaged["base"]] == [10, 20]
+    assert averaged["base"][0][METRIC] == 21.0
+    described, records = with_curves(BASE, TWICE_AS_LONG)
+    records["base", 1] |= {"curves": {}}  # as in records of old versions
+    assert list(table.averaged(described, records)) == ["new"]
 
 
 def test_a_page_has_the_differences_and_curves_over_the_training(tmp_path):
@@ -415,10 +432,12 @@ def test_the_crop_ratio_sweep_has_the_supplements_two_tables():
         ([CELL | {"baseline": "b"}], [], "must be compared with cells of the sweep"),
         ([CELL | {"baseline": "a"}], [], "form a cycle (a -> a)"),
         ([CELL | {"name": "a/b"}], [], "it names a folder"),
+        ([CELL | {"overrides": {"seeds": 3}}], [], "'a' must not set seeds"),
         ([CELL | {"unheard_of": 1.0}], [], "unheard_of"),
         ([], [], "nothing to run"),
         ([CELL], ["--workdir=x"], "'--workdir=x' is not a flag"),
         ([CELL], ["--config.seed=5"], "would give every run the same seeds"),
+        ([CELL], ["--results=/no/page.md"], "/no/page.md must be a Markdown page"),
     ],
 )
 def test_an_invalid_sweep_is_reported_in_one_line(
@@ -432,6 +451,29 @@ def test_an_invalid_sweep_is_reported_in_one_line(
     assert line.startswith("error: ")
     assert message in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("fields", [{"metrics": METRIC}, {"seeds": 3}], ids=str)
+def test_what_must_be_a_tuple_is_not_a_single_value(fields):
+    cells = (spec.Setting("a", "x.py"),)
+    with pytest.raises(ValueError, match=r"must be a tuple; use \("):
+        spec.Sweep(**{"cells": cells, "metrics": (METRIC,)} | fields)
+
+
+def test_a_page_is_not_written_with_a_command_that_did_not_train_the_runs(
+    described, tmp_path, capsys
+):
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n")
+    assert sweep.main([*described.command, "--config.train.num_steps=7"]) == 0
+    assert sweep.main([*described.command, "--table"]) == 0
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        sweep.main([*described.command, "--table", f"--results={page}"])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "other settings (--config.train.num_steps=7); use those" in line
+    assert page.read_text() == "# Page\n"
 
 
 def test_every_config_is_checked_before_the_first_run(described, tmp_path, capsys):

@@ -136,7 +136,7 @@ def test_the_stem_is_that_of_starting_weights(tmp_path):
 def test_a_queue_has_whole_batches_and_no_image_twice():
     fields = {"data.batch_size": -1, "method.queue_size": -1, "train.num_epochs": -1}
     config = load("cifar10_moco", fields | {"auto": True}).to_dict()
-    for count, queue in ((100, 96), (10**5, 4096)):
+    for count, queue in ((100, 64), (10**5, 4096)):
         facts = Facts(count, 32, 32, unit=8, fewest=16)  # batch_norm=split:8
         values, found = choose(config, facts, lambda config: MANY)
         assert found["method.queue_size"] == queue
@@ -145,19 +145,35 @@ def test_a_queue_has_whole_batches_and_no_image_twice():
             "method.queue_size",
             "train.num_epochs",
         ]
-        make_spec(values, num_devices=1, steps_per_epoch=3)
+        make_spec(values, num_devices=1, steps_per_epoch=3).check(1)
 
 
-@pytest.mark.parametrize("variant", ["logo", "baseline", "released"])
-def test_moco_on_a_folder_has_a_chosen_batch_and_a_queue_of_at_most_an_epoch(variant):
+@pytest.mark.parametrize(
+    ("variant", "count", "devices", "batch_size", "queue"),
+    [
+        # a step adds two batches of keys
+        ("logo", 100, 1, 32, 64),
+        ("logo", 40, 1, 32, 64),
+        ("logo", 10**5, 1, 256, 4096),
+        ("logo", 10**5, 3, 192, 3840),
+        ("released", 100, 1, 32, 64),
+        # a step adds one batch of keys
+        ("baseline", 100, 1, 32, 96),
+        ("baseline", 10**5, 3, 192, 4032),
+    ],
+)
+def test_moco_on_a_folder_has_a_chosen_batch_and_a_queue_of_whole_steps(
+    variant, count, devices, batch_size, queue
+):
     config = load(f"folder_moco:{variant}").to_dict()
-    for count, queue in ((100, 96), (10**5, 4096)):
-        facts = Facts(count, 64, 64, unit=8, fewest=16)
-        values, _ = choose(config, facts, lambda config: MANY)
-        assert values["method"]["queue_size"] == queue
-        assert values["data"]["batch_size"] == (32 if count == 100 else 256)
-        spec = make_spec(values, num_devices=1)
-        assert type(getattr(spec.method, "base", spec.method)).__name__ == "MoCo"
+    unit = 8 * devices  # batch_norm=split:8
+    facts = Facts(count, 64, 64, unit=unit, fewest=2 * unit)
+    values, _ = choose(config, facts, lambda config: MANY)
+    assert values["data"]["batch_size"] == batch_size
+    assert values["method"]["queue_size"] == queue
+    spec = make_spec(values, num_devices=devices)
+    assert type(getattr(spec.method, "base", spec.method)).__name__ == "MoCo"
+    spec.check(devices)
 
 
 @pytest.mark.parametrize(

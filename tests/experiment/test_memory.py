@@ -80,10 +80,11 @@ def test_a_run_that_does_not_fit_is_refused_and_writes_nothing(
 
 
 @pytest.mark.parametrize(
-    ("limit", "expected"),
+    ("limit", "queue", "expected"),
     [
         (
             70,
+            240,
             [
                 "accumulate=2 (62 GiB)",
                 "batch_size=24 (62 GiB)",
@@ -92,24 +93,38 @@ def test_a_run_that_does_not_fit_is_refused_and_writes_nothing(
         ),
         (
             50,
+            240,
             [
                 "accumulate=4 (32 GiB)",
                 "batch_size=16 (42 GiB)",
                 "remat=True with config.data.batch_size=40 (42 GiB)",
             ],
         ),
-        (22, ["remat=True with config.data.batch_size=16 (18 GiB)"]),
-        (3, []),
+        (
+            50,
+            96,  # no whole number of batches of 40
+            [
+                "accumulate=4 (32 GiB)",
+                "batch_size=16 (42 GiB)",
+                "remat=True with config.data.batch_size=32 (34 GiB)",
+            ],
+        ),
+        (22, 240, ["remat=True with config.data.batch_size=16 (18 GiB)"]),
+        (3, 240, []),
     ],
 )
-def test_settings_are_the_largest_that_fit(limit, expected, monkeypatch):
-    """With a memory of 2 GiB and 2.5 GiB an image, or 1 GiB an image with remat."""
+def test_settings_are_the_largest_that_fit(limit, queue, expected, monkeypatch):
+    """With a memory of 2 GiB and 2.5 GiB an image, or 1 GiB an image with remat.
+
+    The batch has 48 images, and the queue of MoCo holds whole batches.
+    """
 
     def needed(trial, batch_size, parts):
         return (2 + batch_size / parts * (1 if trial.remat else 2.5)) * 2**30
 
     monkeypatch.setattr(memory._Trial, "_compile", needed)
     fields = {"data.batch_size": 48, "batch_norm": "split:4"}
+    fields |= {"method.queue_size": queue}
     spec = make_spec(load("quickstart:baseline", fields).to_dict(), num_devices=2)
     mesh = make_mesh(jax.devices()[:2])
     made = Experiment(spec, mesh, None, "", None, None, None)  # what is looked at

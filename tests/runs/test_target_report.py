@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import numpy as np
 import pytest
 
 from logo_jax import configs, doctor
@@ -83,6 +84,36 @@ def test_the_level_of_optimization_asks_for_a_margin(
     assert code == (2 if verdict == "FAIL" else 0)
     assert found["memory"].startswith(verdict)
     assert found["memory"].endswith(text)
+
+
+def test_values_of_images_that_are_here_are_measured(lines, capsys, tmp_path):
+    values = np.linspace(0, 4, 16 * 32 * 32 * 2, dtype=np.float32)
+    for i, image in enumerate(values.reshape(16, 32, 32, 2)):
+        np.save(tmp_path / f"{i}.npy", image)
+    compiled = []
+
+    def step(*arguments):
+        compiled.append(arguments)
+        return STEP
+
+    fields = {"data.path": tmp_path, "data.channels": 2, "augment.grayscale_prob": 0}
+    flags = [f"--config.{name}={value}" for name, value in fields.items()]
+    code, _ = lines(
+        capsys, *flags, "--config.data.batch_size=8", config="folder", step=step
+    )
+    assert code == 0
+    ((spec, _, images, _),) = compiled
+    assert images.dtype == "float32"
+    assert spec.config.data.value_range == (0.0, 4.0)
+    assert len(spec.config.augment.policy.mean) == 2
+
+
+def test_figures_of_a_batch_in_parts_may_count_one_part(lines, capsys):
+    code, found = lines(capsys, "--config.train.accumulate=2")
+    assert code == 0
+    assert (
+        "40 GB moved on each device (the loop over 2 parts may count" in found["step"]
+    )
 
 
 def test_a_step_that_the_compiler_refuses_fails_with_what_it_wants(lines, capsys):
