@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import faulthandler
 import gc
+import io
 import logging
 import os
 import pathlib
@@ -32,6 +33,9 @@ def run(main: Callable[[], Any]) -> NoReturn:
     # for warnings and errors; replaces the handlers that imported libraries have added,
     # with which a warning would be printed again
     logging.basicConfig(format="{levelname}: {message}", style="{", force=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # names of files need not be UTF-8; stderr writes them in this way, too
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sys.exit(main())
     except KeyboardInterrupt:

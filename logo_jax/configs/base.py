@@ -480,10 +480,12 @@ def may_change(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns the fields that may have another value if a run of this config resumes.
 
     With `batch_norm=split:N` they include the number of parts of a step, because
-    different numbers give the same step up to rounding.
+    different numbers give the same step up to rounding; but not for a backbone of the
+    user's own, whose batch norm may have the statistics of a part.
     """
     split = str(config.get("batch_norm")).startswith("split:")
-    return (*MAY_CHANGE, "train.accumulate") if split else MAY_CHANGE
+    own = ":" in str(config.get("encoder", {}).get("backbone", ""))
+    return (*MAY_CHANGE, "train.accumulate") if split and not own else MAY_CHANGE
 
 
 METHODS = {"simsiam": _simsiam, "moco": _moco, "byol": _byol, "swav": _swav}

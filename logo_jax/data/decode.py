@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 from jaxtyping import Shaped
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 
 from logo_jax.data import readers
 from logo_jax.data.readers import as_rgb, is_deep, open_picture
@@ -40,7 +40,6 @@ from logo_jax.data.sources.base import (
 Pixels = Shaped[np.ndarray, "h w c"]  # uint8, uint16 or float32
 Size = tuple[int, int]  # height, width
 
-_ORIENTATION = 0x0112  # EXIF tag; the value 1 means upright
 _BITS_PER_SAMPLE = 0x0102  # TIFF tag
 # Formats of which Pillow reads only the header, or which another program would draw.
 _NOT_DECODED = {"MPEG", "EPS"}
@@ -289,13 +288,13 @@ def _is_turned(encoded: bytes, decoding: Decoding) -> bool:
     if b"Exif\0\0" not in encoded[:4096]:
         return False
     with open_picture(encoded, decoding) as picture:
-        return picture.getexif().get(_ORIENTATION, 1) != 1
+        return readers.orientation(picture) != 1
 
 
 def _by_pillow(encoded: bytes, decoding: Decoding) -> tuple[Pixels, Size]:
     with open_picture(encoded, decoding) as picture:
         white = _white(picture, decoding)
-        pixels = _rgb(ImageOps.exif_transpose(picture), white)
+        pixels = _rgb(readers.upright(picture), white)
     return pixels, (pixels.shape[0], pixels.shape[1])
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -177,7 +178,8 @@ def depth_notes(source: ImageSource) -> list[str]:
     """
     records = source.records(evenly_spaced(len(source), _LOOKED_AT))
     found = [white_and_largest(record.image, record.decoding) for record in records]
-    deep = [values for values in found if values is not None]
+    # NaN and infinity are reported when the image is decoded
+    deep = [values for values in found if values and math.isfinite(values[1])]
     if not deep:
         return []
     white, largest = max(deep)

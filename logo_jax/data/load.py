@@ -15,6 +15,7 @@ from logo_jax.data import datasets, few_labels, readers, splits
 from logo_jax.data.sources import photographs
 from logo_jax.data.sources.base import (
     DEFAULT_DECODING,
+    NO_LABEL,
     ArraySource,
     Decoding,
     ImageSource,
@@ -274,6 +275,8 @@ def _without_test_set(data: ExperimentData, val_size: int) -> ExperimentData:
     """Holds out val_size training images, which replace the test set."""
     images = data.train
     labeled = data.bank is images or (data.bank is None and images.num_classes)
+    if isinstance(images, ArraySource) and (known := images.labels) is not None:
+        labeled = labeled and not (known.ndim == 1 and np.any(known == NO_LABEL))
     if not labeled:
         raise ValueError(
             f"config.data.val_size={val_size} needs labeled training images, but those "
@@ -451,9 +454,17 @@ def _tfds(location: DataLocation) -> ExperimentData:
         splits = entry.pretrain, entry.train, entry.test
         return _of_splits(builder, *splits, location.decoding)
     builder = tfds_source.prepared(name, folder)
-    tests = [split for split in ("test", "validation") if split in builder.info.splits]
-    test = next(iter(tests), "")
+    tests = (split for split in ("test", "validation") if split in builder.info.splits)
+    test = next((split for split in tests if _is_labeled(builder, split)), "")
     return _of_splits(builder, "train", "train", test, location.decoding)
+
+
+def _is_labeled(builder, split: str) -> bool:
+    """Whether the first image of a split has a label; a test set may hide them all."""
+    from logo_jax.data.sources.tfds import TfdsSource
+
+    (first,) = TfdsSource(builder, split).records([0])
+    return np.ndim(first.label) > 0 or first.label != NO_LABEL
 
 
 def _of_splits(

@@ -7,6 +7,7 @@ the user's, `config.data.reader`, replaces the table.
 
 import functools
 import io
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from logo_jax.data.sources.base import Decoding, with_kept_values
 FIELD = "config.data.reader"
 # Formats of 16 bits that Pillow may open as 32 bits.
 _SIXTEEN = ("PNG", "PPM", "JPEG2000")
+ORIENTATION = 0x0112  # EXIF tag; the value 1 is upright
 _SUBFILE_TYPE = 254  # TIFF tag; the bits 1 and 4 are a smaller copy and a mask
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SEVERAL = (2, 4, 6)  # kinds of PNG with several channels: color, or transparency
@@ -141,6 +143,22 @@ def open_picture(encoded: bytes, decoding: Decoding) -> Image.Image:
     return picture
 
 
+def orientation(picture: Image.Image) -> int:
+    """Returns how a picture is turned, by its EXIF data; 1, upright, if it has none.
+
+    Pixels of a picture whose EXIF data cannot be read are not damaged.
+    """
+    try:
+        return picture.getexif().get(ORIENTATION, 1)
+    except (SyntaxError, ValueError, struct.error):
+        return 1
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Returns the picture, turned as its EXIF data say."""
+    return picture if orientation(picture) == 1 else ImageOps.exif_transpose(picture)
+
+
 def _require_pixels(width: int, height: int, decoding: Decoding) -> None:
     most = decoding.max_pixels
     if width * height > most:
@@ -176,18 +194,18 @@ def _pillow(encoded: bytes, decoding: Decoding) -> np.ndarray:
 def _values(picture: Image.Image, channels: int) -> np.ndarray:
     """Returns the values of an image of Pillow, upright."""
     sixteen = picture.mode.startswith("I;16") or picture.format in _SIXTEEN
-    upright = ImageOps.exif_transpose(picture)
+    turned = upright(picture)
     if is_deep(picture):
-        values = np.asarray(upright)
+        values = np.asarray(turned)
         return values.astype(np.uint16) if sixteen else values
     if channels == 3:
-        return as_rgb(upright)
+        return as_rgb(turned)
     if picture.mode == "1":
-        return np.asarray(upright.convert("L"))
+        return np.asarray(turned.convert("L"))
     if picture.mode in ("P", "PA"):
         has_alpha = picture.mode == "PA" or "transparency" in picture.info
-        return np.asarray(upright.convert("RGBA" if has_alpha else "RGB"))
-    return np.asarray(upright)
+        return np.asarray(turned.convert("RGBA" if has_alpha else "RGB"))
+    return np.asarray(turned)
 
 
 def _tiff(encoded: bytes, decoding: Decoding) -> np.ndarray:

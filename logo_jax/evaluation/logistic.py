@@ -104,6 +104,8 @@ def choose_strength(
         linusericsson/ssl-transfer@linear.py.
     """
     measure = find_metric(metric, several_labels=False)
+    require_classes(val, num_classes, "the validation images")
+    require_classes(test, num_classes, "the test images")
     ordered = sorted(strengths, reverse=True)
     fits = fit_strengths(train, ordered, num_classes=num_classes, tolerance=tolerance)
     on_val = [measure(scores, val.labels) for scores in fits.scores(val.features)]

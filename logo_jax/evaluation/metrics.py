@@ -161,7 +161,7 @@ def mean_average_precision(
     """Mean over classes of the average precision, in [0, 1].
 
     Labels are 1 if the image shows the class, -1 if it does not, and 0 if the image is
-    not counted for the class.
+    not counted for the class. Classes that no image shows are left out.
     """
     return _mean(average_precision, scores, labels)
 
@@ -172,13 +172,19 @@ def mean_average_precision_11_point(
     """Mean over classes of the 11-point average precision, in [0, 1].
 
     Labels are 1 if the image shows the class, -1 if it does not, and 0 if the image is
-    not counted for the class.
+    not counted for the class. Classes that no image shows are left out.
     """
     return _mean(average_precision_11_point, scores, labels)
 
 
 def _mean(measure: Callable, scores: np.ndarray, labels: np.ndarray) -> float:
-    columns = zip(scores.T, labels.T, strict=True)
+    shown = (labels == 1).any(axis=0)
+    if not shown.any():
+        raise ValueError(
+            "no image shows any class, so that the mean average precision is "
+            "undefined; give labeled images"
+        )
+    columns = zip(scores.T[shown], labels.T[shown], strict=True)
     return float(np.mean([measure(*column) for column in columns]))
 
 

@@ -22,6 +22,7 @@ from logo_jax.experiment.defaults import (
     value_of,
 )
 from logo_jax.experiment.memory import GIB, forward_bytes
+from logo_jax.interop import huggingface
 from logo_jax.parallel import processes
 from logo_jax.storage.paths import as_path
 from logo_jax.training import workdir
@@ -156,7 +157,8 @@ def _stem(config: Config) -> str:
     if not source:
         return ""
     path = as_path(source)
-    if not (path / workdir.CONFIG_FILE).is_file():
+    is_run = (path / workdir.CONFIG_FILE).is_file()
+    if not is_run or huggingface.has_weights(path):
         return "imagenet"  # that of the ResNets of other libraries
     return workdir.read_config(path)["encoder"]["stem"]
 

@@ -256,7 +256,7 @@ def load_image_encoder(
     if classifier_folder.is_classifier(path):
         _require_none("a classifier", **of_file, **of_run)
         loaded = of_classifier(classifier_folder.read(path), path, sizes)
-    elif path.is_dir() and not (path / huggingface.WEIGHTS_FILE).is_file():
+    elif path.is_dir() and not huggingface.has_weights(path):
         _require_none("a run", **of_file)
         loaded = _of_run(path, step, seed, encoder or pretrained.ONLINE, sizes)
     else:
@@ -272,9 +272,10 @@ def require_sizes(encoder: ImageEncoder) -> None:
     Raises:
         ValueError: if it does not.
     """
-    if encoder.resize < 0 or not 0 <= encoder.crop <= encoder.resize:
+    fits = 0 < encoder.crop <= encoder.resize or encoder.crop == encoder.resize == 0
+    if not fits:
         raise ValueError(
-            f"crop={encoder.crop} must be at most resize={encoder.resize}, the short "
+            f"crop={encoder.crop} must be from 1 to resize={encoder.resize}, the short "
             "side of resized images; give both, e.g. 224 and 256, or 0 and 0 to use "
             "images of one size as they are"
         )

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from logo_jax import zoo
 from logo_jax.data.sources.base import ImageSource
 from logo_jax.data.sources.folder import FolderSource
 from logo_jax.data.sources.huggingface import HuggingFaceSource
@@ -19,6 +20,7 @@ from logo_jax.experiment.image_encoder import (
     load_image_encoder,
 )
 from logo_jax.experiment.pretrained import describe_weights
+from logo_jax.storage.paths import as_path
 
 VERSION = 1
 
@@ -122,8 +124,8 @@ def read(path: Path, source: Path | None = None) -> ImageIndex:
             f"{path} has version {about.get('version')}, but must have version "
             f"{VERSION}; write it again by logo_jax.embed DIR --index"
         )
-    place = source or Path(about["source"])
-    if not place.exists():
+    place = source or as_path(about["source"])
+    if not zoo.located(place).exists():
         raise FileNotFoundError(
             f"{place}, which has the encoder of {path}, does not exist; give its new "
             "place by --workdir or --weights"

@@ -134,9 +134,11 @@ class FrozenEncoder:
             batch_sharding(self.mesh),
             ("backbone",),
         )
-        found = extract(
-            encode_with(self.state), images, batch_size=self.spec.config.data.batch_size
-        )
+        # fine-tuning on few labels may use fewer devices than the config's batch size
+        # is a multiple of
+        devices = self.mesh.devices.size
+        batch_size = devices * -(-self.spec.config.data.batch_size // devices)
+        found = extract(encode_with(self.state), images, batch_size=batch_size)
         return found["backbone"]
 
     def parts(self, split: Split) -> FeatureSplits:

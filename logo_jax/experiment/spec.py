@@ -238,9 +238,12 @@ def _require_divisible(config: Config, num_devices: int) -> None:
     batch_size = config.data.batch_size
     groups = num_devices * networks.norm_groups(config.norm)
     if batch_size % groups:
+        given = f"batch_norm={config.norm}"
+        if config.norm != config.batch_norm:
+            given = f"train.accumulate={config.train.accumulate}"
         raise ValueError(
             f"config.data.batch_size={batch_size} must be a multiple of {groups} "
-            f"({num_devices} devices, batch_norm={config.norm}); use "
+            f"({num_devices} devices, {given}); use "
             f"{-(-batch_size // groups) * groups}"
         )
 

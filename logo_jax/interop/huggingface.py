@@ -47,6 +47,11 @@ def write(backbone: Backbone, folder: Path) -> None:
     tensor_files.write_safetensors(renamed, folder / WEIGHTS_FILE)
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether a folder has weights in this format; a run has a config.json, too."""
+    return (folder / WEIGHTS_FILE).is_file()
+
+
 def read(folder: Path) -> dict[str, np.ndarray]:
     """Reads the weights of a ResNet folder, by torchvision's tensor names.
 

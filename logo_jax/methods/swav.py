@@ -74,8 +74,8 @@ class SwAV(GradientMethod):
             )
         if self.queue_start and not self.queue_size:
             raise ValueError(
-                f"queue_start={self.queue_start} needs a queue; set queue_size, or set "
-                "queue_start=0"
+                f"queue_start={self.queue_start} needs a queue; set queue_size, or "
+                "start at step 0 (config.method.queue_start_epoch=0)"
             )
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:

@@ -16,8 +16,10 @@ import jax
 from jax.sharding import Mesh
 
 from logo_jax.augment.random_crop import CropSpec
+from logo_jax.data.few_labels import labels_of
 from logo_jax.data.load import ExperimentData
 from logo_jax.data.sources.base import ImageSource
+from logo_jax.evaluation.features import Features, require_classes
 from logo_jax.evaluation.metrics import METRICS
 from logo_jax.experiment import num_classes as classes_of
 from logo_jax.experiment.pretrained import FrozenEncoder
@@ -239,10 +241,13 @@ def train_and_test(
     """
     train_images, test_images = labeled(data, "a linear probe")
     _require_divisible(recipe, frozen.mesh)
+    num_classes = classes_of(train_images, "a linear probe")
+    labels = labels_of(test_images)
+    require_classes(Features(labels[:, None], labels), num_classes, "the test images")
     probe = make_probe(
         frozen,
         recipe,
-        num_classes=classes_of(train_images, "a linear probe"),
+        num_classes=num_classes,
         num_images=len(train_images),
     )
     first, step = first_and_step(probe, frozen.mesh)

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from logo_jax.data.canvas import most_corrupt
 from logo_jax.data.load import ExperimentData, load_images, locate_dataset
-from logo_jax.data.sources.folder import NO_CLASS
+from logo_jax.data.sources.folder import NO_CLASS, UNMATCHED
 from logo_jax.data.survey import Survey, survey
 from logo_jax.experiment import ExperimentSpec, make_spec
 from logo_jax.experiment.choosing import chosen
@@ -100,7 +100,7 @@ def describe_data(
     data = load_images(typed.data.location)
     yield Finding("ok" if data.queries else "warn", "images", _images(data))
     for note in data.notes:
-        is_warning = any(x in note for x in ("passed over", NO_CLASS))
+        is_warning = any(x in note for x in ("passed over", NO_CLASS, UNMATCHED))
         yield Finding("warn" if is_warning else "ok", "notes", note)
     spec, data, chosen_lines = _spec(config, mesh, data)
     yield from chosen_lines

@@ -119,7 +119,9 @@ def evaluate(
     report = as_report(subject, result, time.perf_counter() - begin)
     is_own = weights is None and not dataset
     report |= _note(folder, subject, images) if is_own else {}
-    file = folder / "evaluations" / f"{name}.json"
+    # the config of weights is not that of the folder
+    suffix = "" if weights is None else f"-config_{_checksum(changed)}"
+    file = folder / "evaluations" / f"{name}{suffix}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_text(file, json.dumps(report, indent=2) + "\n")
     return report | {"file": str(file)}
@@ -219,6 +221,11 @@ def _name(
     parts += [f"{name}_{value}" for name, value in values if value is not True]
     parts.append(subject.source)
     return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
+
+
+def _checksum(config: Mapping[str, Any]) -> str:
+    text = json.dumps(config, sort_keys=True, default=str)
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def _dataset_name(dataset: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from logo_jax import configs
+from logo_jax.data import datasets
 from logo_jax.data.load import ExperimentData, load_arrays, locate_dataset
 from logo_jax.data.sources.tables import is_table
 from logo_jax.experiment import parse
@@ -99,6 +100,8 @@ def _with_images(
         images = _several(images)
     if isinstance(images, str | Path):
         _require_folder(images)
+        if "data.list" not in fields:  # that of the config is for other images
+            data["list"] = ""
         data |= locate_dataset(str(images))
     elif images is not None:
         pixels: Any
@@ -120,7 +123,9 @@ def _several(paths: list[str | Path]) -> str:
 
 
 def _require_folder(images: str | Path) -> None:
-    """Raises an error if a path is not a folder; names of TFDS have no separator."""
+    """Raises an error if a path is not a folder, and not the name of a data set."""
+    if isinstance(images, str) and datasets.find(images):  # such as voc/2007
+        return
     paths = [as_path(path) for path in parse_paths(str(images))]
     is_path = isinstance(images, Path) or "/" in images or len(paths) > 1
     for path in paths:

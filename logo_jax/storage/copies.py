@@ -118,6 +118,9 @@ def _copy(
     place: Path, new: Mapping[str, list[Any]], folder: Path, record: Path
 ) -> None:
     """Copies files, and records those that are complete."""
+    if record.exists():
+        # without an incomplete last line, which a new line would continue
+        os.truncate(record, record.read_bytes().rfind(b"\n") + 1)
     names = list(new)
     batches = [names[i : i + _BATCH] for i in range(0, len(names), _BATCH)]
     for batch in tqdm(batches, "copying", disable=None, leave=False):

@@ -84,7 +84,9 @@ def require_free(folder: Path, *, wait: bool = False) -> int:
         if found is None or found.text == _RELEASED:
             return found.number if found else 0
         seen, since = _watched.get(url, (found, time.monotonic()))
-        if seen.number == found.number and seen != found and not wait:
+        # what an earlier call has seen may be older than the end of its holder
+        renewed = seen.number == found.number and seen != found and not first
+        if renewed and not wait:
             raise InUseError(json.loads(found.text)["holder"])
         if seen != found:
             since = time.monotonic()

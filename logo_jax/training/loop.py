@@ -121,6 +121,7 @@ def train(
             elif schedule.saves(step):
                 saver.save(step, state)
     checkpoints.wait()
+    preemption.saved(max(checkpoints.steps(), default=start))
     return state
 
 

@@ -76,6 +76,7 @@ VALUES = [
     ("batch_norm=split:0", "must be global, per_device or split:N"),
     ("batch_norm=split:2", "must have 2 images or more in each of its 8 groups (4 dev"),
     ("batch_norm=split:3", "batch_size=8 must be a multiple of"),
+    ("train.accumulate=3", "multiple of 12 (4 devices, train.accumulate=3); use 12"),
     ("running_stats=some", "running_stats='some' must be one of all, globals"),
     ("data.batch_size=-8", "config.data.batch_size=-8 must be"),
     ("data.batch_size=many", "batch_size=many"),

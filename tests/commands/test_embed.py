@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from logo_jax import convert, embed
+from logo_jax import convert, embed, zoo
 from logo_jax.data.sources.folder import load_unsplit_folder
 from logo_jax.experiment import make_spec, pretrained
 from logo_jax.experiment.image_encoder import load_image_encoder
@@ -247,6 +247,14 @@ def test_an_index_answers_with_the_encoder_that_it_was_written_by(
     assert f"{run}, which has the encoder of {index}, does not exist" in line
     assert answers(capsys, *asked, f"--workdir={moved}", "--k=1") == expected
     moved.rename(run)
+
+
+def test_an_index_of_an_encoder_of_the_zoo_is_queried(pictures, tmp_path, capsys):
+    index = tmp_path / "x.index"
+    weights = f"--weights={zoo.names()[0]}"
+    embed.main([str(pictures), weights, f"--index={index}"])
+    asked = ["--query", pictures / "cat" / "0.png", f"--index={index}", "--k=1"]
+    assert answers(capsys, *asked) == ["1.0000 cat/0.png (cat)"]
 
 
 def test_an_index_refuses_another_encoder_and_keeps_its_step(

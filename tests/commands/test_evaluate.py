@@ -246,6 +246,8 @@ def test_a_file_with_torchvisions_names_is_the_same_encoder(resnet, weights, tmp
     assert report["values"] == evaluated(folder)["values"]
     crc = zlib.crc32((tmp_path / "w.safetensors").read_bytes())
     assert report["encoder"] == f"w.safetensors, crc32 {crc:08x}"
+    evaluated(folder, *flags, "--config.augment.mean=(0.5,0.5,0.5)")
+    assert len(list((folder / "evaluations").glob("knn-w.safetensors*"))) == 2
 
 
 @pytest.mark.slow

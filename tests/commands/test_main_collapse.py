@@ -1,11 +1,14 @@
 """A run that collapses is rolled back, and ends with a one-line error."""
 
+import contextlib
 import json
 import subprocess
 import sys
+import types
 
 import pytest
 
+from logo_jax import main
 from tests.backbones import BACKBONE
 from tests.commands.test_main import fixture_arrays  # noqa: F401
 
@@ -29,6 +32,22 @@ FLAGS = {
     "monitor.knn_every_steps": 0,
     "monitor.health": "rollback",
 }
+
+
+def test_a_loss_that_is_not_finite_is_one_line(monkeypatch, tmp_path, capsys):
+    def train(_):
+        raise FloatingPointError("the loss of step 3\nis [nan 1.]; lower the rate")
+
+    @contextlib.contextmanager
+    def open_run(*_, **__):
+        yield types.SimpleNamespace(train=train)
+
+    monkeypatch.setattr(main, "open_run", open_run)
+    with pytest.raises(SystemExit) as end:
+        main.main(["--config=quickstart", f"--workdir={tmp_path}"])
+    assert end.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "error: the loss of step 3 is [nan 1.]; lower the rate"
 
 
 @pytest.mark.slow

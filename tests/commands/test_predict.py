@@ -104,7 +104,7 @@ def test_one_image_and_a_list_are_printed_as_csv(classifier, pictures, capsys):
         ("", ["--out=x.txt"], "--out=x.txt must end with .csv or .parquet"),
         ("a/damaged.png", [], "can be decoded; "),
         ("nowhere", [], "nowhere is not a folder"),
-        ("", ["--resize=4"], "crop=8 must be at most resize=4"),
+        ("", ["--resize=4"], "crop=8 must be from 1 to resize=4"),
         ("", ["--classifier=nowhere"], "nowhere has no classifier.json"),
     ],
 )

@@ -257,6 +257,21 @@ def reduce(config):
         config.method.num_prototypes = 8
 
 
+@pytest.mark.parametrize(
+    ("batch_norm", "backbone", "may"),
+    [
+        ("split:8", "resnet18", True),
+        ("global", "resnet18", False),
+        ("split:8", "examples.own_backbone:Network", False),  # with its own batch norm
+    ],
+)
+def test_the_parts_of_a_step_may_change_if_the_step_stays_the_same(
+    batch_norm, backbone, may
+):
+    config = {"batch_norm": batch_norm, "encoder": {"backbone": backbone}}
+    assert ("train.accumulate" in base.may_change(config)) == may
+
+
 def test_released_has_all_settings_of_the_golden_run():
     method = describe(load("cifar10_moco", "released"), steps_per_epoch=195).method
     assert isinstance(method, LoGo)

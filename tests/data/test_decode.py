@@ -146,6 +146,14 @@ def test_the_exif_orientation_is_applied(picture_format):
     assert np.abs(pixels.astype(int) - PIXELS).mean() < 3
 
 
+@pytest.mark.parametrize("decoding", [Decoding(), Decoding(dtype="uint8")])
+def test_exif_data_that_cannot_be_read_do_not_damage_an_image(decoding):
+    broken = encoded(PIXELS, "JPEG", dpi=(72, 72), exif=b"Exif\0\0" + 20 * b"x")
+    pixels, size = decode(broken, decoding=decoding)
+    np.testing.assert_array_equal(pixels, by_pillow(broken))
+    assert size == (30, 46)
+
+
 def test_the_first_frame_of_an_animation_is_decoded():
     frames = [Image.fromarray(smooth(8, 9, seed)) for seed in range(3)]
     data = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:])

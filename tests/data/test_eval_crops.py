@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from logo_jax.data import eval_crops
 from logo_jax.data.eval_crops import EvalCrops, decode_all, evenly_spaced, read_all
@@ -30,6 +31,15 @@ def test_all_images_come_in_order_with_their_sizes(files):
     assert sizes.tolist() == [[24, 32]] * 7
     np.testing.assert_array_equal(images[5, :24, :32], smooth(24, 32, seed=101))
     assert labels.tolist() == [0] * 4 + [1] * 3
+
+
+def test_values_that_are_not_finite_are_no_largest_value(tmp_path):
+    for i, value in enumerate((np.nan, np.inf, 0.5)):
+        pixels = np.full((8, 8), value, np.float32)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.tiff")
+    (note,) = eval_crops.depth_notes(load_folder(tmp_path).train)
+    assert note.startswith("1 of 3 images")
+    assert "largest value, 0.5, becomes 128" in note
 
 
 def test_arrays_that_fit_are_not_copied():

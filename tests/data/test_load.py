@@ -1,10 +1,12 @@
 import dataclasses
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 
+from logo_jax.data.eval_crops import decode_all
 from logo_jax.data.load import (
     DataLocation,
     load_arrays,
@@ -12,7 +14,46 @@ from logo_jax.data.load import (
     load_split,
     locate_dataset,
 )
+from logo_jax.data.sources import tfds as tfds_source
+from logo_jax.data.sources.base import DEFAULT_DECODING, ArraySource, Decoding
 from tests.data.pictures import decoded, write_folder
+
+
+def test_held_out_arrays_keep_their_channels_and_values():
+    images = np.random.default_rng(0).random((9, 4, 4, 4), np.float32)
+    decoding = Decoding(channels=4, dtype="float32")
+    _, data = load_arrays(images, np.arange(9) % 2, 3, decoding)
+    for part in (data.train, data.queries):
+        found = decode_all(part, max_corrupt=0)
+        np.testing.assert_array_equal(found.images, images[part.ids])
+
+
+def test_arrays_of_which_some_are_unlabeled_hold_out_no_images():
+    images, labels = np.zeros((9, 4, 4, 3), np.uint8), np.arange(9) % 3 - 1
+    with pytest.raises(ValueError, match="the arrays are not all labeled; set it to 0"):
+        load_arrays(images, labels, 3)
+
+
+def test_a_test_split_of_tfds_without_labels_is_passed_over(monkeypatch):
+    images, labels = (
+        np.zeros((2, 8, 8, 3), np.uint8),
+        {
+            "train": [0, 1],
+            "test": [-1, -1],
+            "validation": [1, 0],
+        },
+    )
+
+    def source(builder, split, decoding=DEFAULT_DECODING):
+        del builder
+        return ArraySource(images, labels[split], origin=split, decoding=decoding)
+
+    info = types.SimpleNamespace(splits=labels)
+    builder = types.SimpleNamespace(info=info)
+    monkeypatch.setattr(tfds_source, "prepared", lambda name, folder: builder)
+    monkeypatch.setattr(tfds_source, "TfdsSource", source)
+    data = load_images(DataLocation("tfds", name="places365_small"))
+    assert data.queries.origin == "validation"
 
 
 def examples(images):

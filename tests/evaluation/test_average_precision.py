@@ -61,6 +61,11 @@ def test_the_mean_is_over_classes():
     assert mean_average_precision(scores, labels) == pytest.approx(wanted)
 
 
-def test_a_class_that_no_image_shows_is_rejected():
+def test_a_class_that_no_image_shows_has_no_precision_and_is_left_out_of_the_mean():
     with pytest.raises(ValueError, match="no image shows the class"):
         average_precision(np.zeros(3), np.array([-1, 0, -1]))
+    scores, labels = random_case(0)
+    both = np.stack([scores, scores], 1), np.stack([labels, -np.ones_like(labels)], 1)
+    assert mean_average_precision(*both) == average_precision(scores, labels)
+    with pytest.raises(ValueError, match="no image shows any class"):
+        mean_average_precision(both[0], -np.ones_like(both[1]))

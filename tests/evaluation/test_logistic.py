@@ -147,6 +147,9 @@ def test_invalid_arguments_are_rejected():
     data = data_set(0, size=10)
     with pytest.raises(ValueError, match="svm for multi-label images"):
         choose_strength(data, data, data, metric="map", num_classes=CLASSES)
+    hidden = data._replace(labels=np.full(10, -1, np.int32))
+    with pytest.raises(ValueError, match="labels of the test images range from -1"):
+        choose_strength(data, data, hidden, metric="top1", num_classes=CLASSES)
     several = data._replace(labels=np.ones((10, CLASSES), np.int32))
     with pytest.raises(ValueError, match="use --protocol=svm"):
         fit_strengths(several, num_classes=CLASSES)

@@ -125,7 +125,14 @@ def test_the_stem_is_that_of_starting_weights(tmp_path):
     assert chosen(Facts(100, 32, 32, stem="imagenet"))["encoder.stem"] == "imagenet"
     _, data = load_arrays(np.zeros((40, 32, 32, 3), np.uint8))
     workdir.claim_workdir(tmp_path / "run", load("cifar10_simsiam").to_dict())
-    for weights, stem in (("a.safetensors", "imagenet"), ("run", "cifar")):
+    (tmp_path / "transformers").mkdir()  # it has a config.json, as a run has
+    (tmp_path / "transformers" / "config.json").write_text('{"model_type": "resnet"}')
+    (tmp_path / "transformers" / "model.safetensors").touch()
+    for weights, stem in (
+        ("a.safetensors", "imagenet"),
+        ("run", "cifar"),
+        ("transformers", "imagenet"),
+    ):
         fields = {"data.source": "arrays", "encoder.weights": str(tmp_path / weights)}
         config = load("folder", fields | {"crops.global_crops": (2, 96, (0.4, 1.0))})
         mesh = make_mesh(jax.devices()[:1])

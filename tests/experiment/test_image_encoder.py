@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from safetensors.numpy import save_file
 import logo_jax
 from logo_jax.data.sources.base import ArraySource
 from logo_jax.experiment import make_spec, pretrained
+from logo_jax.experiment.image_encoder import require_sizes
 from logo_jax.interop import torchvision
 from logo_jax.interop.backbone import Backbone
 from logo_jax.parallel.mesh import make_mesh
@@ -131,10 +133,13 @@ def test_a_file_of_torchvision_s_format_gives_torchvision_s_features(tmp_path):
 def test_wrong_arguments_are_errors_with_one_line(run, images, tmp_path):
     encoder = logo_jax.load_encoder(run, seed=0)
     (tmp_path / "broken.png").write_bytes(b"no image")
+    sizes = types.SimpleNamespace(resize=16, crop=0)
     for call, message in (
         (lambda: logo_jax.load_encoder(tmp_path / "none"), "none does not exist"),
         (lambda: logo_jax.load_encoder(tmp_path), "not the folder of a run"),
         (lambda: logo_jax.load_encoder(run, mean=(0, 0, 0)), "mean does not apply"),
+        (lambda: logo_jax.load_encoder(run, resize=16, crop=0), "crop=0 must be betw"),
+        (lambda: require_sizes(sizes), "crop=0 must be from 1 to resize=16"),
         (lambda: encoder(images / 255), r"must be uint8 .* \(255 \* images\).round"),
         (lambda: encoder(images.transpose(0, 3, 1, 2)), r"transpose\(0, 2, 3, 1\)"),
         (lambda: encoder(images[0]), r"images\[None\]"),

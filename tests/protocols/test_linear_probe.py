@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from logo_jax.data.load import load_images
+from logo_jax.data.sources.base import ArraySource
 from logo_jax.experiment import make_loader, make_spec
 from logo_jax.experiment.pretrained import FrozenEncoder
 from logo_jax.parallel.mesh import make_mesh, replicate
@@ -185,6 +186,12 @@ def test_an_invalid_recipe_is_rejected(field, message):
         dataclasses.replace(RECIPE, **field)
 
 
+def test_features_are_the_same_on_devices_that_do_not_divide_the_batch(run):
+    """Fine-tuning on few labels may use three devices for the run's batches of 8."""
+    one, three = (frozen_on(run, n).features(run[2].queries) for n in (1, 3))
+    np.testing.assert_allclose(one.features, three.features, rtol=1e-5, atol=1e-6)
+
+
 def test_data_or_batches_that_do_not_fit_are_rejected(run, tmp_path):
     spec, state, data = run
     with pytest.raises(ValueError, match="labeled training and test set"):
@@ -193,4 +200,8 @@ def test_data_or_batches_that_do_not_fit_are_rejected(run, tmp_path):
         probed(run, tmp_path, recipe=dataclasses.replace(RECIPE, batch_size=32))
     with pytest.raises(ValueError, match="multiple of the 3 devices"):
         probed(run, tmp_path, num_devices=3)
+    sevens = np.full(len(data.queries), 7)
+    images = ArraySource(data.queries.images, sevens, origin="x")
+    with pytest.raises(ValueError, match="labels of the test images range from 7 to 7"):
+        probed((spec, state, data._replace(queries=images)), tmp_path)
     assert not any(tmp_path.iterdir())

@@ -18,6 +18,7 @@ import pytest
 import logo_jax
 from logo_jax import main
 from logo_jax.configs import load
+from logo_jax.runs import pretrain
 from logo_jax.training import workdir
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.preemption import InterruptHandler
@@ -244,6 +245,10 @@ WRONG = [
     ({"images": SMALL / 255, "workdir": "run"}, "must be uint8 .* got float64"),
     ({"images": "no/such", "workdir": "run"}, "no/such is not a folder; give"),
     ({"images": "no.csv", "workdir": "run"}, "no.csv is not a folder; give a folder"),
+    (
+        {"images": "voc/2007", "workdir": "run", "data.data_dir": "/nowhere"},
+        "not prepared in /nowhere",
+    ),
     ({"images": ["/", "no/such"], "workdir": "run"}, "no/such is not a folder"),
     ({"images": ["a,b", "c"], "workdir": "run"}, "a,b: its name must have no comma"),
     ({"images": "no_such", "workdir": "run"}, "no_such"),
@@ -295,6 +300,13 @@ def test_a_wrong_evaluation_is_refused(call, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         logo_jax.Run(tmp_path).evaluate(**call)
     assert not (tmp_path / "evaluations").exists()
+
+
+def test_the_list_of_a_config_is_not_used_for_other_images(tmp_path):
+    config = load("folder", {"data.list": "/old/labels.csv"})
+    chosen, _ = pretrain._with_images(tmp_path, config, {})
+    assert chosen["data"]["list"] == ""
+    assert chosen["data"]["path"] == str(tmp_path)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -13,7 +13,7 @@ from logo_jax import main
 from logo_jax.configs import load
 from logo_jax.experiment import make_spec
 from logo_jax.experiment.starting import first_state
-from logo_jax.interop import torchvision
+from logo_jax.interop import huggingface, torchvision
 from logo_jax.interop.backbone import Backbone
 from logo_jax.methods.base import ENCODER, KEY_ENCODER
 from logo_jax.training import workdir
@@ -72,6 +72,17 @@ def test_a_files_backbone_is_that_of_the_encoder_and_the_momentum_encoder(
         )
     for name in ("queue", "cursor"):
         np.testing.assert_array_equal(found.memory[name], usual.memory[name])
+
+
+@pytest.mark.slow
+def test_a_folder_of_transformers_gives_the_state_of_its_file(backbone, file, tmp_path):
+    huggingface.write(backbone, tmp_path / "transformers")
+    states = []
+    for source in (file, tmp_path / "transformers"):
+        fields = RESNET | {"encoder.weights": str(source)}
+        config = load("cifar10_simsiam:logo", fields).to_dict()
+        states.append(first_state(make_spec(config, num_devices=1)))
+    jax.tree.map(np.testing.assert_array_equal, *states)
 
 
 @pytest.fixture(name="run")

@@ -36,6 +36,17 @@ def test_a_folder_is_copied_and_later_only_what_has_changed(bucket, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_record_with_an_incomplete_line_is_continued(bucket):
+    (bucket / "1").write_text("one")
+    copies.on_disk(bucket)
+    (record,) = (copies.cache_folder() / "records").glob("*.jsonl")
+    record.write_text(record.read_text() + '["2", ')  # as after a kill
+    for name in ("2", "3"):
+        (bucket / name).write_text(name)
+        copies._copied.cache_clear()
+        assert (copies.on_disk(bucket) / name).read_text() == name
+
+
 def test_what_is_missing_or_too_large_is_an_error(bucket, monkeypatch):
     with pytest.raises(FileNotFoundError, match=f"{bucket}/x does not exist"):
         copies.on_disk(bucket / "x")

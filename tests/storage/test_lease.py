@@ -46,6 +46,19 @@ def test_the_lease_of_a_killed_process_is_taken_and_that_process_must_stop(bucke
         lease.require_held(bucket.parent / "another")
 
 
+def test_a_process_that_saw_a_renewal_takes_the_lease_after_the_holder_was_killed(
+    bucket,
+):
+    """As in a notebook, in which each call to train is the same process."""
+    folder = bucket / "lock"
+    killed = lease._Lease(folder, 1, "process 1 on a")
+    assert killed.create()
+    found = lease._newest(folder)
+    lease._watched[str(folder)] = found._replace(text="an older text"), 0.0
+    with lease.hold(folder, "process 2 on b"):
+        pass
+
+
 def test_one_of_several_processes_gets_a_free_lease(bucket):
     leases = [lease._Lease(bucket / "lock", 1, f"process {i}") for i in range(4)]
     won: list[bool] = []

@@ -139,6 +139,7 @@ class ArraySource:
         self.origin = origin
         self.class_names = tuple(class_names)
         self.notes = tuple(notes)
+        self.decoding = decoding
 
     @property
     def num_classes(self) -> int:
@@ -161,7 +162,9 @@ class ArraySource:
         """Returns the images with the given numbers, in the given order."""
         labels = self.labels
         return [
-            Record(self.images[i], NO_LABEL if labels is None else labels[i])
+            Record(
+                self.images[i], NO_LABEL if labels is None else labels[i], self.decoding
+            )
             for i in ids
         ]
 

@@ -34,6 +34,7 @@ SPLIT_NAMES = {
 }
 FEW = 20  # one of so many images may be in no class
 NO_CLASS = "outside of the folders of classes"  # in the note about them
+UNMATCHED = "not matched by config.data.label_pattern"
 MANY = 100_000  # files; the first lines of a run state how long it took to list more
 _NUMBERED = r"^(.+?)[-_. ]*\d+\.\w+$"  # names such as cat.0.jpg, and their class
 _LOOKED_AT = 10_000  # names that are looked at for that
@@ -376,11 +377,14 @@ def _labeled(
         numbers, names = _by_pattern(root, files, how.pattern)
         few = f"config.data.label_pattern={how.pattern!r} gives one class, {names[0]}"
         why_unlabeled = few if len(names) < fewest else ""
+        outside = np.flatnonzero(numbers == NO_LABEL)
+        if len(outside) and not why_unlabeled:
+            notes += (_outside(root, files.take(outside), len(files), UNMATCHED),)
     else:
         outside = np.flatnonzero(numbers == 0) if names[0] == "" else ()
         if 0 < FEW * len(outside) <= len(files):
             numbers, names = numbers - 1, names[1:]  # their number becomes NO_LABEL, -1
-            notes += (_few_outside(root, files.take(outside), len(files)),)
+            notes += (_outside(root, files.take(outside), len(files), NO_CLASS),)
         why_unlabeled = _why_unlabeled(root, files, numbers, names, fewest)
     return FolderSource(
         str(root),
@@ -393,11 +397,11 @@ def _labeled(
     )
 
 
-def _few_outside(root: Path, files: Names, count: int) -> str:
+def _outside(root: Path, files: Names, count: int, reason: str) -> str:
     """A note about images that are in no class, though others are."""
     names = ", ".join(files[:3]) + ", ..." * (len(files) > 3)
     return (
-        f"in {root}, {NO_CLASS}: {len(files):,} of {count:,} images ({names}), without "
+        f"in {root}, {reason}: {len(files):,} of {count:,} images ({names}), without "
         "a label and not in kNN"
     )
 

@@ -84,10 +84,14 @@ def _imagenet(root: str, images: str) -> Layout:
     return Layout("Kaggle's ImageNet", marks, {"train": f"{images}train", "val": val})
 
 
-def _image_folder(suffix: str) -> Layout:
-    parts = {x: Listed(f"{x}/metadata{suffix}", x) for x in ("train", "val", "test")}
-    parts["val"] = Listed(f"validation/metadata{suffix}", "validation")
-    return Layout("Hugging Face's ImageFolder", (f"train/metadata{suffix}",), parts)
+def _image_folder(suffix: str, val: str = "") -> Layout:
+    """Returns the layout with this kind of list, and a folder VAL of validation."""
+    parts = {x: Listed(f"{x}/metadata{suffix}", x) for x in ("train", "test")}
+    parts["val"] = Listed(
+        f"{val or 'validation'}/metadata{suffix}", val or "validation"
+    )
+    marks = (f"train/metadata{suffix}", *([f"{val}/metadata{suffix}"] if val else []))
+    return Layout("Hugging Face's ImageFolder", marks, parts)
 
 
 def _food(split: str) -> Listed:
@@ -136,7 +140,9 @@ LAYOUTS = (
         ("meta/train.txt", "meta/test.txt", "images"),
         {"train": _food("train"), "test": _food("test")},
     ),
+    _image_folder(".csv", "val"),
     _image_folder(".csv"),
+    _image_folder(".jsonl", "val"),
     _image_folder(".jsonl"),
 )
 

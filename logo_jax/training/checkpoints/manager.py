@@ -44,6 +44,8 @@ State = TypeVar("State")
 _DEFAULT = Keep()
 _ITEM = "state"
 _TRASH = "trash"
+# the errors of a file that is not there
+_MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _COMPLETE = "commit_success.txt"  # of Orbax, written last
 
 
@@ -142,6 +144,7 @@ class CheckpointManager:
         Raises:
             ValueError: if all checkpoints are damaged, or if the newest valid one is of
                 a different network, method or optimizer.
+            OSError: if a file is there and cannot be read; no checkpoint is deleted.
         """
         self.wait()
         damage: dict[int, str] = {}
@@ -276,7 +279,7 @@ def _start(path: str) -> str:
 
 
 def _read_manifest(folder: epath.Path) -> dict[str, Any]:
-    with _damage("manifest"):
+    with _damage("manifest", folder):
         if old_formats.is_old(folder):
             return old_formats.read_manifest(folder)
         return orbax_handler.read_manifest(folder / _ITEM)
@@ -284,7 +287,7 @@ def _read_manifest(folder: epath.Path) -> dict[str, Any]:
 
 def _read_leaves(folder: epath.Path, wanted: Mapping[str, Any]) -> Leaves:
     """Yields leaves by path; errors of the caller's code are not caught."""
-    with _damage(_ITEM):
+    with _damage(_ITEM, folder):
         if old_formats.is_old(folder):
             yield from old_formats.read_leaves(folder, wanted)
         else:
@@ -292,14 +295,19 @@ def _read_leaves(folder: epath.Path, wanted: Mapping[str, Any]) -> Leaves:
 
 
 @contextlib.contextmanager
-def _damage(item: str) -> Iterator[None]:
+def _damage(item: str, folder: epath.Path) -> Iterator[None]:
+    """Raises what an item of a checkpoint raises as damage, if it is damage."""
     try:
-        yield
+        with as_os_errors(folder):
+            yield
     except MemoryError:  # does not mean that the checkpoint is damaged
         raise
     # Damage raises many types of errors: OSError for a missing file, ValueError for a
     # truncated file, KeyError for a header with other names, Exception by TensorStore.
     except Exception as error:
+        if isinstance(error, OSError) and not isinstance(error, _MISSING):
+            # the disk, the network or the bucket fails, and may work later
+            raise
         raise DamagedError(f"{item}: {_reason(error)}") from error
 
 

@@ -90,10 +90,11 @@ class TensorBoardLogger:
 class MetricWriter:
     """Context manager that writes metrics.jsonl, metrics.csv and to other loggers.
 
-    The files of a resumed run equal those of an uninterrupted run: when the files are
-    opened, rows after `resume_step` are dropped, because they will be measured again,
-    and so is an incomplete last row. Therefore all rows up to a step must be written
-    before the checkpoint of that step.
+    The files of a resumed run equal those of an uninterrupted run, if it was stopped at
+    a step that is logged; otherwise there is also a row of that step, and the next row
+    is a mean of fewer steps. When the files are opened, rows after `resume_step` are
+    dropped, because they will be measured again, and so is an incomplete last row.
+    Therefore all rows up to a step must be written before the checkpoint of that step.
 
     Numbers that are not finite are null in metrics.jsonl, because strict JSON cannot
     represent them, empty in metrics.csv, and omitted from other loggers.

@@ -293,6 +293,8 @@ def test_files_that_do_not_match_have_no_label_and_none_that_match_is_an_error(
     train = load_folder(tmp_path, label_pattern=r"(\d)\.").train
     assert train.class_names == ("0", "1")
     assert labels(train) == [0, 1, NO_LABEL]
+    (note,) = train.notes
+    assert "not matched by config.data.label_pattern: 1 of 3 images (x.png)" in note
     with pytest.raises(ValueError, match=r"matches none of the 3 paths .* 0.png; cha"):
         load_folder(tmp_path, label_pattern="(y)")
     one = load_folder(tmp_path, label_pattern="(x)")

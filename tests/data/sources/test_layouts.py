@@ -63,6 +63,14 @@ LAYOUTS = {
         },
         "",
     ),
+    "Hugging Face's ImageFolder, inside": (
+        {"a/train": 2, "a/val": 2},
+        {
+            "a/train/metadata.csv": "file_name,label\n0.png,n01\n1.png,n02\n",
+            "a/val/metadata.csv": "file_name,label\n0.png,n02\n1.png,n01\n",
+        },
+        "a",
+    ),
 }
 
 

@@ -1,3 +1,4 @@
+import errno
 import json
 import random
 import resource
@@ -239,6 +240,19 @@ def test_a_damaged_newest_checkpoint_is_reported_and_the_previous_one_restored(
     assert line.endswith("): taking 200")
     assert "\n" not in line
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_disk_that_fails_for_a_while_deletes_no_checkpoint(folder, monkeypatch):
+    """A missing or changed file is damage; a file that cannot be read may be valid."""
+
+    def fails(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(orbax_handler, "read_leaves", fails)
+        with pytest.raises(OSError, match="Input/output error"):
+            restore(folder)
+    assert restore(folder).step == 300
 
 
 def test_report_goes_to_stderr_by_default(
