@@ -6,6 +6,7 @@ config of a run records what was read (`encoder.weights_record`, `train.start_re
 so that it is known later, and a run that starts again starts from the same weights.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -116,22 +117,38 @@ def _with_sources(
             "exclude each other; remove one of the two"
         )
     if weights:
-        state, record = _with_backbone(state, weights)
+        step = _recorded_step(spec.config.encoder.weights_record)
+        state, record = _with_backbone(state, weights, step)
         return state, (record, "")
     if start:
-        state, record = _continued(state, start)
+        step = _recorded_step(spec.config.train.start_record)
+        state, record = _continued(state, start, step)
         return state, ("", record)
     return state, ("", "")
 
 
-def _with_backbone(state: TrainState, source: str) -> tuple[TrainState, str]:
+def _recorded_step(record: str) -> int | None:
+    """Returns the step of the run that a record names; None: the newest one.
+
+    A run that is still trained has newer steps when the new run is started again.
+
+    >>> _recorded_step("step 20, 4 tensors"), _recorded_step("no prefix, 4 tensors")
+    (20, None)
+    """
+    found = re.match(r"step (\d+)", record)
+    return int(found[1]) if found else None
+
+
+def _with_backbone(
+    state: TrainState, source: str, step: int | None
+) -> tuple[TrainState, str]:
     """Replaces the backbone of the encoder and of momentum encoders."""
     field = f"config.encoder.weights={source!r}"
     path = _existing(source, field)
     if (path / workdir.CONFIG_FILE).is_file() and not huggingface.has_weights(path):
         one_device = make_mesh(all_devices()[:1])
         run = pretrained.from_run(
-            path.absolute(), workdir.read_config(path), one_device
+            path.absolute(), workdir.read_config(path), one_device, step=step
         )
         if len(run.spec.schedule.seeds) > 1:
             raise ValueError(
@@ -160,13 +177,18 @@ def _with_backbone(state: TrainState, source: str) -> tuple[TrainState, str]:
     return pretrained.with_backbone(state, fitted), record
 
 
-def _continued(state: TrainState, source: str) -> tuple[TrainState, str]:
-    """Takes the newest state of a run, and sets its step and schedules to 0."""
+def _continued(
+    state: TrainState, source: str, step: int | None
+) -> tuple[TrainState, str]:
+    """Takes a state of a run, and sets its step and schedules to 0."""
     field = f"config.train.start_from={source!r}"
     path = _existing(source, field)
     workdir.read_config(path)  # raises if it is not the folder of a run
     with CheckpointManager(path.absolute() / "checkpoints", read_only=True) as saved:
-        found = saved.restore_latest(state, start_average=True)
+        if step is not None:
+            found = step, saved.restore(step, state, start_average=True)
+        else:
+            found = saved.restore_latest(state, start_average=True)
     if found is None:
         raise ValueError(f"{field} has no checkpoint yet; train it first")
     step, state = found

@@ -281,6 +281,20 @@ def broadcast_from_first(tree: Tree) -> Tree:
     return multihost_utils.broadcast_one_to_all(tree)
 
 
+def differing(number: int) -> list[int]:
+    """Returns the processes whose number is not that of the first one.
+
+    The result is the same on all processes.
+
+    Args:
+        number: the number of this process, at least 0 and less than 2**32.
+    """
+    if is_alone():
+        return []
+    numbers = multihost_utils.process_allgather(np.uint32(number))
+    return np.flatnonzero(numbers != numbers[0]).tolist()
+
+
 class Agreement:
     """The largest of the numbers that all processes give, the same on all of them.
 

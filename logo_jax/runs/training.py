@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import functools
+import json
 import shlex
 import shutil
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from logo_jax.data.fingerprint import fingerprint
+from logo_jax.data.fingerprint import Fingerprint, fingerprint
 from logo_jax.data.load import (
     DataLocation,
     ExperimentData,
@@ -249,6 +251,7 @@ def open_run(
                 if lock:
                     workdir.require_free(folder)
             data = fingerprint(loaded())
+            _require_same_images(data)
             if processes.is_first():
                 note = workdir.require_same_data(folder, data)
             experiment = fitted(make_experiment(config, mesh, loaded()))
@@ -270,6 +273,20 @@ def open_run(
                     )
                 )
         yield OpenRun(config, folder, quiet, experiment, checkpoints)
+
+
+def _require_same_images(data: Fingerprint) -> None:
+    """Raises an error on all processes if one of them has other images.
+
+    A step has images of all processes, by their numbers in the data set.
+    """
+    text = json.dumps(data, sort_keys=True)
+    if others := processes.differing(zlib.crc32(text.encode())):
+        raise ValueError(
+            f"the images of process {others[0]} are not those of process 0: here "
+            f"(process {jax.process_index()}) they are {text}; give all processes "
+            "copies of the same files"
+        )
 
 
 def _with_baselines(

@@ -173,9 +173,27 @@ def test_a_failing_process_ends_the_others(arrays, tmp_path):
     assert second.returncode != 0
 
 
-def start(arrays, folders, changes=CHANGES):
-    """Starts one process of the command line per folder, with two devices each."""
-    fields = test_main.TINY | changes | {"data.path": str(arrays)}
+@pytest.mark.slow
+def test_processes_with_different_images_are_refused(arrays, tmp_path):
+    shutil.copytree(arrays, tmp_path / "copy")
+    with np.load(arrays / "train.npz") as stored:
+        images, labels = stored["images"].copy(), stored["labels"]
+    images[3] = 0
+    np.savez(tmp_path / "copy" / "train.npz", images=images, labels=labels)
+    folders = [tmp_path / "a", tmp_path / "b"]
+    codes, lines = ended(start(arrays, folders, paths=[arrays, tmp_path / "copy"]))
+    assert codes[0] == 2
+    assert codes[1] != 0  # it may end because the first process has ended
+    assert "error: the images of process 1 are not those of process 0" in lines[0]
+    assert not any(folder.exists() for folder in folders)
+
+
+def start(arrays, folders, changes=CHANGES, paths=()):
+    """Starts one process of the command line per folder, with two devices each.
+
+    The images are in `arrays`, or in the folders `paths` of the processes.
+    """
+    fields = test_main.TINY | changes
     del fields["crops.local_crops"]
     flags = ["--config=configs/cifar10_simsiam.py:baseline"]  # before its fields
     flags += [f"--config.{name}={value}" for name, value in fields.items()]
@@ -187,7 +205,12 @@ def start(arrays, folders, changes=CHANGES):
     environ = os.environ | {"XLA_FLAGS": DEVICES.format(2)}
     return [
         subprocess.Popen(
-            [*command, f"--process_id={i}", f"--workdir={folder}"],
+            [
+                *command,
+                f"--process_id={i}",
+                f"--workdir={folder}",
+                f"--config.data.path={dict(enumerate(paths)).get(i, arrays)}",
+            ],
             env=environ,
             stderr=subprocess.PIPE,
             text=True,

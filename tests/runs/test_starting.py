@@ -157,16 +157,27 @@ def test_a_run_resumed_before_its_first_evaluation_prints_the_same_baselines(
 
 
 @pytest.mark.slow
-def test_a_run_that_starts_again_refuses_other_weights(run, arrays, tmp_path):
-    fields = BASELINE | {"data.path": str(arrays), "encoder.weights": str(run.workdir)}
+@pytest.mark.parametrize("field", ["encoder.weights", "train.start_from"])
+def test_a_run_that_starts_again_takes_the_same_weights_or_is_refused(
+    field, run, arrays, tmp_path
+):
+    fields = BASELINE | {"data.path": str(arrays), field: str(run.workdir)}
     call = {"config": CONFIG, "workdir": tmp_path / "second", "quiet": True}
-    logo_jax.pretrain(**call, **fields)
+    first = logo_jax.pretrain(**call, **fields).metrics
     shutil.rmtree(tmp_path / "second" / "checkpoints")
-    with CheckpointManager(run.workdir / "checkpoints") as checkpoints:
-        checkpoints.save(5, restored(run.workdir))
-    with pytest.raises(
-        logo_jax.InputError, match=r"changed since .* \(from step 4.* to step 5"
-    ):
+    saved = run.workdir / "checkpoints"
+    with CheckpointManager(saved) as checkpoints:  # the first run is trained further
+        checkpoints.save(5, jax.tree.map(np.zeros_like, restored(run.workdir)))
+    again = logo_jax.pretrain(**call, **fields).metrics
+    losses = [[row.get("loss") for row in rows] for rows in (first, again)]
+    assert losses[0] == losses[1]
+
+    shutil.rmtree(tmp_path / "second" / "checkpoints")
+    shutil.rmtree(saved / "4")
+    with pytest.raises(logo_jax.InputError, match="has no checkpoint of step 4, only"):
+        logo_jax.pretrain(**call, **fields)
+    (saved / "5").rename(saved / "4")
+    with pytest.raises(logo_jax.InputError, match=r"changed since .* \(from step 4"):
         logo_jax.pretrain(**call, **fields)
 
 

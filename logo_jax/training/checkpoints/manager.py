@@ -164,12 +164,13 @@ class CheckpointManager:
             )
         return None
 
-    def restore(self, step: int, like: State) -> State:
+    def restore(self, step: int, like: State, *, start_average: bool = False) -> State:
         """Returns the state of one checkpoint.
 
         Args:
             step: step of the checkpoint.
             like: as for `restore_latest`.
+            start_average: as for `restore_latest`.
 
         Raises:
             ValueError: if there is no such checkpoint, it is damaged, or it is of a
@@ -182,7 +183,7 @@ class CheckpointManager:
                 f"{self.steps() or 'none'}"
             )
         try:
-            return self._restore(step, like)
+            return self._restore(step, like, start_average)
         except DamagedError as error:
             raise ValueError(
                 f"checkpoint {step} in {self.folder} is damaged ({error}); use another"
