@@ -484,7 +484,8 @@ def may_change(config: Mapping[str, Any]) -> tuple[str, ...]:
     user's own, whose batch norm may have the statistics of a part.
     """
     split = str(config.get("batch_norm")).startswith("split:")
-    own = ":" in str(config.get("encoder", {}).get("backbone", ""))
+    encoder = config.get("encoder")  # of a probe, it is the name of an encoder
+    own = isinstance(encoder, Mapping) and ":" in str(encoder.get("backbone"))
     return (*MAY_CHANGE, "train.accumulate") if split and not own else MAY_CHANGE
 
 

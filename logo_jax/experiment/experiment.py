@@ -263,8 +263,9 @@ def make_eval_crops(
     if images.largest is None and not config.monitor.resize:
         raise ValueError(
             f"images of {images.origin} may differ in size, but evaluations need one "
-            "size; set config.monitor.resize to a short side, e.g. 256, and "
-            "config.monitor.crop, e.g. to 224; or --resize and --crop of evaluate"
+            "size and config.monitor.resize=0 keeps theirs; set it to a short side, "
+            "e.g. 256, and config.monitor.crop, e.g. to 224, or give evaluate --resize "
+            "and --crop"
         )
     return EvalCrops(
         source=images,

@@ -39,7 +39,7 @@ def test_values_that_are_not_finite_are_no_largest_value(tmp_path):
         Image.fromarray(pixels).save(tmp_path / f"{i}.tiff")
     (note,) = eval_crops.depth_notes(load_folder(tmp_path).train)
     assert note.startswith("1 of 3 images")
-    assert "largest value, 0.5, becomes 128" in note
+    assert "largest value, 0.5, becomes 127" in note
 
 
 def test_arrays_that_fit_are_not_copied():
