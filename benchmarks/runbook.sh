@@ -5,7 +5,8 @@
 # the next ones still run, and the exit code of the runbook is 1.
 
 # begin EXTRA OUT: installs the library with an extra, unless $PYTHON is a program that
-# has it, and describes the machine.
+# has it, and describes the machine. The environment is made by $PYTHON3, by default
+# python3, which must be Python 3.11 or newer; if this fails, nothing is run.
 begin() {
   local extra=$1
   out=$(realpath -m "$2")
@@ -15,7 +16,11 @@ begin() {
   mkdir -p "$out"
   if [ -z "${PYTHON:-}" ]; then
     PYTHON=$out/venv/bin/python
-    run install bash -c "python3 -m venv '$out/venv' && $PYTHON -m pip install -q -e '.[$extra]'"
+    run install bash -c "${PYTHON3:-python3} -m venv '$out/venv' && '$PYTHON' -m pip install -q -e '.[$extra]'"
+    if [ ! -e "$out/install.ok" ]; then
+      tail "$out/install.err" >&2
+      exit 1
+    fi
   fi
   export PATH=$(dirname "$(command -v "$PYTHON")"):$PATH
   rm -f "$out/machine.ok" # it may be another one

@@ -12,7 +12,13 @@ import sys
 import tomllib
 
 ROOT = pathlib.Path(__file__).parents[1]
-FILES = ("pyproject.toml", "README.md", "CITATION.cff", "colabs/tour.py")
+FILES = (
+    "pyproject.toml",
+    "README.md",
+    "CITATION.cff",
+    "colabs/tour.py",
+    "docs/launch/tpu_pod.sh",
+)
 ADDRESS = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?")
 
 

@@ -25,8 +25,10 @@ def main(weights: str, folder: str) -> None:
         workdir="runs/from_weights",
         **FIELDS | {"encoder.weights": weights},
     )
-    before = logo_jax.load_encoder(weights)(folder)
-    after = run.encoder(folder)
+    encoder = run.encoder
+    sizes = {"resize": encoder.resize, "crop": encoder.crop}  # the same images
+    before = logo_jax.load_encoder(weights, **sizes)(folder)
+    after = encoder(folder)
     cosine = (before * after).sum(1) / ((before**2).sum(1) * (after**2).sum(1)) ** 0.5
     print(f"cosine of features before and after: {cosine.mean():.3f}")
 

@@ -33,7 +33,7 @@ def run(main: Callable[[], Any]) -> NoReturn:
     # for warnings and errors; replaces the handlers that imported libraries have added,
     # with which a warning would be printed again
     logging.basicConfig(format="{levelname}: {message}", style="{", force=True)
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         # names of files need not be UTF-8; stderr writes them in this way, too
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -450,11 +450,14 @@ def _queue(spec: ExperimentSpec) -> Finding:
     if isinstance(method, MoCo):
         keys = len(method.enqueued_views(spec.crops["global_crops"].count))
     fits = batch_size * keys * max(1, steps // keys)
+    remedy = f"config.method.queue_size={fits}"
+    if size <= fits:  # the queue holds the keys of one step
+        remedy = f"config.data.batch_size={batch_size // 2}"
     return Finding(
         "warn",
         "queue",
         f"{text}, in which each image is {size / epoch:.3g} times, also as its own "
-        f"negative; use config.method.queue_size={fits} or less",
+        f"negative; use {remedy} or less",
     )
 
 

@@ -7,11 +7,11 @@ kNN / linear top-1 in percent:
     logo           -                  -
 
 The published value is from the supplement's Table 4, "SwAV multi-crop" with 4 crops,
-whose settings are not stated. Crop areas, queue, learning rate and weight decay are
-those of SwAV for batches of 256. Unlike SwAV, this config has two local crops instead
-of six, a warm-up, a cosine decay to 0, and prototypes that are frozen for one epoch.
-LoGo uses the joint update, because the released update compares two SGD steps, and LARS
-is not SGD.
+whose settings are not stated. Crop areas, queue, learning rate, weight decay and the
+prototypes, which are frozen for one epoch, are those of SwAV for batches of 256. Unlike
+SwAV, this config has two local crops instead of six, a warm-up, and a cosine decay to
+0. LoGo uses the joint update, because the released update compares two SGD steps, and
+LARS is not SGD.
 
     python -m logo_jax.main --config=configs/imagenet100_swav.py --workdir=runs/swav
 

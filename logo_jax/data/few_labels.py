@@ -86,6 +86,11 @@ def parse_amount(labels: Any) -> Amount:
     return Amount(fraction=fraction)
 
 
+def has_labels_in_memory(images: ImageSource) -> bool:
+    """Whether the labels of images are known without reading the images."""
+    return isinstance(images, _WITH_LABELS)
+
+
 def labels_of(images: ImageSource) -> Labels:
     """Returns the class of each image, int32 [n], without decoding an image.
 

@@ -60,7 +60,8 @@ def require_classes(data: Features, num_classes: int, name: str = "the data") ->
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
             f"labels of {name} range from {labels.min()} to {labels.max()}, but must "
-            f"be in [0, {num_classes}); set num_classes to that of the data set"
+            f"be in [0, {num_classes}); give images whose labels are known and are "
+            "classes of the training images"
         )
 
 

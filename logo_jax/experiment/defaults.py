@@ -24,7 +24,7 @@ these fields open:
                              eighth of the images (but 32 is allowed), and fits the
                              memory; a multiple of the devices and groups of batch norm
     method.queue_size        4,096 or the whole batches of an epoch, if these are fewer;
-                             a multiple of the keys that a step adds
+                             a multiple of the keys that a step adds, at least these
     train.num_epochs         200, or more up to 1,000 for 3,000 steps, or fewer for 50
                              million images in total; times train.epochs_factor
     train.log_every_steps    a 150th of the steps, at most 20
@@ -210,7 +210,10 @@ def _keys_per_image(config: Mapping[str, Any]) -> int:
     that are invalid are refused later.
     """
     crops = value_of(config, "crops.global_crops")
-    if value_of(config, "method.encode_unused_views") or config["pairing"] != "one_way":
+    if (
+        value_of(config, "method.encode_unused_views")
+        or config.get("pairing") != "one_way"
+    ):
         return max(1, crops[0]) if crops and isinstance(crops[0], int) else 1
     return 1
 

@@ -6,8 +6,9 @@ config of a run records what was read (`encoder.weights_record`, `train.start_re
 so that it is known later, and a run that starts again starts from the same weights.
 """
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -147,9 +148,10 @@ def _with_backbone(
     path = _existing(source, field)
     if (path / workdir.CONFIG_FILE).is_file() and not huggingface.has_weights(path):
         one_device = make_mesh(all_devices()[:1])
-        run = pretrained.from_run(
-            path.absolute(), workdir.read_config(path), one_device, step=step
-        )
+        with _naming(field):
+            run = pretrained.from_run(
+                path.absolute(), workdir.read_config(path), one_device, step=step
+            )
         if len(run.spec.schedule.seeds) > 1:
             raise ValueError(
                 f"{field} has several seeds; write one of them to a file by "
@@ -185,15 +187,25 @@ def _continued(
     path = _existing(source, field)
     workdir.read_config(path)  # raises if it is not the folder of a run
     with CheckpointManager(path.absolute() / "checkpoints", read_only=True) as saved:
-        if step is not None:
-            found = step, saved.restore(step, state, start_average=True)
-        else:
+        if step is None:
             found = saved.restore_latest(state, start_average=True)
+        else:
+            with _naming(field):
+                found = step, saved.restore(step, state, start_average=True)
     if found is None:
         raise ValueError(f"{field} has no checkpoint yet; train it first")
     step, state = found
     record = pretrained.describe_weights(f"step {step}", state)
     return _from_step_0(state), record
+
+
+@contextlib.contextmanager
+def _naming(field: str) -> Iterator[None]:
+    """Adds the field to an error about the checkpoint that the run began with."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}; or use another --workdir") from error
 
 
 def _from_step_0(state: TrainState) -> TrainState:

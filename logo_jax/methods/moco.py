@@ -77,10 +77,10 @@ class MoCo(GradientMethod):
 
     def init(self, key: jax.Array, batch: Batch) -> TrainState:
         """Returns the state before the first step, with a queue of random unit keys."""
+        self._check_queue(*batch.global_crops.shape[:2])
         encoder_key, queue_key = jax.random.split(key)
         view = batch.global_crops[:1, 0]
         z, encoder = self.encoder.init_with_output(encoder_key, view, train=False)
-        self._check_queue(*batch.global_crops.shape[:2])
         params, stats = encoder["params"], encoder.get("batch_stats", {})
         queue = jax.random.normal(queue_key, (self.queue_size, z.shape[-1]))
         return TrainState(

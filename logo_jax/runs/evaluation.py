@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from logo_jax import protocols
+from logo_jax.configs.base import MAY_CHANGE
 from logo_jax.data import few_labels
 from logo_jax.data.fingerprint import fingerprint
 from logo_jax.data.load import (
@@ -111,7 +112,7 @@ def evaluate(
         data = subject.given or load_images(subject.spec.config.data.location)
         subject = subject.on(with_few_labels(data, *few))
     given_sizes = {name: side for name, side in sizes.items() if side is not None}
-    name = _name(protocol, dataset, given_sizes | options, subject)
+    name = _name(protocol, dataset, given_sizes | options, subject, changed)
     own = {x: value for x, value in options.items() if x not in LABELS}
     result = chosen.run(subject, EvalRequest(own, folder / protocol / name, stop))
     if result is None:
@@ -119,9 +120,7 @@ def evaluate(
     report = as_report(subject, result, time.perf_counter() - begin)
     is_own = weights is None and not dataset
     report |= _note(folder, subject, images) if is_own else {}
-    # the config of weights is not that of the folder
-    suffix = "" if weights is None else f"-config_{_checksum(changed)}"
-    file = folder / "evaluations" / f"{name}{suffix}.json"
+    file = folder / "evaluations" / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_text(file, json.dumps(report, indent=2) + "\n")
     return report | {"file": str(file)}
@@ -208,7 +207,11 @@ def as_report(subject: FrozenEncoder, result: EvalResult, seconds: float) -> Rep
 
 
 def _name(
-    protocol: str, dataset: str, settings: Mapping[str, Any], subject: FrozenEncoder
+    protocol: str,
+    dataset: str,
+    settings: Mapping[str, Any],
+    subject: FrozenEncoder,
+    config: Mapping[str, Any],
 ) -> str:
     """Name of an evaluation, with all that distinguishes it from others of the run."""
     rest = dict(settings)
@@ -220,12 +223,17 @@ def _name(
     values = [(name, rest[name]) for name in order if name in rest]
     parts += [f"{name}_{value}" for name, value in values if value is not True]
     parts.append(subject.source)
+    if subject.step is None:  # a file of weights, whose config is not the folder's
+        parts.append(f"config_{_checksum(config)}")
     return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
 
 
 def _checksum(config: Mapping[str, Any]) -> str:
-    text = json.dumps(config, sort_keys=True, default=str)
-    return f"{zlib.crc32(text.encode()):08x}"
+    """Checksum of a config without fields that change no result, such as threads."""
+    of_images = {"data.path", "data.list", "data.data_dir"}
+    fields = workdir.flatten(config)
+    kept = [field for field in fields if field[0] not in {*MAY_CHANGE} - of_images]
+    return f"{zlib.crc32(json.dumps(sorted(kept), default=str).encode()):08x}"
 
 
 def _dataset_name(dataset: str) -> str:

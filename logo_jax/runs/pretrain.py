@@ -100,8 +100,9 @@ def _with_images(
         images = _several(images)
     if isinstance(images, str | Path):
         _require_folder(images)
-        if "data.list" not in fields:  # that of the config is for other images
-            data["list"] = ""
+        if _are_other(images, data["path"]):  # then the config's lists are, too
+            texts = ("list", "columns", "classes", "label_pattern")
+            data |= {x: "" for x in texts if f"data.{x}" not in fields}
         data |= locate_dataset(str(images))
     elif images is not None:
         pixels: Any
@@ -110,6 +111,15 @@ def _with_images(
         location, given = load_arrays(pixels, labels, data["val_size"], decoding)
         data |= {"source": location.source, "name": location.name}
     return chosen, given
+
+
+def _are_other(images: str | Path, path: str) -> bool:
+    """Whether a config has a path, and it is not that of the images."""
+    own, given = (
+        [as_path(x).absolute() for x in parse_paths(text)]
+        for text in (path, str(images))
+    )
+    return bool(path) and own != given
 
 
 def _several(paths: list[str | Path]) -> str:

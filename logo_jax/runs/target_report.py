@@ -138,7 +138,7 @@ def _step(step: AheadStep, level: str, spec: ExperimentSpec) -> str:
 def _counted(spec: ExperimentSpec) -> str:
     """What a compiler counts of a batch in parts, which are a loop."""
     parts = spec.config.train.accumulate
-    return f" (the loop over {parts} parts may count once)" if parts > 1 else ""
+    return f" (of the {parts} parts, the compiler may count one)" if parts > 1 else ""
 
 
 def _memory(step: AheadStep, kept: int, target: Target, level: str) -> Finding:

@@ -85,7 +85,7 @@ def train(
         SaveError: if a checkpoint cannot be written; earlier checkpoints remain valid.
     """
     start, preemption = int(np.max(state.step)), preemption or PreemptionHandler()
-    saver = _Saver(checkpoints, log, schedule.num_steps, preemption)
+    saver = _Saver(checkpoints, log, schedule.num_steps, preemption, start)
     agreement = processes.Agreement()
     preemption.saved(start)
     on_disk = True  # the newest state
@@ -121,7 +121,7 @@ def train(
             elif schedule.saves(step):
                 saver.save(step, state)
     checkpoints.wait()
-    preemption.saved(max(checkpoints.steps(), default=start))
+    preemption.saved(saver.newest)
     return state
 
 
@@ -137,6 +137,10 @@ class _Saver:
     """Saves states with finite losses for which the log allows a checkpoint.
 
     The state after the last step is always saved.
+
+    Attributes:
+        newest: step of the newest state that was saved; only the first of several
+            processes writes it.
     """
 
     def __init__(
@@ -145,7 +149,9 @@ class _Saver:
         log: TrainLog,
         num_steps: int,
         preemption: PreemptionHandler,
+        start: int,
     ):
+        self.newest = start
         self._checkpoints = checkpoints
         self._log = log
         self._num_steps = num_steps
@@ -159,11 +165,11 @@ class _Saver:
         if step not in self._checkpoints.steps():
             self._log.upload()  # a checkpoint has all rows up to its step
             self._checkpoints.save(step, state)
+        self.newest = step
         return True
 
     def save_and_wait(self, step: int, state: TrainState) -> None:
         """Saves a state and waits until the newest checkpoint is on disk."""
-        saved = self.save(step, state)
+        self.save(step, state)
         self._checkpoints.wait()
-        newest = max(self._checkpoints.steps(), default=0)
-        self._preemption.saved(step if saved else newest)
+        self._preemption.saved(self.newest)

@@ -14,7 +14,7 @@ BADGE = "https://colab.research.google.com/github/{}/blob/main/colabs/tour.ipynb
 def fixture_tree(tmp_path):
     """A copy of the files that contain the address."""
     for name in FILES:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
@@ -22,7 +22,7 @@ def fixture_tree(tmp_path):
 def owners(tree):
     text = "".join((tree / name).read_text() for name in FILES)
     return set(
-        re.findall(r"/github(?:\.com)?/([\w.-]+/logo[\w.-]*?)(?=[/\")\s])", text)
+        re.findall(r"/github(?:\.com)?/([\w.-]+/logo[\w.-]*?)(?=\.git|[/\")\s])", text)
     )
 
 
@@ -45,7 +45,8 @@ def test_what_is_no_address_is_refused_and_changes_nothing(address, tree):
 
 def test_no_other_file_names_the_address():
     (owner,) = owners(ROOT)
-    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.*")]
+    pages = [page for page in pages if page.suffix in (".md", ".sh", ".yaml")]
     files = [*pages, *(ROOT / ".github").rglob("*.yml"), ROOT / "mkdocs.yml"]
     found = {str(file.relative_to(ROOT)) for file in files if owner in file.read_text()}
     assert found <= set(FILES)

@@ -303,10 +303,11 @@ def test_a_wrong_evaluation_is_refused(call, message, tmp_path):
 
 
 def test_the_list_of_a_config_is_not_used_for_other_images(tmp_path):
-    config = load("folder", {"data.list": "/old/labels.csv"})
-    chosen, _ = pretrain._with_images(tmp_path, config, {})
-    assert chosen["data"]["list"] == ""
-    assert chosen["data"]["path"] == str(tmp_path)
+    for path, list_file in (("/old", ""), (tmp_path, "labels.csv"), ("", "labels.csv")):
+        fields = {"data.list": "labels.csv", "data.path": str(path)}
+        chosen, _ = pretrain._with_images(tmp_path, load("folder", fields), {})
+        assert chosen["data"]["list"] == list_file
+        assert chosen["data"]["path"] == str(tmp_path)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

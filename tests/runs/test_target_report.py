@@ -112,7 +112,7 @@ def test_figures_of_a_batch_in_parts_may_count_one_part(lines, capsys):
     code, found = lines(capsys, "--config.train.accumulate=2")
     assert code == 0
     assert (
-        "40 GB moved on each device (the loop over 2 parts may count" in found["step"]
+        "40 GB moved on each device (of the 2 parts, the compiler may" in found["step"]
     )
 
 

@@ -2,13 +2,14 @@
 
     python -m logo_jax.sweep --sweep=configs/study/cifar10_cpu.py --out=runs/study
 
-SimSiam and MoCo are trained in each variant for equal epochs, with three seeds.
-Variants that make more or fewer passes through the encoder than multicrop are also
-trained for as many passes as multicrop (`_same_compute`). The network is a ResNet-10 of
-width 8, with 16 px crops, batch 32 and 3,000 steps, which are 1.9 epochs. Sizes and
-learning rates were chosen in a pilot study with 45,000 training images, evaluated on
-the other 5,000 training images. Pilot and results are in docs/results.md. The regressor
-is that of the released code; its learning rate is that of MoCo's encoder.
+SimSiam and MoCo are trained in each variant for equal epochs, with three seeds. The
+baselines and the released update, which make other numbers of passes through the
+encoder than multicrop, are also trained for as many passes (`_same_compute`). The
+network is a ResNet-10 of width 8, with 16 px crops, batch 32 and 3,000 steps, which are
+1.9 epochs. Sizes and learning rates were chosen in a pilot study with 45,000 training
+images, evaluated on the other 5,000 training images. Pilot and results are in
+docs/results.md. The regressor is that of the released code; its learning rate is that
+of MoCo's encoder.
 """
 
 STEPS = 3000

@@ -85,7 +85,13 @@ def _imagenet(root: str, images: str) -> Layout:
 
 
 def _image_folder(suffix: str, val: str = "") -> Layout:
-    """Returns the layout with this kind of list, and a folder VAL of validation."""
+    """Returns the layout with this kind of list.
+
+    Args:
+        suffix: suffix of the lists.
+        val: folder of the validation images, which must exist; "": `validation`, which
+            need not exist.
+    """
     parts = {x: Listed(f"{x}/metadata{suffix}", x) for x in ("train", "test")}
     parts["val"] = Listed(
         f"{val or 'validation'}/metadata{suffix}", val or "validation"

@@ -175,6 +175,7 @@ class CheckpointManager:
         Raises:
             ValueError: if there is no such checkpoint, it is damaged, or it is of a
                 different network, method or optimizer.
+            OSError: if a file is there and cannot be read.
         """
         self.wait()
         if step not in self.steps():
@@ -308,7 +309,10 @@ def _damage(item: str, folder: epath.Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and not isinstance(error, _MISSING):
             # the disk, the network or the bucket fails, and may work later
-            raise
+            raise OSError(
+                f"{folder}/{item} cannot be read ({_reason(error)}); run the same "
+                f"command again, or move {folder} away to take the checkpoint before it"
+            ) from error
         raise DamagedError(f"{item}: {_reason(error)}") from error
 
 
