@@ -48,6 +48,8 @@ from logo_jax.storage import copies
 from logo_jax.storage.paths import as_path, in_bucket, parse_path, parse_paths
 
 LAYOUTS = ("auto", "folders")
+# fields about the files of data.path, which other images do not have
+OF_PATH = ("list", "columns", "classes", "label_pattern")
 
 
 class ExperimentData(NamedTuple):

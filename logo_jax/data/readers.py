@@ -21,7 +21,7 @@ from logo_jax.data.sources.base import Decoding, with_kept_values
 FIELD = "config.data.reader"
 # Formats of 16 bits that Pillow may open as 32 bits.
 _SIXTEEN = ("PNG", "PPM", "JPEG2000")
-ORIENTATION = 0x0112  # EXIF tag; the value 1 is upright
+_ORIENTATION = 0x0112  # EXIF tag; the value 1 is upright
 _SUBFILE_TYPE = 254  # TIFF tag; the bits 1 and 4 are a smaller copy and a mask
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SEVERAL = (2, 4, 6)  # kinds of PNG with several channels: color, or transparency
@@ -149,7 +149,7 @@ def orientation(picture: Image.Image) -> int:
     Pixels of a picture whose EXIF data cannot be read are not damaged.
     """
     try:
-        return picture.getexif().get(ORIENTATION, 1)
+        return picture.getexif().get(_ORIENTATION, 1)
     except (SyntaxError, ValueError, struct.error):
         return 1
 

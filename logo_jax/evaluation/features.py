@@ -42,14 +42,20 @@ class FeatureSplits(NamedTuple):
     test: Features
 
 
-def require_classes(data: Features, num_classes: int, name: str = "the data") -> None:
+def require_classes(
+    labels: np.ndarray, num_classes: int, name: str = "the data"
+) -> None:
     """Raises an error unless each image has one class in [0, num_classes).
+
+    Args:
+        labels: labels of the images; [n] if each has one class.
+        num_classes: number of classes.
+        name: of the images, for the message.
 
     Raises:
         ValueError: if images are multi-label, if there are no images, or if a label is
             not in [0, num_classes).
     """
-    labels = data.labels
     if labels.ndim != 1:
         raise ValueError(
             f"labels of {name} have shape {labels.shape}, but this classifier needs "

@@ -108,7 +108,7 @@ def best_of_grid(
             f"schedule={training.schedule!r} must be one of {', '.join(SCHEDULES)}"
         )
     for name, part in (("train", train), ("val", val), ("test", test)):
-        require_classes(part, training.num_classes, name)
+        require_classes(part.labels, training.num_classes, name)
     pairs = np.array([(r, w) for r in learning_rates for w in weight_decays])
     if not len(pairs):
         raise ValueError(

@@ -104,8 +104,8 @@ def choose_strength(
         linusericsson/ssl-transfer@linear.py.
     """
     measure = find_metric(metric, several_labels=False)
-    require_classes(val, num_classes, "the validation images")
-    require_classes(test, num_classes, "the test images")
+    require_classes(val.labels, num_classes, "the validation images")
+    require_classes(test.labels, num_classes, "the test images")
     ordered = sorted(strengths, reverse=True)
     fits = fit_strengths(train, ordered, num_classes=num_classes, tolerance=tolerance)
     on_val = [measure(scores, val.labels) for scores in fits.scores(val.features)]
@@ -158,7 +158,7 @@ def fit_strengths(
         ValueError: if an example does not have exactly one class, or if a strength is
             not positive.
     """
-    require_classes(data, num_classes)
+    require_classes(data.labels, num_classes)
     if not np.all(np.asarray(strengths) > 0):
         raise ValueError(f"strengths={tuple(strengths)} must be positive; leave out 0")
     mean, axes = _principal_axes(data.features)

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from logo_jax.data.headers import sample_sizes
 from logo_jax.data.load import ExperimentData
-from logo_jax.experiment import networks
+from logo_jax.experiment import networks, pretrained
 from logo_jax.experiment.config import Config, parse
 from logo_jax.experiment.data import usable_memory
 from logo_jax.experiment.defaults import (
@@ -22,7 +22,6 @@ from logo_jax.experiment.defaults import (
     value_of,
 )
 from logo_jax.experiment.memory import GIB, forward_bytes
-from logo_jax.interop import huggingface
 from logo_jax.parallel import processes
 from logo_jax.storage.paths import as_path
 from logo_jax.training import workdir
@@ -157,8 +156,7 @@ def _stem(config: Config) -> str:
     if not source:
         return ""
     path = as_path(source)
-    is_run = (path / workdir.CONFIG_FILE).is_file()
-    if not is_run or huggingface.has_weights(path):
+    if not pretrained.is_run(path):
         return "imagenet"  # that of the ResNets of other libraries
     return workdir.read_config(path)["encoder"]["stem"]
 

@@ -209,13 +209,11 @@ def _keys_per_image(config: Mapping[str, Any]) -> int:
     All global crops have keys; with the pairing one_way, only one of them has. Crops
     that are invalid are refused later.
     """
+    all_views = value_of(config, "method.encode_unused_views")
+    if config.get("pairing") == "one_way" and not all_views:
+        return 1
     crops = value_of(config, "crops.global_crops")
-    if (
-        value_of(config, "method.encode_unused_views")
-        or config.get("pairing") != "one_way"
-    ):
-        return max(1, crops[0]) if crops and isinstance(crops[0], int) else 1
-    return 1
+    return max(1, crops[0]) if crops and isinstance(crops[0], int) else 1
 
 
 def _choose_length(choice: _Choice, facts: Facts, batch_size: int) -> None:

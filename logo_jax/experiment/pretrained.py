@@ -21,6 +21,7 @@ from logo_jax.evaluation.knn_monitor import make_encode_with
 from logo_jax.experiment.data import decode_in_memory
 from logo_jax.experiment.experiment import make_eval_crops
 from logo_jax.experiment.spec import ExperimentSpec, make_spec
+from logo_jax.interop import huggingface
 from logo_jax.interop.backbone import Backbone
 from logo_jax.interop.torchvision import read_backbone
 from logo_jax.methods.average import with_average
@@ -33,6 +34,7 @@ from logo_jax.methods.base import (
 )
 from logo_jax.parallel.mesh import batch_sharding, replicate
 from logo_jax.training.checkpoints.manager import CheckpointManager
+from logo_jax.training.workdir import CONFIG_FILE
 
 ONLINE = "online"
 # The encoders of a state, by their names for users: the trained one, the momentum
@@ -148,6 +150,12 @@ class FrozenEncoder:
         return FeatureSplits(
             **{name: _chosen(found[part.split], part) for name, part in rows.items()}
         )
+
+
+def is_run(folder: pathlib.Path) -> bool:
+    """Whether a path is a run; a folder of transformers has a config.json, too."""
+    has_config = (folder / CONFIG_FILE).is_file()
+    return has_config and not huggingface.has_weights(folder)
 
 
 def _backbone_weights(state: TrainState) -> dict[str, Any]:

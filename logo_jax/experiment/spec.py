@@ -234,16 +234,21 @@ def _check_backbone(config: Config, encoder: Encoder, num_devices: int) -> None:
     )
 
 
+def _grouping(config: Config) -> tuple[str, Any]:
+    """Returns the field that divides the images into groups, and its value."""
+    if config.norm != config.batch_norm:
+        return "train.accumulate", config.train.accumulate
+    return "batch_norm", config.batch_norm
+
+
 def _require_divisible(config: Config, num_devices: int) -> None:
     batch_size = config.data.batch_size
     groups = num_devices * networks.norm_groups(config.norm)
     if batch_size % groups:
-        given = f"batch_norm={config.norm}"
-        if config.norm != config.batch_norm:
-            given = f"train.accumulate={config.train.accumulate}"
+        field, value = _grouping(config)
         raise ValueError(
             f"config.data.batch_size={batch_size} must be a multiple of {groups} "
-            f"({num_devices} devices, {given}); use "
+            f"({num_devices} devices, {field}={value}); use "
             f"{-(-batch_size // groups) * groups}"
         )
 
@@ -252,15 +257,14 @@ def _require_groups(config: Config, num_devices: int) -> None:
     """Raises if a group is one image: its mean is the image, which becomes 0."""
     size, norm = config.data.batch_size, config.norm
     groups = num_devices * networks.norm_groups(norm)
-    given, remedy = f"config.batch_norm={norm!r}", "fewer groups, or global"
-    if norm != config.batch_norm:
-        parts = config.train.accumulate
-        given, remedy = f"config.train.accumulate={parts}", "or fewer parts"
+    field, value = _grouping(config)
+    remedy = "fewer groups, or global" if field == "batch_norm" else "or fewer parts"
     if norm != "global" and size < 2 * groups:
         raise ValueError(
-            f"{given} with config.data.batch_size={size} must have 2 images or more in "
-            f"each of its {groups} groups ({num_devices} devices), because one image "
-            f"is normalized to 0; use a batch size of {2 * groups}, {remedy}"
+            f"config.{field}={value!r} with config.data.batch_size={size} must have "
+            f"2 images or more in each of its {groups} groups ({num_devices} devices), "
+            f"because one image is normalized to 0; use a batch size of {2 * groups}, "
+            f"{remedy}"
         )
 
 

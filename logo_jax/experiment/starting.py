@@ -21,7 +21,7 @@ from logo_jax import zoo
 from logo_jax.experiment import pretrained
 from logo_jax.experiment.measured import completed
 from logo_jax.experiment.spec import ExperimentSpec, make_spec
-from logo_jax.interop import channels, huggingface, pretrained_files
+from logo_jax.interop import channels, pretrained_files
 from logo_jax.methods.base import ENCODER, TrainState
 from logo_jax.parallel import processes
 from logo_jax.parallel.mesh import all_devices, make_mesh
@@ -146,7 +146,7 @@ def _with_backbone(
     """Replaces the backbone of the encoder and of momentum encoders."""
     field = f"config.encoder.weights={source!r}"
     path = _existing(source, field)
-    if (path / workdir.CONFIG_FILE).is_file() and not huggingface.has_weights(path):
+    if pretrained.is_run(path):
         one_device = make_mesh(all_devices()[:1])
         with _naming(field):
             run = pretrained.from_run(

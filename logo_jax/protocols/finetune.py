@@ -270,7 +270,7 @@ def make_parts(frozen: FrozenEncoder) -> Parts:
     for name, part in rows.items():
         if len(part.indices):
             of_part = labels[part.split][part.indices]
-            require_classes(Features(of_part[:, None], of_part), count, name)
+            require_classes(of_part, count, name)
 
     def taken(*names: str) -> ImageSource:
         split_of = dict.fromkeys(rows[name].split for name in names)

@@ -20,7 +20,7 @@ from logo_jax.data.eval_crops import evenly_spaced
 from logo_jax.data.few_labels import has_labels_in_memory, labels_of
 from logo_jax.data.load import ExperimentData
 from logo_jax.data.sources.base import ImageSource, Subset
-from logo_jax.evaluation.features import Features, require_classes
+from logo_jax.evaluation.features import require_classes
 from logo_jax.evaluation.metrics import METRICS
 from logo_jax.experiment import num_classes as classes_of
 from logo_jax.experiment.pretrained import FrozenEncoder
@@ -249,8 +249,7 @@ def train_and_test(
     if not has_labels_in_memory(test_images):
         some = evenly_spaced(len(test_images), LOOKED_AT)
         looked_at = Subset(test_images, some, test_images.origin)
-    labels = labels_of(looked_at)
-    require_classes(Features(labels[:, None], labels), num_classes, "the test images")
+    require_classes(labels_of(looked_at), num_classes, "the test images")
     probe = make_probe(
         frozen,
         recipe,

@@ -13,6 +13,7 @@ from logo_jax.configs.base import MAY_CHANGE
 from logo_jax.data import few_labels
 from logo_jax.data.fingerprint import fingerprint
 from logo_jax.data.load import (
+    OF_PATH,
     ExperimentData,
     load_images,
     locate_dataset,
@@ -173,8 +174,8 @@ def _changed(
     # 0: all images; the limits apply to kNN during training only
     monitor |= {"train_examples": 0, "test_examples": 0}
     if dataset:
-        texts = ("path", "list", "columns", "classes", "label_pattern")
-        data |= dict.fromkeys(texts, "") | {"val_size": 0} | locate_dataset(dataset)
+        unset = dict.fromkeys(("path", *OF_PATH), "")
+        data |= unset | {"val_size": 0} | locate_dataset(dataset)
     monitor |= {name: value for name, value in fields.items() if value is not None}
     return {**config, "data": data, "monitor": monitor}
 
@@ -231,8 +232,8 @@ def _name(
 def _checksum(config: Mapping[str, Any]) -> str:
     """Checksum of a config without fields that change no result, such as threads."""
     of_images = {"data.path", "data.list", "data.data_dir"}
-    fields = workdir.flatten(config)
-    kept = [field for field in fields if field[0] not in {*MAY_CHANGE} - of_images]
+    skipped = set(MAY_CHANGE) - of_images
+    kept = [field for field in workdir.flatten(config) if field[0] not in skipped]
     return f"{zlib.crc32(json.dumps(sorted(kept), default=str).encode()):08x}"
 
 

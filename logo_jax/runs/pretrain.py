@@ -9,7 +9,7 @@ import numpy as np
 
 from logo_jax import configs
 from logo_jax.data import datasets
-from logo_jax.data.load import ExperimentData, load_arrays, locate_dataset
+from logo_jax.data.load import OF_PATH, ExperimentData, load_arrays, locate_dataset
 from logo_jax.data.sources.tables import is_table
 from logo_jax.experiment import parse
 from logo_jax.runs.run import Run
@@ -101,8 +101,7 @@ def _with_images(
     if isinstance(images, str | Path):
         _require_folder(images)
         if _are_other(images, data["path"]):  # then the config's lists are, too
-            texts = ("list", "columns", "classes", "label_pattern")
-            data |= {x: "" for x in texts if f"data.{x}" not in fields}
+            data |= {x: "" for x in OF_PATH if f"data.{x}" not in fields}
         data |= locate_dataset(str(images))
     elif images is not None:
         pixels: Any

@@ -84,19 +84,17 @@ def _imagenet(root: str, images: str) -> Layout:
     return Layout("Kaggle's ImageNet", marks, {"train": f"{images}train", "val": val})
 
 
-def _image_folder(suffix: str, val: str = "") -> Layout:
-    """Returns the layout with this kind of list.
+def _image_folder(suffix: str, val: str, marked: tuple[str, ...]) -> Layout:
+    """Returns the layout with a list in each folder.
 
     Args:
         suffix: suffix of the lists.
-        val: folder of the validation images, which must exist; "": `validation`, which
-            need not exist.
+        val: folder of the validation images.
+        marked: folders that must have a list.
     """
-    parts = {x: Listed(f"{x}/metadata{suffix}", x) for x in ("train", "test")}
-    parts["val"] = Listed(
-        f"{val or 'validation'}/metadata{suffix}", val or "validation"
-    )
-    marks = (f"train/metadata{suffix}", *([f"{val}/metadata{suffix}"] if val else []))
+    folders = {"train": "train", "val": val, "test": "test"}
+    parts = {x: Listed(f"{y}/metadata{suffix}", y) for x, y in folders.items()}
+    marks = tuple(f"{folder}/metadata{suffix}" for folder in marked)
     return Layout("Hugging Face's ImageFolder", marks, parts)
 
 
@@ -146,10 +144,10 @@ LAYOUTS = (
         ("meta/train.txt", "meta/test.txt", "images"),
         {"train": _food("train"), "test": _food("test")},
     ),
-    _image_folder(".csv", "val"),
-    _image_folder(".csv"),
-    _image_folder(".jsonl", "val"),
-    _image_folder(".jsonl"),
+    _image_folder(".csv", "val", ("train", "val")),
+    _image_folder(".csv", "validation", ("train",)),
+    _image_folder(".jsonl", "val", ("train", "val")),
+    _image_folder(".jsonl", "validation", ("train",)),
 )
 
 
