@@ -13,6 +13,8 @@ import hashlib
 import json
 import pathlib
 import shutil
+import sys
+import tempfile
 from collections.abc import Sequence
 
 import logo_jax
@@ -28,13 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("config")
     parser.add_argument("--side", type=int, required=True)
     flags = parser.parse_args(arguments)
-    weights = zoo.FOLDER / f"{flags.name}.safetensors"
     subject = convert.read(flags.run)
-    convert.convert(subject, convert.TARGETS["torchvision"], weights)
-    content = weights.read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        made = pathlib.Path(folder) / "encoder.safetensors"
+        convert.convert(subject, convert.TARGETS["torchvision"], made)
+        content = made.read_bytes()
     if len(content) > MOST_BYTES:
-        weights.unlink()
-        raise ValueError(f"{weights} has {len(content):,} bytes, over {MOST_BYTES:,}")
+        sys.exit(f"{flags.run} has {len(content):,} bytes, more than {MOST_BYTES:,}")
     assert subject.augment is not None
     reports = {
         file.stem: json.loads(file.read_text())
@@ -57,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name, report in reports.items()
         },
     }
+    weights = zoo.FOLDER / f"{flags.name}.safetensors"
+    weights.write_bytes(content)
     text = json.dumps(found, indent=1)
     (zoo.FOLDER / f"{flags.name}.json").write_text(text + "\n", encoding="utf-8")
     shutil.copy(flags.run / "metrics.csv", zoo.FOLDER / f"{flags.name}.csv")

@@ -138,8 +138,7 @@ def page(rows: dict[tuple, dict]) -> Iterator[str]:
         cells = [name, f"{row['target']}, {row['level']}", row.get("dtype", "-")]
         for _, key, unit, form in COLUMNS:
             value = row.get(key)
-            is_time = key == "seconds" and row["level"] == "O0"
-            cells.append("-" if not value or is_time else f"{value / unit:{form}}")
+            cells.append(f"{value / unit:{form}}" if value else "-")
         found = row.get("exchanges", {})
         parts = [f"{n} {kind} {size / 1e6:.3g} MB" for kind, (n, size) in found.items()]
         cells.append(row.get("refused", "") or ", ".join(parts) or "-")

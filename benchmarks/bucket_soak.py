@@ -12,6 +12,7 @@ import argparse
 import pathlib
 import random
 import subprocess
+import sys
 import time
 
 from benchmarks import kill_soak
@@ -48,6 +49,8 @@ def main() -> None:
     print("checkpoints reported as damaged:", damaged)
     print("final state bit-equal:", states[0] == states[1])
     print("metrics equal:", rows[0] == rows[1], len(rows[1]))
+    is_same = states[0] == states[1] and rows[0] == rows[1]
+    sys.exit(0 if is_same and not damaged else 1)
 
 
 def killed_in_save(line: list[str], workdir, rng: random.Random, stderr) -> str:

@@ -65,8 +65,11 @@ def main() -> None:
         subprocess.run(line, check=True, stderr=stderr)
     damaged = errors.read_text().count("is damaged")
     print("checkpoints reported as damaged:", damaged)
-    print("final state bit-equal:", final_state(killed) == final_state(whole))
-    print("metrics equal:", metrics(killed) == metrics(whole), len(metrics(whole)))
+    same_state = final_state(killed) == final_state(whole)
+    same_metrics = metrics(killed) == metrics(whole)
+    print("final state bit-equal:", same_state)
+    print("metrics equal:", same_metrics, len(metrics(whole)))
+    sys.exit(0 if same_state and same_metrics and not damaged else 1)
 
 
 def write_data(folder: pathlib.Path) -> None:

@@ -1,6 +1,6 @@
 """Times exact kNN, compared with its matrix product alone and with PyTorch.
 
-python benchmarks/knn.py --bank=50000 --queries=10000 --dim=512 --k=200 [--peer=torch]
+python -m benchmarks.knn --bank=50000 --queries=10000 --dim=512 --k=200 [--peer=torch]
 
 Timed alternately, on the same random unit vectors: our search and votes; the same
 products of the same tiles, without selection; and, with `--peer=torch`, `torch.mm` and
@@ -12,15 +12,11 @@ import argparse
 import json
 import resource
 import statistics
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from benchmarks.timing import alternate
 from logo_jax.evaluation.features import Features

@@ -16,7 +16,6 @@ links. Latency is not included. Prints a table and one JSON line.
 """
 
 import argparse
-import importlib
 import json
 import os
 import subprocess
@@ -35,6 +34,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from benchmarks.processes import DEVICES, FIELDS, free_port
+from logo_jax import configs
 from logo_jax.experiment import make_spec
 from logo_jax.methods.base import Batch
 from logo_jax.parallel import processes
@@ -61,10 +61,7 @@ def traced(
     config: str, fields: Mapping[str, Any], num_devices: int
 ) -> jax.stages.Lowered:
     """Traces the step of a config, FILE:VARIANT, on crops for `num_devices` devices."""
-    file, _, variant = config.partition(":")
-    chosen = importlib.import_module(f"logo_jax.configs.{file}").get_config(variant)
-    chosen.update_from_flattened_dict(fields)
-    spec = make_spec(chosen, num_devices=num_devices)
+    spec = make_spec(configs.load(config, fields), num_devices=num_devices)
     mesh = make_mesh(jax.devices()[:num_devices])
     train_step = make_train_step(
         spec.method.update,
@@ -75,10 +72,10 @@ def traced(
     crops = Batch(
         *(
             jax.ShapeDtypeStruct(
-                (spec.config.data.batch_size, spec.count, spec.size, spec.size, 3),
+                (spec.config.data.batch_size, crop.count, crop.size, crop.size, 3),
                 jnp.float32,
             )
-            for spec in spec.crops.values()
+            for crop in spec.crops.values()
         )
     )
     state = jax.eval_shape(spec.init)

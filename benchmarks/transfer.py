@@ -1,6 +1,6 @@
 """Compares logistic regression of 45 strengths in parallel with scikit-learn's.
 
-    python benchmarks/transfer.py [--features=FILE.npz] --strengths=5
+    python -m benchmarks.transfer [--features=FILE.npz] --strengths=5
 
 FILE has train_features, train_labels, test_features and test_labels; without FILE,
 features are Gaussian, with scales of the axes that span --condition. scikit-learn runs
@@ -19,10 +19,8 @@ test images with the same prediction as the optimum.
 import argparse
 import json
 import statistics
-import sys
 import time
 import warnings
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -31,8 +29,6 @@ import sklearn
 from scipy.special import logsumexp
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.timing import stay_on_one_core
 from logo_jax.evaluation.features import Features

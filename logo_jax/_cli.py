@@ -334,12 +334,19 @@ def require_new(path: pathlib.Path, overwrite: bool) -> None:
     Raises:
         ValueError: if the path exists and `overwrite` is False.
         FileNotFoundError: if the parent folder of the path does not exist.
+        PermissionError: if the parent folder is write-protected.
     """
     if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists; give --overwrite, or another --out")
-    if not in_bucket(path) and not path.parent.is_dir():
+        raise ValueError(f"{path} exists; give --overwrite, or another path")
+    if in_bucket(path):
+        return
+    if not path.parent.is_dir():
         raise FileNotFoundError(
             f"{path.parent} must be a folder, to write {path}; create it"
+        )
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(
+            f"{path.parent} is write-protected; write {path.name} to another folder"
         )
 
 

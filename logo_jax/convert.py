@@ -112,6 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _cli.keep_compiled_code()
     with _cli.input_errors():
         _cli.require_new(options.out, options.overwrite)
+        if pretrained.is_run(options.out):
+            raise ValueError(
+                f"--out={options.out} is the folder of a run, whose config.json may be "
+                "replaced; give another path"
+            )
         subject = read(
             options.source,
             unpickle=options.unpickle,
@@ -215,7 +220,8 @@ def convert(subject: ConvertInput, target: Target, out: Path) -> float:
     Args:
         subject: the encoder to convert.
         target: the format to convert to, such as `TARGETS["torchvision"]`.
-        out: the file or folder to write; it is replaced if it exists.
+        out: the file or folder to write; a file is replaced if it exists, and in a
+            folder, the files of the same names.
 
     Raises:
         ValueError: if the format does not support the network, or features differ.

@@ -70,6 +70,8 @@ from logo_jax.training.schedule import TrainingSchedule
 
 Made = TypeVar("Made")
 PROBLEMS = (ValueError, TypeError, OSError, jax.errors.JaxRuntimeError)
+DEFAULT_STEPS = 5  # steps that are timed
+LEAST = "O0"  # level of optimization of --target
 TIGHT = 0.9  # fraction of the free space or memory; a check warns above it
 
 
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     parser = _parser()
     options = parser.parse(arguments)
-    _require_target(parser, options)
+    _require_together(parser, options)
     if options.data is not None:
         return survey_data(options)
     if options.config is None:
@@ -87,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _cli.input_errors():
         config = _cli.load_config(options).to_dict()
         published = configs.load(options.config).to_dict()
+        if options.damaged is not None:
+            _cli.require_new(options.damaged, overwrite=True)
         mesh = None if options.print else make_mesh()
     if mesh is None:
         for name, value in workdir.flatten(config):
@@ -99,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         published=published,
         folder=None if options.workdir is None else options.workdir.absolute(),
         mesh=mesh,
-        num_timed=options.steps,
+        num_timed=DEFAULT_STEPS if options.steps is None else options.steps,
         damaged=options.damaged,
         clock=time.perf_counter,
     ):
@@ -109,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2 if failed else 0
 
 
-def _require_target(parser: _cli.Parser, options: argparse.Namespace) -> None:
+def _require_together(parser: _cli.Parser, options: argparse.Namespace) -> None:
     """Stops with an error if flags are given that do not belong together."""
     elsewhere = options.data or options.workdir or options.damaged or options.print
     if options.target is not None and elsewhere:
@@ -117,8 +121,21 @@ def _require_target(parser: _cli.Parser, options: argparse.Namespace) -> None:
             "--target checks a config for devices that are not here; leave out --data, "
             "--workdir, --damaged and --print"
         )
-    if options.target is None and options.remedies:
-        parser.error("--remedies needs --target=DEVICES")
+    if options.data is not None and (options.workdir or options.print):
+        parser.error(
+            "--data describes images and checks no run; leave out --workdir and --print"
+        )
+    if options.steps is not None and (options.data or options.target):
+        parser.error("--steps times steps on these devices; leave it out")
+    needed = {
+        "--target=DEVICES": ("remedies", "level"),
+        "--data=DIR": ("out", "overwrite", "sample"),
+    }
+    for flag, others in needed.items():
+        given = getattr(options, flag[2:].partition("=")[0])
+        for other in others if given is None else ():
+            if getattr(options, other):
+                parser.error(f"--{other} needs {flag}")
 
 
 def survey_data(options: argparse.Namespace) -> int:
@@ -129,13 +146,15 @@ def survey_data(options: argparse.Namespace) -> int:
     verdicts = set()
     with _cli.input_errors():
         _cli.require_new(out, options.overwrite)
+        if options.damaged is not None:
+            _cli.require_new(options.damaged, overwrite=True)
         for file in filter(None, (out, options.damaged)):
             data_report.require_outside(file, options.data)
         config = data_report.with_data(
             _cli.load_config(options).to_dict(), options.data
         )
         for line in data_report.describe_data(
-            config, make_mesh(), out, limit=options.sample, damaged=options.damaged
+            config, make_mesh(), out, limit=options.sample or 0, damaged=options.damaged
         ):
             text = line.text.replace("\n", "\n" + " " * 12)
             print(line._replace(text=text), flush=True)
@@ -150,7 +169,7 @@ def ask_compiler(options: argparse.Namespace) -> int:
         target = find_target(options.target)
         config = _cli.load_config(options).to_dict()
         for line in describe_target(
-            config, target, options.level, remedies=options.remedies
+            config, target, options.level or LEAST, remedies=options.remedies
         ):
             print(line, flush=True)
             verdicts.add(line.verdict)
@@ -511,8 +530,8 @@ def _parser() -> _cli.Parser:
         "--steps",
         metavar="N",
         type=_cli.at_least(0),
-        default=5,
-        help="number of steps to time, after one that is not timed; 0: none; default 5",
+        help="number of steps to time, after one that is not timed; 0: none; default "
+        f"{DEFAULT_STEPS}",
     )
     parser.add_argument(
         "--damaged",
@@ -537,7 +556,6 @@ def _parser() -> _cli.Parser:
         "--sample",
         metavar="N",
         type=_cli.at_least(0),
-        default=0,
         help="with --data: read N images of each split, evenly spaced; default all",
     )
     parser.add_argument(
@@ -549,9 +567,8 @@ def _parser() -> _cli.Parser:
     parser.add_argument(
         "--level",
         choices=tuple(LEVELS),
-        default="O0",
-        help="with --target: level of the compiler's optimization; O0, the default, is "
-        "about ten times faster than `default`, which runs have",
+        help="with --target: level of the compiler's optimization; `default`, which "
+        f"runs have, takes several times as long as {LEAST}, the default here",
     )
     parser.add_argument(
         "--remedies",

@@ -7,9 +7,10 @@ another folder. CIFAR-10, CIFAR-100, STL-10, MIT-67 and FGVC-Aircraft are downlo
 prepared first if they are missing.
 
 Exit codes: 0 if the run is complete, or was stopped by SIGTERM or --time_limit and can
-be resumed; 1 if the run has collapsed, if its loss is not finite, or for an error in
-the program; 2 for bad input, corrupt data or a full disk, which is reported in one line
-on stderr; 130 if the run was stopped by Ctrl-C and can be resumed.
+be resumed; 1 if a collapse has ended the run (`monitor.health`), if its loss is not
+finite, or for an error in the program; 2 for bad input, corrupt data or a full disk,
+which is reported in one line on stderr; 130 if the run was stopped by Ctrl-C and can be
+resumed.
 """
 
 import contextlib

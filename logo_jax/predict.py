@@ -85,7 +85,7 @@ def load(path: Path, classifier: ImageClassifier) -> tuple[ImageSource, Sequence
     """
     decoding = classifier.encoder.decoding
     if path.is_file() and not is_table(path):
-        return image_source([path], decoding), [str(path)]
+        return image_source(str(path), decoding), [str(path)]
     images = load_unsplit(str(path), decoding=decoding)
     return images, images.files
 

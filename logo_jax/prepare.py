@@ -27,7 +27,6 @@ from pathlib import Path
 from logo_jax import _cli, configs
 from logo_jax.data.builders.prepare import prepare, table
 from logo_jax.data.sources.canvases import FORMATS
-from logo_jax.storage.paths import as_path
 from logo_jax.training import atomic
 
 
@@ -61,16 +60,17 @@ def reduce_images(options: argparse.Namespace) -> str:
     if out.exists():
         raise ValueError(f"{out} exists; remove it, or give another --out")
     _cli.require_new(out, overwrite=False)
-    if "/" in options.name and not as_path(options.name.split(",")[0]).exists():
-        raise FileNotFoundError(
-            f"{options.name} does not exist; give a folder of images, a list of them, "
-            "an .npz file, or a name of TFDS"
-        )
     # imported late: they import JAX
     from logo_jax.data.builders.canvases import write_canvases
-    from logo_jax.data.load import load_images, locate_dataset, prepare_missing
+    from logo_jax.data.load import (
+        load_images,
+        locate_dataset,
+        prepare_missing,
+        require_images,
+    )
     from logo_jax.experiment.config import parse
 
+    require_images(options.name)
     found = {"canvas": options.canvas, "data_dir": options.data_dir}
     found |= locate_dataset(options.name)
     fields = {f"data.{name}": value for name, value in found.items()} | options.fields

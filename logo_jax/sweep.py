@@ -64,6 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         if options.seeds is not None:
             sweep = replace(sweep, seeds=tuple(range(options.seeds)))
+        if options.table and not options.out.is_dir():
+            raise FileNotFoundError(
+                f"--out={options.out} must be the folder of a sweep whose table is "
+                "written; train the sweep first"
+            )
         runs = make_runs(sweep, options.out.absolute(), flags)
         missing = [] if options.table else missing_of(runs)
         check_configs(missing)
@@ -149,11 +154,19 @@ def say(line: str) -> None:
 
 
 def commit() -> str:
-    """Returns the commit of this code, with "-dirty" if files differ; "" if no git."""
-    folder = pathlib.Path(__file__).parent
-    line = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
+    """Returns the commit of this code, with "-dirty" if files differ.
+
+    It is "" without git, or if the code is in no repository. An environment with the
+    installed package may be in a repository of something else.
+    """
+    file = pathlib.Path(__file__)
+    git = ["git", "-C", str(file.parent)]
     if shutil.which("git") is None:
         return ""
+    tracked = [*git, "ls-files", "--error-unmatch", file.name]
+    if subprocess.run(tracked, capture_output=True).returncode:
+        return ""
+    line = [*git, "describe", "--always", "--dirty", "--exclude=*"]
     return subprocess.run(line, capture_output=True, text=True).stdout.strip()
 
 

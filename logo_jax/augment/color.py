@@ -407,7 +407,7 @@ def augment_crop(
         planes: one crop, in [0, 1]; a square if it may be turned.
         spec: probabilities and strengths; a step of probability 0 costs nothing.
         extra: a change of one's own, which is always applied: a function `(key, image)
-            -> image` of float32 images [h, w, 3] with values in [0, 1]; None: none.
+            -> image` of float32 images [h, w, c] with values in [0, 1]; None: none.
         branch: whether to compute only the changes that are drawn. Otherwise all
             changes are computed and then selected, which is what `jax.vmap` needs.
 

@@ -188,7 +188,8 @@ def get_config(method: str, knobs: Mapping[str, Any] | None = None) -> ConfigDic
     config.encoder.head_hidden = 2048
     config.encoder.embedding_dim = 2048
     config.encoder.dtype = "float32"  # dtype of the computation: float32 or bfloat16
-    # starting weights of the backbone: folder of a run, or a file that convert reads
+    # starting weights of the backbone: folder of a run, a name of the zoo, or what
+    # convert reads without --unpickle
     config.encoder.weights = ""
     config.encoder.weights_record = ""  # set at the start: what the weights are
     config.encoder.remat = False  # recompute blocks to save memory; resnets and vits

@@ -45,7 +45,7 @@ _BITS_PER_SAMPLE = 0x0102  # TIFF tag
 _NOT_DECODED = {"MPEG", "EPS"}
 _SCALED = ("PPM", "JPEG2000")  # Pillow itself scales their gray values to 16 bits
 # Exceptions that Pillow and its libraries raise for damaged files.
-_DAMAGE = (
+DAMAGE = (
     OSError,
     ValueError,
     SyntaxError,
@@ -53,6 +53,7 @@ _DAMAGE = (
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
+    RuntimeError,  # of AVIF; also NotImplementedError, of DDS and BLP
 )
 
 
@@ -121,13 +122,13 @@ def shrink(
 ) -> Pixels:
     """Downscales decoded pixels to a canvas, along each axis that is longer.
 
-    `size` is the original (height, width) of the image, of which the decoder may
-    already have reduced the pixels.
-
-
-    The default is bicubic resampling. As measured by benchmarks/canvas.py, bicubic is
-    1 to 3.5 dB better than bilinear and takes a third more time; Lanczos gains another
-    half decibel for another third.
+    Args:
+        pixels: [h, w, c]; the decoder may already have reduced them.
+        size: original (height, width) of the image in pixels.
+        canvas: (height, width) of the canvas in pixels.
+        resample: filter. As measured by benchmarks/canvas.py, bicubic is 1 to 3.5 dB
+            better than bilinear and takes a third more time; Lanczos gains another half
+            decibel for another third.
     """
     height, width = min(size[0], canvas[0]), min(size[1], canvas[1])
     if pixels.shape[:2] == (height, width):
@@ -217,7 +218,7 @@ def decode(
         return _by_simplejpeg(encoded, at_least, decoding) or _by_pillow(
             encoded, decoding
         )
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DecodeError(" ".join(str(error).split())) from error
 
 
@@ -237,7 +238,7 @@ def white_and_largest(
             if not is_deep(picture):
                 return None
             return _white(picture, decoding), float(np.max(np.asarray(picture)))
-    except _DAMAGE:
+    except DAMAGE:
         return None
 
 

@@ -105,7 +105,7 @@ def labels_of(images: ImageSource) -> Labels:
         )
     if isinstance(images, _WITH_LABELS):
         known = images.labels if images.num_classes else None
-        return np.full(len(images), NO_LABEL) if known is None else known
+        return np.full(len(images), NO_LABEL, np.int32) if known is None else known
     starts = range(0, len(images), _READ_AT_ONCE)
     parts = [np.arange(x, min(x + _READ_AT_ONCE, len(images))) for x in starts]
     found = [class_of(record) for ids in parts for record in images.records(ids)]

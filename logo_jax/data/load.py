@@ -48,8 +48,19 @@ from logo_jax.storage import copies
 from logo_jax.storage.paths import as_path, in_bucket, parse_path, parse_paths
 
 LAYOUTS = ("auto", "folders")
-# fields about the files of data.path, which other images do not have
-OF_PATH = ("list", "columns", "classes", "label_pattern")
+# fields about the files of data.path, which other images do not have, with the sources
+# that read them
+_READ_BY = {
+    "list": ("folder",),
+    "columns": ("folder", "huggingface"),
+    "classes": ("folder",),
+    "label_pattern": ("folder",),
+}
+OF_PATH = tuple(_READ_BY)
+_HINT = (
+    "; to select classes of ImageNet, run python -m logo_jax.prepare imagenet100 "
+    "--classes=FILE"
+)
 
 
 class ExperimentData(NamedTuple):
@@ -200,30 +211,25 @@ def load_images(location: DataLocation) -> ExperimentData:
         FileNotFoundError: if the data are missing.
     """
     location = location.on_disk()
-    source, classes = location.source, location.classes
-    _require_own_fields(location)
-    if source not in _LOADERS:
-        raise ValueError(f"source={source!r} must be one of {', '.join(_LOADERS)}")
-    if classes and source != "folder":
+    if location.source not in _LOADERS:
         raise ValueError(
-            f"config.data.classes={classes!r} needs source='folder', not {source!r}; "
-            "to select classes of ImageNet with TFDS, run "
-            "python -m logo_jax.prepare imagenet100 --classes=FILE"
+            f"source={location.source!r} must be one of {', '.join(_LOADERS)}"
         )
+    _require_own_fields(location)
     _check_reader(location)
-    data = _LOADERS[source](location)
+    data = _LOADERS[location.source](location)
     return _without_test_set(data, location.val_size) if location.val_size else data
 
 
 def _require_own_fields(location: DataLocation) -> None:
     """Raises an error if a field is set that the source does not read."""
-    of = {"list": ("folder",), "columns": ("folder", "huggingface")}
-    for field, sources in of.items():
+    for field, sources in _READ_BY.items():
         value = getattr(location, field)
         if value and location.source not in sources:
             raise ValueError(
                 f"config.data.{field}={value!r} needs source={' or '.join(sources)}, "
                 f"not {location.source!r}; set it to '', or use configs/folder.py"
+                + (_HINT if (field, location.source) == ("classes", "tfds") else "")
             )
 
 
@@ -411,6 +417,31 @@ def load_split(
     draw = functools.partial(held_out.draw, rng=np.random.default_rng(0))
     metric = entry.metric if entry else "top1"
     return Split({"train": data.bank, "test": data.queries}, draw, metric)
+
+
+def require_images(images: str, name: str = "") -> None:
+    """Raises an error if images are at a path that does not exist.
+
+    Args:
+        images: as for `locate_dataset`.
+        name: beginning of the message, such as "--data=".
+
+    Raises:
+        FileNotFoundError: if a path is neither a folder, nor a list, nor an .npz file.
+        ValueError: if it is a URL.
+    """
+    if datasets.find(images):  # such as voc/2007
+        return
+    paths = [as_path(path) for path in parse_paths(images)]
+    is_path = "/" in images or len(paths) > 1
+    for path in paths:
+        has_images = path.suffix == ".npz" or is_table(path)
+        exists = path.is_dir() or (has_images and path.is_file())
+        if (is_path or has_images) and not exists:
+            raise FileNotFoundError(
+                f"{name}{path} is not a folder; give a folder or a list of images, an "
+                ".npz file, or a name of TFDS such as 'cifar10'"
+            )
 
 
 def locate_dataset(dataset: str) -> dict[str, str]:

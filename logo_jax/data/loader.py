@@ -20,12 +20,12 @@ class Examples(NamedTuple):
     """Batch of images before augmentation.
 
     Attributes:
-        images: canvases, uint8 [b, h, w, 3]; each image is in the upper left corner of
-            its canvas, downscaled along each axis that is longer than the canvas.
+        images: canvases [b, h, w, c] of the stored type, such as uint8; each image is
+            in the upper left corner of its canvas, downscaled along each axis that is
+            longer than the canvas.
         sizes: (height, width) of the original images in pixels, int32 [b, 2].
         ids: numbers of the images in the data set, int32 [b].
-        labels: classes of the images, int32 [b], -1 if unknown; None if no image has a
-            label.
+        labels: classes of the images, int32 [b], -1 if unknown.
     """
 
     images: Any
@@ -39,7 +39,8 @@ class OnDeviceLoader:
     """Loader for a data set that is replicated in the memory of every device.
 
     Attributes:
-        images: canvases of all images, uint8 [n, h, w, c], on every device.
+        images: canvases of all images, of the stored type, [n, h, w, c], on every
+            device.
         sizes: (height, width) of the original images in pixels, int32 [n, 2], on every
             device.
         labels: classes of the images, int32 [n], on every device.

@@ -9,14 +9,14 @@ import numpy as np
 Encode = Callable[[np.ndarray], dict[str, jax.Array]]
 
 
-@runtime_checkable
+@runtime_checkable  # for the tests, which check types
 class LabeledImages(Protocol):
     """Labeled images for evaluation."""
 
     def __len__(self) -> int: ...
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields each image once: uint8 [b, h, w, c], any b >= 0; labels [b, ...]."""
+        """Yields each image once: values [b, h, w, c], any b >= 0; labels [b, ...]."""
         ...
 
 
@@ -77,7 +77,7 @@ def extract(
     """Returns the features of a data set, as a dict by layer name.
 
     Args:
-        encode: function from uint8 images [batch_size, h, w, c] to features by layer.
+        encode: function from stored values [batch_size, h, w, c] to features by layer.
             All calls have the same shape: the last batch is padded, and the features
             of the padding are dropped.
         data: images of one size.

@@ -50,11 +50,10 @@ def class_votes(
     if labels.ndim == 2:
         labels = jax.nn.one_hot(labels, num_classes, dtype=jnp.int32)
     shows = (labels == 1).astype(similarity.dtype)
+    # by default, a GPU or TPU rounds the factors of a product to fewer bits
+    votes = functools.partial(jnp.einsum, "qk,qkc->qc", precision="highest")
     return jnp.stack(
-        [
-            jnp.einsum("qk,qkc->qc", jnp.exp(similarity[:, :k] / t), shows[:, :k])
-            for k, t in settings
-        ]
+        [votes(jnp.exp(similarity[:, :k] / t), shows[:, :k]) for k, t in settings]
     )
 
 

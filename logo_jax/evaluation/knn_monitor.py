@@ -29,7 +29,7 @@ class KnnMonitor:
 
     Attributes:
         encode_with: function from a state and the name of an encoder in it to a
-            function from uint8 images to features by layer.
+            function from stored images to features by layer.
         layers: the layers, "backbone" first.
         bank: labeled training images.
         queries: labeled test images.
@@ -94,8 +94,8 @@ class KnnMonitor:
         if LINEAR in state.params:
             features, labels = queries["backbone"]
             classifier = jax.device_get(state.params[LINEAR])
-            scores = logits(classifier, unit_features(features))
-            values[LINEAR_TOP1] = 100 * top1(np.asarray(scores), labels)
+            scores = logits(classifier, np.asarray(unit_features(features)))
+            values[LINEAR_TOP1] = 100 * top1(scores, labels)
         if EMA_ENCODER in state.memory:
             averaged, _ = self._neighbors(state, EMA_ENCODER)
             values |= {f"ema/{name}": value for name, value in averaged.items()}
@@ -184,12 +184,12 @@ def make_encode_with(
     """Returns a function that makes an encoder's feature function for a given state.
 
     The result maps a train state, and the name of an encoder in it ("encoder" by
-    default), to a function from uint8 images to features by layer name. The computation
-    is compiled once for all states.
+    default), to a function from stored images to features by layer name. The
+    computation is compiled once for all states.
 
     Args:
         encoder: network that the parameters of the state's encoders belong to.
-        prepare: function from uint8 images to the network's input.
+        prepare: function from stored images to the network's input.
         sharding: sharding of a batch of images over devices.
         layers: layers to return features of: "backbone", "projector", or both.
     """

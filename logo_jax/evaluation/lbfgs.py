@@ -46,17 +46,13 @@ class Descent(NamedTuple):
 
     Attributes:
         weights: weights and biases, [s, d, c].
-        gaps: half the squared norm of the preconditioned gradient, [s]. If the
-            approximate Hessian were exact, a Newton step would decrease the objective
-            by this amount.
-        gradient_norms: Euclidean norms of the gradients, [s].
-        start_gaps: `gaps` at the initial weights, [s].
+        start_gaps: half the squared norm of the preconditioned gradient at the initial
+            weights, [s]. If the approximate Hessian were exact, a Newton step would
+            decrease the objective by this amount.
         iterations: number of iterations, [s].
     """
 
     weights: Array
-    gaps: Array
-    gradient_norms: Array
     start_gaps: Array
     iterations: Array
 
@@ -146,15 +142,7 @@ def descend(
         lambda state: (state[0] + 1, _iterate(problem, metric, tolerance, state[1])),
         (jnp.int32(0), start),
     )
-    residual = residuals(end.margins, problem.own)
-    plain = _plain_gradient(problem, end.weights, residual)
-    return Descent(
-        end.weights,
-        _gap(end.gradient),
-        jnp.sqrt(_dot(plain, plain)),
-        _gap(gradient),
-        end.iterations,
-    )
+    return Descent(end.weights, _gap(gradient), end.iterations)
 
 
 def _iterate(problem: Problem, metric: Array, tolerance: Array, at: _Point) -> _Point:
@@ -236,17 +224,14 @@ def _margins(problem: Problem, weights: Array) -> Array:
     return jnp.where(own, 0, logits - jnp.where(own, logits, 0).sum(-1, keepdims=True))
 
 
-def _plain_gradient(problem: Problem, weights: Array, residual: Array) -> Array:
-    count, size, classes = weights.shape
-    flat = residual.reshape(len(residual), -1)
-    of_loss = _product(problem.features.T, flat).reshape(size, count, classes)
-    return jnp.swapaxes(of_loss, 0, 1) + problem.penalty * weights
-
-
 def _gradient(
     problem: Problem, weights: Array, residual: Array, metric: Array
 ) -> Array:
-    plain = _plain_gradient(problem, weights, residual)
+    """Returns the gradient in preconditioned coordinates."""
+    count, size, classes = weights.shape
+    flat = residual.reshape(len(residual), -1)
+    of_loss = _product(problem.features.T, flat).reshape(size, count, classes)
+    plain = jnp.swapaxes(of_loss, 0, 1) + problem.penalty * weights
     return _einsum("sde,sdc->sec", metric, plain)
 
 

@@ -35,18 +35,13 @@ class Fits(NamedTuple):
             lost in float32.
         biases: float64 [s, c].
         iterations: number of L-BFGS iterations, [s].
-        gradient_norms: Euclidean norms of the gradients of the objective on centered
-            features, [s].
-        gaps: estimates of how far the objective is above its minimum, in nats, [s].
-        converged: whether the gap is at most the tolerance times strength/2 ||W||^2,
-            [s].
+        converged: whether the estimated distance of the objective from its minimum, in
+            nats, is at most the tolerance times strength/2 ||W||^2, [s].
     """
 
     weights: np.ndarray
     biases: np.ndarray
     iterations: np.ndarray
-    gradient_norms: np.ndarray
-    gaps: np.ndarray
     converged: np.ndarray
 
     def scores(self, features: np.ndarray) -> Iterator[Float[np.ndarray, "n c"]]:
@@ -167,31 +162,27 @@ def fit_strengths(
     penalties = np.asarray(strengths, np.float64)
     start = np.zeros((len(penalties), examples.shape[1], num_classes))
     problem = examples, own, penalties
-    fits = _in_groups(*problem, start, tolerance, max_iterations, dtype)
-    quick = fits.converged & (fits.iterations <= ROUNDS[0])
+    fitted = _in_groups(*problem, start, tolerance, max_iterations, dtype)
+    quick = fitted.converged & (fitted.iterations <= ROUNDS[0])
+    rows = fitted.weights.astype(np.float64)
     if quick.any() and np.dtype(dtype) == np.float32:
         problem = examples, own, penalties[quick]
-        start = fits.weights[quick]
-        fine = _in_groups(*problem, start, tolerance * REFINED, ROUNDS[0], np.float64)
-        fits = _refined(fits, quick, fine)
-    weights = axes @ fits.weights[:, :-1]
-    biases = fits.weights[:, -1] - mean @ weights
-    return fits._replace(weights=weights, biases=biases)
+        fine = _in_groups(
+            *problem, rows[quick], tolerance * REFINED, ROUNDS[0], np.float64
+        )
+        rows[quick] = fine.weights
+        fitted.iterations[quick] += fine.iterations
+    weights = axes @ rows[:, :-1]
+    biases = rows[:, -1] - mean @ weights
+    return Fits(weights, biases, fitted.iterations, fitted.converged)
 
 
-def _refined(fits: Fits, quick: np.ndarray, fine: Fits) -> Fits:
-    """Replaces the fits in `quick` by the more precise ones in `fine`.
+class _Fitted(NamedTuple):
+    """Fits on the principal axes; the biases are the last row of the weights."""
 
-    `converged` is not changed.
-    """
-    weights, iterations = fits.weights.astype(np.float64), fits.iterations.copy()
-    gaps, norms = (x.astype(np.float64) for x in (fits.gaps, fits.gradient_norms))
-    weights[quick], gaps[quick] = fine.weights, fine.gaps
-    norms[quick] = fine.gradient_norms
-    iterations[quick] += fine.iterations
-    return fits._replace(
-        weights=weights, iterations=iterations, gradient_norms=norms, gaps=gaps
-    )
+    weights: np.ndarray  # [s, r + 1, c]
+    iterations: np.ndarray
+    converged: np.ndarray
 
 
 def _in_groups(
@@ -202,11 +193,8 @@ def _in_groups(
     tolerance: float,
     max_iterations: int,
     dtype: Any,
-) -> Fits:
-    """Fits the strengths in as few groups as AT_ONCE allows.
-
-    The biases are the last row of the weights in the returned `Fits`.
-    """
+) -> _Fitted:
+    """Fits the strengths in as few groups as AT_ONCE allows."""
     size = max(1, AT_ONCE // own.size)
     count = -(-len(strengths) // size)
     # with float64 enabled, integers are int64 by default, but optax counts in int32
@@ -220,7 +208,7 @@ def _in_groups(
                 strict=True,
             )
         ]
-    return Fits(*map(np.concatenate, zip(*groups, strict=True)))
+    return _Fitted(*map(np.concatenate, zip(*groups, strict=True)))
 
 
 def _in_rounds(
@@ -230,14 +218,13 @@ def _in_rounds(
     weights: np.ndarray,
     tolerance: float,
     max_iterations: int,
-) -> Fits:
+) -> _Fitted:
     count, dtype = len(strengths), features.dtype
     penalty = np.repeat(strengths[:, None, None], features.shape[1], axis=1)
     penalty[:, -1] = 0
     examples = jnp.asarray(features), jnp.asarray(own)
     weights = weights.copy()
     iterations = np.zeros(count, np.int32)
-    norms, gaps = np.zeros(count, dtype), np.full(count, np.inf, dtype)
     converged = np.zeros(count, bool)
     for steps in _rounds(max_iterations):
         rows = _unfinished(converged)
@@ -252,12 +239,11 @@ def _in_rounds(
         )
         size = (penalty[rows] * weights[rows] ** 2).sum((1, 2)) / 2
         converged[rows] = found.start_gaps <= tolerance * size
-        weights[rows], gaps[rows] = found.weights, found.gaps
-        norms[rows] = found.gradient_norms
+        weights[rows] = found.weights
         iterations[rows] += found.iterations
         if converged.all():
             break
-    return Fits(weights, np.empty(0), iterations, norms, gaps, converged)
+    return _Fitted(weights, iterations, converged)
 
 
 def _rounds(max_iterations: int) -> Iterator[int]:

@@ -99,9 +99,10 @@ def known_images(config: DataConfig, load: Callable[[], ExperimentData]) -> Know
         train = load().train
     except FileNotFoundError:
         published = datasets.find(config.name) if config.source == "tfds" else None
-        if published is None:
+        parts = published.pretrain.split("+") if published else []
+        if published is None or not {*parts} <= {*published.examples}:
             raise
-        count = sum(published.examples[x] for x in published.pretrain.split("+"))
+        count = sum(published.examples[x] for x in parts)
         side = min(config.canvas, published.side or config.canvas)
         return KnownImages(
             count - config.val_size,

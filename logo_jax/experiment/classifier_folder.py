@@ -75,7 +75,7 @@ def write(
     class_names: Sequence[str],
     source: str,
 ) -> None:
-    """Writes the folder of a classifier, which is replaced if it exists.
+    """Writes the folder of a classifier, and replaces the files of an existing one.
 
     Args:
         folder: path of the folder; its parent folder must exist.

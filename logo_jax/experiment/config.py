@@ -529,6 +529,11 @@ def require(
 ) -> None:
     """Raises a ValueError unless the annotation's rule allows the value."""
     rule = _rule(annotation)
+    if rule is None:  # of a method of one's own
+        raise ValueError(
+            f"{path} has the annotation {annotation}; use int, float, str, bool, a "
+            "tuple of floats, or Annotated with a Rule"
+        )
     if not rule.allows(value):
         usual = default(path)
         hint = "" if usual is None else f"; the default is {usual!r}"
@@ -546,12 +551,14 @@ def lookup(table: Mapping[str, Any], value: str, path: str) -> Any:
     return table[value]
 
 
-def _rule(annotation: Any) -> Rule:
-    """Returns the rule in a field's annotation, or the rule of its type."""
+def _rule(annotation: Any) -> Rule | None:
+    """Returns the rule in a field's annotation, or that of its type, if it has one."""
     if get_origin(annotation) is Annotated:
         return get_args(annotation)[1]
     if annotation in PLAIN:
         return PLAIN[annotation]
+    if get_origin(annotation) is not tuple:
+        return None
     if get_args(annotation)[-1:] == (Ellipsis,):
         return Rule(
             "finite numbers",

@@ -18,7 +18,7 @@ from logo_jax.configs import base, base_imagenet
 from logo_jax.data import readers
 from logo_jax.data.canvas import decode_failure, read_eval_crops
 from logo_jax.data.eval_crops import in_chunks
-from logo_jax.data.load import load_unsplit
+from logo_jax.data.load import load_unsplit, on_disk
 from logo_jax.data.sources.base import (
     DEFAULT_DECODING,
     NO_LABEL,
@@ -40,7 +40,7 @@ from logo_jax.parallel.mesh import (
     place,
     replicate,
 )
-from logo_jax.storage.paths import as_path, local_path
+from logo_jax.storage.paths import as_path, local_path, parse_paths
 from logo_jax.training import workdir
 
 RESIZE, CROP = 256, 224  # as usual for published ImageNet weights
@@ -368,9 +368,9 @@ def image_source(images: Images, decoding: Decoding = DEFAULT_DECODING) -> Image
         ValueError: if there are no images, or they are of another kind or type.
     """
     if isinstance(images, str | Path):
-        path = local_path(images) if "," not in str(images) else None
-        if path and path.is_file() and not is_table(path):
-            return _ImageList((path,), decoding)
+        paths = parse_paths(on_disk(str(images)))
+        if len(paths) == 1 and paths[0].is_file() and not is_table(paths[0]):
+            return _ImageList((paths[0],), decoding)
         return load_unsplit(str(images), decoding=decoding)
     if isinstance(images, np.ndarray | jax.Array):
         return ArraySource(images, origin="the array of images", decoding=decoding)

@@ -33,6 +33,7 @@ from logo_jax.methods.base import (
     TrainState,
 )
 from logo_jax.parallel.mesh import batch_sharding, replicate
+from logo_jax.storage import copies
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.workdir import CONFIG_FILE
 
@@ -283,7 +284,7 @@ def from_file(
     """Reads an encoder's backbone from a safetensors file with torchvision's names.
 
     Args:
-        file: the weights file.
+        file: the weights file, which may be in a bucket.
         config: config of the encoder that the weights belong to. The rest of the
             encoder's state is initialized and not used.
         mesh: the devices.
@@ -294,6 +295,7 @@ def from_file(
     """
     spec = make_spec(config, num_devices=mesh.devices.size)
     state = spec.first_state()
+    file = copies.on_disk(file)
     read = read_backbone(file, _backbone_weights(state))
     state = replicate(with_backbone(state, read), mesh)
     # The checksum distinguishes files of the same name.

@@ -79,7 +79,7 @@ def read(
         )
     if not is_vit:
         return torchvision.backbone_of(found, source)._replace(prefix=prefix)
-    heads = tensor_files.metadata(source).get("heads", "")
+    heads = tensor_files.metadata(copies.on_disk(source)).get("heads", "")
     count = int(heads) if heads.isdecimal() else None
     return vit_names.backbone_of(found, source, count)._replace(prefix=prefix)
 

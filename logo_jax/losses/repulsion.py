@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from logo_jax.losses.similarity import l2_normalize
+from logo_jax.losses.similarity import negative_cosine
 
 
 def same_image(score: Float[Array, "*b"]) -> Float[Array, "*b"]:
@@ -126,4 +126,4 @@ def cosine_affinity(
     >>> print(cosine_affinity(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 2.0]])))
     [0.]
     """
-    return jnp.sum(l2_normalize(first) * l2_normalize(second), axis=-1)
+    return -negative_cosine(first, second)

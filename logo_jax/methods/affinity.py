@@ -175,9 +175,8 @@ class LearnedAffinity:
         first, second = self._members(embeddings)
         noise = self.draw_noise(key, (2, *first.shape))
         positives = in_both_orders(first, second, noise)
-        negatives = self._negatives(
-            first, second, key, noise if self.noise_on == "both" else 0.0 * noise
-        )
+        on_negatives = [noise] if self.noise_on == "both" else []
+        negatives = self._negatives(first, second, key, *on_negatives)
 
         def loss_fn(params):
             scores, after = self._score(

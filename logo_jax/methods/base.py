@@ -1,7 +1,7 @@
 """Definitions shared by all methods: the batch, the train state and the interfaces."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -74,7 +74,7 @@ class Forward(NamedTuple):
 
 
 class TrainState(struct.PyTreeNode):
-    """Every number that training changes, and nothing else.
+    """Every number that training changes or that its step needs.
 
     Attributes:
         step: number of updates so far, [].
@@ -85,8 +85,9 @@ class TrainState(struct.PyTreeNode):
             "regressor", "linear".
         memory: state of a method that no gradient updates: "key_encoder", "queue" and
             "cursor" of MoCo; "target_encoder" of BYOL; "queue" of SwAV, if it has one;
-            "grad_norm" of LoGo. SimSiam has none. With `config.train.ema`, any method
-            has an "ema_encoder".
+            "grad_norm" of LoGo; the frozen encoder of `LinearProbe`; the setting of
+            `FineTune`. SimSiam has none. With `config.train.ema`, any method has an
+            "ema_encoder".
     """
 
     step: Any
@@ -127,7 +128,6 @@ def no_observer(state: TrainState, forward: Forward) -> tuple[TrainState, Metric
     return state, {}
 
 
-@runtime_checkable
 class Method(Protocol):
     """A self-supervised method: two pure functions of explicit state."""
 

@@ -2,8 +2,8 @@
 
 A classifier is {"kernel": [f, c], "bias": [c]}. Its logits and its cross-entropy are
 defined here for all code that trains one: the two classes below, which are trained by
-the steps of a method, and the grid of `evaluation/linear_grid.py`.
-`evaluation/logistic.py` uses the same logits.
+the steps of a method, `methods/fine_tune.py`, and the grid of
+`evaluation/linear_grid.py`. `evaluation/logistic.py` uses the same logits.
 """
 
 import dataclasses

@@ -105,11 +105,13 @@ class MoCo(GradientMethod):
     def targets(self, state: TrainState, batch: Batch, key: jax.Array) -> Targets:
         """Returns the keys, and the queue with the keys of global views."""
         views, num_global = split_views(batch), batch.global_crops.shape[1]
-        _, key_views = self._query_and_key_views(len(views))
+        _, key_views = self._query_and_key_views()
         keys, stats = self._encode_keys(state, [views[t] for t in key_views], key)
         enqueued = keys[: len(self.enqueued_views(num_global))]
-        # keys enqueued before this step, as a fraction of the queue
-        filled = state.step * global_size(enqueued[..., 0].size) / self.queue_size
+        # Keys enqueued before this step, as a fraction of the queue; their number may
+        # be too large for an int32.
+        share = global_size(enqueued[..., 0].size) / self.queue_size
+        filled = state.step.astype(jnp.float32) * share
         return Targets(
             embeddings=keys,
             batch_stats={KEY_ENCODER: stats},
@@ -122,8 +124,7 @@ class MoCo(GradientMethod):
 
         The queue is that of the state, without this step's keys.
         """
-        num_global, num_local = (crops.shape[1] for crops in batch[:2])
-        query_views, key_views = self._query_and_key_views(num_global + num_local)
+        query_views, key_views = self._query_and_key_views()
         encoded = encode_views(
             self.encoder,
             state.variables(ENCODER),
@@ -140,7 +141,7 @@ class MoCo(GradientMethod):
             temperature=self.temperature,
         )
         weights = self.pair_weights[np.ix_(query_views, key_views)]
-        loss, metrics = pair_loss(losses, weights, num_global)
+        loss, metrics = pair_loss(losses, weights, batch.global_crops.shape[1])
         return loss, Forward(
             embeddings=encoded.embeddings,
             batch_stats={ENCODER: encoded.batch_stats},
@@ -149,10 +150,11 @@ class MoCo(GradientMethod):
             features=encoded.features,
         )
 
-    def _query_and_key_views(self, num_views):
+    def _query_and_key_views(self):
         """Returns the views that become queries and the views that become keys."""
         if self.encode_unused_views:
-            return list(range(num_views)), list(range(num_views))
+            every = list(range(len(self.pair_weights)))
+            return every, every
         return predicting_views(self.pair_weights), target_views(self.pair_weights)
 
     def _encode_keys(self, state, views, prng_key):
@@ -181,7 +183,7 @@ class MoCo(GradientMethod):
 
     def enqueued_views(self, num_global: int) -> list[int]:
         """Returns the views whose keys are stored: the encoded global views."""
-        _, key_views = self._query_and_key_views(len(self.pair_weights))
+        _, key_views = self._query_and_key_views()
         return [t for t in key_views if t < num_global]
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from logo_jax.networks.batch_norm import BatchNorm
-from logo_jax.networks.layers import Linear
+from logo_jax.networks.layers import Linear, conv
 from logo_jax.networks.resnet import Norm
 
 normal_002 = nn.initializers.normal(0.02)
@@ -38,15 +38,7 @@ class SmallAlexNet(nn.Module):
         norm = functools.partial(self.norm, dtype=self.dtype)
         x = images.astype(self.dtype)
         for i, channels in enumerate(self.channels, start=1):
-            x = nn.Conv(
-                channels,
-                (3, 3),
-                padding=1,
-                use_bias=False,
-                kernel_init=normal_002,
-                dtype=self.dtype,
-                name=f"conv{i}",
-            )(x)
+            x = conv(channels, 3, 1, self.dtype, f"conv{i}", normal_002)(x)
             x = nn.relu(norm(name=f"bn{i}")(x, train=train))
             if i in (1, 2, 5):
                 x = nn.max_pool(x, (3, 3), (2, 2))

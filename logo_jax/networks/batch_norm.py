@@ -93,7 +93,9 @@ class BatchNorm(nn.Module):
         of_view = batch_value.reshape(views, self.splits, channels).mean(1)
         age = np.arange(views - 1, -1, -1)
         weights = jnp.asarray((1 - self.momentum) * self.momentum**age, jnp.float32)
-        return self.momentum**views * running + weights @ of_view
+        # by default, a GPU or TPU rounds the factors of a product to fewer bits
+        new = jnp.matmul(weights, of_view, precision="highest")
+        return self.momentum**views * running + new
 
     def _scale_and_shift(self, standard, scale, bias):
         """Multiplies standardized values by the scale and adds the bias."""

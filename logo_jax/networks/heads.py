@@ -20,8 +20,8 @@ class MLP(nn.Module):
         norm: constructor of the norms after hidden layers; None: no norm.
         hidden_bias: whether hidden layers have a bias. Before a batch norm it has no
             effect, but the released regressor has it.
-        last_norm: whether the output is normalized too, by a batch norm without scale
-            and bias.
+        last_norm: constructor of the norm of the output, before which the last layer
+            has no bias; None: no norm.
         dtype: dtype of the computation; the output is float32.
         parts: number of equal parts of a device's images that training encodes one
             after another (`methods.multi_crop.encode`).
@@ -30,7 +30,7 @@ class MLP(nn.Module):
     features: tuple[int, ...]
     norm: Norm | None = BatchNorm
     hidden_bias: bool = True
-    last_norm: bool = False
+    last_norm: Norm | None = None
     dtype: Any = jnp.float32
     parts: int = 1
 
@@ -44,16 +44,16 @@ class MLP(nn.Module):
                 x = self.norm(dtype=self.dtype, name=f"bn{i}")(x, train=train)
             x = nn.relu(x)
         i = len(hidden)
-        x = Linear(last, not self.last_norm, dtype=self.dtype, name=f"fc{i}")(x)
-        if self.last_norm:
-            norm = functools.partial(self.norm or BatchNorm, name=f"bn{i}")
-            x = norm(use_scale=False, use_bias=False)(x, train=train)
+        is_last = self.last_norm is None
+        x = Linear(last, is_last, dtype=self.dtype, name=f"fc{i}")(x)
+        if self.last_norm is not None:
+            x = self.last_norm(name=f"bn{i}")(x, train=train)
         return x.astype(jnp.float32)
 
 
-def moco_head(hidden: int, dim: int, dtype: Any = jnp.float32, **names: Any) -> MLP:
+def moco_head(hidden: int, dim: int, dtype: Any = jnp.float32) -> MLP:
     """Returns the head of MoCo v2: Linear, ReLU, Linear, without batch norm."""
-    return MLP((hidden, dim), norm=None, dtype=dtype, **names)
+    return MLP((hidden, dim), norm=None, dtype=dtype)
 
 
 def simsiam_head(
@@ -62,11 +62,10 @@ def simsiam_head(
     dim: int,
     norm: Norm = BatchNorm,
     dtype: Any = jnp.float32,
-    **names: Any,
 ) -> MLP:
     """Returns SimSiam's projector, with batch norm after every layer.
 
-    SimSiam has 3 layers on ImageNet and 2 on CIFAR.
+    SimSiam has 3 layers on ImageNet and 2 on CIFAR. The last norm has no scale or bias.
 
     Source: facebookresearch/simsiam@simsiam/builder.py; Chen & He 2021, section D.
     """
@@ -74,18 +73,13 @@ def simsiam_head(
         (hidden,) * (layers - 1) + (dim,),
         norm=norm,
         hidden_bias=False,
-        last_norm=True,
+        last_norm=functools.partial(norm, use_scale=False, use_bias=False),
         dtype=dtype,
-        **names,
     )
 
 
 def byol_head(
-    hidden: int,
-    dim: int,
-    norm: Norm = BatchNorm,
-    dtype: Any = jnp.float32,
-    **names: Any,
+    hidden: int, dim: int, norm: Norm = BatchNorm, dtype: Any = jnp.float32
 ) -> MLP:
     """Returns the projector of BYOL and SwAV: Linear, batch norm, ReLU, Linear.
 
@@ -95,7 +89,7 @@ def byol_head(
     Source: google-deepmind/deepmind-research@byol/utils/networks.py (MLP);
         facebookresearch/swav@src/resnet50.py (projection_head).
     """
-    return MLP((hidden, dim), norm=norm, hidden_bias=False, dtype=dtype, **names)
+    return MLP((hidden, dim), norm=norm, hidden_bias=False, dtype=dtype)
 
 
 def simsiam_predictor(

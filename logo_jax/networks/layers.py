@@ -53,7 +53,14 @@ def _uniform(bound):
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def conv(features: int, size: int, stride: int, dtype: Any, name: str) -> nn.Conv:
+def conv(
+    features: int,
+    size: int,
+    stride: int,
+    dtype: Any,
+    name: str,
+    kernel_init: Callable[..., jax.Array] = he_normal,
+) -> nn.Conv:
     """Returns a convolution without bias, with torchvision's padding (size - 1) / 2."""
     return nn.Conv(
         features,
@@ -61,7 +68,7 @@ def conv(features: int, size: int, stride: int, dtype: Any, name: str) -> nn.Con
         strides=stride,
         padding=(size - 1) // 2,
         use_bias=False,
-        kernel_init=he_normal,
+        kernel_init=kernel_init,
         dtype=dtype,
         conv_general_dilated=convolve,
         name=name,

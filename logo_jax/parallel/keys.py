@@ -1,4 +1,7 @@
-"""Random keys of one kind, so that numbers do not depend on JAX's settings."""
+"""Random keys of one kind, whatever the default of JAX is.
+
+`mesh.all_devices` refuses the setting of JAX that would change their numbers.
+"""
 
 import jax
 

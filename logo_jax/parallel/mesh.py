@@ -15,12 +15,18 @@ def all_devices() -> list[Any]:
     """Returns the devices of all processes.
 
     Raises:
-        ValueError: if JAX has no device, or computes with 64 bits.
+        ValueError: if JAX has no device, computes with 64 bits, or has other random
+            numbers.
     """
     if jax.config.read("jax_enable_x64"):
         raise ValueError(
             "JAX_ENABLE_X64 must be off, because all numbers here have 32 bits; unset "
             "it, or set JAX_ENABLE_X64=0"
+        )
+    if not jax.config.values["jax_threefry_partitionable"]:
+        raise ValueError(
+            "JAX_THREEFRY_PARTITIONABLE must be on, because crops and weights would "
+            "have other random numbers; unset it, or set JAX_THREEFRY_PARTITIONABLE=1"
         )
     try:
         return jax.devices()

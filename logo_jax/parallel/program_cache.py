@@ -165,16 +165,21 @@ def _content(compiled: Any) -> _Content:
 
 
 def _read(path: Path) -> _Content | None:
-    """Returns the content of a file; None if there is none or it is damaged."""
+    """Returns the content of a file; None if there is none or it cannot be used."""
     try:
         if not path.exists():
             return None
         _require_own(path)
         content = pickle.loads(zlib.decompress(path.read_bytes()))
-        os.utime(path)  # the oldest files are deleted first
+    except PermissionError as error:
+        _warn(path, "is not read, so the program is compiled again", error)
+        return None
     except Exception as error:  # damaged pickles raise errors of many types
         _delete_damaged(path, error)
         return None
+    with contextlib.suppress(OSError):  # of a disk that cannot be written
+        for used in (path, path.resolve()):  # what was not used is deleted first
+            os.utime(used, follow_symlinks=False)
     return content
 
 
@@ -182,7 +187,9 @@ def _require_own(path: Path) -> None:
     """Raises an error if another user can have written a file, or can replace it."""
     for status in (path.stat(), path.parent.stat()):
         if status.st_uid != os.getuid() or status.st_mode & 0o022:
-            raise PermissionError("another user can write the file or its folder")
+            raise PermissionError(
+                "another user can write the file or its folder; delete both"
+            )
 
 
 def _write(path: Path, content: _Content) -> None:
@@ -229,7 +236,10 @@ def _without_the_cache_of_jax() -> Iterator[None]:
 
 def _delete_oldest(folder: Path) -> None:
     """Deletes the files that were unused for the longest time, beyond MOST_BYTES."""
-    files, total = [(file.lstat(), file) for file in folder.iterdir()], 0
+    files, total = [], 0
+    for file in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process has renamed it
+            files.append((file.lstat(), file))
     for status, file in sorted(files, key=lambda x: x[0].st_mtime, reverse=True):
         total += status.st_size
         if total > MOST_BYTES:

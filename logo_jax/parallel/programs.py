@@ -23,6 +23,9 @@ _LINE = re.compile(
     r"\s*(?:ROOT )?%?(?P<name>[\w.\-]+) = (?P<result>\(.*?\)|\S+) "
     r"(?P<operation>[\w\-]+)\((?P<operands>[^)]*)\)"
 )
+_BRANCHES = re.compile(
+    r"branch_computations=\{(.*?)\}|(?:true|false)_computation=(%?[\w.\-]+)"
+)
 # they name, combine or wait for arrays, and move none
 _FREE = {
     "after-all",
@@ -96,8 +99,9 @@ def moved_bytes(hlo: str) -> int:
     """Returns the bytes that the operations of a program read and write.
 
     They are those of the operands and the result of each operation, without what a
-    fusion keeps in registers. Loops count as often as they run, if that is known. An
-    operation that reads a part of an operand counts with all of it.
+    fusion keeps in registers. Loops count as often as they run, if that is known, and
+    conditionals as the branch that moves most. An operation that reads a part of an
+    operand counts with all of it.
 
     >>> moved_bytes('''ENTRY %main (a: f32[4]) -> f32[4] {
     ...   %a = f32[4]{0} parameter(0)
@@ -146,6 +150,10 @@ class _Program:
             elif operation == "call":
                 body = re.search(r"to_apply=%?([\w.\-]+)", line.string)
                 yield self.moved(body[1] if body else "")
+            elif operation == "conditional":
+                listed = _BRANCHES.findall(line.string)
+                branches = re.findall(r"[\w.\-]+", " ".join(map("".join, listed)))
+                yield max(map(self.moved, branches), default=0)
             elif operation not in _FREE and not operation.endswith("-done"):
                 names = re.findall(r"%([\w.\-]+)", line["operands"])
                 yield sum(self._sizes.get(x, 0) for x in [line["name"], *names])

@@ -12,7 +12,6 @@ import itertools
 import json
 import math
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -379,7 +378,7 @@ class FineTuning:
                     return None
                 found = self._measured(state, val)
             atomic.write_text(file, json.dumps(found) + "\n")
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        atomic.remove(folder / "checkpoints")
         return json.loads(file.read_text())
 
     def _measured(self, state: TrainState, val: LabeledImages) -> dict[str, Any]:

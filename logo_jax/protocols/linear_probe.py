@@ -239,8 +239,8 @@ def train_and_test(
 
     Raises:
         ValueError: if images do not have one label each, if the batch size does not fit
-            the devices or the number of images, or if the folder belongs to another
-            probe or is in use.
+            the devices or the number of images, if the training diverges, or if the
+            folder belongs to another probe or is in use.
     """
     train_images, test_images = labeled(data, "a linear probe")
     _require_divisible(recipe, frozen.mesh)
@@ -258,24 +258,31 @@ def train_and_test(
     )
     first, step = first_and_step(probe, frozen.mesh)
     steps_per_epoch = len(train_images) // recipe.batch_size
-    state = train_in_folder(
-        first,
-        step,
-        train_images,
-        make_schedule(recipe.num_epochs * steps_per_epoch, steps_per_epoch),
-        batch_size=recipe.batch_size,
-        frozen=frozen,
-        folder=folder,
-        config={
-            "recipe": dataclasses.asdict(recipe),
-            "dataset": train_images.origin,
-            "encoder": frozen.source,
-            **probe.recorded(),
-        },
-        quiet=quiet,
-        stop=stop,
-        clock=clock,
-    )
+    try:
+        state = train_in_folder(
+            first,
+            step,
+            train_images,
+            make_schedule(recipe.num_epochs * steps_per_epoch, steps_per_epoch),
+            batch_size=recipe.batch_size,
+            frozen=frozen,
+            folder=folder,
+            config={
+                "recipe": dataclasses.asdict(recipe),
+                "dataset": train_images.origin,
+                "encoder": frozen.source,
+                **probe.recorded(),
+            },
+            quiet=quiet,
+            stop=stop,
+            clock=clock,
+        )
+    except FloatingPointError as error:
+        raise ValueError(
+            f"the linear probe diverges ({error}); give a lower --learning_rate than "
+            f"{recipe.learning_rate:g}, or a lower --weight_decay than "
+            f"{recipe.weight_decay:g}"
+        ) from error
     return state and tested(frozen, state.params[LINEAR], test_images)
 
 

@@ -10,14 +10,19 @@ import numpy as np
 from jax.sharding import Mesh
 
 from logo_jax.data.canvas import most_corrupt
-from logo_jax.data.load import ExperimentData, load_images, locate_dataset
+from logo_jax.data.load import (
+    ExperimentData,
+    load_images,
+    locate_dataset,
+    require_images,
+)
 from logo_jax.data.sources.folder import NO_CLASS, UNMATCHED
 from logo_jax.data.survey import Survey, survey
 from logo_jax.experiment import ExperimentSpec, make_spec
 from logo_jax.experiment.choosing import chosen
 from logo_jax.experiment.config import parse
 from logo_jax.experiment.measured import with_measured
-from logo_jax.storage.paths import as_path, parse_path
+from logo_jax.storage.paths import parse_paths
 from logo_jax.training import atomic
 from logo_jax.visualization import data_page
 from logo_jax.visualization.data_page import Copies, Surveyed
@@ -51,28 +56,23 @@ def with_data(config: Mapping[str, Any], data: str) -> dict[str, Any]:
         FileNotFoundError: if a path does not exist.
         ValueError: if it is a URL.
     """
-    path = as_path(data)
-    if "/" in data and not path.exists():
-        raise FileNotFoundError(
-            f"--data={data} does not exist; give a folder of images, an .npz file, or "
-            "a name of TFDS"
-        )
+    require_images(data, "--data=")
     fields = {"path": "", "name": ""} | locate_dataset(data)
     return {**config, "data": {**config["data"], **fields}}
 
 
 def require_outside(file: Path, data: str) -> None:
-    """Raises an error if a file would be written to the folder of the images.
+    """Raises an error if a file would be written to a folder of the images.
 
     Raises:
         ValueError: if it would.
     """
-    root = parse_path(data).resolve()
-    if root.is_dir() and file.resolve().is_relative_to(root):
-        raise ValueError(
-            f"{file} is in the folder of the images, which is not changed; write it to "
-            "another folder"
-        )
+    for root in parse_paths(data):
+        if root.is_dir() and file.resolve().is_relative_to(root.resolve()):
+            raise ValueError(
+                f"{file} is in the folder of the images, which is not changed; write "
+                "it to another folder"
+            )
 
 
 def describe_data(

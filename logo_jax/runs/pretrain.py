@@ -8,9 +8,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from logo_jax import configs
-from logo_jax.data import datasets
-from logo_jax.data.load import OF_PATH, ExperimentData, load_arrays, locate_dataset
-from logo_jax.data.sources.tables import is_table
+from logo_jax.data.load import (
+    OF_PATH,
+    ExperimentData,
+    load_arrays,
+    locate_dataset,
+    require_images,
+)
 from logo_jax.experiment import parse
 from logo_jax.runs.run import Run
 from logo_jax.runs.training import as_input_errors, default_workdir, open_run
@@ -99,7 +103,7 @@ def _with_images(
     if isinstance(images, list) and images and isinstance(images[0], str | Path):
         images = _several(images)
     if isinstance(images, str | Path):
-        _require_folder(images)
+        require_images(images if isinstance(images, str) else str(images.absolute()))
         if _are_other(images, data["path"]):  # then the config's lists are, too
             data |= {x: "" for x in OF_PATH if f"data.{x}" not in fields}
         data |= locate_dataset(str(images))
@@ -129,21 +133,6 @@ def _several(paths: list[str | Path]) -> str:
             "it, or link to it"
         )
     return ",".join(map(str, paths))
-
-
-def _require_folder(images: str | Path) -> None:
-    """Raises an error if a path is not a folder, and not the name of a data set."""
-    if isinstance(images, str) and datasets.find(images):  # such as voc/2007
-        return
-    paths = [as_path(path) for path in parse_paths(str(images))]
-    is_path = isinstance(images, Path) or "/" in images or len(paths) > 1
-    for path in paths:
-        is_file = path.suffix == ".npz" or (path.is_file() and is_table(path))
-        if (is_path or is_table(path)) and not (path.is_dir() or is_file):
-            raise FileNotFoundError(
-                f"{path} is not a folder; give a folder or a list of images, an .npz "
-                "file, arrays, or a name of TFDS such as 'cifar10'"
-            )
 
 
 def _folder(workdir: str | Path | None, config: Any, images: Any) -> Path:

@@ -101,8 +101,8 @@ class Run:
         """Writes the run's page with its config, machine, curves and figures.
 
         Args:
-            out: folder of the page, which is replaced if it exists; the run's
-                sub-folder `report` if None.
+            out: folder of the page; if it exists, its files of the same names are
+                replaced. None: the run's sub-folder `report`.
 
         Returns:
             The file of the page, index.html, which loads no other file.

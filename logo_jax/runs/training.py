@@ -114,9 +114,15 @@ class OpenRun:
             CollapseError: if the run has collapsed and is not to be started again.
             FloatingPointError: if a loss is not finite.
         """
-        with as_input_errors((DataError, OSError)):
-            while not self._attempt(stop):
-                pass
+        try:
+            with as_input_errors((DataError, OSError)):
+                while not self._attempt(stop):
+                    pass
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"{error}; check the images and augment.std, or lower "
+                "optimizer.learning_rate and train again in a new workdir"
+            ) from error
 
     def _attempt(self, stop: PreemptionHandler) -> bool:
         """Trains from the newest checkpoint; returns False if the run was rolled back.

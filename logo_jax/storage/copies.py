@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def _require_room(path: Path, new: Forms, folder: Path) -> None:
 def _copy(
     place: Path, new: Mapping[str, list[Any]], folder: Path, record: Path
 ) -> None:
-    """Copies files, and records those that are complete."""
+    """Copies files, which get their names when they are complete, and records them."""
     if record.exists():
         # without an incomplete last line, which a new line would continue
         os.truncate(record, record.read_bytes().rfind(b"\n") + 1)
@@ -127,6 +128,10 @@ def _copy(
         for parent in {(folder / name).parent for name in batch}:
             parent.mkdir(parents=True, exist_ok=True)
         remote = [f"{place}/{name}" for name in batch]
-        files_of(place).get(remote, [str(folder / name) for name in batch])
+        with tempfile.TemporaryDirectory(dir=cache_folder()) as partial:
+            parts = [f"{partial}/{i}" for i in range(len(batch))]
+            files_of(place).get(remote, parts)
+            for part, name in zip(parts, batch, strict=True):
+                os.replace(part, folder / name)
         with record.open("a") as file:
             file.writelines(f"{json.dumps([name, new[name]])}\n" for name in batch)

@@ -97,6 +97,11 @@ class BucketPath(gpath.PosixGPath):
         # consoles create an empty object NAME/ for a folder
         yield from (path for path in paths if path.name and path != self)
 
+    def rmtree(self, missing_ok: bool = False) -> None:
+        """Deletes the objects below the prefix."""
+        with as_os_errors(self):
+            super().rmtree(missing_ok)
+
     def read_bytes(self) -> bytes:
         """Returns the content, in one request."""
         with as_os_errors(self):
@@ -186,6 +191,8 @@ def parse_paths(given: str) -> list[Path]:
 
     >>> [str(path) for path in parse_paths("('/a', '/b c')")]
     ['/a', '/b c']
+    >>> [str(path) for path in parse_paths("/a,/b (1)")]
+    ['/a', '/b (1)']
 
     If the whole text is a path on this machine that exists, its commas belong to it.
 
@@ -194,7 +201,10 @@ def parse_paths(given: str) -> list[Path]:
     """
     if "," not in given or (not _URL.match(given) and _of_disk(given).exists()):
         return [parse_path(given)]
-    parts = (part.strip(" '\"") for part in given.strip("()[] ").split(","))
+    text = given.strip()
+    if text[0] + text[-1] in ("()", "[]"):
+        text = text[1:-1]
+    parts = (part.strip(" '\"") for part in text.split(","))
     return [parse_path(part) for part in parts if part]
 
 

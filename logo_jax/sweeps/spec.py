@@ -141,11 +141,15 @@ def read(name: str) -> Sweep:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file does not define a valid sweep.
+        ValueError: if the file does not define a valid sweep, or raises an error.
         TypeError: if a field is missing or unknown.
     """
     file = configs.find(name)
-    described = runpy.run_path(str(file)).get("SWEEP")
+    try:
+        described = runpy.run_path(str(file)).get("SWEEP")
+    except Exception as error:  # a sweep file may raise any error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} raises {type(error).__name__}: {reason}") from error
     if not isinstance(described, dict):
         raise ValueError(f"{file} must define SWEEP, a dict; see configs/sweeps")
     cells = tuple(Setting(**cell) for cell in described.get("cells", ()))

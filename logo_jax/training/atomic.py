@@ -1,7 +1,8 @@
 """Atomic writes: files and folders get their final name only when complete.
 
-If the process is killed or the disk is full, the previous content is unchanged. In a
-bucket, each object is replaced as a whole; those of a folder one after another.
+If the process is killed or the disk is full, the previous content is unchanged. Objects
+of a bucket, and files in a folder that exists, are replaced as a whole, but one after
+another.
 """
 
 import contextlib
@@ -10,8 +11,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
-from logo_jax.storage.paths import in_bucket
+from logo_jax.storage.paths import BucketPath, in_bucket
 from logo_jax.storage.staged import upload
 
 
@@ -40,7 +42,7 @@ def replace(path: Path) -> Iterator[Path]:
     # a prefix, because NumPy and others look at the suffix
     partial = path.with_name(f"partial.{path.name}")
     with name_in_errors(path):
-        _remove(partial)
+        remove(partial)
         try:
             yield partial
             if partial.is_dir() and path.is_dir():
@@ -49,7 +51,7 @@ def replace(path: Path) -> Iterator[Path]:
             else:
                 os.replace(partial, path)
         finally:
-            _remove(partial)
+            remove(partial)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -72,8 +74,15 @@ def name_in_errors(path: Path) -> Iterator[None]:
         raise OSError(error.errno, f"{path}: {reason}") from error
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
+def remove(path: Path) -> None:
+    """Deletes a file, or a folder with its content, if it exists.
+
+    Raises:
+        OSError: if it cannot be deleted.
+    """
+    if not path.is_dir():
         path.unlink(missing_ok=True)
+    elif in_bucket(path):
+        cast(BucketPath, path).rmtree()
+    else:
+        shutil.rmtree(path)

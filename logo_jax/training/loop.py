@@ -157,16 +157,15 @@ class _Saver:
         self._num_steps = num_steps
         self._preemption = preemption
 
-    def save(self, step: int, state: TrainState) -> bool:
-        """Starts writing a checkpoint; returns whether the state may be saved."""
+    def save(self, step: int, state: TrainState) -> None:
+        """Starts writing a checkpoint, unless the state may not be saved."""
         self._log.flush()  # raises if a loss is not finite
         if step < self._num_steps and not self._log.allows_checkpoint:
-            return False
+            return
         if step not in self._checkpoints.steps():
             self._log.upload()  # a checkpoint has all rows up to its step
             self._checkpoints.save(step, state)
         self.newest = step
-        return True
 
     def save_and_wait(self, step: int, state: TrainState) -> None:
         """Saves a state and waits until the newest checkpoint is on disk."""

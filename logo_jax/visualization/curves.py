@@ -49,7 +49,7 @@ class Group(NamedTuple):
 
 def _is_accuracy(name: str) -> bool:
     of_evaluation = is_knn(name) or name.startswith("linear/")
-    return of_evaluation and name.endswith("top1")
+    return of_evaluation and name.endswith(("top1", "/map"))
 
 
 def _is_speed(name: str) -> bool:
@@ -67,8 +67,9 @@ def _is_loss(name: str) -> bool:
 ACCURACY = Group(
     "knn",
     "Accuracy during training",
-    "Top-1 accuracy on the test images, in percent, of kNN with k neighbors at "
-    "temperature t and training images as bank, or of a linear classifier.",
+    "Top-1 accuracy on the test images, or mean average precision if images have "
+    "several labels, in percent, of kNN with k neighbors at temperature t and training "
+    "images as bank, or of a linear classifier.",
     _is_accuracy,
 )
 GROUPS = (

@@ -64,7 +64,7 @@ def write_report(
 
     Args:
         folders: folders of runs, in the order in which they are drawn.
-        out: folder of the page, which is replaced if it exists.
+        out: folder of the page; if it exists, its files of the same names are replaced.
         recipe: config to compare the runs with; None for no comparison.
         with_images: whether the page has figures that need images or a checkpoint.
         images: the images of the runs; if None, those of each run's config.
@@ -172,7 +172,7 @@ def facts_of(run: RunRecord) -> dict[str, str]:
     top1 = (
         name
         for name in curves.metric_names({"": rows})
-        if is_knn(name) and name.endswith("/top1")
+        if is_knn(name) and name.endswith(("/top1", "/map"))
     )
     knn = next(top1, "")
     versions = run.machine.get("versions", {})

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import canvas, input, knn, pillow_crops, reduced, step, transfer
+from benchmarks import (
+    canvas,
+    input,
+    knn,
+    pillow_crops,
+    reduced,
+    scaling,
+    step,
+    transfer,
+)
 from tests.augment.specs import spec
 
 _LEFT_AS_IT_IS = spec(flip_prob=0.0, jitter_prob=0.0, grayscale_prob=0.0)
@@ -159,3 +168,17 @@ def test_transfer_compares_each_strength_with_the_best_and_with_scikit_learn():
     for row in report["rows"]:
         assert row["sklearn_as_close"]["gap"] <= row["sklearn"]["gap"] + 1e-12
         assert row["sklearn_as_close"]["gap"] < 1e-4
+
+
+def test_scaling_counts_the_sum_of_the_gradients_on_every_device():
+    fields = {
+        "encoder.backbone": "resnet10",
+        "encoder.width": 4,
+        "batch_norm": "per_device",
+        "data.batch_size": 4,
+    }
+    found = [
+        scaling.exchanged(scaling.traced("cifar10_simsiam:baseline", fields, count))
+        for count in (2, 4)
+    ]
+    assert found[0]["all-reduce"] == found[1]["all-reduce"] > 4 * 20_000

@@ -117,6 +117,13 @@ def test_an_existing_output_is_replaced_only_with_overwrite(folder, tmp_path, ca
     )
 
 
+def test_the_folder_of_a_run_is_not_written_to(folder, capsys):
+    before = (folder / "config.json").read_bytes()
+    command = folder, "--to=huggingface", f"--out={folder}", "--overwrite"
+    assert "is the folder of a run, whose config.json" in refused(capsys, *command)
+    assert (folder / "config.json").read_bytes() == before
+
+
 def test_a_file_does_not_replace_a_folder(folder, tmp_path, capsys):
     out = tmp_path / "w.safetensors"
     out.mkdir()

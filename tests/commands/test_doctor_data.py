@@ -96,7 +96,19 @@ def test_a_sample_of_an_npz_file_is_described(tmp_path, capsys, monkeypatch):
 def test_bad_input_is_one_line_and_nothing_is_written(photos, capsys):
     for argv, message in (
         ([f"--data={photos}", f"--out={photos}/x.html"], "is in the folder of the im"),
-        (["--data=/no/where"], "--data=/no/where does not exist; give a folder"),
+        (["--data=/no/where"], "--data=/no/where is not a folder; give a folder"),
+        ([f"--data={photos},/no/x"], "--data=/no/x is not a folder"),
+        (
+            [f"--data={photos / 'train'},{photos / 'val'}", f"--out={photos}/val/x"],
+            "x is in the folder of the images",
+        ),
+        ([f"--data={photos}", "--damaged=/no/x.txt"], "/no must be a folder, to write"),
+        ([f"--data={photos}", "--workdir=x"], "leave out --workdir and --print"),
+        ([f"--data={photos}", "--steps=0"], "--steps times steps on these devices"),
+        ([f"--data={photos}", "--level=O1"], "--level needs --target=DEVICES"),
+        (["--config=folder", "--out=x.html"], "--out needs --data=DIR"),
+        (["--config=folder", "--sample=3"], "--sample needs --data=DIR"),
+        (["--config=cifar10_moco", "--damaged=/no/x.txt"], "/no must be a folder"),
         ([], "--config=NAME or --data=DIR is required"),
     ):
         with pytest.raises(SystemExit) as ended:

@@ -82,4 +82,4 @@ def test_too_many_damaged_images_leave_nothing(images, tmp_path, capsys):
     given = [str(images), "--canvas=16", f"--out={tmp_path / 'new'}"]
     assert "2 images cannot be decoded" in error_of(capsys, *given)
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
-    assert "does not exist" in error_of(capsys, f"{images}/none", *given[1:])
+    assert "is not a folder; give" in error_of(capsys, f"{images}/none", *given[1:])

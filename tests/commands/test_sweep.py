@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import statistics
+import subprocess
 import threading
 import types
 
@@ -195,6 +196,49 @@ def test_a_run_has_huge_pages_unless_the_user_sets_other_tunables(
         monkeypatch.setenv("GLIBC_TUNABLES", own)
     assert sweep.call(run) == 0
     assert run.log.read_text() == f"{own or 'glibc.malloc.hugetlb=1'} home\n"
+
+
+def test_code_in_a_repository_of_something_else_has_no_commit(tmp_path, monkeypatch):
+    package = tmp_path / "site-packages" / "logo_jax"
+    package.mkdir(parents=True)
+    (package / "sweep.py").write_text("")
+    (tmp_path / "project.py").write_text("")
+    git = ["git", "-C", tmp_path, "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for line in (["init", "-q"], ["add", "project.py"], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *line], check=True)
+    monkeypatch.setattr(sweep, "__file__", str(package / "sweep.py"))
+    assert sweep.commit() == ""
+    subprocess.run([*git, "add", "-A"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "y"], check=True)
+    assert re.fullmatch("[0-9a-f]{7,}", sweep.commit())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SWEEP = {", "raises SyntaxError: "),
+        ("import no_such_module", "raises ModuleNotFoundError: No module named"),
+    ],
+)
+def test_an_error_in_a_sweep_file_is_reported_in_one_line(
+    text, message, tmp_path, capsys
+):
+    file = tmp_path / "sweep.py"
+    file.write_text(text)
+    with pytest.raises(SystemExit) as end:
+        sweep.main([f"--sweep={file}", f"--out={tmp_path / 'out'}"])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {file} {message}")
+
+
+def test_a_table_of_a_folder_that_does_not_exist_is_refused(tmp_path, capsys):
+    file = write(tmp_path / "sweep.py", CELL)
+    with pytest.raises(SystemExit) as end:
+        sweep.main([f"--sweep={file}", f"--out={tmp_path / 'typo'}", "--table"])
+    assert end.value.code == 2
+    assert "typo must be the folder of a sweep" in capsys.readouterr().err
+    assert not (tmp_path / "typo").exists()
 
 
 def test_without_file_locks_nothing_is_trained_and_one_line_reports_it(

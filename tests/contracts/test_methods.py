@@ -282,6 +282,15 @@ def test_the_queue_takes_global_keys_in_order_and_wraps():
     assert int(twice.memory["cursor"]) == 0
 
 
+@pytest.mark.parametrize(("step", "filled"), [(0, 0), (1, 0.5), (2, 1), (2**30, 1)])
+def test_the_queue_counts_as_filled_by_the_keys_of_earlier_steps(step, filled):
+    """At 2^30, the number of keys would not be an int32."""
+    trainer = frozen_keys()
+    state = trainer.init()
+    _, metrics = trainer.run(state.replace(step=jnp.full_like(state.step, step)), 1)
+    assert metrics["health/queue_fill"] == filled
+
+
 def test_a_queue_that_does_not_fit_is_refused_with_a_remedy():
     method = cases.moco(queue_size=60)
     with pytest.raises(ValueError, match="queue_size=60 .*multiple of the 16 .*use 64"):

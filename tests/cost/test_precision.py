@@ -9,9 +9,11 @@ from jax.extend.core import jaxprs_in_params
 
 from logo_jax import configs
 from logo_jax.data.loader import example_shapes
+from logo_jax.evaluation.knn import class_votes
 from logo_jax.experiment import make_spec
 from logo_jax.experiment.experiment import compiled_step
 from logo_jax.experiment.memory import traced_step
+from logo_jax.networks.batch_norm import BatchNorm
 from logo_jax.parallel.mesh import batch_sharding, make_mesh
 from tests.backbones import CHEAP
 
@@ -87,3 +89,29 @@ def test_similarities_with_the_queue_stay_float32():
     assert products
     types = {x.aval.dtype.name for each in products for x in each.invars}
     assert types == {"float32"}
+
+
+def precisions(function, *arguments):
+    """Returns the precision of each matrix product of a function."""
+    found = equations(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return [
+        equation.params["precision"]
+        for equation in found
+        if equation.primitive.name == "dot_general"
+    ]
+
+
+def test_running_statistics_and_votes_are_not_rounded_on_an_accelerator():
+    """By default, the factors of a product in float32 are rounded there."""
+    norm, x = BatchNorm(), jnp.ones((2, 4, 3))
+    variables = norm.init(jax.random.key(0), x, train=False)
+
+    def statistics(variables, x):
+        return norm.apply(variables, x, train=True, mutable=["batch_stats"])[1]
+
+    def votes(similarity, labels):
+        return class_votes(similarity, labels, settings=((2, 0.1),), num_classes=3)
+
+    highest = (jax.lax.Precision.HIGHEST,) * 2
+    assert precisions(statistics, variables, x) == [highest] * 2  # mean, variance
+    assert precisions(votes, jnp.ones((5, 2)), jnp.zeros((5, 2), int)) == [highest]

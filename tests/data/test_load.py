@@ -190,12 +190,12 @@ def test_a_labeled_folder_with_a_test_split_is_evaluated_on(tmp_path):
     assert (len(data.bank), len(data.queries)) == (3, 1)
 
 
-def test_a_list_of_classes_is_for_folders_alone():
-    with pytest.raises(ValueError, match="needs source='folder', not 'tfds'"):
+def test_a_list_of_classes_of_a_tfds_data_set_is_for_its_preparation():
+    with pytest.raises(ValueError, match="not 'tfds'.*prepare imagenet100 --cla"):
         load_images(DataLocation("tfds", name="imagenet2012", classes="list.txt"))
 
 
-@pytest.mark.parametrize("field", ["list", "columns"])
+@pytest.mark.parametrize("field", ["list", "columns", "classes", "label_pattern"])
 def test_a_field_that_the_source_does_not_read_is_refused(field):
     location = dataclasses.replace(DataLocation("photographs"), **{field: "x"})
     with pytest.raises(ValueError, match=f"config.data.{field}='x' needs source=fol"):

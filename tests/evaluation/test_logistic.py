@@ -81,7 +81,6 @@ def test_the_gradient_is_that_of_the_sum_and_half_the_squared_weights(fits):
     penalty = SOME[k] * fits.weights[k]
     assert np.abs(features.T @ residual + penalty).max() < 1e-2 * np.abs(penalty).max()
     assert np.abs(residual.sum(0)).max() < 1e-2  # biases are not penalized
-    assert fits.gradient_norms[k] < 1e-2 * np.linalg.norm(penalty)
 
 
 def test_strengths_do_not_influence_one_another(fits):
@@ -93,7 +92,6 @@ def test_what_has_not_converged_says_so():
     few = fit_strengths(data_set(0), SOME, num_classes=CLASSES, max_iterations=3)
     assert not few.converged[0]
     assert (few.iterations <= 3).all()
-    assert few.gaps[0] > 0
 
 
 def test_float64_reaches_a_lower_tolerance():

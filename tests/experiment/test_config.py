@@ -5,6 +5,7 @@ import importlib
 import inspect
 import math
 import pathlib
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -189,6 +190,20 @@ def test_a_method_and_a_backbone_are_found_by_import_path():
         make_spec(changed(config, "method.scale", "2"), num_devices=1)
     with pytest.raises(ValueError, match="unknown config field config.method.scal"):
         make_spec(changed(config, "method.scal", 2.0), num_devices=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen(Scaled):
+    """A user-defined method whose field has no rule."""
+
+    reduction: Literal["mean", "sum"] = "mean"
+
+
+def test_a_field_of_ones_own_without_a_rule_names_the_types_that_have_one():
+    config = base.get_config(f"{__name__}:Chosen", {"scale": 1.0, "reduction": "sum"})
+    config.logo.update_kind = "none"
+    with pytest.raises(ValueError, match="reduction has the annotation .*use int, flo"):
+        make_spec(config.to_dict(), num_devices=1)
 
 
 def test_an_import_path_without_an_object_is_refused():

@@ -77,6 +77,9 @@ def test_images_of_every_kind_have_the_same_features(run, images, tmp_path):
     kinds = (jax.numpy.asarray(images), list(images), files, list(map(str, files)))
     for kind in (*kinds, tmp_path, str(tmp_path)):
         np.testing.assert_allclose(encoder(kind), expected, rtol=1e-5, atol=1e-6)
+    named = tmp_path / "Paris, 2019.png"
+    files[1].rename(named)
+    files[1] = named
     one = encoder(str(files[1]))
     np.testing.assert_allclose(one, expected[1:2], rtol=1e-5, atol=1e-6)
     assert len(repr(encoder)) < 200  # not the weights

@@ -234,6 +234,18 @@ def test_cosine_affinity_is_the_mean_cosine_of_the_pairs():
     np.testing.assert_allclose(loss, (z[0] * z[1]).sum(-1).mean(), rtol=1e-5)
 
 
+def test_the_affinity_gap_is_of_one_image_minus_two_images():
+    """Crop 1 is a copy of crop 0; the other images have orthogonal embeddings."""
+    z = jnp.tile(jnp.eye(BATCH)[None], (2, 1, 1))
+
+    def gap(state, z):
+        _, metrics = CosineAffinity().learn(state, z, jax.random.key(0))
+        return metrics["health/affinity_gap"][None]
+
+    found = on_devices(gap, state_of(CosineAffinity()), z, out_specs=P(AXIS))
+    np.testing.assert_allclose(found, [1])
+
+
 @pytest.mark.parametrize("negatives", CHOICES["negatives"])
 def test_learning_is_the_same_on_one_device_and_on_four(negatives):
     affinity = cases.learned(negatives=negatives, loss=squared)

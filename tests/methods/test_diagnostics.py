@@ -4,8 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from logo_jax.methods import diagnostics
+from logo_jax.methods.gradient import embedding_health
+from logo_jax.parallel.mesh import AXIS, make_mesh
 
 
 def gaussian(rows, dim, seed=0):
@@ -22,6 +25,23 @@ def test_random_directions_have_std_one_the_rank_of_random_rows_and_uniformity_f
     assert numbers["std"] == pytest.approx(1, abs=0.01)
     assert numbers["rank"] == pytest.approx(256 * 64 / (256 + 64), rel=0.03)
     assert numbers["uniformity"] == pytest.approx(-4, abs=0.2)
+
+
+@pytest.mark.parametrize("num_devices", [1, 4])
+def test_a_large_batch_is_measured_on_evenly_spaced_images(num_devices, monkeypatch):
+    monkeypatch.setattr(diagnostics, "MOST_ROWS", 8)
+    views = np.stack([gaussian(32, 6, seed) for seed in range(3)])
+    measure = jax.shard_map(
+        embedding_health,
+        mesh=make_mesh(jax.devices()[:num_devices]),
+        in_specs=P(None, AXIS),
+        out_specs=P(),
+    )
+    found = jax.jit(measure)(views)
+    expected = diagnostics.measure(jnp.asarray(views[:2, ::4]))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5)
 
 
 def test_one_point_has_no_std_no_rank_no_uniformity():

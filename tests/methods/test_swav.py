@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from logo_jax.losses import l2_normalize, sinkhorn, swapped_prediction
-from logo_jax.methods.base import ENCODER, PROTOTYPES, BaseMethod
+from logo_jax.methods.base import ENCODER, PROTOTYPES
 from logo_jax.methods.multi_crop import encode, split_views
 from tests.contracts import cases
 
@@ -23,10 +23,6 @@ def stretched(state, factor=3.0):
     """Returns the state with longer prototypes, as after a gradient step."""
     prototypes = {PROTOTYPES: {"kernel": jnp.asarray(factor * kernel(state))}}
     return state.replace(params=state.params | prototypes)
-
-
-def test_swav_is_a_base_method():
-    assert isinstance(cases.swav(), BaseMethod)
 
 
 def test_prototypes_keep_their_directions_and_get_unit_length():

@@ -43,6 +43,14 @@ def test_numbers_of_64_bits_are_refused():
         all_devices()
 
 
+def test_a_setting_with_other_random_numbers_is_refused():
+    with (
+        jax.threefry_partitionable(False),
+        pytest.raises(ValueError, match="JAX_THREEFRY_PARTITIONABLE must be on"),
+    ):
+        all_devices()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["main", "doctor"])
 def test_a_platform_without_a_device_is_reported_in_one_line(command, monkeypatch):

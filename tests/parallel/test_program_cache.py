@@ -169,6 +169,24 @@ def test_a_file_that_another_user_can_write_is_not_read(which, folder, caplog):
     with caplog.at_level(logging.WARNING):
         assert sum_over_devices(jax.devices()[:1])[0].load() is None
     assert "another user can write the file or its folder" in caplog.text
+    assert file.exists()
+
+
+def test_a_link_in_a_folder_of_others_does_not_delete_what_it_points_to(
+    folder, tmp_path, caplog
+):
+    function, numbers = sum_over_devices(jax.devices()[:1])
+    function(numbers())
+    (link,) = (file for file in folder.iterdir() if file.is_symlink())
+    link.unlink()
+    other = tmp_path / "other"
+    other.write_text("no program")
+    link.symlink_to(other)
+    folder.chmod(0o777)
+    with caplog.at_level(logging.WARNING):
+        assert sum_over_devices(jax.devices()[:1])[0].load() is None
+    assert "is not read" in caplog.text
+    assert other.exists()
 
 
 @pytest.mark.usefixtures("folder")
@@ -215,6 +233,21 @@ def test_the_files_that_were_not_used_for_longest_are_deleted(folder, monkeypatc
     monkeypatch.setattr(program_cache, "MOST_BYTES", 200)
     program_cache._delete_oldest(folder)
     assert [file.name for file in files(folder)] == ["a", "b"]
+
+
+def test_a_program_that_is_read_counts_as_used_with_its_link(folder, monkeypatch):
+    function, numbers = sum_over_devices(jax.devices()[:1])
+    function(numbers())
+    kept = set(folder.iterdir())
+    for file in kept:
+        os.utime(file, (1, 1), follow_symlinks=False)
+    assert sum_over_devices(jax.devices()[:1])[0].load() is not None
+    (folder / "unused").write_bytes(bytes(100))
+    os.utime(folder / "unused", (2, 2))
+    most = sum(file.lstat().st_size for file in kept)
+    monkeypatch.setattr(program_cache, "MOST_BYTES", most)
+    program_cache._delete_oldest(folder)
+    assert set(folder.iterdir()) == kept
 
 
 @pytest.mark.usefixtures("folder")

@@ -102,6 +102,13 @@ def test_it_learns_separable_classes_and_resumes_after_a_stop(run, tmp_path):
         probed(run, tmp_path / "whole", source="step 6")
 
 
+def test_a_probe_that_diverges_names_its_flags(run, tmp_path):
+    recipe = dataclasses.replace(RECIPE, learning_rate=1e40)
+    message = r"diverges \(the loss of step .* lower --learning_rate than 1e\+40"
+    with pytest.raises(ValueError, match=message):
+        probed(run, tmp_path, recipe=recipe)
+
+
 def test_a_probe_flips_crops_and_changes_nothing_else(run):
     spec, state, data = run
     augment = spec.config.augment

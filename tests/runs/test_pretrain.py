@@ -68,6 +68,20 @@ def interrupt(folder, number=signal.SIGINT):
 
 
 @pytest.mark.slow
+def test_images_with_several_labels_are_measured_by_their_own_metric(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (32, 8, 8, 3), np.uint8)
+    labels = 2 * rng.integers(0, 2, (32, 3)) - 1
+    fields = FIELDS | {"data.val_size": 8}
+    run = logo_jax.pretrain(
+        (images, labels), config=CONFIG, workdir=tmp_path / "run", **fields
+    )
+    (metric,) = {x for row in run.metrics for x in row if x.startswith("knn/")}
+    assert metric.endswith("/map")
+    assert "map" in run.report().read_text()
+
+
+@pytest.mark.slow
 def test_a_call_and_the_command_are_one_run(arrays, tmp_path, capfd):
     """Equal rows and states; and each resumes what the other began."""
     called, commanded = tmp_path / "called", tmp_path / "commanded"

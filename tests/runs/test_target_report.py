@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from logo_jax import configs, doctor
-from logo_jax.experiment import ahead, make_spec
+from logo_jax.experiment import ahead, make_spec, parse
 from logo_jax.experiment.ahead import AheadStep, KnownImages, _refused, floor_seconds
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.parallel.targets import CHIPS, GIB, Target
@@ -196,12 +196,21 @@ def test_images_are_kept_on_a_device_by_the_rule_of_a_run():
     assert target_report.stored_bytes(spec, target, many) == 0
 
 
+def test_images_whose_number_is_not_published_must_be_here():
+    def missing():
+        raise FileNotFoundError("caltech101 is not prepared")
+
+    config = configs.load("cifar10_moco", {"data.name": "caltech101"}).to_dict()
+    with pytest.raises(FileNotFoundError, match="caltech101 is not prepared"):
+        ahead.known_images(parse(config).data, missing)
+
+
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
         (["--config=cifar10_moco", "--target=v9"], "must be one of v4, v5e"),
         (["--config=cifar10_moco", "--target="], "must be one of v4, v5e"),
-        (["--config=cifar10_moco", "--remedies"], "--remedies needs --target"),
+        (["--config=cifar10_moco", "--remedies"], "--remedies needs --target=DEVICES"),
         (["--config=nothing", "--target=v9"], "must be one of v4, v5e"),
         (["--data=photos", "--target=v5e"], "--target checks a config"),
     ],

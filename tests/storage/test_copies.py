@@ -1,5 +1,7 @@
 """Copies of data in a bucket."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,29 @@ def test_a_folder_is_copied_and_later_only_what_has_changed(bucket, capsys):
     copies._copied.cache_clear()
     copies.on_disk(bucket)
     assert capsys.readouterr().err == ""
+
+
+def test_a_file_of_a_copy_that_was_stopped_does_not_count_as_complete(
+    bucket, monkeypatch
+):
+    """Its record is that of an earlier copy, which has been deleted."""
+    (bucket / "1").write_text("whole")
+    (copies.on_disk(bucket) / "1").unlink()
+
+    class Stopped:
+        def get(self, _, local):
+            Path(local[0]).write_text("who")
+            raise KeyboardInterrupt
+
+    found = copies._forms(bucket)
+    copies._copied.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(copies, "files_of", lambda place: Stopped())
+        patched.setattr(copies, "_forms", lambda path: found)
+        with pytest.raises(KeyboardInterrupt):
+            copies.on_disk(bucket)
+    copies._copied.cache_clear()
+    assert (copies.on_disk(bucket) / "1").read_text() == "whole"
 
 
 def test_a_record_with_an_incomplete_line_is_continued(bucket):

@@ -162,6 +162,14 @@ def test_the_thread_uploads_at_intervals(bucket, monkeypatch):
     writer.close()
 
 
+def test_a_folder_is_deleted_with_its_content_and_may_be_missing(bucket):
+    for name in ("trial/checkpoints/2/a", "trial/checkpoints/b", "trial/c"):
+        (bucket / name).write_text("x")
+    for _ in range(2):
+        atomic.remove(bucket / "trial" / "checkpoints")
+    assert [path.name for path in (bucket / "trial").iterdir()] == ["c"]
+
+
 def test_a_file_is_replaced_only_if_the_block_succeeds(bucket):
     atomic.write_text(bucket / "x", "old")
     with pytest.raises(ZeroDivisionError), atomic.replace(bucket / "x") as partial:

@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import pytest
 
+from logo_jax.methods.logo import applied_ratio
 from logo_jax.training import optim
 
 
@@ -103,6 +104,13 @@ def test_gradients_above_the_norm_are_scaled_to_it():
 def test_gradients_below_the_norm_are_unchanged(max_norm):
     clipped = clip(GRADIENTS, max_norm)
     assert all((clipped[name] == GRADIENTS[name]).all() for name in GRADIENTS)
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 2.5, 5.1])
+def test_the_logged_ratio_is_the_factor_of_the_clipping(max_norm):
+    ratio = applied_ratio(jnp.array(5.0), jnp.array(max_norm))
+    clipped = clip(GRADIENTS, max_norm)
+    np.testing.assert_allclose(ratio * GRADIENTS["b"], clipped["b"], rtol=1e-5)
 
 
 def test_zero_gradients_clipped_to_zero_stay_zero():

@@ -47,6 +47,7 @@ def test_each_metric_is_in_one_figure_and_top5_in_none():
 def test_accuracies_of_the_projector_and_of_linear_classifiers_are_in_the_knn_figure():
     names = ("knn_projector/k5_t0.1/top1", "linear/top1", "linear/test_top1")
     assert all(map(curves.ACCURACY.holds, names))
+    assert curves.ACCURACY.holds("knn/k20_t0.07/map")  # of images with several labels
     assert not curves.ACCURACY.holds("linear/loss")
 
 

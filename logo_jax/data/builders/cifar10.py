@@ -107,6 +107,11 @@ def read_arrays(arrays_dir: Path, split: str) -> _Arrays:
         raise ValueError(
             f"{file} has no labels; add an array 'labels' of integers in [0, 10)"
         )
+    if rows.labels.ndim != 1:
+        raise ValueError(
+            f"{file}: labels must be integers [n] in [0, 10), got "
+            f"{list(rows.labels.shape)}; use labels.argmax(1)"
+        )
     if rows.labels.max() >= len(CLASS_NAMES):
         raise ValueError(
             f"{file}: labels must be in [0, 10), got {rows.labels.max()}; number the "

@@ -339,6 +339,12 @@ def _checked_labels(labels: np.ndarray, num_images: int, origin: str) -> np.ndar
             f"{origin}: labels [n, classes] must be 1 (shown), 0 (not counted) or -1 "
             "(not shown)"
         )
+    if labels.ndim == 2 and (labels == 0).any() and not (labels == -1).any():
+        raise ValueError(
+            f"{origin}: labels [n, classes] have 0 (not counted) but no -1 (not "
+            "shown); if 0 means not shown, use 2 * labels - 1; if each image has one "
+            "class, use labels.argmax(1)"
+        )
     if labels.ndim == 1 and labels.min() < NO_LABEL:
         raise ValueError(
             f"{origin}: label {labels.min()} is negative; number the classes from 0"

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 FIELD = "config.data.columns"
 ONE_OF = "label="  # at the start of what a column of 0 and 1 has, before its class
 # Names of columns, in the order in which they are preferred.
-ONE_OF = "label="  # beginning of the kind of a column of one class
 USUAL_NAMES = {
     "image": (
         *("path", "file", "filename", "file_name", "filepath", "file_path"),

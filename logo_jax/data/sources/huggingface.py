@@ -174,6 +174,10 @@ def load_huggingface(
     parts = _sources(path, {name: found[name] for name in names}, columns, decoding)
     train, *others = parts.values()
     unused = [f"split {name!r}" for name in found if name not in names]
+    if train.num_classes and not (train.labels != NO_LABEL).any():
+        hidden = dataclasses.replace(train, class_names=())
+        reason = f"no image of {train.origin} has a label"
+        return HuggingFaceSplits(hidden, None, reason)
     labeled = [x for x in others if (x.labels != NO_LABEL).any()]
     if not (train.num_classes and labeled):
         reason = f"{path} has no labeled split val or test; {HOLD_OUT}"

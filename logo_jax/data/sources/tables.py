@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,7 +96,10 @@ def read_table(
         else:
             table = _read_text(file, given, header, delimiter)
         return _with_one_label(table, file)
-    except (pa.ArrowException, UnicodeError, EOFError, csv.Error) as error:
+    except (
+        *(pa.ArrowException, UnicodeError, EOFError, csv.Error),
+        *(zlib.error, gzip.BadGzipFile),
+    ) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{file} cannot be read ({reason}); repair it") from error
 
@@ -138,7 +142,8 @@ def _of_parquet(file: Path, given: Mapping[str, str]) -> Table:
             f"{file} has images, not their paths; use --config.data.source=huggingface "
             f"--config.data.path={file.parent}"
         )
-    return _of_arrow(arrow.parquet.read_table(file, columns=wanted), given, file)
+    table = _of_arrow(arrow.parquet.read_table(file, columns=wanted), given, file)
+    return table._replace(others=_others(schema.names, table.names))
 
 
 def _of_arrow(table: "pa.Table", given: Mapping[str, str], file: Path) -> Table:

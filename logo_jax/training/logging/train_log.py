@@ -184,7 +184,7 @@ class TrainLog:
         while self._unchecked and (wait or self._unchecked[0][1].is_ready()):
             done, loss = self._unchecked.popleft()
             if not np.isfinite(loss).all():
-                raise FloatingPointError(_advice(done, loss))
+                raise FloatingPointError(_fact(done, loss))
         if done:
             self._progress.done(done)
 
@@ -204,11 +204,9 @@ def _evaluation_text(name: str, value: str) -> str:
     return f"kNN {value}, the {_METRICS[match[2]]} of the {match[1]} nearest neighbors"
 
 
-def _advice(step: int, loss: Any) -> str:
-    fact = f"the loss of step {step} is {loss}"
-    if step == 1:  # no learning rate has been applied
-        return f"{fact}, before the first update; check the images and augment.std"
-    return (
-        f"{fact}, while the loss of step {step - 1} was finite; lower "
-        "optimizer.learning_rate and train again in a new workdir"
+def _fact(step: int, loss: Any) -> str:
+    # in the first step, no learning rate has been applied
+    before = f"while the loss of step {step - 1} was finite"
+    return f"the loss of step {step} is {loss}, " + (
+        "before the first update" if step == 1 else before
     )

@@ -155,6 +155,13 @@ def test_a_file_of_no_whole_number_of_rows_is_refused(tmp_path):
             {"images": np.zeros((2, 32, 32, 3), np.uint8), "labels": [0, 10]},
             r"labels must be in \[0, 10\), got 10",
         ),
+        (
+            {
+                "images": np.zeros((2, 32, 32, 3), np.uint8),
+                "labels": 2 * np.eye(10, dtype=int)[:2] - 1,
+            },
+            r"integers \[n\] in \[0, 10\), got \[2, 10\]; use labels.argmax",
+        ),
     ],
 )
 def test_arrays_unlike_cifar10_are_refused_before_anything_is_written(

@@ -47,6 +47,14 @@ def test_a_saved_data_set_is_read_by_number_and_decoded_by_our_decoder(tmp_path)
     assert (len(whole), whole.files[4]) == (7, "0.png")
 
 
+def test_hidden_labels_of_the_training_images_leave_no_bank(tmp_path):
+    splits = {"train": made(3, [-1, -1, -1]), "test": made(2, [1, 0])}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "x")
+    data = loaded(tmp_path / "x")
+    assert (data.bank, data.queries, data.train.num_classes) == (None, None, 0)
+    assert "no image of " in data.why_no_queries
+
+
 def test_a_moved_data_set_is_the_same_and_a_changed_one_is_not(tmp_path):
     made(4, [0, 1, 1, 0]).save_to_disk(tmp_path / "x")
     first = fingerprint(loaded(tmp_path / "x"))

@@ -219,6 +219,16 @@ def test_a_list_that_cannot_be_used_is_one_line(root, text, message):
     assert "\n" not in str(found.value)
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda x: b"path,label\n", lambda x: x[:12] + b"!" + x[13:]]
+)
+def test_a_damaged_compressed_list_is_named(damage, root):
+    file = root / "x.csv.gz"
+    file.write_bytes(damage(gzip.compress(as_csv(ROWS).encode())))
+    with pytest.raises(ValueError, match="x.csv.gz cannot be read "):
+        loaded(file)
+
+
 @pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
 def test_columns_of_0_and_1_are_classes_if_they_are_named(name, root):
     header, rows = ("image", "healthy", "rust"), [("a/0", 1, 0), ("a/1", 0, 1)]
@@ -228,9 +238,9 @@ def test_columns_of_0_and_1_are_classes_if_they_are_named(name, root):
         parquet.write_table(pa.table(columns), file)
     else:
         file.write_text(as_csv([tuple(map(str, row)) for row in rows], header=header))
-        remark = loaded(file).remark
-        assert "no column of labels, but healthy, rust; name the one" in remark
-        assert "columns=label=healthy, or label=healthy+rust if one" in remark
+    remark = loaded(file).remark
+    assert "no column of labels, but healthy, rust; name the one" in remark
+    assert "columns=label=healthy, or label=healthy+rust if one" in remark
     found = loaded(file, columns="label=healthy+rust").train
     assert shown(found) == {"a/0.png": "healthy", "a/1.png": "rust"}
     assert any("labels are 'healthy+rust'" in note for note in found.notes)
