@@ -15,7 +15,6 @@ last. Prints a table and one JSON line.
 
 import argparse
 import gc
-import importlib
 import json
 import pathlib
 import statistics
@@ -31,6 +30,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from benchmarks.memory import MB, forget, held, noise
+from logo_jax import configs
 from logo_jax.experiment import make_spec
 from logo_jax.training.checkpoints.manager import CheckpointManager
 from logo_jax.training.checkpoints.manifest import leaf_record
@@ -111,10 +111,7 @@ def opened(form: str, folder: str) -> Any:
 
 def shapes_of(config: str) -> Any:
     """Returns the shapes and dtypes of the state of a config."""
-    file, _, variant = config.partition(":")
-    get = importlib.import_module(f"logo_jax.configs.{file}").get_config
-    chosen = get(variant) if variant else get()
-    return jax.eval_shape(make_spec(chosen, num_devices=1).init)
+    return jax.eval_shape(make_spec(configs.load(config), num_devices=1).init)
 
 
 def peak(action: Callable[[], Any]) -> float:

@@ -10,7 +10,6 @@ import argparse
 import collections
 import dataclasses
 import gc
-import importlib
 import pathlib
 import sys
 import tempfile
@@ -20,6 +19,8 @@ import jax
 import numpy as np
 
 from benchmarks import kill_soak
+from benchmarks.memory import MB, held
+from logo_jax import configs
 from logo_jax.experiment import make_experiment
 from logo_jax.parallel.mesh import make_mesh
 from logo_jax.training.checkpoints.manager import CheckpointManager
@@ -77,15 +78,7 @@ class Watched:
 def taken(step: int, programs: int) -> Sample:
     """Takes a sample of this process."""
     gc.collect()
-    return Sample(step, rss_mib(), len(jax.live_arrays()), programs)
-
-
-def rss_mib() -> float:
-    """Returns the resident memory of this process, in MiB (Linux only)."""
-    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise ValueError("/proc/self/status has no VmRSS; this benchmark needs Linux")
+    return Sample(step, held("VmRSS") * MB / 2**20, len(jax.live_arrays()), programs)
 
 
 def complaints(samples: Sequence[Sample]) -> list[str]:
@@ -111,10 +104,7 @@ def complaints(samples: Sequence[Sample]) -> list[str]:
 def watched_run(folder: pathlib.Path, num_steps: int) -> Watched:
     """Trains the tiny run of `benchmarks.kill_soak` and takes samples."""
     kill_soak.write_data(folder)
-    config = importlib.import_module("logo_jax.configs.cifar10_simsiam").get_config(
-        "logo"
-    )
-    config.update_from_flattened_dict(fields(folder, num_steps))
+    config = configs.load("cifar10_simsiam:logo", fields(folder, num_steps))
     experiment = make_experiment(config, make_mesh())
     loader = Watched(experiment.loader, every=40)
     with (

@@ -15,7 +15,6 @@ Prints one JSON line for each.
 """
 
 import argparse
-import importlib
 import json
 import os
 import pathlib
@@ -26,6 +25,7 @@ import jax
 import numpy as np
 
 from benchmarks.jpegs import IMAGENET_LIKE, photographs
+from logo_jax import configs
 from logo_jax.data.loader import StepReader, StreamingLoader
 from logo_jax.data.sources.folder import load_folder
 from logo_jax.experiment import make_spec
@@ -51,9 +51,7 @@ def forget() -> None:
 
 def saving(config: str) -> dict:
     """Measures the first save of a config's state; a second save reuses memory."""
-    file, _, variant = config.partition(":")
-    chosen = importlib.import_module(f"logo_jax.configs.{file}").get_config(variant)
-    shapes = jax.eval_shape(make_spec(chosen, num_devices=1).init)
+    shapes = jax.eval_shape(make_spec(configs.load(config), num_devices=1).init)
     rng = np.random.default_rng(0)
     state = jax.tree.map(lambda x: jax.device_put(noise(rng, x)), shapes)
     size = sum(x.nbytes for x in jax.tree.leaves(state)) / MB

@@ -17,7 +17,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ import numpy as np
 
 from benchmarks import jpegs
 from benchmarks.canvas import CUTS, decibels
+from benchmarks.timing import alternate
 from logo_jax.data.builders.canvases import write_canvases
 from logo_jax.data.canvas import read_canvases
 from logo_jax.data.decode import Pixels, Size, decode, decode_to_canvas
@@ -72,37 +73,21 @@ def rows_of(
             location = DataLocation("canvases", path=str(root / name))
             sources[name] = load_images(location).train
         ids = np.arange(flags.images) % len(encoded)
-        rates = alternate(
-            {
-                name: functools.partial(read_canvases, source, ids, (side, side))
-                for name, source in sources.items()
-            },
-            len(ids),
-            flags.rounds,
-        )
+        runs = {
+            name: functools.partial(read_canvases, source, ids, (side, side))
+            for name, source in sources.items()
+        }
+        seconds = alternate(runs, flags.rounds, time.process_time)
         for name, source in sources.items():
             stored = Stored(source, encoded, side)
             found = [decibels(x, [stored], flags.boxes)[stored] for x in encoded]
             yield {
                 "canvas": side,
                 "stored": name,
-                "images/s": round(rates[name]),
+                "images/s": round(len(ids) / statistics.median(seconds[name])),
                 "kB": round(num_bytes(source) / len(source) / 1e3, 1),
                 "psnr": {cut: mean_and_worst(found, cut) for cut in CUTS},
             }
-
-
-def alternate(
-    runs: Mapping[str, Callable[[], object]], count: int, rounds: int
-) -> dict[str, float]:
-    """Returns the images per processor second of each run, which reads `count`."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds + 1):
-        for name, run in runs.items():
-            began = time.process_time()
-            run()
-            seconds[name].append(time.process_time() - began)
-    return {name: count / statistics.median(x[1:]) for name, x in seconds.items()}
 
 
 def num_bytes(source: ImageSource) -> int:

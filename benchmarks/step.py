@@ -15,7 +15,6 @@ line.
 """
 
 import argparse
-import importlib
 import json
 import statistics
 import tempfile
@@ -29,6 +28,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.contenders import Program, Run, matrix_product, program
 from benchmarks.timing import alternate
+from logo_jax import configs
 from logo_jax.methods.base import Batch
 
 
@@ -41,9 +41,9 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
-    "small": Preset("logo_jax.configs.cifar10_{}", 16, "float32"),
-    "cifar": Preset("logo_jax.configs.cifar10_{}", 512, "bfloat16"),
-    "imagenet": Preset("logo_jax.configs.imagenet100_r50_{}", 256, "bfloat16"),
+    "small": Preset("cifar10_{}", 16, "float32"),
+    "cifar": Preset("cifar10_{}", 512, "bfloat16"),
+    "imagenet": Preset("imagenet100_r50_{}", 256, "bfloat16"),
 }
 ALONE = "convolutions"
 KINDS = {
@@ -57,7 +57,7 @@ KINDS = {
 def config_of(preset: Preset, method: str, kind: str) -> ConfigDict:
     """Returns the config of a method and kind for one device, without shuffling."""
     variant, update_kind = KINDS[kind]
-    config = importlib.import_module(preset.config.format(method)).get_config(variant)
+    config = configs.load(f"{preset.config.format(method)}:{variant}")
     config.logo.update_kind = update_kind
     config.encoder.dtype = preset.dtype
     config.data.batch_size = preset.batch_size

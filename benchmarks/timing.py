@@ -9,7 +9,9 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 def alternate(
-    runs: Mapping[Name, Callable[[], object]], rounds: int
+    runs: Mapping[Name, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[Name, list[float]]:
     """Returns the seconds of each run, timed alternately after a warm-up."""
     for run in runs.values():
@@ -17,15 +19,17 @@ def alternate(
     seconds: dict[Name, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            seconds[name].append(measure(run))
+            seconds[name].append(measure(run, clock))
     return seconds
 
 
-def measure(run: Callable[[], object]) -> float:
+def measure(
+    run: Callable[[], object], clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Returns the seconds of one run."""
-    start = time.perf_counter()
+    start = clock()
     run()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def stay_on_one_core() -> None:
