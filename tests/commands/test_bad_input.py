@@ -95,7 +95,7 @@ VALUES = [
     ("data.canvas=0", "config.data.canvas=0 must be a whole number, 1 or more"),
     ("data.max_corrupt=nan", "config.data.max_corrupt=nan must be a number from 0"),
     ("data.threads=-1", "config.data.threads=-1"),
-    ("data.classes=list.txt", "needs source='folder'"),
+    ("data.classes=list.txt", "needs source=folder"),
     ("crops.global_crops=(1,8,(.4,1.))", "crops per image, 2 or more"),
     ("crops.global_crops=(2,8)", "config.crops.global_crops=(2, 8) must be"),
     ("crops.local_crops=(2,8,(.6,.1))", "0 < min <= max <= 1"),
