@@ -17,10 +17,20 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = (
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import jax
+import pytest
 
 gc.set_threshold(20_000, 20, 20)  # JAX's traces are many objects, most of them live
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(name="git_alone")
+def fixture_git_alone(monkeypatch):
+    """Git without the user's settings, and without those of a hook that runs tests."""
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, os.devnull)
 
 
 def pytest_report_header(config):

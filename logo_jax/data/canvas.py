@@ -218,9 +218,9 @@ class CorruptCounter:
             if len(self._seen) > self._most:
                 raise ValueError(
                     f"{len(self._seen)} images cannot be decoded, more than "
-                    f"{self._limit}; repair them and repeat the command, which resumes "
-                    "the run, or give a larger config.data.max_corrupt; to list all of "
-                    "them, run logo_jax.doctor with these fields and "
+                    f"{self._limit}; repair them and repeat the command (a run is "
+                    "resumed), or give a larger config.data.max_corrupt; to list all "
+                    "of them, run logo_jax.doctor with these fields and "
                     f"--damaged=FILE; the last one is {what}"
                 )
 

@@ -419,21 +419,21 @@ def load_split(
     return Split({"train": data.bank, "test": data.queries}, draw, metric)
 
 
-def require_images(images: str, name: str = "") -> None:
+def require_images(images: str | Path, name: str = "") -> None:
     """Raises an error if images are at a path that does not exist.
 
     Args:
-        images: as for `locate_dataset`.
+        images: as for `locate_dataset`; a `Path` is never the name of a data set.
         name: beginning of the message, such as "--data=".
 
     Raises:
         FileNotFoundError: if a path is neither a folder, nor a list, nor an .npz file.
         ValueError: if it is a URL.
     """
-    if datasets.find(images):  # such as voc/2007
+    if isinstance(images, str) and datasets.find(images):  # such as voc/2007
         return
-    paths = [as_path(path) for path in parse_paths(images)]
-    is_path = "/" in images or len(paths) > 1
+    paths = [as_path(path) for path in parse_paths(str(images))]
+    is_path = isinstance(images, Path) or "/" in images or len(paths) > 1
     for path in paths:
         has_images = path.suffix == ".npz" or is_table(path)
         exists = path.is_dir() or (has_images and path.is_file())

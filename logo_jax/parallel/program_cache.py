@@ -188,7 +188,7 @@ def _require_own(path: Path) -> None:
     for status in (path.stat(), path.parent.stat()):
         if status.st_uid != os.getuid() or status.st_mode & 0o022:
             raise PermissionError(
-                "another user can write the file or its folder; delete both"
+                f"another user can write the file or its folder; delete {path.parent}"
             )
 
 

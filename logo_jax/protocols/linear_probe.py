@@ -278,10 +278,10 @@ def train_and_test(
             clock=clock,
         )
     except FloatingPointError as error:
+        decay = f", or a lower --weight_decay than {recipe.weight_decay:g}"
         raise ValueError(
             f"the linear probe diverges ({error}); give a lower --learning_rate than "
-            f"{recipe.learning_rate:g}, or a lower --weight_decay than "
-            f"{recipe.weight_decay:g}"
+            f"{recipe.learning_rate:g}" + (decay if recipe.weight_decay else "")
         ) from error
     return state and tested(frozen, state.params[LINEAR], test_images)
 

@@ -103,9 +103,7 @@ def _with_images(
     if isinstance(images, list) and images and isinstance(images[0], str | Path):
         images = _several(images)
     if isinstance(images, str | Path):
-        # a name of one part may be that of a data set, but a Path may not
-        is_name = isinstance(images, str) or "/" in str(images)
-        require_images(str(images) if is_name else f"./{images}")
+        require_images(images)
         if _are_other(images, data["path"]):  # then the config's lists are, too
             data |= {x: "" for x in OF_PATH if f"data.{x}" not in fields}
         data |= locate_dataset(str(images))

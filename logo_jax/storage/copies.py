@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -122,16 +121,19 @@ def _copy(
     if record.exists():
         # without an incomplete last line, which a new line would continue
         os.truncate(record, record.read_bytes().rfind(b"\n") + 1)
+    partial = record.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a copy that was killed
+    partial.mkdir()
     names = list(new)
     batches = [names[i : i + _BATCH] for i in range(0, len(names), _BATCH)]
     for batch in tqdm(batches, "copying", disable=None, leave=False):
         for parent in {(folder / name).parent for name in batch}:
             parent.mkdir(parents=True, exist_ok=True)
         remote = [f"{place}/{name}" for name in batch]
-        with tempfile.TemporaryDirectory(dir=cache_folder()) as partial:
-            parts = [f"{partial}/{i}" for i in range(len(batch))]
-            files_of(place).get(remote, parts)
-            for part, name in zip(parts, batch, strict=True):
-                os.replace(part, folder / name)
+        parts = [f"{partial}/{i}" for i in range(len(batch))]
+        files_of(place).get(remote, parts)
+        for part, name in zip(parts, batch, strict=True):
+            os.replace(part, folder / name)
         with record.open("a") as file:
             file.writelines(f"{json.dumps([name, new[name]])}\n" for name in batch)
+    partial.rmdir()

@@ -23,8 +23,9 @@ def git(*arguments):
 
 
 @pytest.fixture(autouse=True)
-def fixture_repository(tmp_path, monkeypatch):
+def fixture_repository(tmp_path, monkeypatch, git_alone):
     """A repository with two commits; the second takes a quarter of the time."""
+    del git_alone  # only its changes are needed
     monkeypatch.chdir(tmp_path)
     git("init", "--quiet")
     (tmp_path / "bench.py").write_text(BENCHMARK)

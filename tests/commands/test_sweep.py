@@ -198,6 +198,7 @@ def test_a_run_has_huge_pages_unless_the_user_sets_other_tunables(
     assert run.log.read_text() == f"{own or 'glibc.malloc.hugetlb=1'} home\n"
 
 
+@pytest.mark.usefixtures("git_alone")
 def test_code_in_a_repository_of_something_else_has_no_commit(tmp_path, monkeypatch):
     package = tmp_path / "site-packages" / "logo_jax"
     package.mkdir(parents=True)

@@ -104,7 +104,7 @@ def test_it_learns_separable_classes_and_resumes_after_a_stop(run, tmp_path):
 
 def test_a_probe_that_diverges_names_its_flags(run, tmp_path):
     recipe = dataclasses.replace(RECIPE, learning_rate=1e40)
-    message = r"diverges \(the loss of step .* lower --learning_rate than 1e\+40"
+    message = r"diverges \(the loss of step .* lower --learning_rate than 1e\+40$"
     with pytest.raises(ValueError, match=message):
         probed(run, tmp_path, recipe=recipe)
 

@@ -259,6 +259,8 @@ WRONG = [
     ({"images": SMALL / 255, "workdir": "run"}, "must be uint8 .* got float64"),
     ({"images": "no/such", "workdir": "run"}, "no/such is not a folder; give"),
     ({"images": "no.csv", "workdir": "run"}, "no.csv is not a folder; give a folder"),
+    ({"images": Path("coco/2017"), "workdir": "run"}, "coco/2017 is not a folder"),
+    ({"images": Path("cifar10"), "workdir": "run"}, "cifar10 is not a folder"),
     (
         {"images": "voc/2007", "workdir": "run", "data.data_dir": "/nowhere"},
         "not prepared in /nowhere",

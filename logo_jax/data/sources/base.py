@@ -342,8 +342,8 @@ def _checked_labels(labels: np.ndarray, num_images: int, origin: str) -> np.ndar
     if labels.ndim == 2 and (labels == 0).any() and not (labels == -1).any():
         raise ValueError(
             f"{origin}: labels [n, classes] have 0 (not counted) but no -1 (not "
-            "shown); if 0 means not shown, use 2 * labels - 1; if each image has one "
-            "class, use labels.argmax(1)"
+            "shown); if 0 means not shown, use 2 * labels.astype(int) - 1; if each "
+            "image has one class, use labels.argmax(1)"
         )
     if labels.ndim == 1 and labels.min() < NO_LABEL:
         raise ValueError(

@@ -32,7 +32,7 @@ def test_images_without_labels_are_valid_and_not_copied():
         (IMAGES, [[0.0], [1.0], [1.0]], "integers"),
         (IMAGES, [[0], [1], [2]], r"1 \(shown\), 0"),
         (IMAGES, [[[0]]] * 3, "integers"),
-        (IMAGES, [[1, 0], [0, 1], [0, 0]], r"use 2 \* labels - 1"),
+        (IMAGES, [[1, 0], [0, 1], [0, 0]], r"use 2 \* labels.astype\(int\) - 1"),
     ],
 )
 def test_invalid_arrays_are_an_error_with_the_rule(images, labels, rule):
