@@ -43,14 +43,8 @@ def main() -> None:
             for i in range(options.kills):
                 print(f"kill {i}: {killed_in_save(line, killed, rng, stderr)}")
             subprocess.run(line, check=True, stderr=stderr)
-        damaged = errors.read_text().count("is damaged")
-        states = kill_soak.final_state(killed), kill_soak.final_state(whole)
-        rows = kill_soak.metrics(killed), kill_soak.metrics(whole)
-    print("checkpoints reported as damaged:", damaged)
-    print("final state bit-equal:", states[0] == states[1])
-    print("metrics equal:", rows[0] == rows[1], len(rows[1]))
-    is_same = states[0] == states[1] and rows[0] == rows[1]
-    sys.exit(0 if is_same and not damaged else 1)
+        intact = kill_soak.is_intact(killed, whole, errors)
+    sys.exit(0 if intact else 1)
 
 
 def killed_in_save(line: list[str], workdir, rng: random.Random, stderr) -> str:

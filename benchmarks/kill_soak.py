@@ -63,13 +63,24 @@ def main() -> None:
             print(f"kill {i} of seed {options.seed}: {moment}; {found}", flush=True)
         line = command(killed, options.out, options.steps)
         subprocess.run(line, check=True, stderr=stderr)
+    sys.exit(0 if is_intact(killed, whole, errors) else 1)
+
+
+def is_intact(killed: pathlib.Path, whole: pathlib.Path, errors: pathlib.Path) -> bool:
+    """Prints and returns whether a killed run ended as an intact one, undamaged.
+
+    Args:
+        killed: folder of the killed run.
+        whole: folder of the intact run.
+        errors: what the killed run printed on stderr.
+    """
     damaged = errors.read_text().count("is damaged")
-    print("checkpoints reported as damaged:", damaged)
     same_state = final_state(killed) == final_state(whole)
     same_metrics = metrics(killed) == metrics(whole)
+    print("checkpoints reported as damaged:", damaged)
     print("final state bit-equal:", same_state)
     print("metrics equal:", same_metrics, len(metrics(whole)))
-    sys.exit(0 if same_state and same_metrics and not damaged else 1)
+    return same_state and same_metrics and not damaged
 
 
 def write_data(folder: pathlib.Path) -> None:

@@ -71,7 +71,7 @@ from logo_jax.training.schedule import TrainingSchedule
 Made = TypeVar("Made")
 PROBLEMS = (ValueError, TypeError, OSError, jax.errors.JaxRuntimeError)
 DEFAULT_STEPS = 5  # steps that are timed
-LEAST = "O0"  # level of optimization of --target
+DEFAULT_LEVEL = "O0"  # level of optimization of --target
 TIGHT = 0.9  # fraction of the free space or memory; a check warns above it
 
 
@@ -80,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse(arguments)
     _require_together(parser, options)
+    if options.damaged is not None:
+        with _cli.input_errors():
+            _cli.require_new(options.damaged, overwrite=True)
     if options.data is not None:
         return survey_data(options)
     if options.config is None:
@@ -89,8 +92,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _cli.input_errors():
         config = _cli.load_config(options).to_dict()
         published = configs.load(options.config).to_dict()
-        if options.damaged is not None:
-            _cli.require_new(options.damaged, overwrite=True)
         mesh = None if options.print else make_mesh()
     if mesh is None:
         for name, value in workdir.flatten(config):
@@ -127,15 +128,13 @@ def _require_together(parser: _cli.Parser, options: argparse.Namespace) -> None:
         )
     if options.steps is not None and (options.data or options.target):
         parser.error("--steps times steps on these devices; leave it out")
-    needed = {
-        "--target=DEVICES": ("remedies", "level"),
-        "--data=DIR": ("out", "overwrite", "sample"),
-    }
-    for flag, others in needed.items():
-        given = getattr(options, flag[2:].partition("=")[0])
-        for other in others if given is None else ():
-            if getattr(options, other):
-                parser.error(f"--{other} needs {flag}")
+    for needed, value, names in (
+        ("--target=DEVICES", options.target, ("remedies", "level")),
+        ("--data=DIR", options.data, ("out", "overwrite", "sample")),
+    ):
+        for name in names:
+            if value is None and getattr(options, name):
+                parser.error(f"--{name} needs {needed}")
 
 
 def survey_data(options: argparse.Namespace) -> int:
@@ -146,8 +145,6 @@ def survey_data(options: argparse.Namespace) -> int:
     verdicts = set()
     with _cli.input_errors():
         _cli.require_new(out, options.overwrite)
-        if options.damaged is not None:
-            _cli.require_new(options.damaged, overwrite=True)
         for file in filter(None, (out, options.damaged)):
             data_report.require_outside(file, options.data)
         config = data_report.with_data(
@@ -169,7 +166,7 @@ def ask_compiler(options: argparse.Namespace) -> int:
         target = find_target(options.target)
         config = _cli.load_config(options).to_dict()
         for line in describe_target(
-            config, target, options.level or LEAST, remedies=options.remedies
+            config, target, options.level or DEFAULT_LEVEL, remedies=options.remedies
         ):
             print(line, flush=True)
             verdicts.add(line.verdict)
@@ -568,7 +565,7 @@ def _parser() -> _cli.Parser:
         "--level",
         choices=tuple(LEVELS),
         help="with --target: level of the compiler's optimization; `default`, which "
-        f"runs have, takes several times as long as {LEAST}, the default here",
+        f"runs have, takes several times as long as {DEFAULT_LEVEL}, the default here",
     )
     parser.add_argument(
         "--remedies",

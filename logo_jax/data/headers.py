@@ -45,7 +45,7 @@ def read_header(record: Record) -> Header | None:
         except DAMAGE:
             pass  # damaged, or read by another reader
     try:
-        _, size = decode(record.image, decoding=record.decoding)
+        _, size = decode(stored, decoding=record.decoding)
     except DecodeError:
         return None
     height, width = record.size or size

@@ -32,6 +32,7 @@ from logo_jax.parallel.collectives import (
     roll_batch,
 )
 
+NO_NOISE = (0.0, 0.0)  # of the two places in a pair
 CHOICES = {
     "noise_on": ("positives", "both", "none"),
     "negatives": ("flip", "roll"),
@@ -175,8 +176,9 @@ class LearnedAffinity:
         first, second = self._members(embeddings)
         noise = self.draw_noise(key, (2, *first.shape))
         positives = in_both_orders(first, second, noise)
-        on_negatives = [noise] if self.noise_on == "both" else []
-        negatives = self._negatives(first, second, key, *on_negatives)
+        negatives = self._negatives(
+            first, second, key, noise if self.noise_on == "both" else NO_NOISE
+        )
 
         def loss_fn(params):
             scores, after = self._score(
@@ -239,7 +241,7 @@ class LearnedAffinity:
         """Returns first and second members [p, b, d] of the pairs of local crops."""
         return halves(l2_normalize(embeddings) if self.normalize else embeddings)
 
-    def _negatives(self, first, second, key, noise=(0.0, 0.0)):
+    def _negatives(self, first, second, key, noise=NO_NOISE):
         """Returns pairs [2p, b, 2d] whose members are crops of two images."""
         if self.negatives == "flip":
             return in_both_orders(first, reverse_batch(second, axis=1), noise)
@@ -291,7 +293,7 @@ def pair(first: jax.Array, second: jax.Array) -> jax.Array:
     return jnp.concatenate([first, second], axis=-1)
 
 
-def in_both_orders(first, second, noise=(0.0, 0.0)) -> jax.Array:
+def in_both_orders(first, second, noise=NO_NOISE) -> jax.Array:
     """Returns pairs [2p, b, 2d]: first with second, then second with first.
 
     Noise depends on the place in the pair, not on the crop, as in the released code.

@@ -44,8 +44,8 @@ class MLP(nn.Module):
                 x = self.norm(dtype=self.dtype, name=f"bn{i}")(x, train=train)
             x = nn.relu(x)
         i = len(hidden)
-        is_last = self.last_norm is None
-        x = Linear(last, is_last, dtype=self.dtype, name=f"fc{i}")(x)
+        has_bias = self.last_norm is None
+        x = Linear(last, has_bias, dtype=self.dtype, name=f"fc{i}")(x)
         if self.last_norm is not None:
             x = self.last_norm(name=f"bn{i}")(x, train=train)
         return x.astype(jnp.float32)

@@ -50,6 +50,14 @@ def test_without_its_compiler_a_target_names_the_extra(text, extra, monkeypatch)
         find_target(text)
 
 
+def test_stated_peaks_have_the_ratio_and_the_units_of_their_kind():
+    """float32 is one pass of bfloat16 on a TPU, and half its rate on a GPU."""
+    for chip in CHIPS.values():
+        ratio = 1 if chip.extra == "tpu" else 2
+        assert chip.bfloat16 == pytest.approx(ratio * chip.float32)
+        assert 8e11 < chip.bandwidth < 8e12  # bytes per second
+
+
 def test_a_gpu_is_described_with_its_own_numbers():
     text = CHIPS["a100"]._description()
     for line in ("core_count: 108", "{ major: 8 }", "memory_bandwidth: 2039000000000"):

@@ -59,6 +59,7 @@ def test_a_file_of_a_copy_that_was_stopped_does_not_count_as_complete(
             copies.on_disk(bucket)
     copies._copied.cache_clear()
     assert (copies.on_disk(bucket) / "1").read_text() == "whole"
+    assert not list(copies.cache_folder().rglob("*.partial"))
 
 
 def test_a_record_with_an_incomplete_line_is_continued(bucket):
